@@ -1,0 +1,60 @@
+"""Multi-head self-attention over any tokens; it knows neither space nor time."""
+
+import torch.nn.functional as F
+from einops import rearrange
+from mmengine.model import trunc_normal_init
+from torch import Tensor, nn
+
+from mmtimesformer.registry import MODELS
+
+
+@MODELS.register_module()
+class SelfAttention(nn.Module):
+    """Every token of a sequence looks at every token of the same sequence.
+
+    Which tokens make a sequence is the caller's business: a block that wants attention over time
+    hands in tracks, one that wants attention over space hands in frames.
+
+    Args:
+        embed_dims: Width of a token.
+        num_heads: Attention heads; must divide ``embed_dims``.
+        qkv_bias: Whether queries, keys and values have a bias.
+        attn_drop_rate: Share of attention weights dropped in training, 0 to 1.
+        drop_rate: Share of output channels dropped in training, 0 to 1.
+
+    Shape:
+        - tokens: ``b n d`` -> ``b n d``, for any ``b`` and ``n``
+
+    Raises:
+        ValueError: ``num_heads`` does not divide ``embed_dims``.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        qkv_bias: bool = True,
+        attn_drop_rate: float = 0.0,
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if num_heads < 1 or embed_dims % num_heads:
+            raise ValueError(
+                f'embed_dims={embed_dims} is not divisible by num_heads={num_heads}; '
+                'set backbone.num_heads to a divisor'
+            )
+        self.num_heads = num_heads
+        self.attn_drop_rate = attn_drop_rate
+        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=qkv_bias)
+        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.proj_drop = nn.Dropout(drop_rate)
+        trunc_normal_init(self.qkv, std=0.02)
+        trunc_normal_init(self.proj, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        q, k, v = rearrange(
+            self.qkv(tokens), 'b n (qkv heads c) -> qkv b heads n c', qkv=3, heads=self.num_heads
+        )
+        dropout = self.attn_drop_rate if self.training else 0.0
+        seen = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return self.proj_drop(self.proj(rearrange(seen, 'b heads n c -> b n (heads c)')))

@@ -1,0 +1,274 @@
+"""Video to tokens to blocks to class token: the backbone."""
+
+from typing import Any
+
+import torch
+from einops import rearrange, reduce
+from mmengine.model import BaseModule
+from mmengine.utils import to_2tuple
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmtimesformer.models.embeddings import (
+    PatchEmbed,
+    init_temporal,
+    resize_positions,
+    resize_times,
+)
+from mmtimesformer.registry import MODELS
+
+BLOCKS = {
+    'divided_space_time': 'mmtimesformer.DividedSpaceTimeBlock',
+    'joint_space_time': 'mmtimesformer.JointSpaceTimeBlock',
+    'space_only': 'mmtimesformer.SpaceOnlyBlock',
+}
+OUT_TYPES = ('cls_token', 'tokens', 'hidden_states')
+
+
+@MODELS.register_module()
+class TimeSformer(BaseModule):
+    """A Vision Transformer for video, from "Is Space-Time Attention All You Need for Video
+    Understanding?" (arXiv 2102.05095).
+
+    The defaults are TimeSformer-B: 8 frames of 224 x 224 pixels, ViT-B/16 in width and depth.
+    ViT-S is ``embed_dims=384, num_heads=6``; ViT-L is ``embed_dims=1024, num_layers=24,
+    num_heads=16``. State-dict names are the official ones.
+
+    Args:
+        num_frames: Frames in a clip that ``time_embed`` is built for. Clips of any other length
+            work too: the embeddings are resized.
+        img_size: Pixels that ``pos_embed`` is built for, one number or ``(H, W)``. Frames of any
+            other size work too, in whole patches.
+        patch_size: Side of a patch, in pixels.
+        in_channels: Channels of a frame; 3 for RGB.
+        embed_dims: Width of a token.
+        num_layers: Blocks.
+        num_heads: Attention heads; must divide ``embed_dims``.
+        mlp_ratio: Width of the MLP in units of ``embed_dims``.
+        qkv_bias: Whether queries, keys and values have a bias.
+        attention_type: ``'divided_space_time'``, ``'joint_space_time'`` or ``'space_only'``.
+        drop_rate: Dropout on the embedded tokens and after each projection, 0 to 1.
+        attn_drop_rate: Dropout on the attention weights, 0 to 1.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 in the first.
+        norm_eps: Epsilon of the layer norms.
+        frozen_stages: Parts that are not trained: -1 for none, 0 for the embeddings, ``k`` for the
+            first ``k`` blocks as well; at ``num_layers`` the final norm too.
+        with_cp: Recompute blocks in the backward pass instead of keeping their activations: less
+            memory, about a third more time.
+        out_type: What comes out, see ``Shape``.
+        temporal_init: Start of ``time_embed`` and ``temporal_fc``: ``'zero'`` for weights seeded
+            from images, ``'random'`` for training from scratch (see
+            :func:`~mmtimesformer.models.embeddings.init_temporal`). Of no effect in
+            ``space_only``, which has neither.
+        block_cfg: What to change in the blocks: other arguments, or the ``type`` of your own.
+        attn_cfg: What to change in the attention, likewise.
+        ffn_cfg: What to change in the MLP, likewise.
+        init_cfg: MMEngine's, for instance a checkpoint to start from.
+
+    Shape:
+        - video: ``b c t H W``, normalised, floating point
+        - ``out_type='cls_token'``: ``b d``
+        - ``out_type='tokens'``: the class token ``b d`` and the map ``b t h w d``
+        - ``out_type='hidden_states'``: a tuple of ``num_layers + 1`` such pairs, before the final
+          norm: the embedded tokens, then the tokens after each block
+
+    Raises:
+        ValueError: An argument is out of its range, or the video has a wrong shape; the message
+            says which, and what to change.
+
+    Example:
+        >>> model = TimeSformer(num_frames=8, img_size=224)
+        >>> model(torch.rand(1, 3, 8, 224, 224)).shape
+        torch.Size([1, 768])
+    """
+
+    def __init__(
+        self,
+        num_frames: int = 8,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        embed_dims: int = 768,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        attention_type: str = 'divided_space_time',
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        norm_eps: float = 1e-6,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        out_type: str = 'cls_token',
+        temporal_init: str = 'zero',
+        block_cfg: dict[str, Any] | None = None,
+        attn_cfg: dict[str, Any] | None = None,
+        ffn_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        _check_choice('attention_type', attention_type, tuple(BLOCKS))
+        _check_choice('out_type', out_type, OUT_TYPES)
+        _check_range('num_frames', num_frames, 1)
+        _check_range('patch_size', patch_size, 1)
+        _check_range('num_layers', num_layers, 1)
+        _check_range('frozen_stages', frozen_stages, -1, num_layers)
+        height, width = to_2tuple(img_size)
+        _check_patches(height, width, patch_size, 'backbone.img_size')
+
+        self.patch_size = patch_size
+        self.in_channels = in_channels
+        self.grid = height // patch_size, width // patch_size
+        self.frozen_stages = frozen_stages
+        self.with_cp = with_cp
+        self.out_type = out_type
+
+        self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dims)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dims))
+        self.pos_embed = nn.Parameter(
+            torch.empty(1, 1 + self.grid[0] * self.grid[1], embed_dims)
+        )
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if attention_type == 'space_only':
+            self.register_parameter('time_embed', None)
+        else:
+            self.time_embed = nn.Parameter(torch.empty(1, num_frames, embed_dims))
+            init_temporal(self.time_embed, temporal_init)
+        self.drop = nn.Dropout(drop_rate)
+
+        block = {
+            'type': BLOCKS[attention_type],
+            'embed_dims': embed_dims,
+            'num_heads': num_heads,
+            'mlp_ratio': mlp_ratio,
+            'qkv_bias': qkv_bias,
+            'drop_rate': drop_rate,
+            'attn_drop_rate': attn_drop_rate,
+            'norm_eps': norm_eps,
+            'attn_cfg': attn_cfg,
+            'ffn_cfg': ffn_cfg,
+        }
+        if attention_type == 'divided_space_time':
+            block['temporal_init'] = temporal_init
+        self.blocks = nn.ModuleList(
+            MODELS.build({**block, 'drop_path_rate': rate, **(block_cfg or {})})
+            for rate in torch.linspace(0, drop_path_rate, num_layers).tolist()
+        )
+        self.norm = nn.LayerNorm(embed_dims, eps=norm_eps)
+        self._freeze()
+
+    def forward(self, video: Tensor) -> Any:
+        self._check_video(video)
+        t, height, width = video.shape[2:]
+        grid = height // self.patch_size, width // self.patch_size
+
+        tokens = self.embed(video)
+        states = [tokens]
+        for block in self.blocks:
+            if self.with_cp and self.training:
+                tokens = checkpoint(block, tokens, t, use_reentrant=False)
+            else:
+                tokens = block(tokens, t)
+            if self.out_type == 'hidden_states':
+                states.append(tokens)
+
+        if self.out_type == 'hidden_states':
+            return tuple(self.unpack(state, t, grid) for state in states)
+        cls, patches = self.unpack(tokens, t, grid)
+        if self.out_type == 'tokens':
+            return self.norm(cls), self.norm(patches)
+        return self.norm(cls)
+
+    def embed(self, video: Tensor) -> Tensor:
+        """Turn pixels into tokens that know where they are and, but for space-only, when.
+
+        Every frame gets the same positions, every track the same times; the class token has a
+        position of its own and no time.
+
+        Shape:
+            - video: ``b c t H W`` -> ``b (1+p*t) d``; space-only: ``(b t) (1+p) d``
+        """
+        b, _, t, height, width = video.shape
+        grid = height // self.patch_size, width // self.patch_size
+        positions = resize_positions(self.pos_embed, self.grid, grid)
+
+        cls = self.cls_token + positions[:, :1]
+        patches = self.patch_embed(rearrange(video, 'b c t H W -> (b t) c H W'))
+        patches = patches + positions[:, 1:]
+        if self.time_embed is not None:
+            tracks = rearrange(patches, '(b t) p d -> (b p) t d', t=t)
+            tracks = tracks + resize_times(self.time_embed, t)
+            patches = rearrange(tracks, '(b p) t d -> b (p t) d', b=b)
+        tokens = torch.cat([cls.expand(len(patches), -1, -1), patches], dim=1)
+        return self.drop(tokens)
+
+    def unpack(self, tokens: Tensor, t: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Part the class token from the patches, and lay these out in time and space.
+
+        In space-only, this is where the frames meet: the mean of their class tokens goes out.
+
+        Shape:
+            - tokens: as :meth:`embed` gives them -> ``b d`` and ``b t h w d``
+        """
+        h, w = grid
+        cls, patches = tokens[:, 0], tokens[:, 1:]
+        if self.time_embed is None:
+            cls = reduce(cls, '(b t) d -> b d', 'mean', t=t)
+            return cls, rearrange(patches, '(b t) (h w) d -> b t h w d', t=t, h=h, w=w)
+        return cls, rearrange(patches, 'b (h w t) d -> b t h w d', t=t, h=h, w=w)
+
+    def train(self, mode: bool = True) -> 'TimeSformer':
+        """Switch to training, but leave frozen parts in evaluation: no dropout, no drop path."""
+        super().train(mode)
+        self._freeze()
+        return self
+
+    def _freeze(self) -> None:
+        if self.frozen_stages < 0:
+            return
+        embeddings = [self.cls_token, self.pos_embed, self.time_embed]
+        for parameter in filter(lambda x: x is not None, embeddings):
+            parameter.requires_grad_(False)
+        frozen = [self.patch_embed, self.drop, *self.blocks[: self.frozen_stages]]
+        if self.frozen_stages == len(self.blocks):
+            frozen.append(self.norm)
+        for module in frozen:
+            module.eval().requires_grad_(False)
+
+    def _check_video(self, video: Tensor) -> None:
+        shape = tuple(video.shape)
+        if video.ndim != 5 or shape[1] != self.in_channels or shape[2] < 1:
+            raise ValueError(
+                f'a video of shape {shape} is not (b, c, t, H, W) with c={self.in_channels} '
+                "channels and at least one frame; end the pipeline with FormatShape('NCTHW'), or "
+                'set backbone.in_channels'
+            )
+        if not video.is_floating_point():
+            raise ValueError(
+                f'a video of {video.dtype} is not normalised; set data_preprocessor to '
+                'ActionDataPreprocessor with mean and std, or convert it to float'
+            )
+        _check_patches(*shape[-2:], self.patch_size, 'the crop size of the pipeline')
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(
+            f'{name}={value!r} is not known; set backbone.{name} to one of {", ".join(choices)}'
+        )
+
+
+def _check_range(name: str, value: int, low: int, high: int | None = None) -> None:
+    if value < low or (high is not None and value > high):
+        rule = f'at least {low}' if high is None else f'between {low} and {high}'
+        raise ValueError(f'{name}={value} is out of range; set backbone.{name} to {rule}')
+
+
+def _check_patches(height: int, width: int, patch_size: int, key: str) -> None:
+    if min(height, width) < patch_size or height % patch_size or width % patch_size:
+        raise ValueError(
+            f'frames of {height} x {width} pixels cannot be cut into whole patches of '
+            f'{patch_size} x {patch_size}; set {key} to multiples of {patch_size}'
+        )
