@@ -1,0 +1,48 @@
+# `make help` lists what can be made. Every target that runs Python first makes $(VENV) from
+# requirements/constraints.txt when it is missing or out of date; that check takes a fraction of a second.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= 2
+ARGS ?=
+
+PY = "$(VENV)/bin/python"
+# Two test processes of one thread each beat one process of two threads on small tensors.
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo demo-attention test test-all lint format clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
+	@echo "  VENV=$(VENV) PYTHON=$(PYTHON) WORKERS=$(WORKERS); ARGS='...' is passed on to the command"
+
+env:  ## the environment alone
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo 'make: no "$(PYTHON)" here; install Python 3.10 to 3.13, or name one with PYTHON=...' >&2; exit 1; }
+	@"$(PYTHON)" requirements/make_env.py "$(VENV)"
+
+demo: env  ## write Moving Shapes, train and test a tiny TimeSformer on it (minutes)
+	$(PY) tools/demo.py $(ARGS)
+
+demo-attention: env  ## the same with all three attention schemes, as a table and a plot
+	$(PY) tools/demo.py --all-schemes $(ARGS)
+
+test: env  ## what every change must pass (minutes)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: env  ## also the slow tests: full sizes, wheels, the two other stacks
+	$(PYTEST) $(ARGS)
+
+lint: env  ## ruff and mypy
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+format: env  ## let ruff repair what it can
+	$(PY) -m ruff check --fix
+	$(PY) -m ruff format
+
+clean:  ## remove builds and caches; environments, data and work_dirs stay
+	rm -rf build dist mmtimesformer.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find configs mmtimesformer requirements tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
