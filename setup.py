@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the wheel carries configs/ and tools/, where OpenMMLab looks for them."""
+"""What pyproject.toml cannot say: configs/ and tools/ ride in the wheel, where OpenMMLab looks."""
 
 import shutil
 from pathlib import Path

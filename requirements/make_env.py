@@ -3,8 +3,8 @@
     python3 requirements/make_env.py .venv
     python3 requirements/make_env.py .venv-stacks/x requirements/constraints-x.txt
 
-The second form takes the lines of constraints.txt, replaced package by package by those of the file
-named. Standard library only, and readable by an old Python, which is told in words to step aside.
+The second form takes the lines of constraints.txt, replaced package by package by those of the
+file named. Standard library only, and readable by an old Python 3, which it sends away in words.
 
 An environment is in one of three states, and a file inside it says which:
 `.made`        finished; holds the fingerprint of what it was made from
@@ -20,8 +20,9 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = Path(__file__).resolve().parent.parent
 OLDEST, TOO_NEW = (3, 10), (3, 14)
 
 
@@ -32,14 +33,14 @@ def main(arguments):
         return 2
     try:
         check_python(sys.version_info)
-        make_environment(os.path.abspath(arguments[0]), *arguments[1:])
+        make_environment(Path(os.path.abspath(arguments[0])), *arguments[1:])  # noqa: PTH100
     except (OSError, ValueError) as error:
-        print('make_env: {}'.format(error), file=sys.stderr)
+        print(f'make_env: {error}', file=sys.stderr)
         return 1
     except subprocess.CalledProcessError:
         print(
-            'make_env: the step above failed, its own message says why; {} is made anew '
-            'at the next try'.format(arguments[0]),
+            f'make_env: the step above failed and its own message says why; {arguments[0]} is '
+            'made anew at the next try',
             file=sys.stderr,
         )
         return 1
@@ -52,18 +53,16 @@ def check_python(version):
     """Refuse a Python on which the pinned versions cannot work."""
     if not OLDEST <= tuple(version[:2]) < TOO_NEW:
         raise ValueError(
-            'Python {}.{} at {}; mmtimesformer needs 3.10 to 3.13 (MMEngine breaks on 3.14): '
-            'name another one, as in `make test PYTHON=python3.12`'.format(
-                version[0], version[1], sys.executable
-            )
+            f'{sys.executable} is Python {version[0]}.{version[1]}; mmtimesformer needs 3.10 to '
+            '3.13 (MMEngine breaks on 3.14): name one, as in `make test PYTHON=python3.12`'
         )
 
 
 def make_environment(venv, overlay=None):
     """Make or update `venv`, unless its fingerprint says that it is up to date."""
-    pins = merge_pins(read(os.path.join(ROOT, 'requirements', 'constraints.txt')))
+    pins = merge_pins((ROOT / 'requirements' / 'constraints.txt').read_text())
     if overlay:
-        pins = merge_pins('\n'.join(pins), read(overlay))
+        pins = merge_pins('\n'.join(pins), Path(overlay).read_text())
     fingerprint = fingerprint_of(pins)
     if is_up_to_date(venv, fingerprint):
         return
@@ -73,16 +72,9 @@ def make_environment(venv, overlay=None):
         started = time.time()
         prepare_folder(venv)
         install(venv, pins)
-        with open(os.path.join(venv, '.unfinished'), 'w') as file:
-            file.write(fingerprint)
-        os.replace(os.path.join(venv, '.unfinished'), os.path.join(venv, '.made'))
-        say('{} is ready after {:.0f} s'.format(os.path.relpath(venv), time.time() - started))
-
-
-def read(path):
-    """Return the text of a file."""
-    with open(path, encoding='utf-8') as file:
-        return file.read()
+        (venv / '.unfinished').write_text(fingerprint)
+        (venv / '.unfinished').replace(venv / '.made')
+        say(f'{venv.name} is ready after {time.time() - started:.0f} s')
 
 
 def merge_pins(text, overlay=''):
@@ -104,72 +96,77 @@ def merge_pins(text, overlay=''):
 
 
 def fingerprint_of(pins):
-    """Return what an environment depends on, as one line: Python, checkout, pins and metadata."""
-    sources = [read(os.path.join(ROOT, name)) for name in ('pyproject.toml', 'setup.py')]
-    digest = hashlib.sha256('\0'.join([ROOT, *pins, *sources, read(__file__)]).encode())
-    return 'python{}.{} {}\n'.format(*sys.version_info[:2], digest.hexdigest())
+    """Return what an environment depends on, in one line: Python, checkout, pins, metadata."""
+    sources = [ROOT / 'pyproject.toml', ROOT / 'setup.py', Path(__file__)]
+    parts = [str(ROOT), *pins, *(source.read_text() for source in sources)]
+    return f'{this_python()} {hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}\n'
+
+
+def this_python():
+    """Return the name of this Python's minor version: packages built for another do not fit."""
+    return 'python{}.{}'.format(*sys.version_info[:2])
 
 
 def is_up_to_date(venv, fingerprint):
     """Tell whether `venv` was finished from exactly this fingerprint and still has its Python."""
-    try:
-        return read(os.path.join(venv, '.made')) == fingerprint and os.path.exists(python_of(venv))
-    except FileNotFoundError:
-        return False
+    made = venv / '.made'
+    return made.is_file() and made.read_text() == fingerprint and python_of(venv).exists()
 
 
 def python_of(venv):
     """Return the path of an environment's interpreter."""
-    return os.path.join(venv, 'bin', 'python')
+    return venv / 'bin' / 'python'
 
 
 def prepare_folder(venv):
-    """Leave a working bare or earlier environment at `venv`, marked as unfinished.
+    """Leave a bare or an earlier environment at `venv`, marked as unfinished.
 
     Raises:
         ValueError: the folder exists and this script did not make it.
     """
-    made, unfinished = os.path.join(venv, '.made'), os.path.join(venv, '.unfinished')
-    if os.path.lexists(made):
-        same_python = read(made).split()[:1] == ['python{}.{}'.format(*sys.version_info[:2])]
-        if same_python and os.path.exists(python_of(venv)):
-            say('bringing {} up to date'.format(os.path.relpath(venv)))
-            os.replace(made, unfinished)
+    made, unfinished = venv / '.made', venv / '.unfinished'
+    if made.is_file():
+        if made.read_text().startswith(this_python() + ' ') and python_of(venv).exists():
+            say(f'bringing {venv} up to date')
+            made.replace(unfinished)
             return
-    elif os.path.isdir(venv) and os.listdir(venv) and not os.path.exists(unfinished):
+        say(f'{venv} belongs to another Python: making it anew')
+    elif unfinished.is_file():
+        say(f'an earlier install of {venv} was interrupted: making it anew')
+    elif venv.exists() and (not venv.is_dir() or any(venv.iterdir())):
         raise ValueError(
-            '{} exists and was not made by make, so it is left alone; '
-            'move it away, or name another folder with VENV=...'.format(venv)
+            f'{venv} exists and make did not make it, so it is left alone; '
+            'move it away, or name another folder with VENV=...'
         )
-    if os.path.isdir(venv):
-        say('{} is unfinished or of another Python: starting over'.format(os.path.relpath(venv)))
-        shutil.rmtree(venv)
-    say('making {} with {}, once'.format(os.path.relpath(venv), sys.executable))
-    os.makedirs(venv)
-    with open(unfinished, 'w'):
-        pass
-    subprocess.run([sys.executable, '-m', 'venv', venv], check=True)
+    venv.mkdir(parents=True, exist_ok=True)
+    unfinished.touch()  # first, so that the folder is ours whenever this is interrupted
+    for entry in venv.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        elif entry != unfinished:
+            entry.unlink()
+    say(f'making {venv} with {sys.executable}, once')
+    subprocess.run([sys.executable, '-m', 'venv', str(venv)], check=True)
 
 
 def install(venv, pins):
     """Install the pinned versions and this project, editable, into `venv`."""
-    constraints = os.path.join(venv, 'constraints.txt')
-    with open(constraints, 'w', encoding='utf-8') as file:
-        file.write('\n'.join(pins) + '\n')
+    constraints = venv / 'constraints.txt'
+    constraints.write_text('\n'.join(pins) + '\n')
     torch = next(pin for pin in pins if pin.startswith('torch=='))
-    say('  {} and the libraries of its build'.format(torch))
-    pip(venv, '-c', constraints, torch)
+    say(f'  {torch} and the libraries of its build')
+    pip(venv, '-c', str(constraints), torch)
     # --no-deps: the list is whole, and mmaction2 insists on decord also where it has no wheel
-    say('  {} pinned packages'.format(len(pins)))
-    pip(venv, '--no-deps', '-r', constraints)
+    say(f'  the pinned packages, {len(pins)} lines')
+    pip(venv, '--no-deps', '-r', str(constraints))
     say('  mmtimesformer itself, from this checkout')
-    pip(venv, '--no-deps', '--no-build-isolation', '-e', ROOT)
+    pip(venv, '--no-deps', '--no-build-isolation', '-e', str(ROOT))
 
 
 def pip(venv, *arguments):
     """Run `pip install` inside an environment; only its errors are shown."""
     subprocess.run(
-        [python_of(venv), '-m', 'pip', 'install', '-qq', *arguments],
+        [str(python_of(venv)), '-m', 'pip', 'install', '-qq', *arguments],
         check=True,
         stdin=subprocess.DEVNULL,
         env=dict(os.environ, PIP_DISABLE_PIP_VERSION_CHECK='1', PIP_USER='0', PIP_NO_INPUT='1'),
@@ -178,10 +175,10 @@ def pip(venv, *arguments):
 
 @contextlib.contextmanager
 def one_at_a_time():
-    """Let one process make environments in this checkout; others wait."""
+    """Let one process make environments in this checkout, while others wait."""
     import fcntl  # not on Windows, which has no make either
 
-    with open(os.path.abspath(__file__)) as file:
+    with Path(__file__).open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
