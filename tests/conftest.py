@@ -45,7 +45,12 @@ def default_scope(request: pytest.FixtureRequest) -> Iterator[str | None]:
 
 
 def write_video(
-    path: Path, num_frames: int = 20, width: int = 96, height: int = 64, fps: int = 30, seed: int = 0
+    path: Path,
+    num_frames: int = 20,
+    width: int = 96,
+    height: int = 64,
+    fps: int = 30,
+    seed: int = 0,
 ) -> Path:
     """Write a small mp4 of moving noise."""
     import av

@@ -54,9 +54,7 @@ def init_temporal(parameter: Tensor, temporal_init: str) -> None:
         )
 
 
-def resize_positions(
-    pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]
-) -> Tensor:
+def resize_positions(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
     """Resize position embeddings on the 2-D patch grid; the class token's stays as it is.
 
     Bicubic with antialias, computed in float32. The same grid gives back the very same tensor.

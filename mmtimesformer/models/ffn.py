@@ -20,9 +20,7 @@ class FFN(nn.Module):
         - tokens: ``b n d`` -> ``b n d``
     """
 
-    def __init__(
-        self, embed_dims: int, feedforward_channels: int, drop_rate: float = 0.0
-    ) -> None:
+    def __init__(self, embed_dims: int, feedforward_channels: int, drop_rate: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(embed_dims, feedforward_channels)
         self.fc2 = nn.Linear(feedforward_channels, embed_dims)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange, reduce
 from mmengine.model import BaseModule
@@ -27,8 +28,9 @@ OUT_TYPES = ('cls_token', 'tokens', 'hidden_states')
 
 @MODELS.register_module()
 class TimeSformer(BaseModule):
-    """A Vision Transformer for video, from "Is Space-Time Attention All You Need for Video
-    Understanding?" (arXiv 2102.05095).
+    """A Vision Transformer whose tokens are patches in space and time.
+
+    From "Is Space-Time Attention All You Need for Video Understanding?" (arXiv 2102.05095).
 
     The defaults are TimeSformer-B: 8 frames of 224 x 224 pixels, ViT-B/16 in width and depth.
     ViT-S is ``embed_dims=384, num_heads=6``; ViT-L is ``embed_dims=1024, num_layers=24,
@@ -126,9 +128,7 @@ class TimeSformer(BaseModule):
 
         self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dims)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dims))
-        self.pos_embed = nn.Parameter(
-            torch.empty(1, 1 + self.grid[0] * self.grid[1], embed_dims)
-        )
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], embed_dims))
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if attention_type == 'space_only':
@@ -154,7 +154,7 @@ class TimeSformer(BaseModule):
             block['temporal_init'] = temporal_init
         self.blocks = nn.ModuleList(
             MODELS.build({**block, 'drop_path_rate': rate, **(block_cfg or {})})
-            for rate in torch.linspace(0, drop_path_rate, num_layers).tolist()
+            for rate in np.linspace(0, drop_path_rate, num_layers).tolist()
         )
         self.norm = nn.LayerNorm(embed_dims, eps=norm_eps)
         self._freeze()
@@ -250,7 +250,7 @@ class TimeSformer(BaseModule):
                 f'a video of {video.dtype} is not normalised; set data_preprocessor to '
                 'ActionDataPreprocessor with mean and std, or convert it to float'
             )
-        _check_patches(*shape[-2:], self.patch_size, 'the crop size of the pipeline')
+        _check_patches(shape[3], shape[4], self.patch_size, 'the crop size of the pipeline')
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

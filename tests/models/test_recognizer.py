@@ -1,0 +1,60 @@
+"""The backbone inside MMAction2's recognizer, head and data preprocessor."""
+
+from typing import Any
+
+import pytest
+import torch
+from mmengine.registry import DefaultScope
+
+
+@pytest.fixture
+def recognizer(tiny_backbone_cfg: dict[str, Any], request: pytest.FixtureRequest) -> Any:
+    from mmaction.registry import MODELS
+    from mmaction.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        return MODELS.build(
+            dict(
+                type='Recognizer3D',
+                backbone=dict(tiny_backbone_cfg, attention_type=request.param),
+                cls_head=dict(
+                    type='TimeSformerHead', num_classes=5, in_channels=28, average_clips='prob'
+                ),
+                data_preprocessor=dict(
+                    type='ActionDataPreprocessor',
+                    mean=[127.5, 127.5, 127.5],
+                    std=[127.5, 127.5, 127.5],
+                    format_shape='NCTHW',
+                ),
+            )
+        )
+
+
+@pytest.mark.parametrize(
+    'recognizer', ['divided_space_time', 'joint_space_time', 'space_only'], indirect=True
+)
+def test_it_trains_on_a_clip_and_predicts_over_three_views(recognizer: Any) -> None:
+    from mmaction.structures import ActionDataSample
+
+    def batch(views: int) -> dict[str, Any]:
+        sample = ActionDataSample()
+        if hasattr(sample, 'set_gt_label'):
+            sample.set_gt_label(3)
+        else:
+            sample.set_gt_labels(3)
+        return dict(
+            inputs=[torch.randint(0, 256, (views, 3, 3, 16, 40), dtype=torch.uint8)],
+            data_samples=[sample],
+        )
+
+    losses = recognizer(**recognizer.data_preprocessor(batch(1), training=True), mode='loss')
+    losses['loss_cls'].backward()
+    assert all(parameter.grad is not None for parameter in recognizer.parameters())
+
+    recognizer.eval()
+    with torch.no_grad():
+        (result,) = recognizer(**recognizer.data_preprocessor(batch(3)), mode='predict')
+    scores = result.pred_scores.item if hasattr(result, 'pred_scores') else result.pred_score
+    assert scores.shape == (5,)
+    assert scores.sum() == pytest.approx(1, abs=1e-5)
