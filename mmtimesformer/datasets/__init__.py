@@ -1,0 +1,5 @@
+"""Files become clips: which frames, which crops. Needs MMAction2 and a video reader."""
+
+from mmtimesformer.datasets.video import Video, VideoDecode, VideoInit
+
+__all__ = ['Video', 'VideoDecode', 'VideoInit']
