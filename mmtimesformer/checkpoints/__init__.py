@@ -1,0 +1,38 @@
+"""Everybody's files: weights of any system in, four formats out, never a silent load.
+
+Read in this order: ``formats`` (who calls what how), ``convert`` (detect, rename, seed, resize),
+``account`` (what became of each key), ``files`` and ``pickles`` (reading without trust, writing
+without loss), ``sources`` (paths and addresses), ``facts`` (what the weights do not say), ``load``
+and ``save`` (into models and out of them).
+
+Needs torch, NumPy and einops; the models are never imported here.
+"""
+
+from mmtimesformer.checkpoints.account import Account, CheckpointError
+from mmtimesformer.checkpoints.convert import Weights, convert_state_dict
+from mmtimesformer.checkpoints.files import read_file, write_atomically
+from mmtimesformer.checkpoints.load import (
+    config_differences,
+    fit_checkpoint,
+    load_checkpoint,
+    read_checkpoint,
+    read_model_checkpoint,
+)
+from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.checkpoints.save import save_checkpoint
+
+__all__ = [
+    'Account',
+    'CheckpointError',
+    'Weights',
+    'config_differences',
+    'convert_state_dict',
+    'fit_checkpoint',
+    'load_checkpoint',
+    'load_torch',
+    'read_checkpoint',
+    'read_file',
+    'read_model_checkpoint',
+    'save_checkpoint',
+    'write_atomically',
+]

@@ -1,0 +1,141 @@
+"""What became of every key: nothing is loaded or left behind in silence."""
+
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+ACTIONS = {
+    'renamed': 'taken over, under its new name',
+    'seeded': 'not in the checkpoint, set as said',
+    'resized': 'taken over, in another size',
+    'dropped': 'in the checkpoint, left behind on purpose',
+    'fresh': 'not loaded, starts as the model made it',
+    'missing': 'needed, but not in the checkpoint',
+    'unknown': 'in the checkpoint, but without a meaning here',
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint does not fit; ``account`` holds what became of each key, as far as known."""
+
+    def __init__(self, message: str, account: 'Account | None' = None) -> None:
+        super().__init__(message)
+        self.account = account
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One key: what was done, under which name it came, under which it goes, and why."""
+
+    action: str
+    key: str
+    to: str | None = None
+    note: str = ''
+
+
+@dataclass
+class Account:
+    """The account of one conversion or loading.
+
+    Attributes:
+        source: The format that was recognised.
+        target: Where the weights went: a format, or a model.
+        entries: One for each key that came, and each that had to be made.
+        warnings: What a person should know beside the keys.
+    """
+
+    source: str = ''
+    target: str = ''
+    entries: list[Entry] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, action: str, key: str, to: str | None = None, note: str = '') -> None:
+        assert action in ACTIONS, action
+        self.entries.append(Entry(action, key, to, note))
+
+    def drop(self, to: str, why: str) -> None:
+        """What was to go under this name is left behind after all."""
+        self.entries = [
+            Entry('dropped', entry.key, None, why) if entry.to == to else entry
+            for entry in self.entries
+            if not (entry.to == to and entry.action in ('seeded', 'resized'))
+        ]
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Let what has gone under one name go under another."""
+        self.entries = [
+            entry if entry.to is None else replace(entry, to=names.get(entry.to, entry.to))
+            for entry in self.entries
+        ]
+
+    def keys(self, action: str) -> list[str]:
+        """The keys that something was done with."""
+        return [entry.key for entry in self.entries if entry.action == action]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every key is accounted for: none missing, none unknown."""
+        return not self.keys('missing') and not self.keys('unknown')
+
+    def check(self) -> 'Account':
+        """Raise a :class:`CheckpointError` that names the missing and unknown keys, if any."""
+        if self.complete:
+            return self
+        parts = []
+        if self.keys('missing'):
+            parts.append(f'lacks {some(self.keys("missing"))}')
+        if self.keys('unknown'):
+            parts.append(f'has {some(self.keys("unknown"))}, which means nothing here')
+        raise CheckpointError(
+            f'the checkpoint, read as {self.source}, {" and ".join(parts)}; every key must be '
+            'accounted for, so take a whole checkpoint of this model, or remove what is foreign',
+            self,
+        )
+
+    def counts(self) -> dict[str, int]:
+        return {action: len(self.keys(action)) for action in ACTIONS}
+
+    def table(self) -> str:
+        """The account as lines for a terminal: counts, then all that is more than a new name.
+
+        Blocks are shown as one line, ``blocks.*``.
+        """
+        lines = [f'{self.source} -> {self.target}']
+        for action, meaning in ACTIONS.items():
+            entries = [entry for entry in self.entries if entry.action == action]
+            if entries or action in ('renamed', 'missing', 'unknown'):
+                lines.append(f'{action:>9} {len(entries):>5}   {meaning}')
+            if action != 'renamed':
+                lines += [f'{"":>9} {n:>5}   . {what}' for what, n in _by_row(entries).items()]
+        lines += [f'  warning         {warning}' for warning in self.warnings]
+        return '\n'.join(lines)
+
+    def json(self) -> str:
+        return json.dumps({**self.as_dict(), 'complete': self.complete}, indent=2)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            'source': self.source,
+            'target': self.target,
+            'counts': self.counts(),
+            'entries': [asdict(entry) for entry in self.entries],
+            'warnings': self.warnings,
+        }
+
+
+def _by_row(entries: Iterable[Entry]) -> dict[str, int]:
+    rows: dict[str, int] = {}
+    for entry in entries:
+        name = re.sub(r'(?<=[._])\d+(?=[./])', '*', entry.key)
+        what = f'{name}: {entry.note}' if entry.note else name
+        rows[what] = rows.get(what, 0) + 1
+    return rows
+
+
+def some(keys: Collection[str], at_most: int = 6) -> str:
+    """A few of many names, and how many more there are."""
+    shown = ', '.join(list(keys)[:at_most])
+    more = len(keys) - at_most
+    return f'{shown} and {more} more' if more > 0 else shown

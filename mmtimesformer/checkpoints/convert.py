@@ -1,0 +1,522 @@
+"""From anybody's weights to ours, and from ours to those who read four formats.
+
+The way in: :func:`translate` detects the format, renames every key, and then, only where asked or
+needed, seeds time from space, resizes the embeddings and drops a classifier of images. The way
+out: :func:`spell`. Each step writes into the :class:`~mmtimesformer.checkpoints.account.Account`.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtimesformer.checkpoints.account import Account, CheckpointError, some
+from mmtimesformer.checkpoints.facts import complete_facts
+from mmtimesformer.checkpoints.formats import (
+    FORMATS,
+    OURS,
+    TEMPORAL_ROWS,
+    Format,
+    StateDict,
+    depth_of,
+    detect,
+    is_square,
+    unstack_blocks,
+)
+from mmtimesformer.checkpoints.resize import resize_positions, resize_times
+
+WRITABLE = ('mmtimesformer', 'official', 'huggingface', 'mmaction2')
+ATTENTION_TYPES = ('divided_space_time', 'joint_space_time', 'space_only')
+Size = int | tuple[int, int]
+
+
+@dataclass
+class Weights:
+    """Weights under our names; the classifier is ``head.weight`` and ``head.bias``.
+
+    Attributes:
+        tensors: The weights.
+        source: The format that they came in.
+        attention_type: Whose they are now.
+        grid: Rows and columns of ``pos_embed``, in patches.
+        num_heads: Attention heads, where the checkpoint tells.
+        account: What became of each key.
+        facts: What the weights do not say themselves, see
+            :mod:`~mmtimesformer.checkpoints.facts`.
+    """
+
+    tensors: dict[str, Tensor]
+    source: Format
+    attention_type: str
+    grid: tuple[int, int]
+    num_heads: int | None = None
+    account: Account = field(default_factory=Account)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def depth(self) -> int:
+        return depth_of(self.tensors)
+
+    @property
+    def patch_size(self) -> int:
+        return self.tensors['patch_embed.proj.weight'].shape[-1]
+
+    @property
+    def img_size(self) -> tuple[int, int]:
+        """Height and width, in pixels."""
+        return self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
+
+    @property
+    def num_frames(self) -> int | None:
+        time_embed = self.tensors.get('time_embed')
+        return None if time_embed is None else time_embed.shape[1]
+
+    @property
+    def has_qkv_bias(self) -> bool:
+        return any(name.endswith('qkv.bias') for name in self.tensors)
+
+    def drop(self, names: Iterable[str], why: str) -> None:
+        """Leave weights behind, and say why."""
+        for name in names:
+            if self.tensors.pop(name, None) is not None:
+                self.account.drop(name, why)
+
+    def describe(self) -> dict[str, Any]:
+        """All that is known of these weights, for the meta of a checkpoint."""
+        head = self.tensors.get('head.weight')
+        classes = None if head is None else len(head)
+        told = complete_facts(self.facts, self.source.name, classes)
+        told.setdefault('source', self.source.name)
+        told |= {
+            'attention_type': self.attention_type,
+            'img_size': list(self.img_size),
+            'num_frames': self.num_frames or told.get('num_frames'),
+            'num_heads': self.num_heads or told.get('num_heads'),
+            'patch_size': self.patch_size,
+            'embed_dims': self.tensors['cls_token'].shape[-1],
+            'num_layers': self.depth,
+            'qkv_bias': self.has_qkv_bias,
+            'num_classes': classes,
+        }
+        return {key: value for key, value in told.items() if value is not None}
+
+
+def convert_state_dict(
+    state_dict: StateDict,
+    to: str = 'mmtimesformer',
+    *,
+    attention_type: str | None = None,
+    num_frames: int | None = None,
+    img_size: Size | None = None,
+    source_size: Size | None = None,
+    resize: str = 'grid',
+    change_attention: bool = False,
+    keep_head: bool | None = None,
+) -> tuple[dict[str, Tensor], Account]:
+    """Turn anybody's state dict into the names and layout of one of four systems.
+
+    Args:
+        state_dict: Names and tensors, in any format of :mod:`~mmtimesformer.checkpoints.formats`.
+        to: ``'mmtimesformer'``, ``'official'``, ``'huggingface'`` or ``'mmaction2'``.
+        attention_type: What the model will be; that of the checkpoint, or divided for an image
+            ViT, if not given.
+        num_frames: Length of ``time_embed``; as it is, or 8 where there is none, if not given.
+        img_size: Pixels that ``pos_embed`` shall be for, one number or ``(H, W)``; as it is if
+            not given.
+        source_size: Pixels that ``pos_embed`` is for now, where the grid is not square.
+        resize: ``'grid'``, or ``'legacy-1d-nearest'`` for the official way.
+        change_attention: Let a checkpoint of one attention type become another: drop what the
+            other has no place for, seed what it lacks.
+        keep_head: Keep the classifier; if not given, that of videos is kept, of images dropped.
+
+    Returns:
+        The state dict, and what became of each key.
+
+    Raises:
+        CheckpointError: The format is not recognised; a key is missing or unknown; attention
+            types differ and ``change_attention`` is not set.
+
+    Example:
+        >>> vit, account = convert_state_dict(image_vit_state_dict, num_frames=16)
+        >>> recognizer.load_state_dict(vit)
+        >>> print(account.table())
+    """
+    weights = translate(
+        state_dict,
+        attention_type=attention_type,
+        num_frames=num_frames,
+        img_size=img_size,
+        source_size=source_size,
+        resize=resize,
+        change_attention=change_attention,
+        keep_head=keep_head,
+    )
+    weights.account.check()
+    return spell(weights, to), weights.account
+
+
+def translate(
+    state_dict: StateDict,
+    *,
+    attention_type: str | None = None,
+    num_frames: int | None = None,
+    img_size: Size | None = None,
+    source_size: Size | None = None,
+    resize: str = 'grid',
+    change_attention: bool = False,
+    keep_head: bool | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> Weights:
+    """Bring anybody's weights under our names, as one attention type, in one size.
+
+    Missing and unknown keys are in the account of what comes back, not yet an error. The
+    arguments are those of :func:`convert_state_dict`.
+    """
+    facts = dict(facts or {})
+    weights = _rename(dict(state_dict), facts)
+    origin = FORMATS.get(str(facts.get('source')), weights.source)
+    is_image = not origin.is_video and facts.get('attention_type') is None
+    has = attention_type_of(weights.tensors)
+    wanted = attention_type or ('divided_space_time' if is_image else has)
+    _check_choice('attention_type', wanted, ATTENTION_TYPES)
+    if has != wanted and not is_image and not change_attention:
+        _refuse_other_attention(weights, has, wanted)
+    if (is_image if keep_head is None else not keep_head) and 'head.weight' in weights.tensors:
+        weights.drop(('head.weight', 'head.bias'), _why_no_head(weights, is_image))
+
+    source_size = source_size or facts.get('img_size')
+    weights.grid = _grid_of(weights, None if source_size is None else _pair(source_size))
+    if has != wanted:
+        _drop_time(weights, wanted)
+        if wanted == 'divided_space_time':
+            seed_temporal_attention(weights)
+    if wanted != 'space_only' and has == 'space_only':
+        _seed_time_embed(weights, num_frames or facts.get('num_frames') or 8)
+    weights.attention_type = wanted
+
+    _note_missing(weights)
+    _check_shapes(weights)
+    if num_frames is not None and 'time_embed' in weights.tensors:
+        _resize_times(weights, num_frames, resize)
+    if img_size is not None:
+        height, width = _pair(img_size)
+        _check_patches(height, width, weights.patch_size)
+        resize_grid(weights, (height // weights.patch_size, width // weights.patch_size), resize)
+    return weights
+
+
+def spell(weights: Weights, to: str) -> dict[str, Tensor]:
+    """Write weights in the names of one of the four systems that we write for.
+
+    Raises:
+        CheckpointError: The system cannot hold these weights.
+    """
+    _check_choice('to', to, WRITABLE)
+    account = weights.account
+    tensors = dict(weights.tensors)
+    name, prefix = to, None
+    if to == 'mmaction2':
+        name = 'mmaction2' if weights.attention_type == 'divided_space_time' else 'mmaction2_joint'
+        tensors = _with_qkv_bias(weights)
+    if to == 'huggingface':
+        prefix = 'timesformer.' if 'head.weight' in tensors else ''
+        if weights.attention_type == 'space_only':
+            account.warnings.append(
+                "Hugging Face's forward pass for space_only is broken: the file is right, but "
+                'its model does not compute what TimeSformer does'
+            )
+    form = FORMATS[name]
+    names = form.spellings(weights.depth, prefix)
+    foreign = [ours for ours in tensors if ours not in names]
+    if foreign:
+        raise CheckpointError(f'{form.title} has no place for {some(foreign)}', account)
+    account.target = form.title
+    account.rename(names)
+    return {names[ours]: tensor for ours, tensor in tensors.items()}
+
+
+def expected_names(
+    attention_type: str, depth: int, qkv_bias: bool = True, head: bool = False
+) -> list[str]:
+    """Our names of a whole model, in the order of the forward pass."""
+    rows = [
+        row
+        for row in OURS
+        if not (row in TEMPORAL_ROWS and attention_type != 'divided_space_time')
+        and not (row == 'time_embed' and attention_type == 'space_only')
+    ]
+    if head:
+        rows.append('head.{p}')
+    return [
+        row.replace('{i}', str(i)).replace('{p}', leaf)
+        for row in rows
+        for i in (range(depth) if '{i}' in row else (0,))
+        for leaf in (('weight', 'bias') if '{p}' in row else ('',))
+        if qkv_bias or not (row.endswith('qkv.{p}') and leaf == 'bias')
+    ]
+
+
+def attention_type_of(names: Collection[str]) -> str:
+    """The attention type that a model of these names, ours, has."""
+    if any('.temporal_' in name for name in names):
+        return 'divided_space_time'
+    return 'joint_space_time' if 'time_embed' in names else 'space_only'
+
+
+def seed_temporal_attention(weights: Weights) -> None:
+    """Let time start as a copy of space, behind a projection of zero.
+
+    Each block's temporal attention and norm are copies of its spatial ones; ``temporal_fc`` is
+    zero, so that at first time adds nothing and every frame is seen as the image ViT sees it.
+
+    Raises:
+        CheckpointError: There are temporal weights already; they would be overwritten.
+    """
+    tensors = weights.tensors
+    trained = [name for name in tensors if '.temporal_' in name]
+    if trained:
+        raise CheckpointError(
+            f'the checkpoint has temporal weights already ({some(trained, 2)}): seeding would '
+            'overwrite them; load them as divided_space_time instead',
+            weights.account,
+        )
+    for name in [name for name in tensors if '.norm1.' in name or '.attn.' in name]:
+        temporal = name.replace('.norm1.', '.temporal_norm1.').replace('.attn.', '.temporal_attn.')
+        source = name.split('.', 2)[2]
+        _seed(weights, temporal, tensors[name].clone(), f'copy of {source}')
+        if name.endswith('.attn.proj.weight'):
+            fc = name.replace('.attn.proj.weight', '.temporal_fc')
+            _seed(weights, f'{fc}.weight', torch.zeros_like(tensors[name]), 'zero')
+            _seed(weights, f'{fc}.bias', tensors[name].new_zeros(len(tensors[name])), 'zero')
+
+
+def resize_grid(weights: Weights, grid: tuple[int, int], mode: str = 'grid') -> None:
+    """Resize the position embeddings to another grid of patches."""
+    if grid == weights.grid or 'pos_embed' not in weights.tensors:
+        return
+    old = weights.grid
+    weights.tensors['pos_embed'] = resize_positions(weights.tensors['pos_embed'], old, grid, mode)
+    how = 'bicubic on the grid' if mode == 'grid' else mode
+    note = f'{old[0]} x {old[1]} to {grid[0]} x {grid[1]} patches, {how}'
+    weights.account.add('resized', 'pos_embed', 'pos_embed', note)
+    weights.grid = grid
+
+
+def _rename(state_dict: dict[str, Tensor], facts: dict[str, Any]) -> Weights:
+    state_dict = dict(unstack_blocks(_without_module(state_dict)))
+    found = detect(state_dict)
+    if found is None:
+        raise CheckpointError(
+            f'no known format explains these {len(state_dict)} keys ({some(state_dict, 4)}); '
+            f'readable are {", ".join(form.title for form in FORMATS.values())}'
+        )
+    form, prefix = found
+    account = Account(source=form.title, target='mmtimesformer')
+    names = form.names(prefix, depth_of(state_dict))
+    parts: dict[str, dict[int, tuple[str, Tensor]]] = {}
+    for key in list(state_dict):
+        weight = state_dict.pop(key)
+        reason = form.reason_to_drop(key)
+        if key in names:
+            ours, place = names[key]
+            if not isinstance(weight, Tensor):
+                raise CheckpointError(f'{key} is a {type(weight).__name__}, not a tensor', account)
+            parts.setdefault(ours, {})[place] = key, _orient(form, ours, key, weight)
+        elif reason is not None:
+            account.add('dropped', key, note=reason)
+        else:
+            account.add('unknown', key)
+    tensors: dict[str, Tensor] = {}
+    num_heads = facts.get('num_heads')
+    joined = {ours: len(_parts(form, ours)) for ours in parts}
+    for ours in list(parts):
+        pieces = parts.pop(ours)
+        if len(pieces) < joined[ours]:
+            for place, (key, _) in pieces.items():
+                account.add('dropped', key, note=f'part {place + 1} of {joined[ours]}, not whole')
+            continue
+        for place in sorted(pieces):
+            account.add('renamed', pieces[place][0], ours)
+        ordered = [pieces[place][1] for place in sorted(pieces)]
+        tensors[ours] = ordered[0] if len(ordered) == 1 else torch.cat(ordered)
+    return Weights(tensors, form, '', (0, 0), num_heads, account, facts)
+
+
+def _parts(form: Format, ours: str) -> tuple[str, ...]:
+    row = next((theirs for pattern, theirs in form.rows.items() if _row_of(ours) == pattern), ours)
+    return (row,) if isinstance(row, str) else row
+
+
+def _row_of(ours: str) -> str:
+    """The row of our table that a name belongs to."""
+    parts = ours.split('.')
+    if parts[0] == 'blocks':
+        parts[1] = '{i}'
+    if parts[-1] in ('weight', 'bias'):
+        parts[-1] = '{p}'
+    return '.'.join(parts)
+
+
+def _orient(form: Format, ours: str, key: str, weight: Tensor) -> Tensor:
+    try:
+        return form.orient(ours, weight)
+    except Exception as error:
+        raise CheckpointError(
+            f'{key} has shape {tuple(weight.shape)}, which {form.title} does not use for {ours}'
+        ) from error
+
+
+def _without_module(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take off the ``module.`` that a parallel wrapper puts before every name."""
+    if state_dict and all(key.startswith('module.') for key in state_dict):
+        return {key.removeprefix('module.'): weight for key, weight in state_dict.items()}
+    return state_dict
+
+
+def _refuse_other_attention(weights: Weights, has: str, wanted: str) -> None:
+    names = set(weights.tensors)
+    needed = set(expected_names(wanted, weights.depth, weights.has_qkv_bias))
+    dropped = sorted(_row_of(name) for name in names - needed if not name.startswith('head.'))
+    seeded = sorted(_row_of(name) for name in needed - names if 'tempor' in name or 'time' in name)
+    steps = []
+    if dropped:
+        steps.append(f'drop {some(list(dict.fromkeys(dropped)))}')
+    if seeded:
+        steps.append(f'seed {some(list(dict.fromkeys(seeded)))}')
+    raise CheckpointError(
+        f'the checkpoint is {has}, but {wanted} is wanted; this would {" and ".join(steps)}. '
+        f'Set attention_type to {has}, or allow exactly that with change_attention '
+        '(--change-attention)',
+        weights.account,
+    )
+
+
+def _drop_time(weights: Weights, wanted: str) -> None:
+    names = list(weights.tensors)
+    if wanted != 'divided_space_time':
+        temporal = [name for name in names if '.temporal_' in name]
+        weights.drop(temporal, f'{wanted} has no temporal attention')
+    if wanted == 'space_only':
+        weights.drop(['time_embed'], 'space_only does not know the time')
+
+
+def _why_no_head(weights: Weights, is_image: bool) -> str:
+    classes = len(weights.tensors['head.weight'])
+    kind = 'images' if is_image else 'videos'
+    return f'classifier of {kind}, {classes} classes' + (', not asked for' if not is_image else '')
+
+
+def _seed(weights: Weights, name: str, tensor: Tensor, note: str) -> None:
+    weights.tensors[name] = tensor
+    weights.account.add('seeded', name, name, note)
+
+
+def _seed_time_embed(weights: Weights, num_frames: int) -> None:
+    like = weights.tensors.get('pos_embed', weights.tensors.get('cls_token'))
+    if like is not None:
+        zeros = like.new_zeros(1, num_frames, like.shape[-1])
+        _seed(weights, 'time_embed', zeros, f'zero, {num_frames} frames')
+
+
+def _with_qkv_bias(weights: Weights) -> dict[str, Tensor]:
+    """MMAction2's attention always has a bias; none is the same as zero."""
+    for name in [name for name in weights.tensors if name.endswith('qkv.weight')]:
+        bias = name.removesuffix('weight') + 'bias'
+        if bias not in weights.tensors:
+            weight = weights.tensors[name]
+            _seed(weights, bias, weight.new_zeros(len(weight)), 'zero, the same as no bias')
+    return dict(weights.tensors)
+
+
+def _note_missing(weights: Weights) -> None:
+    has_head = any(name.startswith('head.') for name in weights.tensors)
+    whole = expected_names(weights.attention_type, weights.depth, weights.has_qkv_bias, has_head)
+    for name in whole:
+        if name not in weights.tensors:
+            weights.account.add('missing', name)
+
+
+def _check_shapes(weights: Weights) -> None:
+    """See that the weights fit each other; a matrix on its side would show up much later."""
+    tensors, account = weights.tensors, weights.account
+    if not {'cls_token', 'patch_embed.proj.weight', 'blocks.0.mlp.fc1.weight'} <= set(tensors):
+        return  # missing, which is said elsewhere
+    d, m = tensors['cls_token'].shape[-1], len(tensors['blocks.0.mlp.fc1.weight'])
+    shapes: dict[str, tuple[int, ...]] = {
+        'cls_token': (1, 1, d),
+        'qkv.weight': (3 * d, d),
+        'qkv.bias': (3 * d,),
+        'proj.bias': (d,),
+        'attn.proj.weight': (d, d),
+        'temporal_fc.weight': (d, d),
+        'temporal_fc.bias': (d,),
+        'fc1.weight': (m, d),
+        'fc1.bias': (m,),
+        'fc2.weight': (d, m),
+        'fc2.bias': (d,),
+    }
+    for name, tensor in tensors.items():
+        shape = next((shape for end, shape in shapes.items() if name.endswith(end)), None)
+        if shape is None and 'norm' in name:
+            shape = (d,)
+        elif shape is None and name.startswith(('pos_embed', 'time_embed', 'head.weight')):
+            shape = (*tensor.shape[:-1], d)
+        if shape is not None and tuple(tensor.shape) != shape:
+            raise CheckpointError(
+                f'{name} has shape {tuple(tensor.shape)}, but beside the other weights of this '
+                f'checkpoint it must be {shape}; the checkpoint is damaged or was changed',
+                account,
+            )
+
+
+def _resize_times(weights: Weights, num_frames: int, mode: str) -> None:
+    time_embed = weights.tensors['time_embed']
+    if time_embed.shape[1] == num_frames:
+        return
+    weights.tensors['time_embed'] = resize_times(time_embed, num_frames, mode)
+    note = f'{time_embed.shape[1]} to {num_frames} frames, '
+    note += 'linear' if mode == 'grid' else mode
+    weights.account.add('resized', 'time_embed', 'time_embed', note)
+
+
+def _grid_of(weights: Weights, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Rows and columns of the position embeddings: as told, else square."""
+    pos_embed, proj = (weights.tensors.get(x) for x in ('pos_embed', 'patch_embed.proj.weight'))
+    if pos_embed is None or proj is None:
+        return 0, 0
+    patches = pos_embed.shape[1] - 1
+    if size is not None:
+        grid = size[0] // proj.shape[-1], size[1] // proj.shape[-1]
+        if grid[0] * grid[1] == patches:
+            return grid
+    elif is_square(patches):
+        return math.isqrt(patches), math.isqrt(patches)
+    told = f'a size of {size[0]} x {size[1]} pixels' if size else 'a square grid'
+    raise CheckpointError(
+        f'pos_embed has {patches} patches of {proj.shape[-1]} pixels, which is not {told}; give '
+        'the height and width that the checkpoint was made for as source_size (--source-size)',
+        weights.account,
+    )
+
+
+def _pair(size: Size) -> tuple[int, int]:
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return int(height), int(width)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f'{name}={value!r} is not known; give one of {", ".join(choices)}')
+
+
+def _check_patches(height: int, width: int, patch_size: int) -> None:
+    if height % patch_size or width % patch_size or min(height, width) < patch_size:
+        raise ValueError(
+            f'{height} x {width} pixels cannot be cut into whole patches of {patch_size} pixels; '
+            f'set img_size (--img-size) to multiples of {patch_size}'
+        )

@@ -1,0 +1,413 @@
+"""Reading without trust, writing without loss.
+
+A file is what its bytes say, whatever its name: torch's zip or older pickle, safetensors, NumPy's
+zip, Paddle's pickle, or a folder in Hugging Face's layout. Nothing in any of them is executed.
+What is written appears whole under its name, or not at all.
+"""
+
+import json
+import os
+import pickle
+import struct
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmtimesformer.checkpoints.pickles import STAND_INS, RefusedError, load_torch
+
+TORCH_LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
+FOLDER_FILES = (
+    'model.safetensors',
+    'model.safetensors.index.json',
+    'pytorch_model.bin',
+    'pytorch_model.bin.index.json',
+)
+LARGEST_SAFETENSORS_HEADER = 100_000_000  # bytes, safetensors' own limit
+
+
+@dataclass
+class Contents:
+    """What a file holds.
+
+    Attributes:
+        container: ``'torch'``, ``'safetensors'``, ``'npz'`` or ``'paddle'``.
+        tensors: Names and weights as they are in the file.
+        beside: What stands beside the weights: ``meta``, ``cfg``, ``optimizer`` and so on in a
+            torch file; ``config`` and ``preprocessor_config`` in a folder.
+        whole: The torch file's object itself, for those who resume from it.
+    """
+
+    container: str
+    tensors: dict[str, Tensor]
+    beside: dict[str, Any] = field(default_factory=dict)
+    whole: Any = None
+
+
+def read_file(
+    path: str | os.PathLike[str], *, trust: bool = False, map_location: Any = 'cpu'
+) -> Contents:
+    """Read a checkpoint file or folder, by its content.
+
+    Args:
+        path: A file, or a folder with ``config.json`` and weights beside it.
+        trust: Let this one torch file run the code it holds. Only for files of your own.
+        map_location: Where the tensors of a torch file go, as in :func:`torch.load`; those of
+            the other containers come to the CPU.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is empty, damaged, no checkpoint, or holds a program instead of data.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return _read_folder(path, trust, map_location)
+    container = container_of(path)
+    if container == 'torch':
+        contents = _read_torch(path, trust, map_location)
+    elif container == 'index':
+        contents = _read_shards(path, trust, map_location)
+    else:
+        contents = _READERS[container](path)
+    if not contents.tensors and contents.whole is None:
+        raise ValueError(f'checkpoint {path} holds no weights; give a file that does')
+    if path.name in FOLDER_FILES:
+        contents.beside.update(_read_configs(path.parent))
+    return contents
+
+
+def container_of(path: Path) -> str:
+    """Tell the container by its first bytes, and a zip by its members.
+
+    Returns:
+        ``'torch'``, ``'safetensors'``, ``'npz'``, ``'paddle'`` or ``'index'``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is none of these; the message says what it looks like.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f'checkpoint {path} does not exist (looked in {path.absolute().parent}); check the path'
+        )
+    size = path.stat().st_size
+    if not path.is_file() or size == 0:
+        what = 'is empty' if path.is_file() else 'is not a file'
+        raise ValueError(f'checkpoint {path} {what}; give a file of weights')
+    with path.open('rb') as file:
+        head = file.read(512)
+    if head.startswith(b'PK'):
+        return _container_of_zip(path)
+    if head.startswith(TORCH_LEGACY_MAGIC):
+        return 'torch'
+    if head.startswith(b'\x80'):
+        return 'paddle'
+    if len(head) > 8 and head[8:9] == b'{' and head[:1] != b'{':
+        _check_safetensors(path, struct.unpack('<Q', head[:8])[0], size)
+        return 'safetensors'
+    if head.lstrip().startswith(b'{') and b'"' in head and path.name.endswith('.json'):
+        return 'index'
+    raise ValueError(f'checkpoint {path} is not a checkpoint: {_looks_like(head)}')
+
+
+def _looks_like(head: bytes) -> str:
+    if head.startswith(b'version https://git-lfs'):
+        return "it is git-lfs's placeholder for the real file; run `git lfs pull`"
+    if head.lstrip()[:15].lower().startswith((b'<!doctype html', b'<html', b'<?xml')):
+        return 'it is a web page; open its address in a browser to see why'
+    return (
+        f'it begins with {head[:8]!r}; readable are files of torch, safetensors, NumPy (.npz) and '
+        'Paddle (.pdparams)'
+    )
+
+
+def _container_of_zip(path: Path) -> str:
+    try:
+        members = zipfile.ZipFile(path).namelist()
+    except zipfile.BadZipFile:
+        raise ValueError(
+            f'checkpoint {path} is cut short: its last part, the table of contents, is missing; '
+            'copy or download it again, or take an earlier one'
+        ) from None
+    return 'npz' if any(member.endswith('.npy') for member in members) else 'torch'
+
+
+def _check_safetensors(path: Path, header: int, size: int) -> None:
+    if header > min(size - 8, LARGEST_SAFETENSORS_HEADER):
+        raise ValueError(
+            f'checkpoint {path} is cut short or no checkpoint: its header would be {header} bytes '
+            f'of {size}; copy or download it again'
+        )
+
+
+# -- torch -----------------------------------------------------------------------------------------
+
+
+def _read_torch(path: Path, trust: bool, map_location: Any) -> Contents:
+    if trust:
+        whole = torch.load(path, map_location=map_location, weights_only=False)
+    else:
+        whole = load_torch(path, map_location)
+    return from_torch(whole, path)
+
+
+def from_torch(whole: Any, path: Path | str = 'given') -> Contents:
+    """Find the weights in what ``torch.save`` was given: a state dict, or a dict around one."""
+    if not isinstance(whole, Mapping):
+        raise ValueError(
+            f'checkpoint {path} holds a {type(whole).__name__}, not a dictionary of weights; '
+            'save model.state_dict() instead'
+        )
+    for key in ('state_dict', 'model_state', 'model_state_dict', 'model'):
+        inner = whole.get(key)
+        if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
+            beside = {name: value for name, value in whole.items() if name != key}
+            return Contents('torch', _only_tensors(inner), beside, whole)
+    return Contents('torch', _only_tensors(whole), {}, whole)
+
+
+def _only_tensors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Keep what is a weight; a state dict may carry other things, such as its own metadata."""
+    return {str(k): v for k, v in state_dict.items() if isinstance(v, Tensor)}
+
+
+# -- safetensors -----------------------------------------------------------------------------------
+
+
+def _read_safetensors(path: Path) -> Contents:
+    safetensors = _import_safetensors(path)
+    try:
+        with safetensors.safe_open(str(path), framework='pt') as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f'checkpoint {path} is damaged or incomplete ({error}); copy or download it again'
+        ) from error
+    beside: dict[str, Any] = {}
+    if 'mmtimesformer' in metadata:
+        beside['meta'] = json.loads(metadata['mmtimesformer'])
+    return Contents('safetensors', tensors, beside)
+
+
+def _import_safetensors(path: Path) -> Any:
+    try:
+        import safetensors
+        import safetensors.torch
+    except ImportError:
+        raise ValueError(
+            f'checkpoint {path} is a safetensors file, and the package that reads it is not '
+            'installed; run `pip install safetensors`'
+        ) from None
+    return safetensors
+
+
+# -- NumPy -----------------------------------------------------------------------------------------
+
+
+def _read_npz(path: Path) -> Contents:
+    tensors: dict[str, Tensor] = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for key in file.files:
+                tensors[key] = _from_numpy(file[key], key, path)
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        if 'allow_pickle' in str(error):
+            raise ValueError(
+                f'checkpoint {path} is refused: it holds pickled Python objects, and weights need '
+                'only numbers; get a plain .npz from a source you trust'
+            ) from error
+        raise ValueError(
+            f'checkpoint {path} is damaged or incomplete ({error}); copy or download it again'
+        ) from error
+    return Contents('npz', tensors)
+
+
+def _from_numpy(array: np.ndarray, key: str, path: Path) -> Tensor:
+    if array.dtype == np.uint16 or array.dtype.str == '|V2':  # how NumPy carries bfloat16
+        return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
+    if array.dtype.kind not in 'biuf':
+        raise ValueError(f'checkpoint {path}: {key} is of dtype {array.dtype}, not a number')
+    return torch.from_numpy(np.require(array, requirements=['C', 'W']))
+
+
+# -- Paddle ----------------------------------------------------------------------------------------
+
+_NUMPY_ONLY: dict[str, Callable[..., Any]] = {
+    entry[1]: entry[0]
+    for entry in STAND_INS
+    if isinstance(entry, tuple) and entry[1].startswith('numpy')
+}
+
+
+def _latin1(text: Any, encoding: Any) -> bytes:
+    """``_codecs.encode``, which is how older pickles spell bytes."""
+    if type(text) is not str or encoding != 'latin1':
+        raise RefusedError(f'_codecs.encode(…, {encoding!r})')
+    return text.encode('latin1')
+
+
+class _NumpyUnpickler(pickle.Unpickler):
+    """Builds dicts of NumPy arrays and nothing else, out of the checked parts of ``pickles``."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f'{module}.{name}'
+        if full == '_codecs.encode':
+            return _latin1
+        if full not in _NUMPY_ONLY:
+            raise RefusedError(full)
+        return _NUMPY_ONLY[full]
+
+
+def _read_paddle(path: Path) -> Contents:
+    try:
+        with path.open('rb') as file:
+            whole = _load_arrays(file)
+    except (RefusedError, pickle.UnpicklingError) as error:
+        what = f'asks for {error}' if isinstance(error, RefusedError) else str(error)
+        raise ValueError(
+            f'checkpoint {path} is refused: read as a pickle of NumPy arrays (.pdparams), it '
+            f'{what}, and weights need only numbers; get it from a source you trust'
+        ) from error
+    except OSError:
+        raise
+    except Exception as error:  # A broken byte can surface as any exception of the unpickler.
+        raise ValueError(
+            f'checkpoint {path} is damaged or incomplete ({type(error).__name__}: {error}); '
+            'copy or download it again'
+        ) from error
+    if not isinstance(whole, dict):
+        raise ValueError(f'checkpoint {path} holds a {type(whole).__name__}, not named weights')
+    tensors = {}
+    for key in list(whole):
+        value = whole.pop(key)
+        if hasattr(value, 'thaw'):
+            tensors[str(key)] = _from_numpy(value.thaw(), str(key), path)
+    return Contents('paddle', tensors)
+
+
+def _load_arrays(file: BinaryIO) -> Any:
+    return _NumpyUnpickler(file).load()
+
+
+# -- folders ---------------------------------------------------------------------------------------
+
+
+def _read_folder(folder: Path, trust: bool, map_location: Any) -> Contents:
+    for name in FOLDER_FILES:
+        if (folder / name).is_file():
+            return read_file(folder / name, trust=trust, map_location=map_location)
+    raise ValueError(
+        f'folder {folder} holds no weights: none of {", ".join(FOLDER_FILES)}; give the file itself'
+    )
+
+
+def _read_shards(index: Path, trust: bool, map_location: Any) -> Contents:
+    try:
+        names = set(json.loads(index.read_text(encoding='utf-8'))['weight_map'].values())
+    except (ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f'{index} is not an index of weights: it needs a "weight_map" of names to files'
+        ) from error
+    contents = Contents('torch', {})
+    for name in sorted(names):
+        shard = index.parent / name
+        if Path(name).name != name:
+            raise ValueError(f'{index} points outside its folder, at {name}; that is refused')
+        part = read_file(shard, trust=trust, map_location=map_location)
+        contents.container = part.container
+        contents.tensors.update(part.tensors)
+    return contents
+
+
+def _read_configs(folder: Path) -> dict[str, Any]:
+    configs = {}
+    for name in ('config', 'preprocessor_config'):
+        path = folder / f'{name}.json'
+        if path.is_file():
+            try:
+                configs[name] = json.loads(path.read_text(encoding='utf-8'))
+            except ValueError as error:
+                raise ValueError(f'{path} is not JSON ({error}); download it again') from error
+    return configs
+
+
+_READERS: dict[str, Callable[[Path], Contents]] = {
+    'safetensors': _read_safetensors,
+    'npz': _read_npz,
+    'paddle': _read_paddle,
+}
+
+
+# -- writing ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a path to write to; afterwards the whole content stands under the wanted name.
+
+    The content goes to a temporary file beside it, is synced to the disk, and then takes the name
+    in one step. If anything fails, what stood there before stands there still.
+
+    Example:
+        >>> with write_atomically('model.pth') as file:
+        ...     torch.save(weights, file)
+    """
+    path = Path(path).expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open('rb') as file:
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if hasattr(os, 'O_DIRECTORY'):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def write_torch(whole: Mapping[str, Any], path: Path) -> None:
+    """Write what :func:`torch.load` reads with ``weights_only=True``."""
+    with write_atomically(path) as file:
+        torch.save(whole, file)
+
+
+def write_safetensors(
+    tensors: Mapping[str, Tensor], path: Path, meta: Mapping[str, Any] | None = None
+) -> None:
+    """Write a safetensors file; ``meta`` goes into its header, as JSON."""
+    safetensors = _import_safetensors(path)
+    metadata = {'format': 'pt'}
+    if meta:
+        metadata['mmtimesformer'] = json.dumps(meta)
+    with write_atomically(path) as file:
+        safetensors.torch.save_file(
+            {name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata
+        )
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Write a JSON file that a person can read."""
+    with write_atomically(path) as file:
+        file.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')

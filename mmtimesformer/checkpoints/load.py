@@ -1,0 +1,421 @@
+"""Into a model: the file says what there is, the model says what is wanted."""
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmtimesformer.checkpoints.account import Account, CheckpointError, some
+from mmtimesformer.checkpoints.convert import (
+    Size,
+    Weights,
+    attention_type_of,
+    resize_grid,
+    spell,
+    translate,
+)
+from mmtimesformer.checkpoints.facts import differences, facts_of_config, read_facts
+from mmtimesformer.checkpoints.files import Contents, from_torch, read_file
+from mmtimesformer.checkpoints.formats import FORMATS, Format, detect, unstack_blocks
+from mmtimesformer.checkpoints.sources import fetch
+
+Source = str | os.PathLike[str]
+HEADS_OF_MODELS = ('cls_head.fc_cls.', 'head.')
+
+
+@dataclass
+class Fitted:
+    """Weights whose names and shapes are a model's, and how they became so."""
+
+    state_dict: dict[str, Tensor]
+    account: Account
+    facts: dict[str, Any]
+
+
+def read_checkpoint(
+    source: Source,
+    *,
+    attention_type: str | None = None,
+    num_frames: int | None = None,
+    img_size: Size | None = None,
+    source_size: Size | None = None,
+    num_heads: int | None = None,
+    resize: str = 'grid',
+    change_attention: bool = False,
+    keep_head: bool | None = None,
+    sha256: str | None = None,
+    trust: bool = False,
+) -> Weights:
+    """Read a checkpoint of any system, from anywhere, under our names.
+
+    Args:
+        source: A path, a folder, ``https://…``, ``hf://owner/name`` or ``timm://name``.
+        attention_type: What the model will be; the checkpoint's own, or divided for an image ViT.
+        num_frames: Length of ``time_embed``.
+        img_size: Pixels that ``pos_embed`` shall be for.
+        source_size: Pixels that ``pos_embed`` is for now, where the grid is not square.
+        num_heads: Attention heads, where the checkpoint does not tell.
+        resize: ``'grid'``, or ``'legacy-1d-nearest'``.
+        change_attention: Let one attention type become another.
+        keep_head: Keep the classifier; that of videos is kept, of images dropped, if not given.
+        sha256: Hash that the file must have.
+        trust: Let this one file run the code it holds; for files of your own only.
+
+    Raises:
+        CheckpointError: Not every key is accounted for.
+        ValueError: The file is damaged, refused, or no checkpoint.
+    """
+    contents = read_file(fetch(source, sha256), trust=trust)
+    weights = translate_contents(
+        contents,
+        attention_type=attention_type,
+        num_frames=num_frames,
+        img_size=img_size,
+        source_size=source_size,
+        resize=resize,
+        change_attention=change_attention,
+        keep_head=keep_head,
+    )
+    weights.num_heads = num_heads or weights.num_heads
+    weights.account.check()
+    return weights
+
+
+def load_checkpoint(
+    model: nn.Module,
+    source: Source,
+    *,
+    change_attention: bool = False,
+    allow_missing: Sequence[str] = (),
+    source_size: Size | None = None,
+    resize: str = 'grid',
+    keep_head: bool | None = None,
+    sha256: str | None = None,
+    trust: bool = False,
+) -> Account:
+    """Load a checkpoint of any system into a model of ours, and account for every key.
+
+    The model decides what the weights become: attention type, number of frames and size are its
+    own. A classifier for another number of classes stays as the model made it, and the account
+    says so.
+
+    Args:
+        model: A :class:`~mmtimesformer.TimeSformer`, or a recogniser whose ``backbone`` is one.
+        source: A path, a folder, ``https://…``, ``hf://owner/name`` or ``timm://name``.
+        change_attention: Let one attention type become another: drop what the model has no place
+            for, seed what the checkpoint lacks.
+        allow_missing: Beginnings of names that may stay as the model made them, such as those of
+            a part of your own that no checkpoint has.
+        source_size: Pixels that ``pos_embed`` is for in the checkpoint, where its grid is not
+            square.
+        resize: ``'grid'``, or ``'legacy-1d-nearest'``.
+        keep_head: Keep the classifier; that of videos is kept, of images dropped, if not given.
+        sha256: Hash that the file must have.
+        trust: Let this one file run the code it holds; for files of your own only.
+
+    Raises:
+        CheckpointError: A key is missing or unknown, or a shape differs.
+
+    Example:
+        >>> account = load_checkpoint(TimeSformer(), 'timm://vit_base_patch16_224.augreg_in21k')
+        >>> print(account.table())
+    """
+    fitted = fit_contents(
+        read_file(fetch(source, sha256), trust=trust),
+        model,
+        change_attention=change_attention,
+        allow_missing=allow_missing,
+        source_size=source_size,
+        resize=resize,
+        keep_head=keep_head,
+    )
+    model.load_state_dict(_with_fresh(fitted, model))
+    for warning in fitted.account.warnings:
+        warnings.warn(warning, stacklevel=2)
+    return fitted.account
+
+
+def fit_checkpoint(checkpoint: dict[str, Any], model: nn.Module) -> Account | None:
+    """Make a checkpoint that MMEngine is about to load into a model fit it, in place.
+
+    Meant for where MMEngine knows both, such as a hook's ``after_load_checkpoint``: by itself it
+    would load what happens to match, and only log the rest. A model without a backbone of ours is
+    left alone.
+
+    Raises:
+        CheckpointError: A key is missing or unknown, or a shape differs.
+    """
+    if backbone_of(model) is None:
+        return None
+    fitted = fit_contents(from_torch(checkpoint), model)
+    for key in [key for key, value in checkpoint.items() if isinstance(value, Tensor)]:
+        del checkpoint[key]
+    checkpoint['state_dict'] = _with_fresh(fitted, model)
+    meta = checkpoint.get('meta')
+    checkpoint['meta'] = {**(meta if isinstance(meta, dict) else {})}
+    checkpoint['meta'].setdefault('mmtimesformer', fitted.facts)
+    return fitted.account
+
+
+def read_model_checkpoint(source: Source, map_location: Any = 'cpu') -> Any:
+    """Read a checkpoint for MMEngine: what it could read stays as it is, all else becomes ours.
+
+    At this point nobody knows which model the weights are for, so a torch file comes back
+    untouched: a training checkpoint with all it holds, MMAction2's own weights, any other model's.
+    Only where MMEngine could make nothing of it (the official and Hugging Face's TimeSformer,
+    safetensors, JAX, Paddle) it becomes ``dict(meta=…, state_dict=…)`` with ``backbone.…`` and
+    ``cls_head.fc_cls.…``. The model has the last word, see :func:`fit_checkpoint`.
+    """
+    contents = read_file(fetch(source), map_location=map_location or 'cpu')
+    found = detect(dict(unstack_blocks(contents.tensors)))
+    if contents.whole is not None and (
+        found is None or found[0].name not in ('official', 'huggingface')
+    ):
+        return contents.whole
+    if found is None:
+        return {'state_dict': _moved(contents.tensors, map_location)}
+    weights, is_image = _translate_without_seeding(contents, found[0])
+    told = weights.describe()
+    if is_image:
+        del told['attention_type']  # of the model, once it is known
+    tensors = _moved(spell(weights, 'mmtimesformer'), map_location)
+    meta: dict[str, Any] = {'mmtimesformer': told}
+    if told.get('classes'):
+        meta['dataset_meta'] = {'classes': told['classes']}
+    return {'meta': meta, 'state_dict': tensors}
+
+
+def config_differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
+    """Say where a checkpoint's preprocessing and a config's differ, both values each time.
+
+    Args:
+        checkpoint: As MMEngine loads it, with ``meta``.
+        config: The config of the run that loads it.
+    """
+    return differences(read_facts(checkpoint, {}), facts_of_config(config))
+
+
+def translate_contents(contents: Contents, **how: Any) -> Weights:
+    """Bring what a file holds under our names; the file's tensors are given away."""
+    facts = read_facts(contents.beside, contents.tensors)
+    tensors, contents.tensors, contents.whole = contents.tensors, {}, None
+    return translate(tensors, facts=facts, **how)
+
+
+def backbone_of(model: nn.Module) -> tuple[str, Any] | None:
+    """Find our backbone in a model: the prefix of its names, and it; None if there is none."""
+    for name, module in model.named_modules():
+        parameters = dict(module.named_parameters(recurse=False))
+        if {'cls_token', 'pos_embed'} <= set(parameters) and hasattr(module, 'grid'):
+            return (f'{name}.' if name else ''), module
+    return None
+
+
+def fit_contents(
+    contents: Contents,
+    model: nn.Module,
+    *,
+    change_attention: bool = False,
+    allow_missing: Sequence[str] = (),
+    source_size: Size | None = None,
+    resize: str = 'grid',
+    keep_head: bool | None = None,
+) -> Fitted:
+    """Make the weights of a file those of a model: names, attention type, sizes, classifier.
+
+    The arguments are those of :func:`load_checkpoint`.
+    """
+    found = backbone_of(model)
+    if found is None:
+        raise TypeError(
+            f'{type(model).__name__} has no TimeSformer of ours inside; build the model with '
+            "backbone=dict(type='mmtimesformer.TimeSformer', …)"
+        )
+    prefix, backbone = found
+    wanted = dict(model.state_dict())
+    own = {name.removeprefix(prefix) for name in wanted if name.startswith(prefix)}
+    if _has_parts_of_the_users(own) and set(contents.tensors) >= {prefix + name for name in own}:
+        return _fit_same_model(contents, wanted)
+
+    time_embed = wanted.get(f'{prefix}time_embed')
+    weights = translate_contents(
+        contents,
+        attention_type=attention_type_of(own),
+        num_frames=None if time_embed is None else time_embed.shape[1],
+        source_size=source_size,
+        resize=resize,
+        change_attention=change_attention,
+        keep_head=keep_head,
+    )
+    resize_grid(weights, tuple(backbone.grid), resize)
+    weights.account.target = type(model).__name__
+    _compare_hyperparameters(weights, backbone)
+    _give_qkv_bias(weights, own)
+    return _match(weights, wanted, prefix, tuple(allow_missing))
+
+
+def _with_fresh(fitted: Fitted, model: nn.Module) -> dict[str, Tensor]:
+    """A whole state dict: what is fresh by the account stays as the model has it."""
+    return {
+        name: fitted.state_dict.get(name, tensor) for name, tensor in model.state_dict().items()
+    }
+
+
+def _moved(tensors: dict[str, Tensor], map_location: Any) -> dict[str, Tensor]:
+    if not isinstance(map_location, str | torch.device):
+        return tensors
+    return {name: tensor.to(map_location) for name, tensor in tensors.items()}
+
+
+def _translate_without_seeding(contents: Contents, form: Format) -> tuple[Weights, bool]:
+    """Rename only; an image ViT stays without time until it meets a model."""
+    told = read_facts(contents.beside, contents.tensors).get('attention_type')
+    is_image = not form.is_video and told is None
+    weights = translate_contents(
+        contents, attention_type='space_only' if is_image else None, keep_head=not is_image
+    )
+    weights.account.check()
+    return weights, is_image
+
+
+def _has_parts_of_the_users(names: set[str]) -> bool:
+    known = FORMATS['mmtimesformer'].names('', len(names))
+    return not all(name in known for name in names)
+
+
+def _fit_same_model(contents: Contents, wanted: Mapping[str, Tensor]) -> Fitted:
+    """A checkpoint of a model with parts of the user's own: their names are nobody else's."""
+    ours = FORMATS['mmtimesformer']
+    account = Account(source=ours.title, target='the same model')
+    state_dict: dict[str, Tensor] = {}
+    for name, tensor in contents.tensors.items():
+        if name in wanted and name.startswith(HEADS_OF_MODELS) and _differ(tensor, wanted[name]):
+            account.add('dropped', name, note=_other_classes(len(tensor), len(wanted[name])))
+            account.add('fresh', name, note=f'a new classifier of {len(wanted[name])} classes')
+        elif name in wanted:
+            _check_shape(account, name, tensor, wanted[name])
+            account.add('renamed', name, name)
+            state_dict[name] = tensor
+        elif ours.reason_to_drop(name) is None:
+            account.add('unknown', name)
+    for name in wanted:
+        if name not in contents.tensors:
+            account.add('missing', name)
+    account.check()
+    return Fitted(state_dict, account, read_facts(contents.beside, {}))
+
+
+def _compare_hyperparameters(weights: Weights, backbone: Any) -> None:
+    """What no shape shows: the number of heads, and the epsilon of the norms."""
+    has = weights.num_heads or weights.facts.get('num_heads')
+    attention = getattr(next(iter(backbone.blocks)), 'attn', None)
+    wanted = getattr(attention, 'num_heads', None)
+    if has and wanted and has != wanted:
+        raise CheckpointError(
+            f'the checkpoint has {has} attention heads, the model {wanted}: every shape would fit '
+            f'and every number be wrong; set backbone.num_heads to {has}',
+            weights.account,
+        )
+    has, wanted = weights.facts.get('norm_eps'), getattr(backbone.norm, 'eps', None)
+    if has and wanted and has != wanted:
+        weights.account.warnings.append(
+            f'norm_eps: the checkpoint was trained with {has:g}, the model has {wanted:g}; set '
+            f'backbone.norm_eps to {has:g} for the very same numbers'
+        )
+
+
+def _give_qkv_bias(weights: Weights, own: set[str]) -> None:
+    """Where the model has a bias of queries, keys and values and the checkpoint has none at all."""
+    if weights.has_qkv_bias:
+        return
+    for name in sorted(own):
+        weight = weights.tensors.get(name.removesuffix('bias') + 'weight')
+        if name.endswith('qkv.bias') and weight is not None:
+            weights.tensors[name] = weight.new_zeros(len(weight))
+            weights.account.add('seeded', name, name, 'zero, the same as no bias')
+
+
+def _match(
+    weights: Weights, wanted: Mapping[str, Tensor], prefix: str, allow_missing: tuple[str, ...]
+) -> Fitted:
+    account, facts = weights.account, weights.describe() if weights.account.complete else {}
+    head = next((head for head in HEADS_OF_MODELS if f'{head}weight' in wanted), None)
+    _match_head(weights, wanted, head)
+    names = {
+        ours: ours.replace('head.', head, 1) if head and ours.startswith('head.') else prefix + ours
+        for ours in weights.tensors
+    }
+    if any(name not in wanted for name in names.values()):
+        _refuse_names(weights, wanted, prefix)
+    state_dict: dict[str, Tensor] = {}
+    for ours, name in names.items():
+        _check_shape(account, name, weights.tensors[ours], wanted[name])
+        state_dict[name] = weights.tensors[ours]
+    said = set(account.keys('missing')) | set(account.keys('fresh'))
+    for name in wanted:
+        ours = name.removeprefix(prefix)
+        if name in state_dict or name in said or ours in said:
+            continue
+        if name.startswith(allow_missing) or ours.startswith(allow_missing):
+            account.add('fresh', name, note='allowed by allow_missing')
+        else:
+            account.add('missing', name)
+    account.check()
+    return Fitted(state_dict, account, facts)
+
+
+def _match_head(weights: Weights, wanted: Mapping[str, Tensor], head: str | None) -> None:
+    has = weights.tensors.get('head.weight')
+    needs = wanted[f'{head}weight'] if head else None
+    if has is not None and (needs is None or _differ(has, needs)):
+        why = 'the model has no classifier'
+        if needs is not None:
+            why = _other_classes(len(has), len(needs))
+        weights.drop(['head.weight', 'head.bias'], why)
+    if needs is not None and 'head.weight' not in weights.tensors:
+        for leaf in ('weight', 'bias'):
+            if f'{head}{leaf}' in wanted:
+                note = f'a new classifier of {len(needs)} classes'
+                weights.account.add('fresh', f'{head}{leaf}', note=note)
+
+
+def _other_classes(has: int, needs: int) -> str:
+    return f'a classifier of {has} classes, the model has {needs}'
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    return a.shape != b.shape
+
+
+def _refuse_names(weights: Weights, wanted: Mapping[str, Tensor], prefix: str) -> None:
+    foreign = [name for name in weights.tensors if prefix + name not in wanted]
+    blocks = [name.removeprefix(prefix) for name in wanted if name.startswith(f'{prefix}blocks.')]
+    layers = len({name.split('.')[1] for name in blocks})
+    hint = 'set the parts of the backbone to those of the checkpoint'
+    if weights.depth != layers:
+        hint = (
+            f'the checkpoint has {weights.depth} blocks, the model {layers}; set '
+            f'backbone.num_layers to {weights.depth}'
+        )
+    elif all(name.endswith('qkv.bias') for name in foreign):
+        hint = 'set backbone.qkv_bias to True'
+    raise CheckpointError(f'the model has no place for {some(foreign)}: {hint}', weights.account)
+
+
+def _check_shape(account: Account, name: str, has: Tensor, wanted: Tensor) -> None:
+    if not _differ(has, wanted):
+        return
+    keys = 'backbone.embed_dims'
+    if 'patch_embed' in name:
+        keys = 'backbone.patch_size, in_channels or embed_dims'
+    elif '.mlp.' in name:
+        keys = 'backbone.embed_dims or mlp_ratio'
+    raise CheckpointError(
+        f'{name} has shape {tuple(has.shape)} in the checkpoint and {tuple(wanted.shape)} in the '
+        f'model; set {keys} to those of the checkpoint',
+        account,
+    )

@@ -1,0 +1,169 @@
+"""Out of a model or a conversion, into a file that one of four systems reads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmtimesformer.checkpoints.account import Account, CheckpointError
+from mmtimesformer.checkpoints.convert import Weights, attention_type_of, spell, translate
+from mmtimesformer.checkpoints.facts import heads_of
+from mmtimesformer.checkpoints.files import write_json, write_safetensors, write_torch
+from mmtimesformer.checkpoints.load import HEADS_OF_MODELS, Source, backbone_of
+
+ENDINGS = ('.pth', '.pyth', '.pt', '.safetensors')
+
+
+def save_checkpoint(
+    weights: Weights | nn.Module | Mapping[str, Tensor],
+    path: Source,
+    to: str = 'mmtimesformer',
+    meta: Mapping[str, Any] | None = None,
+) -> Account:
+    """Write weights as one of four systems reads them.
+
+    Args:
+        weights: What :func:`read_checkpoint` gives, a model of ours, or a state dict in any
+            format.
+        path: ``….pth`` or ``….safetensors``; for ``'huggingface'``, a folder, or a
+            ``….safetensors`` file alone.
+        to: ``'mmtimesformer'``, ``'official'``, ``'huggingface'`` or ``'mmaction2'``.
+        meta: Facts to add to those of the weights, see
+            :mod:`~mmtimesformer.checkpoints.facts`.
+
+    Raises:
+        CheckpointError: Not every key is accounted for, or the system cannot hold the weights.
+    """
+    path = Path(path).expanduser()
+    weights = _weights_of(weights)
+    weights.facts = {**weights.facts, **(meta or {})}
+    weights.account.check()
+    told = weights.describe()
+    if path.suffix not in ENDINGS and not (to == 'huggingface' and path.suffix == ''):
+        raise ValueError(
+            f'{path} has no ending that says its container; end it with .pth or .safetensors'
+            + (', or give a folder' if to == 'huggingface' else '')
+        )
+    tensors = {name: tensor.contiguous() for name, tensor in spell(weights, to).items()}
+    whole_meta = {'mmtimesformer': told}
+    if told.get('classes'):
+        whole_meta['dataset_meta'] = {'classes': told['classes']}
+    if path.suffix == '.safetensors':
+        write_safetensors(tensors, path, whole_meta)
+    elif to == 'huggingface' and path.suffix == '':
+        write_json(_huggingface_config(weights, told), path / 'config.json')
+        write_json(_huggingface_preprocessor(weights, told), path / 'preprocessor_config.json')
+        write_safetensors(tensors, path / 'model.safetensors', whole_meta)
+    elif to == 'official':
+        write_torch({'model_state': tensors, 'cfg': _official_config(weights, told)}, path)
+    elif to == 'huggingface':
+        write_torch(tensors, path)
+    else:
+        write_torch({'meta': whole_meta, 'state_dict': tensors}, path)
+    return weights.account
+
+
+def _weights_of(weights: Weights | nn.Module | Mapping[str, Tensor]) -> Weights:
+    if isinstance(weights, Weights):
+        return weights
+    if isinstance(weights, Mapping):
+        return translate(weights)
+    found = backbone_of(weights)
+    if found is None:
+        raise TypeError(f'{type(weights).__name__} has no TimeSformer of ours inside')
+    backbone = found[1]
+    height, width = (n * backbone.patch_size for n in backbone.grid)
+    told = {
+        'num_heads': getattr(getattr(backbone.blocks[0], 'attn', None), 'num_heads', None),
+        'norm_eps': backbone.norm.eps,
+        'img_size': (height, width),
+        'attention_type': attention_type_of(backbone.state_dict()),
+    }
+    return translate(
+        {f'backbone.{name}': tensor for name, tensor in backbone.state_dict().items()}
+        | {
+            f'cls_head.fc_cls.{name.rsplit(".", 1)[1]}': tensor
+            for name, tensor in weights.state_dict().items()
+            if name.startswith(HEADS_OF_MODELS)
+        },
+        facts={key: value for key, value in told.items() if value is not None},
+    )
+
+
+# -- what the others want beside the weights -------------------------------------------------------
+
+
+def _huggingface_config(weights: Weights, told: Mapping[str, Any]) -> dict[str, Any]:
+    height, width = weights.img_size
+    if height != width:
+        raise CheckpointError(
+            f"Hugging Face's TimeSformer holds square frames only, this is {height} x {width}; "
+            f'set img_size (--img-size) to one number',
+            weights.account,
+        )
+    has_head = 'head.weight' in weights.tensors
+    config: dict[str, Any] = {
+        'model_type': 'timesformer',
+        'architectures': ['TimesformerForVideoClassification' if has_head else 'TimesformerModel'],
+        'attention_type': weights.attention_type,
+        'image_size': height,
+        'patch_size': weights.patch_size,
+        'num_channels': weights.tensors['patch_embed.proj.weight'].shape[1],
+        'num_frames': weights.num_frames or told.get('num_frames') or 8,
+        'hidden_size': told['embed_dims'],
+        'num_hidden_layers': weights.depth,
+        'num_attention_heads': heads_of(told['embed_dims'], told.get('num_heads')),
+        'intermediate_size': len(weights.tensors['blocks.0.mlp.fc1.weight']),
+        'hidden_act': 'gelu',
+        'layer_norm_eps': told.get('norm_eps', 1e-6),
+        'qkv_bias': weights.has_qkv_bias,
+    }
+    if has_head:
+        names = told.get('classes') or [f'LABEL_{i}' for i in range(told['num_classes'])]
+        config['id2label'] = {str(i): name for i, name in enumerate(names)}
+        config['label2id'] = {name: i for i, name in enumerate(names)}
+    return config
+
+
+def _huggingface_preprocessor(weights: Weights, told: Mapping[str, Any]) -> dict[str, Any]:
+    facts = told.get('preprocessing', {})
+    size = facts.get('size') or weights.img_size[0]
+    config = {
+        'image_processor_type': 'VideoMAEImageProcessor',
+        'do_resize': True,
+        'size': {'shortest_edge': size},
+        'do_center_crop': True,
+        'crop_size': {'height': size, 'width': size},
+        'do_rescale': True,
+        'rescale_factor': 1 / 255,
+        'do_normalize': True,
+        'image_mean': facts.get('mean'),
+        'image_std': facts.get('std'),
+        'channel_order': facts.get('channel_order'),
+        'frame_interval': facts.get('frame_interval'),
+    }
+    if facts.get('mean') is None:
+        weights.account.warnings.append(
+            'the checkpoint does not tell its mean and std, so preprocessor_config.json does not '
+            'either, and Hugging Face will use its own; add them there if you know them'
+        )
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _official_config(weights: Weights, told: Mapping[str, Any]) -> str:
+    """The official config is YAML; these are the keys that its model and transforms read."""
+    facts = told.get('preprocessing', {})
+    data = {
+        'MEAN': facts.get('mean'),
+        'STD': facts.get('std'),
+        'NUM_FRAMES': weights.num_frames or told.get('num_frames'),
+        'SAMPLING_RATE': facts.get('frame_interval'),
+        'TEST_CROP_SIZE': facts.get('size') or weights.img_size[0],
+        'TRAIN_CROP_SIZE': facts.get('size') or weights.img_size[0],
+    }
+    lines = ['DATA:']
+    lines += [f'  {key}: {value}' for key, value in data.items() if value is not None]
+    lines += ['TIMESFORMER:', f'  ATTENTION_TYPE: {weights.attention_type}', 'MODEL:']
+    lines += [f'  NUM_CLASSES: {told.get("num_classes", 0)}', '  ARCH: vit']
+    return '\n'.join(lines) + '\n'

@@ -1,0 +1,193 @@
+"""Where a checkpoint comes from: a path, a web address, Hugging Face's hub, timm.
+
+=================================  ===============================================================
+``weights.pth``, a folder          as it is
+``https://…/weights.pth``          downloaded once; ``#sha256=…`` at the end is verified
+``hf://owner/name``                the repository's weights and configs, through huggingface_hub
+``hf://owner/name/file``           one file of it; ``@revision`` after the name picks one
+``timm://vit_base_patch16_224…``   the file that timm names for this model
+=================================  ===============================================================
+
+A download lands under its name only when it is whole.
+"""
+
+import hashlib
+import importlib
+import os
+import re
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from mmtimesformer.checkpoints.files import FOLDER_FILES, write_atomically
+
+CHUNK = 1 << 20  # bytes
+TIMEOUT = 60  # seconds without a byte
+
+
+def is_remote(source: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint is named by an address and not by a path."""
+    return str(source).startswith(('http://', 'https://', 'hf://', 'timm://'))
+
+
+def fetch(source: str | os.PathLike[str], sha256: str | None = None) -> Path:
+    """Bring a checkpoint to this machine, if it is not here, and say where it lies.
+
+    Args:
+        source: See above.
+        sha256: Hash of the file, its first 8 or more digits; verified also for a local file.
+
+    Raises:
+        ValueError: The hash differs, the download failed, or an extra package is missing.
+    """
+    text = str(source)
+    if not is_remote(text):
+        path = Path(source).expanduser()
+        if sha256 is not None:
+            _verify(path, sha256)
+        return path
+    scheme, _, rest = text.partition('://')
+    if scheme == 'hf':
+        path = _fetch_huggingface(rest)
+    elif scheme == 'timm':
+        path = _fetch_timm(rest)
+    else:
+        return _download(text, sha256)
+    if sha256 is not None:
+        _verify(path, sha256)
+    return path
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``$MMTIMESFORMER_CACHE``, or ``~/.cache/mmtimesformer``."""
+    told = os.environ.get('MMTIMESFORMER_CACHE')
+    return Path(told) if told else Path('~/.cache/mmtimesformer').expanduser()
+
+
+def _download(url: str, sha256: str | None) -> Path:
+    address, _, fragment = url.partition('#')
+    if fragment.startswith('sha256='):
+        sha256 = fragment.removeprefix('sha256=')
+    name = Path(urllib.parse.unquote(urllib.parse.urlparse(address).path)).name or 'checkpoint'
+    path = cache_folder() / hashlib.sha256(address.encode()).hexdigest()[:12] / name
+    if not path.is_file():
+        try:
+            _download_to(address, path, sha256)
+        except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+            raise ValueError(
+                f'cannot download {address} ({error}); check the address and the connection, or '
+                'download it by other means and give the path'
+            ) from error
+    elif sha256 is not None:
+        _verify(path, sha256)
+    return path
+
+
+def _download_to(address: str, path: Path, sha256: str | None) -> None:
+    _check_hash_form(sha256)
+    digest, done = hashlib.sha256(), 0
+    with urllib.request.urlopen(address, timeout=TIMEOUT) as answer, write_atomically(path) as part:
+        size = int(answer.headers.get('Content-Length') or 0)
+        with part.open('wb') as file:
+            while chunk := answer.read(CHUNK):
+                file.write(chunk)
+                digest.update(chunk)
+                done += len(chunk)
+                _show_progress(path.name, done, size)
+        if size and done < size:
+            raise ValueError(
+                f'the download of {address} broke off after {done} of {size} bytes; try again'
+            )
+        _compare(address, digest.hexdigest(), sha256)
+
+
+def _show_progress(name: str, done: int, size: int) -> None:
+    of = f' of {size / 1e6:.1f} MB ({done / size:.0%})' if size else ' MB'
+    end = '\n' if done == size else ''
+    print(f'\rdownloading {name}: {done / 1e6:.1f}{of}', end=end, file=sys.stderr, flush=True)
+
+
+def _verify(path: Path, sha256: str) -> None:
+    _check_hash_form(sha256)
+    if not path.is_file():
+        raise ValueError(f'a hash is given for {path}, which is not one file; leave it out')
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    _compare(str(path), digest.hexdigest(), sha256)
+
+
+def _compare(what: str, has: str, wanted: str | None) -> None:
+    if wanted is not None and not has.startswith(wanted.lower()):
+        raise ValueError(
+            f'{what} has the SHA-256 {has}, but {wanted} is wanted: it is another file, or was '
+            'changed on its way; get it again, or correct the hash'
+        )
+
+
+def _check_hash_form(sha256: str | None) -> None:
+    if sha256 is not None and not re.fullmatch(r'[0-9a-fA-F]{8,64}', sha256):
+        raise ValueError(f'sha256={sha256!r} is not a hash; give 8 to 64 hexadecimal digits')
+
+
+def _fetch_huggingface(rest: str) -> Path:
+    hub = _import_extra('huggingface_hub', f'hf://{rest}')
+    match = re.fullmatch(r'([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?', rest)
+    if match is None:
+        raise ValueError(
+            f'hf://{rest} is not a repository; write hf://owner/name or hf://owner/name/file'
+        )
+    repository, revision, file = match.groups()
+    try:
+        if file is not None:
+            return Path(hub.hf_hub_download(repository, file, revision=revision))
+        files = hub.HfApi().list_repo_files(repository, revision=revision)
+        weights = next((name for name in FOLDER_FILES if name in files), None)
+        if weights is None:
+            raise ValueError(
+                f'hf://{rest} has none of {", ".join(FOLDER_FILES)} at its top; name the file: '
+                f'hf://{repository}/FILE'
+            )
+        wanted = ['config.json', 'preprocessor_config.json', weights]
+        if weights.endswith('.index.json'):
+            stem, suffix = weights.removesuffix('.index.json').rsplit('.', 1)
+            wanted.append(f'{stem}-*.{suffix}')
+        folder = hub.snapshot_download(repository, revision=revision, allow_patterns=wanted)
+        return Path(folder)
+    except ValueError:
+        raise
+    except Exception as error:  # The hub's errors have no common parent.
+        raise ValueError(
+            f'cannot download hf://{rest} ({type(error).__name__}: {error}); check the name and '
+            'the connection, or download it by other means and give the path'
+        ) from error
+
+
+def _fetch_timm(name: str) -> Path:
+    timm = _import_extra('timm', f'timm://{name}')
+    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if config is None:
+        raise ValueError(f'timm://{name} is not a model that timm has weights of')
+    hub_id = getattr(config, 'hf_hub_id', None)
+    if hub_id:
+        if hub_id.endswith('/'):
+            tag = getattr(config, 'tag', '')
+            hub_id += f'{config.architecture}.{tag}' if tag else config.architecture
+        return fetch(f'hf://{hub_id}')
+    if not getattr(config, 'url', None):
+        raise ValueError(f'timm has no file for timm://{name}; choose another tag of this model')
+    return fetch(config.url)
+
+
+def _import_extra(package: str, source: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except Exception as error:  # timm fails in many ways beside a torchvision that does not fit
+        raise ValueError(
+            f'{source} needs the package {package}, which cannot be imported here ({error}); run '
+            f'`pip install {package}`, or download the file and give its path'
+        ) from error
