@@ -1,0 +1,137 @@
+"""A wheel works outside the checkout, and a source distribution can build one."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CONFIG = 'timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb'
+
+pytestmark = pytest.mark.slow
+
+
+def _run(*command: str | Path, **options: object) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def _build(source: Path, folder: Path) -> Path:
+    """Build a wheel as pip does, offline, with the setuptools that is installed."""
+    pip = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation']
+    _run(*pip, '-w', folder, source)
+    (wheel,) = folder.glob('*.whl')
+    return wheel
+
+
+@pytest.fixture(scope='module')
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source distribution of the files that git would give, made in a copy of the checkout."""
+    import shutil
+
+    copy = tmp_path_factory.mktemp('checkout') / 'mmtimesformer'
+    heavy = ('.venv*', '.git', 'work_dirs', 'data', 'build', 'dist', '*.egg-info', '.*_cache')
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*heavy, '__pycache__'))
+    code = 'from setuptools import build_meta; print(build_meta.build_sdist("dist"))'
+    _run(sys.executable, '-c', code, cwd=copy)
+    (archive,) = (copy / 'dist').glob('*.tar.gz')
+    return archive
+
+
+@pytest.fixture(scope='module')
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that the source distribution builds, unpacked far from the checkout."""
+    folder = tmp_path_factory.mktemp('wheel')
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder / 'source', filter='data')
+    (source,) = (folder / 'source').iterdir()
+    return _build(source, folder)
+
+
+@pytest.fixture(scope='module')
+def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the installed wheel and nothing else; what it needs is found behind it."""
+    target = tmp_path_factory.mktemp('site')
+    _run(sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--target', target, wheel)
+    return target
+
+
+def _python(site: Path, code: str) -> str:
+    """Run code in an interpreter that finds our package in `site`, away from the checkout."""
+    environment = {**os.environ, 'PYTHONPATH': str(site)}
+    return _run(sys.executable, '-c', code, cwd=site, env=environment).strip()
+
+
+def test_wheel_carries_every_config_and_tool_and_the_index(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    files = [
+        file.relative_to(ROOT)
+        for folder in ('configs', 'tools')
+        for file in (ROOT / folder).rglob('*')
+        if file.is_file() and '__pycache__' not in file.parts
+    ]
+    assert len(files) > 3
+    missing = {f'mmtimesformer/.mim/{file}' for file in [*files, 'model-index.yml']} - names
+    assert missing == set()
+
+
+def test_wheel_installs_our_package_and_no_other(wheel: Path) -> None:
+    tops = {name.split('/')[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {top for top in tops if not top.endswith('.dist-info')} == {'mmtimesformer'}
+
+
+def test_wheel_requires_no_mmcv_and_no_opencv(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (metadata,) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
+    required = [
+        line.split(': ')[1]
+        for line in archive.read(metadata).decode().splitlines()
+        if line.startswith('Requires-Dist: ') and 'extra ==' not in line
+    ]
+    assert sorted(line.split('>')[0] for line in required) == [
+        'einops',
+        'mmengine',
+        'numpy',
+        'torch',
+    ]
+
+
+def test_pip_install_into_this_environment_would_change_nothing_else(wheel: Path) -> None:
+    command = [sys.executable, '-m', 'pip', 'install', '--dry-run', '--no-index', str(wheel)]
+    would = [line for line in _run(*command).splitlines() if line.startswith('Would install')]
+    assert all(line.split()[2:] == ['mmtimesformer-' + _version()] for line in would), would
+
+
+def _version() -> str:
+    import mmtimesformer
+
+    return mmtimesformer.__version__
+
+
+def test_installed_package_works_outside_the_checkout(site: Path) -> None:
+    code = (
+        'import mmtimesformer, torch; print(mmtimesformer.__file__);'
+        'model = mmtimesformer.TimeSformer(num_frames=2, img_size=16, patch_size=8, '
+        'embed_dims=8, num_layers=1, num_heads=2);'
+        'print(tuple(model(torch.zeros(1, 3, 2, 16, 16)).shape))'
+    )
+    file, shape = _python(site, code).splitlines()
+    assert Path(file).is_relative_to(site)
+    assert shape == '(1, 8)'
+
+
+def test_shipped_config_can_be_named_outside_the_checkout(site: Path) -> None:
+    code = (
+        'from mmengine.config import Config\n'
+        'from mmtimesformer.engine.configs import find_config\n'
+        f'path = find_config({CONFIG!r}); print(path)\n'
+        'print(Config.fromfile(path).model.backbone.type)'
+    )
+    path, backbone = _python(site, code).splitlines()
+    assert Path(path).is_relative_to(site)
+    assert backbone == 'mmtimesformer.TimeSformer'

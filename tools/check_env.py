@@ -1,0 +1,482 @@
+#!/usr/bin/env python3
+"""Print the versions of this machine and every known trap it has, each with its fix.
+
+    python tools/check_env.py          for reading
+    python tools/check_env.py --json   for a bug report or a script
+
+Exits with 1 if a trap here breaks training or testing, otherwise with 0. Needs nothing but Python
+and imports none of the packages it looks at: a broken one cannot break the report.
+"""
+
+from __future__ import annotations  # so that an older Python gets to the trap that names it
+
+import argparse
+import importlib.machinery
+import importlib.metadata
+import json
+import platform
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REFERENCE = "pip install mmaction2==1.1.0 'mmengine>=0.11.0rc3' mmcv-lite==2.0.1"
+ONE_MMCV = 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.0.1'
+
+# What the report lists, in this order, and what the name is good for.
+PACKAGES = {
+    'torch': 'the model',
+    'einops': 'the model',
+    'numpy': 'the model',
+    'mmengine': 'configs, training loop',
+    'mmaction2': 'video data sets, recogniser, head',
+    'mmcv': "MMAction2's image functions, with compiled operators",
+    'mmcv-lite': "MMAction2's image functions",
+    'decord': 'reads videos',
+    'decord2': 'reads videos, imported as decord',
+    'av': 'reads and writes videos (PyAV)',
+    'opencv-python': 'cv2',
+    'opencv-contrib-python': 'cv2',
+    'opencv-python-headless': 'cv2',
+    'opencv-contrib-python-headless': 'cv2',
+    'safetensors': 'reads .safetensors',
+    'transformers': 'tests compare with it',
+    'torchvision': 'not used',
+    'setuptools': 'builds the wheel; had pkg_resources up to 81',
+    'importlib-metadata': 'MMAction2 1.2.0 needs it',
+    'moviepy': "MMAction2's visualiser writes videos with it",
+    'openmim': 'the mim command',
+}
+
+
+@dataclass
+class Machine:
+    """What traps look at: versions and places, gathered once without importing a package.
+
+    Attributes:
+        python: version, such as `(3, 11)`.
+        system: `sys.platform` and the processor, such as `('linux', 'x86_64')`.
+        versions: version by distribution, names normalised (`mmcv-lite`, never `mmcv_lite`).
+        modules: folder or file by importable module; None where only an empty folder is left.
+    """
+
+    python: tuple[int, int]
+    system: tuple[str, str]
+    versions: dict[str, str] = field(default_factory=dict)
+    modules: dict[str, Path | None] = field(default_factory=dict)
+
+    def has(self, *names: str) -> bool:
+        """Tell whether all of these distributions are installed."""
+        return all(name in self.versions for name in names)
+
+    def below(self, name: str, bound: str) -> bool:
+        """Tell whether a distribution is installed in a version before `bound`."""
+        return name in self.versions and order(self.versions[name]) < order(bound)
+
+    def source(self, module: str, file: str) -> str:
+        """Return the text of a file inside an installed module, empty if there is none."""
+        folder = self.modules.get(module)
+        path = folder / file if folder else None
+        return path.read_text(errors='replace') if path and path.is_file() else ''
+
+    def decord_has_a_wheel(self) -> bool:
+        """Tell whether decord 0.6.0 was published for this machine."""
+        return self.system[0] != 'darwin' and self.system[1] in ('x86_64', 'AMD64')
+
+
+@dataclass(frozen=True)
+class Trap:
+    """One way in which a machine goes wrong.
+
+    Attributes:
+        name: what to call it.
+        find: returns what this machine has, in a few words, or an empty text.
+        happens: what its user will see.
+        fix: the one command that helps.
+        breaks: whether training or testing fails, rather than something beside them.
+    """
+
+    name: str
+    find: Callable[[Machine], str]
+    happens: str
+    fix: str
+    breaks: bool = True
+
+
+def order(version: str) -> tuple[tuple[int, ...], int, int]:
+    """Return a key that sorts versions, enough of PEP 440 for those met here.
+
+    `2.13.0+cpu` sorts as `2.13.0`, and `0.11.0rc3` before `0.11.0`.
+    """
+    numbers, phase, count = re.match(r'(\d+(?:\.\d+)*)(?:\.?(a|b|rc|dev)(\d*))?', version).groups()
+    release = [int(number) for number in numbers.split('.')]
+    while release and release[-1] == 0:
+        release.pop()
+    return tuple(release), {'dev': -4, 'a': -3, 'b': -2, 'rc': -1, None: 0}[phase], int(count or 0)
+
+
+def installed(machine: Machine, names: Sequence[str]) -> str:
+    """Return the named distributions that are installed, as `name version and name version`."""
+    return ' and '.join(f'{name} {machine.versions[name]}' for name in names if machine.has(name))
+
+
+def all_of(*names: str) -> Callable[[Machine], str]:
+    """Return a detector of distributions that must not stand side by side."""
+    return lambda machine: installed(machine, names) if machine.has(*names) else ''
+
+
+def older(name: str, bound: str) -> Callable[[Machine], str]:
+    """Return a detector of a distribution before a version."""
+    return lambda machine: installed(machine, [name]) if machine.below(name, bound) else ''
+
+
+def find_wrong_python(machine: Machine) -> str:
+    """Python 3.10 to 3.13 is what MMEngine and we run on."""
+    return '' if (3, 10) <= machine.python < (3, 14) else 'Python {}.{}'.format(*machine.python)
+
+
+def find_missing_core(machine: Machine) -> str:
+    """Without these four `import mmtimesformer` fails."""
+    missing = [
+        name for name in ('torch', 'einops', 'numpy', 'mmengine') if not machine.modules.get(name)
+    ]
+    return f'no {", no ".join(missing)}' if missing else ''
+
+
+def find_missing_mmaction(machine: Machine) -> str:
+    """Without MMAction2 the model works, but there are no data sets, recogniser and head."""
+    missing = not machine.modules.get('mmaction')
+    return 'no mmaction2' if missing and machine.decord_has_a_wheel() else ''
+
+
+def find_missing_mmaction_without_decord(machine: Machine) -> str:
+    """MMAction2 insists on decord, which pip cannot install on this machine."""
+    missing = not machine.modules.get('mmaction')
+    found = 'no mmaction2, and no decord for {1} on {0}'.format(*machine.system)
+    return found if missing and not machine.decord_has_a_wheel() else ''
+
+
+def find_missing_mmcv(machine: Machine) -> str:
+    """MMAction2 imports mmcv and does not require it."""
+    missing = machine.has('mmaction2') and 'mmcv' not in machine.modules
+    return 'mmaction2 without mmcv or mmcv-lite' if missing else ''
+
+
+def find_hollow_mmcv(machine: Machine) -> str:
+    """Uninstalling one of mmcv and mmcv-lite takes the files of the other along."""
+    hollow = 'mmcv' in machine.modules and not machine.modules['mmcv']
+    return 'a folder mmcv without its __init__.py' if hollow else ''
+
+
+def find_refused_version(machine: Machine, package: str, names: Sequence[str]) -> str:
+    """Read from MMAction2 itself which versions of another package it accepts."""
+    text = machine.source('mmaction', '__init__.py')
+    bounds = [
+        re.search(rf"{package}_{end}_version = '([^']+)'", text) for end in ('minimum', 'maximum')
+    ]
+    have = [machine.versions[name] for name in names if machine.has(name)]
+    if not have or not all(bounds):
+        return ''
+    low, high = (bound.group(1) for bound in bounds)
+    fits = order(low) <= order(have[0]) < order(high)
+    ours = installed(machine, ['mmaction2'])
+    return '' if fits else f'{package} {have[0]}, while {ours} takes {low} up to but not {high}'
+
+
+def find_missing_drn(machine: Machine) -> str:
+    """The wheel of MMAction2 1.2.0 forgot a folder that it imports."""
+    asks = 'drn.drn' in machine.source('mmaction', 'models/localizers/__init__.py')
+    has = machine.source('mmaction', 'models/localizers/drn/drn.py')
+    return 'no mmaction.models.localizers.drn' if asks and not has else ''
+
+
+def find_missing_importlib_metadata(machine: Machine) -> str:
+    """MMAction2 1.2.0 imports it and does not require it."""
+    asks = 'importlib_metadata' in machine.source('mmaction', 'utils/dependency.py')
+    return 'no importlib_metadata' if asks and 'importlib_metadata' not in machine.modules else ''
+
+
+def find_multimodal(machine: Machine) -> str:
+    """Beside transformers MMAction2 1.2.0 imports models that want an old timm and transformers."""
+    asks = 'WITH_MULTIMODAL' in machine.source('mmaction', 'utils/dependency.py')
+    found = installed(machine, ['mmaction2', 'transformers'])
+    return found if asks and machine.has('transformers') else ''
+
+
+def find_opencvs(machine: Machine) -> str:
+    """Each of the four OpenCV packages owns the folder cv2."""
+    names = [name for name in PACKAGES if PACKAGES[name] == 'cv2' and machine.has(name)]
+    return installed(machine, names) if len(names) > 1 else ''
+
+
+def find_no_video_reader(machine: Machine) -> str:
+    """One of decord and PyAV must be there."""
+    return '' if machine.modules.get('decord') or machine.modules.get('av') else 'no decord, no av'
+
+
+def find_torchvision_of_other_build(machine: Machine) -> str:
+    """The published wheel of torchvision is linked against the CUDA build of torch."""
+    torch, vision = (machine.versions.get(name, '') for name in ('torch', 'torchvision'))
+    other = vision and '+cpu' in torch and '+cpu' not in vision
+    return installed(machine, ['torch', 'torchvision']) if other else ''
+
+
+def find_missing_pkg_resources(machine: Machine) -> str:
+    """MMEngine before 0.11 asks pkg_resources where `mmaction::` is installed."""
+    asks = machine.below('mmengine', '0.11.0rc0') and 'pkg_resources' not in machine.modules
+    return f'{installed(machine, ["mmengine"])} without pkg_resources' if asks else ''
+
+
+def find_mim_without_pkg_resources(machine: Machine) -> str:
+    """The mim command imports pkg_resources."""
+    asks = machine.has('openmim') and 'pkg_resources' not in machine.modules
+    return installed(machine, ['openmim', 'setuptools']) if asks else ''
+
+
+def find_new_moviepy(machine: Machine) -> str:
+    """MMAction2 imports moviepy.editor, which moviepy 2 dropped."""
+    return '' if machine.below('moviepy', '2') else installed(machine, ['moviepy'])
+
+
+def find_forks(machine: Machine) -> str:
+    """The onedl forks install under the names of the originals."""
+    return installed(machine, [name for name in machine.versions if name.startswith('onedl-mm')])
+
+
+TRAPS = (
+    Trap(
+        'wrong Python',
+        find_wrong_python,
+        'MMEngine calls pkgutil.find_loader, which Python 3.14 dropped; our code needs 3.10.',
+        'make env PYTHON=python3.12',
+    ),
+    Trap(
+        'core packages missing',
+        find_missing_core,
+        '`import mmtimesformer` fails.',
+        'pip install .',
+    ),
+    Trap(
+        'MMAction2 missing',
+        find_missing_mmaction,
+        'The model works, but there is nothing to train and test with: `No module named mmaction`.',
+        "pip install '.[mmaction]'",
+    ),
+    Trap(
+        'MMAction2 missing, and no decord for this machine',
+        find_missing_mmaction_without_decord,
+        'pip refuses mmaction2, which insists on decord; decord is published for x86-64 Linux and '
+        'Windows only. PyAV reads the videos here.',
+        'pip install av scipy opencv-contrib-python mmcv-lite==2.0.1 && '
+        'pip install --no-deps mmaction2==1.1.0',
+    ),
+    Trap(
+        'mmcv missing',
+        find_missing_mmcv,
+        '`import mmaction` fails: MMAction2 does not install it by itself.',
+        'pip install mmcv-lite==2.0.1',
+    ),
+    Trap(
+        'mmcv is a hollow folder',
+        find_hollow_mmcv,
+        "`import mmcv` passes and everything in it is missing: module 'mmcv' has no attribute "
+        "'__version__'.",
+        'pip uninstall -y mmcv mmcv-lite; pip install --force-reinstall --no-deps mmcv-lite==2.0.1',
+    ),
+    Trap(
+        'mmcv and mmcv-lite side by side',
+        all_of('mmcv', 'mmcv-lite'),
+        'They own the same folder: the one installed last has overwritten files of the other.',
+        ONE_MMCV,
+    ),
+    Trap(
+        'mmcv of a version that MMAction2 refuses',
+        lambda machine: find_refused_version(machine, 'mmcv', ('mmcv', 'mmcv-lite')),
+        '`import mmaction` ends in AssertionError: MMCV==… is used but incompatible.',
+        REFERENCE,
+    ),
+    Trap(
+        'MMEngine of a version that MMAction2 refuses',
+        lambda machine: find_refused_version(machine, 'mmengine', ('mmengine',)),
+        '`import mmaction` ends in AssertionError: MMEngine==… is used but incompatible.',
+        REFERENCE,
+    ),
+    Trap(
+        "MMAction2 1.2.0's wheel lacks a module",
+        find_missing_drn,
+        "No module named 'mmaction.models.localizers.drn', unless `import mmtimesformer` stands in "
+        "for it first: our tools do, MMAction2's do with our configs, a script of yours may not.",
+        REFERENCE,
+        breaks=False,
+    ),
+    Trap(
+        'MMAction2 1.2.0 lacks a requirement',
+        find_missing_importlib_metadata,
+        "`import mmaction.models` fails: No module named 'importlib_metadata'.",
+        'pip install importlib-metadata',
+    ),
+    Trap(
+        'MMAction2 1.2.0 beside transformers',
+        find_multimodal,
+        'It then imports its multimodal models, which fail: No module named timm, or a name that '
+        'transformers has moved since.',
+        REFERENCE,
+    ),
+    Trap(
+        'two OpenCVs',
+        find_opencvs,
+        'They own the same folder cv2: uninstalling or updating one breaks the other.',
+        'pip uninstall -y opencv-python opencv-python-headless opencv-contrib-python '
+        'opencv-contrib-python-headless && pip install opencv-contrib-python',
+        breaks=False,
+    ),
+    Trap(
+        'decord and decord2 side by side',
+        all_of('decord', 'decord2'),
+        'They own the same folder decord: the one installed last has overwritten the other.',
+        'pip uninstall -y decord decord2 && pip install decord==0.6.0',
+    ),
+    Trap(
+        'no video reader',
+        find_no_video_reader,
+        'No video can be opened.',
+        'pip install av',
+    ),
+    Trap(
+        'torchvision of another build than torch',
+        find_torchvision_of_other_build,
+        '`import torchvision` fails (operator torchvision::nms does not exist) and takes the start '
+        'of every training, transformers and timm with it. Nothing here needs torchvision.',
+        'pip uninstall -y torchvision',
+    ),
+    Trap(
+        'torch before 2.10',
+        older('torch', '2.10'),
+        'weights_only has known holes (CVE-2025-32434, CVE-2026-24747): a checkpoint from a '
+        'stranger may run code. Safe reading is promised from 2.10 on.',
+        "pip install 'torch>=2.10'",
+        breaks=False,
+    ),
+    Trap(
+        'MMEngine before 0.11',
+        older('mmengine', '0.11.0rc0'),
+        'On torch >= 2.6, testing and --resume fail (Weights only load failed … HistoryBuffer) '
+        'unless `import mmtimesformer` has registered its reader: our tools and configs do.',
+        "pip install 'mmengine>=0.11.0rc3'",
+        breaks=False,
+    ),
+    Trap(
+        'MMEngine before 0.11 without pkg_resources',
+        find_missing_pkg_resources,
+        '`_base_` lines with `mmaction::` and the model hub fail: No module named pkg_resources. '
+        'Our configs have their own `_base_` files.',
+        "pip install 'mmengine>=0.11.0rc3'",
+        breaks=False,
+    ),
+    Trap(
+        'mim without pkg_resources',
+        find_mim_without_pkg_resources,
+        'The mim command fails: No module named pkg_resources.',
+        "pip install 'setuptools<81'",
+        breaks=False,
+    ),
+    Trap(
+        'moviepy 2',
+        find_new_moviepy,
+        "MMAction2's visualiser cannot write videos: No module named moviepy.editor. Ours writes "
+        'with PyAV.',
+        "pip install 'moviepy<2'",
+        breaks=False,
+    ),
+    Trap(
+        'a fork under the original name',
+        find_forks,
+        'The onedl forks overwrite mmengine and mmcv and have no mmaction2; untested with us.',
+        f'pip uninstall -y onedl-mmengine onedl-mmcv && {REFERENCE}',
+        breaks=False,
+    ),
+)
+
+
+def look_at_this_machine() -> Machine:
+    """Gather what the traps look at from metadata and file names; imports nothing."""
+    versions = {}
+    for distribution in importlib.metadata.distributions():
+        name, version = distribution.metadata['Name'], distribution.version
+        if name and version:  # a half-removed package has neither
+            versions.setdefault(re.sub(r'[-_.]+', '-', name).lower(), version)
+    modules = {}
+    for name in (
+        *('torch', 'einops', 'numpy', 'mmengine', 'mmaction', 'mmcv', 'decord', 'av'),
+        *('importlib_metadata', 'pkg_resources'),
+    ):
+        spec = importlib.machinery.PathFinder.find_spec(name)
+        if spec is not None:
+            modules[name] = Path(spec.origin).parent if spec.origin else None
+    return Machine(
+        python=sys.version_info[:2],
+        system=(sys.platform, platform.machine()),
+        versions=versions,
+        modules=modules,
+    )
+
+
+def cuda_of(machine: Machine) -> str:
+    """Return in words whether torch is a CUDA build and whether this machine has the driver."""
+    build = re.search(r"^cuda\b.*= '([^']+)'", machine.source('torch', 'version.py'), re.MULTILINE)
+    driver = Path('/proc/driver/nvidia/version').exists()
+    made_for = f'CUDA {build.group(1)}' if build else 'CPU'
+    return f'{made_for} build; this machine has {"an" if driver else "no"} NVIDIA driver'
+
+
+def report(machine: Machine, traps: Sequence[tuple[Trap, str]]) -> str:
+    """Return the report for reading: versions, then what is wrong and how to mend it."""
+    rows = [('Python', platform.python_version(), 'on {} {}'.format(*machine.system))]
+    for name in filter(machine.has, PACKAGES):
+        use = cuda_of(machine) if name == 'torch' else PACKAGES[name]
+        rows.append((name, machine.versions[name], use))
+    lines = [f'  {name:31}{version:14} {use}' for name, version, use in rows]
+    for trap, found in traps:
+        weight = 'BREAKS' if trap.breaks else 'BEWARE'
+        happens = textwrap.wrap(trap.happens, 92, initial_indent='  ', subsequent_indent='  ')
+        lines += ['', f'{weight}  {trap.name}: {found}', *happens, f'  fix: {trap.fix}']
+    breaking = sum(trap.breaks for trap, _ in traps)
+    lines += ['', f'{len(traps)} of {len(TRAPS)} known traps here; {breaking} break train or test.']
+    return '\n'.join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the report and return the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--json', action='store_true', help='print one JSON object instead')
+    as_json = parser.parse_args(arguments).json
+    machine = look_at_this_machine()
+    traps = [(trap, found) for trap in TRAPS if (found := trap.find(machine))]
+    if as_json:
+        words = {
+            'python': platform.python_version(),
+            'system': machine.system,
+            'versions': {name: machine.versions.get(name) for name in PACKAGES},
+            'traps': [
+                {
+                    'name': trap.name,
+                    'found': found,
+                    'happens': trap.happens,
+                    'fix': trap.fix,
+                    'breaks': trap.breaks,
+                }
+                for trap, found in traps
+            ],
+        }
+        print(json.dumps(words, indent=2))
+    else:
+        print(report(machine, traps))
+    return int(any(trap.breaks for trap, _ in traps))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
