@@ -152,7 +152,7 @@ class _Dtype:
 
     def thaw(self) -> np.dtype:
         try:
-            return np.dtype(self.code).newbyteorder(self.order)
+            return np.dtype(self.order + self.code)
         except TypeError:
             raise RefusedError(f'an array of dtype {self.code!r}') from None
 
@@ -209,7 +209,7 @@ def _no_bytes() -> bytes:
     return b''
 
 
-STAND_INS: list[tuple[Callable[..., Any], str]] = [
+STAND_INS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (ScalarHistory, 'mmengine.logging.history_buffer.HistoryBuffer'),
     (_statistic, 'builtins.getattr'),
     (_no_bytes, 'builtins.bytes'),

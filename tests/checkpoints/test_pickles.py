@@ -250,7 +250,7 @@ def test_a_file_that_doubles_itself_on_every_level_is_read_in_no_time(tmp_path: 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match='nowhere.pth does not exist'):
+    with pytest.raises(FileNotFoundError, match=r'nowhere.pth does not exist'):
         load_torch(tmp_path / 'nowhere.pth')
 
 
@@ -282,7 +282,7 @@ def test_a_folder_is_not_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_foreign_zip_is_told(tmp_path: Path) -> None:
     np.savez(tmp_path / 'weights.npz', kernel=np.zeros(3))
-    with pytest.raises(ValueError, match='zip archive that torch.save did not write'):
+    with pytest.raises(ValueError, match=r'zip archive that torch.save did not write'):
         load_torch(tmp_path / 'weights.npz')
 
 
@@ -292,6 +292,6 @@ def test_a_truncated_checkpoint_is_told(tmp_path: Path, zipped: bool, kept: floa
     path = save(tmp_path, training_checkpoint(), _use_new_zipfile_serialization=zipped)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(ValueError, match='is (cut short|damaged or incomplete)') as caught:
+    with pytest.raises(ValueError, match=r'is (cut short|damaged or incomplete)') as caught:
         load_torch(path)
     assert '\n' not in str(caught.value)

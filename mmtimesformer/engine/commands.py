@@ -1,0 +1,169 @@
+"""What ``tools/train.py`` and ``tools/test.py`` do, once their command line is read."""
+
+import os
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+
+from mmtimesformer.engine import precision
+from mmtimesformer.engine.configs import find_config
+from mmtimesformer.engine.preflight import check_config, check_options
+from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.engine.runner import Runner, latest_checkpoint
+
+
+def train(args: Namespace) -> None:
+    """Train as the config says, with the changes of the command line."""
+    cfg = read_config(args.config, args.cfg_options, args.work_dir)
+    cfg.launcher = args.launcher
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        precision.train_in(args.amp, cfg)
+    elif cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
+        precision.check_device('fp16')
+    if args.auto_scale_lr:
+        _enable_lr_scaling(cfg)
+    _set_start(cfg, args.resume)
+    _set_randomness(cfg, args.seed, args.diff_rank_seed, args.deterministic)
+    _run(cfg, 'train')
+
+
+def test(args: Namespace) -> None:
+    """Test a checkpoint as the config says, with the changes of the command line."""
+    cfg = read_config(args.config, args.cfg_options, args.work_dir)
+    cfg.launcher = args.launcher
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if cfg.get('test_dataloader') is None:
+        raise ValueError(f'config {args.config} has no test_dataloader; add one, or name another')
+    if args.amp:
+        precision.test_in(args.amp, cfg)
+    if args.dump:
+        _dump_results(cfg, args.dump)
+    if args.show and sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & {*os.environ}:
+        raise ValueError('--show opens windows, and this machine has no screen; use --show-dir')
+    if args.show or args.show_dir:
+        pictures = {
+            'type': 'mmtimesformer.PredictionPictures',
+            'out_dir': args.show_dir,
+            'interval': args.interval,
+            'show': args.show,
+            'wait_time': args.wait_time,
+        }
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), pictures]
+    _run(cfg, 'test')
+
+
+def read_config(
+    name_or_path: str, options: dict[str, Any] | None = None, work_dir: str | None = None
+) -> Config:
+    """Read a config and merge options into it.
+
+    ``work_dir`` is the argument, else the config's, else ``work_dirs/`` and the config's name.
+    """
+    path = find_config(name_or_path)
+    require_mmaction()
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise ValueError(f'config {path} cannot be read: {error}') from error
+    if options:
+        check_options(cfg, options)
+        cfg.merge_from_dict(options)
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / path.stem)
+    return cfg
+
+
+def _run(cfg: Config, purpose: str) -> None:
+    """Look, then run; a failure of the run leaves its stack trace in the work_dir."""
+    if cfg.get('load_from'):
+        _check_exists(cfg.load_from)
+    notes = check_config(cfg, purpose)
+    try:
+        runner = Runner.from_cfg(cfg)
+        for note in notes:
+            runner.logger.warning(note)
+        job: Callable[[], object] = runner.train if purpose == 'train' else runner.test
+        job()
+    except Exception:
+        _keep_trace(Path(cfg.work_dir))
+        raise
+    finally:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def _keep_trace(work_dir: Path) -> None:
+    if work_dir.is_dir() and is_main_process():
+        path = work_dir / 'failure.txt'
+        path.write_text(traceback.format_exc())
+        print(f'\nthe stack trace is in {path}', file=sys.stderr)
+
+
+def _set_start(cfg: Config, resume: str | None) -> None:
+    """Decide where training starts: ``None`` as the config says, ``'auto'``, or a checkpoint.
+
+    With nothing to resume ``'auto'`` starts as the config says, from its ``load_from`` if it has
+    one; so one command serves the first start and every restart.
+    """
+    if resume == 'auto':
+        cfg.resume = latest_checkpoint(cfg.work_dir) is not None
+        if cfg.resume:
+            cfg.load_from = None
+        else:
+            print(f'nothing to resume in {cfg.work_dir}; starts from the beginning')
+    elif resume is not None:
+        _check_exists(resume)
+        cfg.resume = True
+        cfg.load_from = resume
+
+
+def _check_exists(checkpoint: str) -> None:
+    path = Path(checkpoint).expanduser()
+    if '://' not in checkpoint and not path.exists():
+        raise FileNotFoundError(
+            f'checkpoint {checkpoint} does not exist (looked in {path.absolute().parent}); '
+            'correct the path'
+        )
+
+
+def _enable_lr_scaling(cfg: Config) -> None:
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise ValueError(
+            '--auto-scale-lr needs to know for how many videos per step the learning rate was '
+            'chosen; add auto_scale_lr = dict(base_batch_size=64) to the config, with your number'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def _set_randomness(
+    cfg: Config, seed: int | None, diff_rank_seed: bool, deterministic: bool
+) -> None:
+    """Let the command line win over the config, key by key."""
+    randomness = {'seed': None, **(cfg.get('randomness') or {})}
+    if seed is not None:
+        randomness['seed'] = seed
+    if diff_rank_seed:
+        randomness['diff_rank_seed'] = True
+    if deterministic:
+        randomness['deterministic'] = True
+    cfg.randomness = randomness
+
+
+def _dump_results(cfg: Config, path: str) -> None:
+    if not path.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'--dump {path} must end in .pkl or .pickle, by which it is read again')
+    evaluator = cfg.get('test_evaluator') or []
+    evaluators = list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
+    cfg.test_evaluator = [*evaluators, {'type': 'DumpResults', 'out_file_path': path}]

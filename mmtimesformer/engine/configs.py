@@ -1,0 +1,41 @@
+"""Finding a config by its path, or one of ours by its name."""
+
+import difflib
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+FOLDERS = (PACKAGE.parent / 'configs', PACKAGE / '.mim' / 'configs')  # a checkout; a wheel
+
+
+def shipped_configs() -> dict[str, Path]:
+    """Return the path of each config that comes with the package, by name without ``.py``."""
+    return {
+        path.stem: path
+        for folder in FOLDERS
+        for path in sorted(folder.rglob('*.py'))
+        if '_base_' not in path.parts
+    }
+
+
+def find_config(name_or_path: str) -> Path:
+    """Return the path of a config.
+
+    Args:
+        name_or_path: A file, or a name such as
+            ``timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb``, with or without ``.py``.
+
+    Raises:
+        FileNotFoundError: It is neither; the message lists the nearest names.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    shipped = shipped_configs()
+    name = path.name.removesuffix('.py')
+    if name in shipped and len(path.parts) == 1:
+        return shipped[name]
+    near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.3)
+    raise FileNotFoundError(
+        f'config {name_or_path} is neither a file (looked in {path.absolute().parent}) nor the '
+        'name of a shipped config' + (f'; the nearest names are {", ".join(near)}' if near else '')
+    )

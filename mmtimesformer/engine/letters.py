@@ -1,0 +1,76 @@
+"""How a tool ends: what went wrong in one sentence, and an exit code.
+
+====  =========================================================================
+code  meaning
+====  =========================================================================
+0     done
+1     a mistake in the config, the files or the machine, or a run that failed
+2     a mistake on the command line
+130   interrupted (Ctrl-C)
+====  =========================================================================
+"""
+
+import re
+import sys
+import traceback
+from collections.abc import Callable
+
+DONE, FAILED, INTERRUPTED = 0, 1, 130
+LETTERS = (ValueError, TypeError, LookupError, OSError, ImportError)
+
+
+def run_job(job: Callable[[], object], debug: bool = False) -> int:
+    """Run a tool's job and return the exit code.
+
+    Args:
+        job: What the tool does.
+        debug: Show the stack trace of a failure, not only its sentence.
+    """
+    try:
+        job()
+    except KeyboardInterrupt:
+        print('\ninterrupted; a training goes on with --resume', file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f'\nerror: {sentence_of(error)}', file=sys.stderr)
+        return FAILED
+    return DONE
+
+
+def sentence_of(error: BaseException) -> str:
+    """Tell an exception in one line.
+
+    Our own and Python's letters to users stand as they are. Anything else keeps the name of its
+    class and points at ``--debug``. An exception that crossed the border of a data-loading process
+    carries that process's stack trace as its text; its last line is the cause.
+    """
+    kind, text = type(error).__name__, str(error)
+    if isinstance(error, KeyError) and error.args:
+        text = str(error.args[0])
+    if 'Original Traceback' in text:
+        kind, text = _cause(text)
+        return f'a data-loading process failed: {kind}: {_one_line(text)}'
+    text = _one_line(text)
+    unknown = re.match(r'(\S+) is not in the (\S+?)::(.+?) registry', text)
+    if unknown:
+        name, scope, registry = unknown.groups()
+        return (
+            f'there is no {registry} named {name!r} in {scope}; check the spelling of this `type`, '
+            'and the prefix (mmtimesformer.TimeSformer)'
+        )
+    if text and isinstance(error, LETTERS):
+        return text
+    return f'{kind}: {text or "no message"}; --debug shows where'
+
+
+def _cause(text: str) -> tuple[str, str]:
+    """Take the last exception out of a printed stack trace: its class and message."""
+    raised = r'^([\w.]+(?:Error|Exception|Interrupt|Exit)): (.*(?:\n(?! ).+)*)'
+    found = re.findall(raised, text, re.MULTILINE)
+    return found[-1] if found else ('Exception', text.strip().splitlines()[-1])
+
+
+def _one_line(text: str) -> str:
+    return ' '.join(text.split())

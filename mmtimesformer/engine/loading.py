@@ -1,0 +1,111 @@
+"""MMEngine reads checkpoints through our reader, so that no file runs code in a training process.
+
+MMEngine 0.11 opens local files with ``weights_only=False``, which executes whatever they hold;
+0.10 cannot resume under torch 2.6. Both hand every checkpoint (``load_from``, ``resume``,
+``init_cfg``, the argument of a test) to ``CheckpointLoader``, where the functions below take the
+place of its own. So MMAction2's tools gain them too, by importing this package.
+
+``torchvision://``, ``modelzoo://`` and ``mmcls://`` stay MMEngine's: they leave ``weights_only`` to
+torch, for which it is true since 2.6.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from mmengine import dist
+from mmengine.fileio import get_local_path
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import get_deprecated_model_names, get_external_models
+
+from mmtimesformer.checkpoints.pickles import ScalarHistory, load_torch
+
+read_file: Callable[[str, Any], Any] = load_torch
+
+
+def register_checkpoint_readers() -> None:
+    """Put our readers in the place of MMEngine's; doing it twice is doing it once."""
+    for prefixes, loader in (
+        ('', load_from_local),
+        (('http://', 'https://'), load_from_http),
+        ((r'(\S+\:)?s3://', r'(\S+\:)?petrel://'), load_from_store),
+        (('open-mmlab://', 'openmmlab://'), load_from_openmmlab),
+        ('pavi://', load_from_pavi),
+    ):
+        CheckpointLoader.register_scheme(prefixes, loader, force=True)
+
+
+def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Read a checkpoint file, in the form in which MMEngine's Runner wants it.
+
+    Args:
+        filename: The file; ``~`` is the home folder.
+        map_location: Where tensors go; ``None`` is the CPU.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a checkpoint, is damaged, or holds a program instead of data.
+    """
+    checkpoint = read_file(str(Path(filename).expanduser()), map_location or 'cpu')
+    if not isinstance(checkpoint, dict):
+        raise ValueError(
+            f'checkpoint {filename} holds a {type(checkpoint).__name__}, not a dict of weights; '
+            "save it as torch.save({'state_dict': model.state_dict()}, path)"
+        )
+    return _for_runner(checkpoint)
+
+
+def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Download a checkpoint once per machine, into torch's cache, and read it there."""
+    folder = Path(torch.hub.get_dir()) / 'checkpoints'
+    path = folder / Path(urlparse(filename).path).name
+    try:
+        if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(filename, str(path), progress=False)
+    except OSError as error:
+        raise ValueError(f'checkpoint {filename} cannot be downloaded: {error}') from error
+    finally:
+        dist.barrier()  # also after a failure, else the other processes wait for ever
+    return load_from_local(str(path), map_location)
+
+
+def load_from_store(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Read a checkpoint from an object store, through MMEngine's backend for it."""
+    with get_local_path(filename, backend_args={'backend': 'petrel'}) as path:
+        return load_from_local(str(path), map_location)
+
+
+def load_from_openmmlab(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Read a checkpoint that OpenMMLab lists by name."""
+    name = filename.partition('://')[2]
+    name = get_deprecated_model_names().get(name, name)
+    urls = get_external_models()
+    if name not in urls:
+        raise ValueError(f'checkpoint {filename} is not in the list of OpenMMLab; check the name')
+    return CheckpointLoader.load_checkpoint(urls[name], map_location)
+
+
+def load_from_pavi(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Refuse a scheme whose client is not public and whose files MMEngine would execute."""
+    raise ValueError(f'checkpoint {filename}: pavi:// is not read; download it and give its path')
+
+
+def _for_runner(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """Give loss curves MMEngine's type back, and drop the text that MMEngine would execute."""
+    hub = checkpoint.get('message_hub')
+    curves = hub.get('log_scalars') if isinstance(hub, dict) else None
+    if isinstance(curves, dict):
+        for name, curve in curves.items():
+            if isinstance(curve, ScalarHistory):
+                curves[name] = HistoryBuffer(
+                    curve.log_history, curve.count_history, curve.max_length
+                )
+    meta = checkpoint.get('meta')
+    if isinstance(meta, dict):
+        meta.pop('config', None)  # Runner.resume runs it as a config file; `cfg` is what we write
+    return checkpoint

@@ -1,0 +1,178 @@
+"""Looking at a config before the run: what would fail later is said now, with the key to change.
+
+Only what is cheap is looked at: text files are read, some of the videos are looked for, nothing is
+decoded. What a constructor checks (an unknown attention type, an unknown argument) is left to it.
+"""
+
+import difflib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.runner import Runner
+
+LOADERS = {'train': ('train_dataloader', 'val_dataloader'), 'test': ('test_dataloader',)}
+VIDEOS_LOOKED_FOR = 64  # a network disk answers a few hundred such questions in a second
+
+# What is read at the top of a config: the Runner's arguments, and what it takes from the config.
+SECTIONS = {
+    *inspect.signature(Runner.__init__).parameters,
+    'activation_checkpointing',
+    'compile',
+    'custom_imports',
+    'efficient_conv_bn_eval',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'sync_bn',
+} - {'self', 'cfg'}
+
+
+def check_options(cfg: Any, options: dict[str, Any]) -> None:
+    """Refuse a ``--cfg-options`` key that nothing would read.
+
+    Below the top a wrong key reaches a constructor, which refuses it; at the top it would be
+    ignored in silence.
+
+    Raises:
+        ValueError: An option's first word names no section.
+    """
+    known = SECTIONS | set(cfg)
+    for option in options:
+        section = option.split('.')[0]
+        if section not in known:
+            near = difflib.get_close_matches(section, sorted(known), n=1)
+            raise ValueError(
+                f'--cfg-options {option}: the config has no section {section!r}'
+                + (f'; did you mean {near[0]!r}?' if near else '')
+            )
+
+
+def check_config(cfg: Any, purpose: str) -> list[str]:
+    """Check data and sampling of a run.
+
+    Args:
+        cfg: The config, options merged.
+        purpose: ``'train'`` or ``'test'``.
+
+    Returns:
+        What is legal and may yet surprise, one sentence each.
+
+    Raises:
+        FileNotFoundError: An annotation file, a video folder or a video is missing.
+        ValueError: An annotation is wrong, or a clip has no frames.
+    """
+    head = cfg.model.get('cls_head') or {}
+    notes = []
+    for loader in LOADERS[purpose]:
+        if cfg.get(loader) is None:
+            continue
+        for key, dataset in _datasets(cfg[loader].get('dataset'), f'{loader}.dataset'):
+            labels_needed = loader != 'test_dataloader'
+            _check_annotations(key, dataset, head.get('num_classes'), labels_needed)
+            notes += _check_sampling(key, dataset, cfg.model.get('backbone') or {})
+    return notes
+
+
+def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Walk through wrappers such as ``RepeatDataset`` to the data sets themselves."""
+    if not isinstance(dataset, dict):
+        return
+    yield key, dataset
+    yield from _datasets(dataset.get('dataset'), f'{key}.dataset')
+    for i, part in enumerate(dataset.get('datasets') or ()):
+        yield from _datasets(part, f'{key}.datasets.{i}')
+
+
+def _check_annotations(
+    key: str, dataset: Any, num_classes: int | None, labels_needed: bool
+) -> None:
+    ann_file = dataset.get('ann_file')
+    if not ann_file or '://' in ann_file:
+        return
+    root = Path(dataset.get('data_root') or '')
+    path = root / ann_file
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'annotation file {path} does not exist (looked in {path.absolute().parent}); '
+            f'set {key}.ann_file'
+        )
+    if not str(dataset.get('type')).rpartition('.')[2].startswith('VideoDataset'):
+        return  # other data sets have other lines
+    lines = path.read_text().splitlines()
+    if not any(line.strip() for line in lines):
+        raise ValueError(
+            f'annotation file {path} is empty; write one "video label" a line, or set '
+            f'{key}.ann_file'
+        )
+    prefix = dataset.get('data_prefix') or {}
+    folder = root / (prefix.get('video') or '')
+    if '://' not in str(prefix.get('video')) and not folder.is_dir():
+        raise FileNotFoundError(
+            f'video folder {folder} does not exist (looked in {folder.absolute().parent}); '
+            f'set {key}.data_prefix.video'
+        )
+    videos = [
+        (f'{path}, line {number}', _check_line(f'{path}, line {number}', line, dataset))
+        for number, line in enumerate(lines, 1)
+    ]
+    for where, (_, labels) in videos:
+        _check_labels(where, labels, num_classes, labels_needed)
+    if '://' not in str(prefix.get('video')):
+        for where, (name, _) in videos[:: -(-len(videos) // VIDEOS_LOOKED_FOR)]:
+            if not (folder / name).exists():
+                raise FileNotFoundError(
+                    f'video {folder / name} does not exist ({where}); '
+                    f'correct the line or {key}.data_prefix.video'
+                )
+
+
+def _check_line(where: str, line: str, dataset: Any) -> tuple[str, list[int]]:
+    """Split a line into the video and its labels, as MMAction2's ``VideoDataset`` does."""
+    delimiter = dataset.get('delimiter', ' ')
+    name, *labels = line.strip().split(delimiter)
+    if not name:
+        raise ValueError(f'{where} is blank; remove it')
+    if len(labels) > 1 and not dataset.get('multi_class', False):
+        raise ValueError(
+            f'{where} has {len(labels) + 1} parts, {line.strip()!r}, where a video and its label '
+            'are wanted; a video name with spaces needs another `delimiter` in the dataset'
+        )
+    try:
+        return name, [int(label) for label in labels]
+    except ValueError:
+        raise ValueError(f'{where}: label {labels[0]!r} is not a whole number') from None
+
+
+def _check_labels(
+    where: str, labels: list[int], num_classes: int | None, labels_needed: bool
+) -> None:
+    if labels_needed and not labels:
+        raise ValueError(f'{where} has no label; write "video label"')
+    for label in labels:
+        if label < 0 or (num_classes is not None and label >= num_classes):
+            raise ValueError(
+                f'{where}: label {label} is not in 0..{(num_classes or 0) - 1}; '
+                f'correct it, or set model.cls_head.num_classes (now {num_classes})'
+            )
+
+
+def _check_sampling(key: str, dataset: Any, backbone: Any) -> list[str]:
+    """Compare the frames that a pipeline takes with those that the model was built for."""
+    built_for = backbone.get('num_frames')
+    notes = []
+    for i, transform in enumerate(dataset.get('pipeline') or ()):
+        for name in ('clip_len', 'num_clips', 'frame_interval'):
+            value = transform.get(name, 1)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(
+                    f'{name}={value!r} is not a positive whole number; '
+                    f'set {key}.pipeline.{i}.{name}'
+                )
+        frames = transform.get('clip_len')
+        if frames and built_for and frames != built_for:
+            notes.append(
+                f'{key} takes clips of {frames} frames, model.backbone.num_frames={built_for}: '
+                'the time embedding is resized at run time'
+            )
+    return notes

@@ -1,0 +1,103 @@
+"""Weights from elsewhere meet a model: at its start, and when MMEngine loads a checkpoint.
+
+MMEngine's own ``Pretrained`` and ``load_from`` take what happens to match, log the rest, and go on,
+also when nothing matched. These two give a model of ours every weight, or say which is wrong.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.model.weight_init import update_init_info
+from torch import nn
+
+from mmtimesformer.checkpoints import config_differences, fit_checkpoint, load_checkpoint
+from mmtimesformer.checkpoints.account import Account
+from mmtimesformer.registry import HOOKS, WEIGHT_INITIALIZERS
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class Pretrained:
+    """Start a model from a checkpoint of any system, as its ``init_cfg``.
+
+    An image ViT gives its weights to space, and time is seeded from them; embeddings are resized
+    to the model's frames and size. The account of all keys goes to the log.
+
+    Args:
+        checkpoint: A path, a folder, ``https://…``, ``hf://owner/name`` or ``timm://name``.
+        change_attention: Let a checkpoint of one attention type start another.
+        allow_missing: Beginnings of names that may stay as the model made them.
+        source_size: Pixels that the checkpoint's ``pos_embed`` is for, where its grid is not
+            square.
+        resize: ``'grid'``, or ``'legacy-1d-nearest'`` for the official start at 448 pixels.
+        sha256: Hash that the file must have.
+        trust: Let this one file run the code it holds; for files of your own only.
+
+    Raises:
+        CheckpointError: A key is missing or unknown, or a shape differs.
+
+    Example:
+        >>> TimeSformer(init_cfg=dict(
+        ...     type='mmtimesformer.Pretrained',
+        ...     checkpoint='timm://vit_base_patch16_224.augreg_in21k')).init_weights()
+    """
+
+    def __init__(
+        self,
+        checkpoint: str,
+        change_attention: bool = False,
+        allow_missing: Sequence[str] = (),
+        source_size: int | tuple[int, int] | None = None,
+        resize: str = 'grid',
+        sha256: str | None = None,
+        trust: bool = False,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.how: dict[str, Any] = {
+            'change_attention': change_attention,
+            'allow_missing': tuple(allow_missing),
+            'source_size': source_size,
+            'resize': resize,
+            'sha256': sha256,
+            'trust': trust,
+        }
+
+    def __call__(self, module: nn.Module) -> None:
+        account = load_checkpoint(module, self.checkpoint, **self.how)
+        print_log(f'Starts from {self.checkpoint}\n{account.table()}', logger='current')
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=f'Pretrained: load from {self.checkpoint}')
+
+
+@HOOKS.register_module()
+class FitCheckpoint(Hook):
+    """Let every checkpoint that the Runner loads fit the model of ours, or refuse it in words.
+
+    For ``load_from``, ``resume`` and the checkpoint of a test. Foreign names, sizes and attention
+    types are brought to the model's; a preprocessing that differs from the one the weights were
+    trained with is said. A model without a backbone of ours is left alone.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Change the checkpoint in place; MMEngine loads it next."""
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        said = config_differences(checkpoint, runner.cfg)
+        account = fit_checkpoint(checkpoint, model)
+        if account is None:
+            return
+        if not _is_same(account):
+            runner.logger.info(f'What became of the checkpoint\n{account.table()}')
+        for warning in [*account.warnings, *said]:
+            print_log(f'Checkpoint: {warning}', logger=runner.logger, level=logging.WARNING)
+
+
+def _is_same(account: Account) -> bool:
+    """Whether every weight went where it came from."""
+    return all(entry.action == 'renamed' and entry.key == entry.to for entry in account.entries)

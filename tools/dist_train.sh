@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Train in several processes, one per GPU, or on CPUs:
+#     tools/dist_train.sh CONFIG PROCESSES [options of tools/train.py]
+#
+# On several machines run the same line on each, PROCESSES then being those of one machine:
+#     NNODES=2 RDZV_ENDPOINT=first-machine:29400 tools/dist_train.sh CONFIG PROCESSES ...
+#
+# The processes find each other and choose their port themselves. Where one is lost, all end; with
+# MAX_RESTARTS=3 and --resume they start again, up to three times.
+set -euo pipefail
+
+if [ $# -lt 2 ]; then
+    echo "usage: $0 CONFIG PROCESSES [options of tools/train.py]" >&2
+    exit 2
+fi
+config=$1 processes=$2
+shift 2
+
+if [ "${NNODES:-1}" -gt 1 ]; then
+    meeting=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-id "${RDZV_ID:-mmtimesformer}"
+        --rdzv-endpoint "${RDZV_ENDPOINT:?set it to first-machine:port, the same on each machine}")
+else
+    meeting=(--standalone)
+fi
+exec "${PYTHON:-python}" -m torch.distributed.run "${meeting[@]}" \
+    --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" \
+    "$(dirname "${BASH_SOURCE[0]}")/train.py" "$config" --launcher pytorch "$@"

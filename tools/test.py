@@ -1,0 +1,57 @@
+"""Test a checkpoint: python tools/test.py CONFIG CHECKPOINT [options]."""
+
+import argparse
+import os
+import sys
+
+from mmengine.config import DictAction
+
+from mmtimesformer.engine.commands import test
+from mmtimesformer.engine.letters import run_job
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line, with MMAction2's options and a few more."""
+    parser = argparse.ArgumentParser(description='Test a checkpoint.')
+    parser.add_argument('config', help='a config file, or the name of a shipped config')
+    parser.add_argument('checkpoint', help='the weights to test')
+    parser.add_argument('--work-dir', help='folder for logs and metrics')
+    parser.add_argument(
+        '--dump', metavar='RESULT.pkl', help="save all predictions, for MMAction2's analysis tools"
+    )
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='fp16',
+        choices=['fp16', 'bf16'],
+        help='mixed precision: fp16 (without a value; GPU only) or bf16 (GPU and CPU)',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change the config: test_dataloader.batch_size=4 key="[a,b]" key="[(a,b),(c,d)]"',
+    )
+    parser.add_argument('--show-dir', help='folder for a picture of each video and its prediction')
+    parser.add_argument('--show', action='store_true', help='open a window with each such picture')
+    parser.add_argument('--interval', type=int, default=1, help='draw every how many videos')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='how long a window stays, in seconds'
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    args = parser.parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool and return its exit code (see ``mmtimesformer.engine.letters``)."""
+    args = parse_args(argv)
+    return run_job(lambda: test(args), args.debug)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

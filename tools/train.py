@@ -1,0 +1,67 @@
+"""Train a model: python tools/train.py CONFIG [options]."""
+
+import argparse
+import os
+import sys
+
+from mmengine.config import DictAction
+
+from mmtimesformer.engine.commands import train
+from mmtimesformer.engine.letters import run_job
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line, with MMAction2's options and a few more."""
+    parser = argparse.ArgumentParser(description='Train a model.')
+    parser.add_argument('config', help='a config file, or the name of a shipped config')
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint; without a value, from the last one in the work_dir, if any',
+    )
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='fp16',
+        choices=['fp16', 'bf16'],
+        help='mixed precision: fp16 (without a value; GPU only) or bf16 (GPU and CPU)',
+    )
+    parser.add_argument('--no-validate', action='store_true', help='do not validate in training')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the videos per step over auto_scale_lr.base_batch_size',
+    )
+    parser.add_argument('--seed', type=int, help="random seed; wins over the config's")
+    parser.add_argument(
+        '--diff-rank-seed', action='store_true', help='add the rank of a process to its seed'
+    )
+    parser.add_argument(
+        '--deterministic', action='store_true', help='let cuDNN use only repeatable algorithms'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change the config: model.backbone.num_frames=16 key="[a,b]" key="[(a,b),(c,d)]"',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    args = parser.parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool and return its exit code (see ``mmtimesformer.engine.letters``)."""
+    args = parse_args(argv)
+    return run_job(lambda: train(args), args.debug)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
