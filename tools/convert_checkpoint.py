@@ -1,0 +1,111 @@
+"""Convert a checkpoint: python tools/convert_checkpoint.py SRC DST [options].
+
+SRC is weights of any system that docs/checkpoints.md lists: a file, a folder, https://…,
+hf://owner/name or timm://name. Prints what became of every key; the exit code is 0 only if every
+key is accounted for, and nothing is written otherwise.
+"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from mmtimesformer.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
+from mmtimesformer.checkpoints.convert import ATTENTION_TYPES, WRITABLE
+from mmtimesformer.checkpoints.resize import MODES
+from mmtimesformer.engine.letters import run_job, sentence_of
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Convert a checkpoint and account for every key.')
+    parser.add_argument('src', help='a file, a folder, https://…, hf://owner/name, timm://name')
+    parser.add_argument('dst', help='.pth or .safetensors; a folder for --to huggingface')
+    parser.add_argument('--to', choices=WRITABLE, default='mmtimesformer', help='who will read it')
+    parser.add_argument(
+        '--attention-type',
+        choices=ATTENTION_TYPES,
+        help="what the model will be (default: the checkpoint's own, divided for an image ViT)",
+    )
+    parser.add_argument('--num-frames', type=int, metavar='T', help='resize time_embed')
+    parser.add_argument(
+        '--img-size', type=int, nargs='+', metavar='S', help='resize pos_embed: one number, or H W'
+    )
+    parser.add_argument(
+        '--source-size',
+        type=int,
+        nargs='+',
+        metavar='S',
+        help='what pos_embed is for now, where its grid is not square: H W',
+    )
+    parser.add_argument('--num-heads', type=int, metavar='N', help='where the checkpoint is silent')
+    parser.add_argument(
+        '--resize',
+        choices=MODES,
+        default='grid',
+        help='legacy-1d-nearest repeats the official start at 448 pixels, and its mistake',
+    )
+    parser.add_argument(
+        '--change-attention',
+        action='store_true',
+        help='let one attention type become another: drop and seed what that needs',
+    )
+    head = parser.add_mutually_exclusive_group()
+    head.add_argument('--keep-head', action='store_true', default=None, help='also that of images')
+    head.add_argument('--drop-head', action='store_false', dest='keep_head', default=None)
+    parser.add_argument('--sha256', metavar='HASH', help='hash that SRC must have')
+    parser.add_argument(
+        '--trust', action='store_true', help='let SRC run the code it holds; your own files only'
+    )
+    parser.add_argument('--json', action='store_true', help='print the account as JSON')
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    args = parser.parse_args(argv)
+    for name in ('img_size', 'source_size'):
+        size = getattr(args, name)
+        if size is not None:
+            if len(size) > 2:
+                parser.error(f'--{name.replace("_", "-")} takes one number, or height and width')
+            setattr(args, name, (size[0], size[-1]))
+    return args
+
+
+def convert(args: argparse.Namespace) -> None:
+    """Read, write, and print the account, also that of a failure."""
+    try:
+        weights = read_checkpoint(
+            args.src,
+            attention_type=args.attention_type,
+            num_frames=args.num_frames,
+            img_size=args.img_size,
+            source_size=args.source_size,
+            num_heads=args.num_heads,
+            resize=args.resize,
+            change_attention=args.change_attention,
+            keep_head=args.keep_head,
+            sha256=args.sha256,
+            trust=args.trust,
+        )
+        account = save_checkpoint(weights, args.dst, args.to)
+    except Exception as error:
+        account = error.account if isinstance(error, CheckpointError) else None
+        if args.json:
+            said: dict[str, Any] = account.as_dict() if account else {}
+            print(json.dumps({**said, 'complete': False, 'error': sentence_of(error)}, indent=2))
+        elif account is not None:
+            print(account.table())
+        raise
+    if args.json:
+        print(json.dumps({**account.as_dict(), 'complete': True, 'written': args.dst}, indent=2))
+    else:
+        print(account.table())
+        print(f'\nwrote {args.dst}')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool and return its exit code (see ``mmtimesformer.engine.letters``)."""
+    args = parse_args(argv)
+    return run_job(lambda: convert(args), args.debug)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
