@@ -5,7 +5,14 @@ reader) under the scope ``mmtimesformer``. It needs torch, einops, NumPy and MME
 parts that read videos need MMAction2 and import it when they are used.
 """
 
+from importlib.util import find_spec
+
 from mmtimesformer.models import TimeSformer
+
+# MMEngine's Runner cannot be imported without OpenCV, which the core requirements do not bring.
+# Where it can, our checkpoint reader takes the place of the Runner's own.
+if find_spec('cv2'):
+    import mmtimesformer.engine  # noqa: F401
 
 __version__ = '0.1.0'
 

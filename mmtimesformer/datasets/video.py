@@ -72,7 +72,7 @@ class PyAVReader:
         return [found[int(i)] for i in indices]
 
 
-READERS = {'decord': DecordReader, 'pyav': PyAVReader}
+READERS: dict[str, Callable[[Path, int], Any]] = {'decord': DecordReader, 'pyav': PyAVReader}
 
 
 class Video:
@@ -105,7 +105,7 @@ class Video:
             self._readers = ['decord', 'pyav'] if find_spec('decord') else ['pyav']
         else:
             self._readers = [reader]
-        self._reader: DecordReader | PyAVReader | None = None
+        self._reader: Any = None
         self._length, self.fps = self._ask(lambda reader: (len(reader), reader.fps))
         if self._length < 1:
             raise ValueError(self._unreadable('it holds no frame'))

@@ -113,11 +113,28 @@ def test_a_part_of_ones_own_takes_the_place_of_ours_and_learns(
     assert losses[-1] < losses[0] / 4
 
 
-def test_importing_the_package_imports_neither_mmaction_nor_a_video_reader() -> None:
-    heavy = ('mmaction', 'mmcv', 'decord', 'av', 'cv2', 'torchvision')
-    code = f'import sys, mmtimesformer; print([name for name in {heavy!r} if name in sys.modules])'
+def run_python(code: str) -> str:
     result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-    assert result.stdout.strip().endswith('[]'), result.stdout + result.stderr
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_importing_the_package_imports_neither_mmaction_nor_a_video_reader() -> None:
+    heavy = ('mmaction', 'mmcv', 'decord', 'av', 'torchvision')
+    code = f'import sys, mmtimesformer; print([name for name in {heavy!r} if name in sys.modules])'
+    assert run_python(code).endswith('[]')
+
+
+def test_the_model_works_where_only_the_core_requirements_are() -> None:
+    """Without MMAction2, mmcv, OpenCV and video readers: ``None`` makes an import fail."""
+    code = """
+import sys
+sys.modules.update(dict.fromkeys(['mmaction', 'mmcv', 'cv2', 'decord', 'av', 'safetensors']))
+import torch, mmtimesformer
+model = mmtimesformer.TimeSformer(embed_dims=8, num_heads=2, num_layers=1, img_size=32)
+print(tuple(model(torch.rand(1, 3, 8, 32, 32)).shape))
+"""
+    assert run_python(code).endswith('(1, 8)')
 
 
 def official_names(layers: int) -> set[str]:
