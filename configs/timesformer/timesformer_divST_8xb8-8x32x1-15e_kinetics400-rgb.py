@@ -1,8 +1,8 @@
 """TimeSformer-B with divided space-time attention on Kinetics-400, by MMAction2's protocol.
 
-Train:  bash tools/dist_train.sh configs/timesformer/<this file> 8
-        On other numbers of GPUs, or one: python tools/train.py <this file> --auto-scale-lr
-Test:   python tools/test.py <this file> CHECKPOINT
+Train:  bash tools/dist_train.sh timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb 8
+        python tools/train.py timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb --auto-scale-lr
+Test:   python tools/test.py timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb CHECKPOINT
 Cost:   122M parameters; 196G multiply-adds for a clip of 8 x 224 x 224; a test takes 3 views.
 Expect: top-1 77.69, top-5 93.45 (quoted from MMAction2's model zoo, not measured here).
 """
