@@ -103,15 +103,21 @@ def container_of(path: Path) -> str:
         raise ValueError(f'checkpoint {path} {what}; give a file of weights')
     with path.open('rb') as file:
         head = file.read(512)
+    # First, because the length that safetensors begins with can look like any other beginning.
+    header = struct.unpack('<Q', head[:8])[0] if head[8:9] == b'{' else 0
+    if 0 < header <= min(size - 8, LARGEST_SAFETENSORS_HEADER):
+        return 'safetensors'
     if head.startswith(b'PK'):
         return _container_of_zip(path)
     if head.startswith(TORCH_LEGACY_MAGIC):
         return 'torch'
     if head.startswith(b'\x80'):
         return 'paddle'
-    if len(head) > 8 and head[8:9] == b'{' and head[:1] != b'{':
-        _check_safetensors(path, struct.unpack('<Q', head[:8])[0], size)
-        return 'safetensors'
+    if 0 < header and not head.startswith((b'{', b'<')):
+        raise ValueError(
+            f'checkpoint {path} is cut short or no checkpoint: its header would be {header} bytes '
+            f'of {size}; copy or download it again'
+        )
     if head.lstrip().startswith(b'{') and b'"' in head and path.name.endswith('.json'):
         return 'index'
     raise ValueError(f'checkpoint {path} is not a checkpoint: {_looks_like(head)}')
@@ -137,14 +143,6 @@ def _container_of_zip(path: Path) -> str:
             'copy or download it again, or take an earlier one'
         ) from None
     return 'npz' if any(member.endswith('.npy') for member in members) else 'torch'
-
-
-def _check_safetensors(path: Path, header: int, size: int) -> None:
-    if header > min(size - 8, LARGEST_SAFETENSORS_HEADER):
-        raise ValueError(
-            f'checkpoint {path} is cut short or no checkpoint: its header would be {header} bytes '
-            f'of {size}; copy or download it again'
-        )
 
 
 # -- torch -----------------------------------------------------------------------------------------

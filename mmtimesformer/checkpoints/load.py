@@ -392,7 +392,8 @@ def _differ(a: Tensor, b: Tensor) -> bool:
 
 
 def _refuse_names(weights: Weights, wanted: Mapping[str, Tensor], prefix: str) -> None:
-    foreign = [name for name in weights.tensors if prefix + name not in wanted]
+    backbone = [name for name in weights.tensors if not name.startswith('head.')]
+    foreign = [name for name in backbone if prefix + name not in wanted]
     blocks = [name.removeprefix(prefix) for name in wanted if name.startswith(f'{prefix}blocks.')]
     layers = len({name.split('.')[1] for name in blocks})
     hint = 'set the parts of the backbone to those of the checkpoint'

@@ -334,7 +334,9 @@ VIDEO_FILES: dict[str, Writer] = {
         },
         path,
     ),
-    'mmaction2': lambda w, path: _torch({'meta': {'epoch': 15}, 'state_dict': as_mmaction2(w)}, path),
+    'mmaction2': lambda w, path: _torch(
+        {'meta': {'epoch': 15}, 'state_dict': as_mmaction2(w)}, path
+    ),
     'huggingface': lambda w, path: _write_safetensors(as_huggingface(w), path),
     'huggingface bin': lambda w, path: _torch(as_huggingface(w), path),
     'huggingface without prefix': lambda w, path: _write_safetensors(
@@ -366,7 +368,11 @@ IMAGE_FILES: dict[str, Writer] = {
     ),
     'huggingface_vit': lambda w, path: _write_safetensors(as_huggingface_vit(w), path),
     'huggingface_vit base': lambda w, path: _torch(
-        {k.removeprefix('vit.'): v for k, v in as_huggingface_vit(w).items() if 'classifier' not in k},
+        {
+            k.removeprefix('vit.'): v
+            for k, v in as_huggingface_vit(w).items()
+            if 'classifier' not in k
+        },
         path,
     ),
     'mmpretrain': lambda w, path: _torch({'meta': {}, 'state_dict': as_mmpretrain(w)}, path),

@@ -1,0 +1,157 @@
+import json
+
+import pytest
+import torch
+
+from mmtimesformer.checkpoints import config_differences, read_checkpoint, save_checkpoint
+from mmtimesformer.checkpoints.facts import facts_of_config, heads_of
+
+from .conftest import VIDEO_FILES, as_mmaction2, as_official, random_weights
+
+CONFIG_TEXT = """
+model = dict(
+    type='Recognizer3D',
+    backbone=dict(type='TimeSformer', num_frames=3, img_size=15, num_heads=4),
+    data_preprocessor=dict(
+        type='ActionDataPreprocessor', mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]))
+test_pipeline = [
+    dict(type='DecordInit'),
+    dict(type='SampleFrames', clip_len=3, frame_interval=32, num_clips=1, test_mode=True),
+    dict(type='ThreeCrop', crop_size=15)]
+"""
+OFFICIAL_CFG = """
+TRAIN: {DATASET: kinetics, BATCH_SIZE: 8}
+DATA: {MEAN: [0.45, 0.45, 0.45], STD: [0.225, 0.225, 0.225], NUM_FRAMES: 3, SAMPLING_RATE: 32,
+       TEST_CROP_SIZE: 15}
+TIMESFORMER: {ATTENTION_TYPE: divided_space_time}
+"""
+
+
+def _official(path, cfg=OFFICIAL_CFG, **how):
+    torch.save({'model_state': as_official(random_weights(**how)), 'cfg': cfg}, path)
+    return path
+
+
+def test_the_official_yaml_tells_its_preprocessing_and_licence(tmp_path) -> None:
+    told = read_checkpoint(_official(tmp_path / 'a.pyth')).describe()
+    assert told['preprocessing'] == {
+        'mean': [0.45] * 3,
+        'std': [0.225] * 3,
+        'channel_order': 'RGB',
+        'frame_interval': 32,
+        'num_frames': 3,
+        'size': 15,
+    }
+    assert 'CC-BY-NC' in told['licence']
+
+
+@pytest.mark.parametrize(
+    'cfg', ['TRAIN: {DATASET: Ssv2}', OFFICIAL_CFG.replace('kinetics', 'ssv2')]
+)
+def test_official_weights_of_something_something_are_bgr(cfg, tmp_path) -> None:
+    told = read_checkpoint(_official(tmp_path / 'a.pyth', cfg)).describe()
+    assert told['preprocessing']['channel_order'] == 'BGR'
+
+
+def test_174_classes_tell_something_something_where_there_is_no_config(tmp_path) -> None:
+    weights = random_weights()
+    weights['head.weight'], weights['head.bias'] = torch.zeros(174, 20), torch.zeros(174)
+    torch.save({'model_state': as_official(weights)}, tmp_path / 'a.pyth')
+    told = read_checkpoint(tmp_path / 'a.pyth').describe()
+    assert told['preprocessing']['channel_order'] == 'BGR'
+
+
+def test_mmaction2s_config_text_tells_its_preprocessing_and_classes(tmp_path) -> None:
+    names = [f'class {i}' for i in range(7)]
+    meta = {'cfg': CONFIG_TEXT, 'dataset_meta': {'classes': names}}
+    weights = as_mmaction2(random_weights())
+    torch.save({'meta': meta, 'state_dict': weights}, tmp_path / 'a.pth')
+    told = read_checkpoint(tmp_path / 'a.pth').describe()
+    assert told['preprocessing'] == {
+        'mean': [0.5] * 3,
+        'std': [0.5] * 3,
+        'channel_order': 'RGB',
+        'num_frames': 3,
+        'frame_interval': 32,
+        'size': 15,
+    }
+    assert told['classes'] == names
+    assert told['num_heads'] == 4
+
+
+def test_facts_travel_through_hugging_faces_folder_and_back(tmp_path) -> None:
+    names = [f'class {i}' for i in range(7)]
+    weights = read_checkpoint(_official(tmp_path / 'a.pyth'))
+    save_checkpoint(
+        weights, tmp_path / 'hf', 'huggingface', meta={'classes': names, 'num_heads': 4}
+    )
+    preprocessor = json.loads((tmp_path / 'hf' / 'preprocessor_config.json').read_text())
+    assert preprocessor['image_mean'] == [0.45] * 3
+    assert preprocessor['crop_size'] == {'height': 15, 'width': 15}
+    assert json.loads((tmp_path / 'hf' / 'config.json').read_text())['id2label']['3'] == 'class 3'
+
+    (tmp_path / 'hf' / 'model.safetensors').rename(tmp_path / 'bare')  # without our own meta
+    VIDEO_FILES['huggingface'](weights.tensors, tmp_path / 'hf' / 'model.safetensors')
+    back = read_checkpoint(tmp_path / 'hf').describe()
+    first = weights.describe()
+    assert back['preprocessing'] == first['preprocessing']
+    assert back['classes'] == names
+
+
+@pytest.mark.parametrize('ending', ['pth', 'safetensors'])
+def test_facts_travel_through_our_own_files(ending, tmp_path) -> None:
+    weights = read_checkpoint(_official(tmp_path / 'a.pyth'))
+    save_checkpoint(weights, tmp_path / f'b.{ending}')
+    told = read_checkpoint(tmp_path / f'b.{ending}').describe()
+    assert told == weights.describe()
+    assert told['source'] == 'official'
+
+
+def test_a_config_that_feeds_other_pixels_is_said_with_both_values(tmp_path) -> None:
+    save_checkpoint(read_checkpoint(_official(tmp_path / 'a.pyth')), tmp_path / 'b.pth')
+    checkpoint = torch.load(tmp_path / 'b.pth')
+    config = {
+        'model': {'data_preprocessor': {'mean': [127.5] * 3, 'std': [127.5] * 3}},
+        'test_pipeline': [{'type': 'SampleFrames', 'clip_len': 3, 'frame_interval': 4}],
+    }
+    said = config_differences(checkpoint, config)
+    assert said == [
+        'mean: the checkpoint was trained with (0.45, 0.45, 0.45), the config gives (0.5, 0.5, 0.5)',
+        'std: the checkpoint was trained with (0.225, 0.225, 0.225), the config gives '
+        '(0.5, 0.5, 0.5)',
+        'frame_interval: the checkpoint was trained with 32, the config gives 4',
+    ]
+    same = {
+        'model': {'data_preprocessor': {'mean': [114.75] * 3, 'std': [57.375] * 3}},
+        'test_pipeline': [{'type': 'SampleFrames', 'clip_len': 3, 'frame_interval': 32}],
+    }
+    assert config_differences(checkpoint, same) == []
+
+
+def test_bgr_weights_under_an_rgb_config_are_said(tmp_path) -> None:
+    path = _official(tmp_path / 'a.pyth', 'TRAIN: {DATASET: ssv2}')
+    save_checkpoint(read_checkpoint(path), tmp_path / 'b.pth')
+    preprocessor = {'mean': [114.75] * 3, 'std': [57.375] * 3}
+    config = {'model': {'data_preprocessor': preprocessor}}
+    said = config_differences(torch.load(tmp_path / 'b.pth'), config)
+    assert said == ['channel_order: the checkpoint was trained with BGR, the config gives RGB']
+    preprocessor['to_rgb'] = True  # MMAction2's name for swapping the channels
+    assert config_differences(torch.load(tmp_path / 'b.pth'), config) == []
+
+
+def test_a_config_text_is_read_as_the_config_itself() -> None:
+    from mmengine.config import Config
+
+    from mmtimesformer.checkpoints.facts import _literals
+
+    parsed = facts_of_config(_literals(CONFIG_TEXT))
+    assert parsed == facts_of_config(Config.fromstring(CONFIG_TEXT, '.py'))
+
+
+def test_heads_that_nobody_tells_are_asked_for() -> None:
+    assert heads_of(1280) == 16
+    assert heads_of(20, told=4) == 4
+    with pytest.raises(
+        ValueError, match=r'no ViT has the width 20; give num_heads \(--num-heads\)'
+    ):
+        heads_of(20)
