@@ -199,7 +199,8 @@ def translate(
 
     _note_missing(weights)
     _check_shapes(weights)
-    if num_frames is not None and 'time_embed' in weights.tensors:
+    if num_frames is not None:
+        facts['num_frames'] = num_frames
         _resize_times(weights, num_frames, resize)
     if img_size is not None:
         height, width = _pair(img_size)
@@ -473,8 +474,8 @@ def _check_shapes(weights: Weights) -> None:
 
 
 def _resize_times(weights: Weights, num_frames: int, mode: str) -> None:
-    time_embed = weights.tensors['time_embed']
-    if time_embed.shape[1] == num_frames:
+    time_embed = weights.tensors.get('time_embed')
+    if time_embed is None or time_embed.shape[1] == num_frames:
         return
     weights.tensors['time_embed'] = resize_times(time_embed, num_frames, mode)
     note = f'{time_embed.shape[1]} to {num_frames} frames, '

@@ -113,7 +113,7 @@ def container_of(path: Path) -> str:
         return 'torch'
     if head.startswith(b'\x80'):
         return 'paddle'
-    if 0 < header and not head.startswith((b'{', b'<')):
+    if header > 0 and not head.startswith((b'{', b'<')):
         raise ValueError(
             f'checkpoint {path} is cut short or no checkpoint: its header would be {header} bytes '
             f'of {size}; copy or download it again'

@@ -116,7 +116,8 @@ def test_a_config_that_feeds_other_pixels_is_said_with_both_values(tmp_path) -> 
     }
     said = config_differences(checkpoint, config)
     assert said == [
-        'mean: the checkpoint was trained with (0.45, 0.45, 0.45), the config gives (0.5, 0.5, 0.5)',
+        'mean: the checkpoint was trained with (0.45, 0.45, 0.45), the config gives '
+        '(0.5, 0.5, 0.5)',
         'std: the checkpoint was trained with (0.225, 0.225, 0.225), the config gives '
         '(0.5, 0.5, 0.5)',
         'frame_interval: the checkpoint was trained with 32, the config gives 4',

@@ -1,0 +1,101 @@
+import logging
+import types
+
+import pytest
+import torch
+from mmengine.registry import HOOKS, MODELS
+
+import mmtimesformer.engine.pretrained  # noqa: F401
+from mmtimesformer.checkpoints import CheckpointError, read_model_checkpoint
+
+from .conftest import IMAGE_FILES, VIDEO_FILES, Recognizer, random_weights, toy
+
+
+def _backbone(checkpoint, **changes):
+    init_cfg = {'type': 'mmtimesformer.Pretrained', 'checkpoint': str(checkpoint)}
+    init_cfg.update(changes.pop('how', {}))
+    return MODELS.build(
+        {'type': 'mmtimesformer.TimeSformer', **toy(**changes), 'init_cfg': init_cfg}
+    )
+
+
+@pytest.mark.parametrize('kind', ['jax', 'timm bin', 'huggingface_vit', 'mmpretrain'])
+def test_a_config_starts_a_model_from_any_image_vit(kind, default_scope, tmp_path) -> None:
+    weights = random_weights('space_only')
+    IMAGE_FILES[kind](weights, tmp_path / 'vit')
+    model = _backbone(tmp_path / 'vit', num_frames=5)
+    model.init_weights()
+    loaded = model.state_dict()
+    assert torch.equal(loaded['blocks.1.mlp.fc1.weight'], weights['blocks.1.mlp.fc1.weight'])
+    assert torch.equal(
+        loaded['blocks.1.temporal_attn.qkv.weight'], weights['blocks.1.attn.qkv.weight']
+    )
+    assert not loaded['blocks.1.temporal_fc.weight'].any()
+
+
+def test_a_start_that_does_not_match_is_refused_and_never_silent(tmp_path) -> None:
+    torch.save({f'layer{i}.weight': torch.zeros(3) for i in range(9)}, tmp_path / 'resnet.pth')
+    with pytest.raises(CheckpointError, match='no known format explains these 9 keys'):
+        _backbone(tmp_path / 'resnet.pth').init_weights()
+    VIDEO_FILES['mmaction2'](random_weights(), tmp_path / 'divided.pth')
+    with pytest.raises(CheckpointError, match='change_attention'):
+        _backbone(tmp_path / 'divided.pth', attention_type='space_only').init_weights()
+    how = {'change_attention': True}
+    _backbone(tmp_path / 'divided.pth', attention_type='space_only', how=how).init_weights()
+
+
+def test_a_misspelt_option_of_the_start_is_an_error(tmp_path) -> None:
+    with pytest.raises(TypeError, match='prefix'):
+        _backbone(tmp_path / 'a', how={'prefix': 'backbone.'}).init_weights()
+
+
+def _runner(model, cfg=None):
+    logger = logging.getLogger('test_pretrained')
+    return types.SimpleNamespace(model=model, cfg=cfg or {}, logger=logger)
+
+
+@pytest.mark.parametrize('kind', ['mmtimesformer', 'mmaction2', 'paddle', 'timm bin', 'jax'])
+def test_the_hook_makes_what_the_runner_loads_fit(kind, tmp_path) -> None:
+    weights = random_weights() if kind in VIDEO_FILES else random_weights('space_only')
+    ({**VIDEO_FILES, **IMAGE_FILES})[kind](weights, tmp_path / 'a')
+    checkpoint = read_model_checkpoint(tmp_path / 'a')
+    model = Recognizer()
+    HOOKS.build({'type': 'mmtimesformer.FitCheckpoint'}).after_load_checkpoint(
+        _runner(model), checkpoint
+    )
+    model.load_state_dict(checkpoint['state_dict'])
+    name = 'blocks.1.mlp.fc2.weight'
+    assert torch.equal(model.backbone.state_dict()[name], weights[name])
+
+
+def test_the_hook_says_where_preprocessing_differs(tmp_path, caplog) -> None:
+    VIDEO_FILES['official'](random_weights(), tmp_path / 'a')
+    checkpoint = read_model_checkpoint(tmp_path / 'a')
+    cfg = {'model': {'data_preprocessor': {'mean': [127.5] * 3, 'std': [127.5] * 3}}}
+    hook = HOOKS.build({'type': 'mmtimesformer.FitCheckpoint'})
+    with caplog.at_level(logging.INFO, 'test_pretrained'):
+        hook.after_load_checkpoint(_runner(Recognizer(), cfg), checkpoint)
+    assert 'trained with (0.45, 0.45, 0.45), the config gives (0.5, 0.5, 0.5)' in caplog.text
+
+
+def test_the_hook_keeps_what_a_training_needs_to_go_on(tmp_path) -> None:
+    model = Recognizer()
+    training = {
+        'meta': {'epoch': 3, 'iter': 12},
+        'state_dict': model.state_dict(),
+        'optimizer': {'state': {}},
+        'message_hub': {},
+    }
+    torch.save(training, tmp_path / 'a.pth')
+    checkpoint = read_model_checkpoint(tmp_path / 'a.pth')
+    hook = HOOKS.build({'type': 'mmtimesformer.FitCheckpoint'})
+    hook.after_load_checkpoint(_runner(model), checkpoint)
+    assert set(checkpoint) == set(training)
+    assert checkpoint['meta']['iter'] == 12
+
+
+def test_the_hook_leaves_other_models_alone() -> None:
+    checkpoint = {'state_dict': {'weight': torch.zeros(1)}}
+    hook = HOOKS.build({'type': 'mmtimesformer.FitCheckpoint'})
+    hook.after_load_checkpoint(_runner(torch.nn.Linear(1, 1)), checkpoint)
+    assert list(checkpoint['state_dict']) == ['weight']
