@@ -7,7 +7,7 @@ WORKERS ?= 2
 ARGS ?=
 
 PY = "$(VENV)/bin/python"
-# Two test processes of one thread each beat one process of two threads on small tensors.
+# One thread each, so that the test processes do not fight for the cores.
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
