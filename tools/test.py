@@ -6,8 +6,8 @@ import sys
 
 from mmengine.config import DictAction
 
-from mmtimesformer.engine.commands import test
 from mmtimesformer.engine.letters import run_job
+from mmtimesformer.engine.requirements import require_mmaction
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -50,7 +50,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool and return its exit code (see ``mmtimesformer.engine.letters``)."""
     args = parse_args(argv)
-    return run_job(lambda: test(args), args.debug)
+
+    def job() -> None:
+        require_mmaction()
+        from mmtimesformer.engine.commands import test
+
+        test(args)
+
+    return run_job(job, args.debug)
 
 
 if __name__ == '__main__':

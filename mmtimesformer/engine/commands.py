@@ -15,7 +15,6 @@ from mmengine.dist import is_main_process
 from mmtimesformer.engine import precision
 from mmtimesformer.engine.configs import find_config
 from mmtimesformer.engine.preflight import check_config, check_options
-from mmtimesformer.engine.requirements import require_mmaction
 from mmtimesformer.engine.runner import Runner, latest_checkpoint
 
 
@@ -70,7 +69,6 @@ def read_config(
     ``work_dir`` is the argument, else the config's, else ``work_dirs/`` and the config's name.
     """
     path = find_config(name_or_path)
-    require_mmaction()
     try:
         cfg = Config.fromfile(path)
     except Exception as error:

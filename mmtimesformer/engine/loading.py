@@ -10,28 +10,24 @@ torch, for which it is true since 2.6.
 """
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-import torch
 from mmengine import dist
 from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import get_deprecated_model_names, get_external_models
 
-from mmtimesformer.checkpoints.pickles import ScalarHistory, load_torch
-
-read_file: Callable[[str, Any], Any] = load_torch
+from mmtimesformer.checkpoints import read_model_checkpoint
+from mmtimesformer.checkpoints.pickles import ScalarHistory
+from mmtimesformer.checkpoints.sources import fetch
 
 
 def register_checkpoint_readers() -> None:
     """Put our readers in the place of MMEngine's; doing it twice is doing it once."""
     for prefixes, loader in (
         ('', load_from_local),
-        (('http://', 'https://'), load_from_http),
+        (('http://', 'https://', 'hf://', 'timm://'), load_from_web),
         ((r'(\S+\:)?s3://', r'(\S+\:)?petrel://'), load_from_store),
         (('open-mmlab://', 'openmmlab://'), load_from_openmmlab),
         ('pavi://', load_from_pavi),
@@ -40,17 +36,17 @@ def register_checkpoint_readers() -> None:
 
 
 def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Read a checkpoint file, in the form in which MMEngine's Runner wants it.
+    """Read a checkpoint file of any system, in the form in which MMEngine's Runner wants it.
 
     Args:
-        filename: The file; ``~`` is the home folder.
+        filename: The file, or a folder in Hugging Face's layout; ``~`` is the home folder.
         map_location: Where tensors go; ``None`` is the CPU.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is not a checkpoint, is damaged, or holds a program instead of data.
     """
-    checkpoint = read_file(str(Path(filename).expanduser()), map_location or 'cpu')
+    checkpoint = read_model_checkpoint(filename, map_location)
     if not isinstance(checkpoint, dict):
         raise ValueError(
             f'checkpoint {filename} holds a {type(checkpoint).__name__}, not a dict of weights; '
@@ -59,19 +55,14 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     return _for_runner(checkpoint)
 
 
-def load_from_http(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Download a checkpoint once per machine, into torch's cache, and read it there."""
-    folder = Path(torch.hub.get_dir()) / 'checkpoints'
-    path = folder / Path(urlparse(filename).path).name
+def load_from_web(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Download a checkpoint once per machine and read it."""
     try:
-        if int(os.environ.get('LOCAL_RANK', 0)) == 0 and not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(filename, str(path), progress=False)
-    except OSError as error:
-        raise ValueError(f'checkpoint {filename} cannot be downloaded: {error}') from error
+        if int(os.environ.get('LOCAL_RANK', 0)) == 0:
+            fetch(filename)
     finally:
         dist.barrier()  # also after a failure, else the other processes wait for ever
-    return load_from_local(str(path), map_location)
+    return load_from_local(filename, map_location)
 
 
 def load_from_store(filename: str, map_location: Any = None) -> dict[str, Any]:

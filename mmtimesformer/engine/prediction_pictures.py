@@ -1,5 +1,6 @@
-"""One picture per tested video: the frames that the model saw, and what it said."""
+"""One picture per tested video: the frames that the model saw, and in its name what it said."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from mmengine.hooks import Hook
+from mmengine.visualization import LocalVisBackend
 from torch import Tensor
 
 from mmtimesformer.engine.results import label_of, scores_of
@@ -19,8 +21,11 @@ FRAMES_SHOWN = 16
 class PredictionPictures(Hook):
     """Draws tested clips as a sheet, time from left to right and one row per view (crop or clip).
 
+    A file is named ``vis_image/<index>_<video>_said_<class>_<score>_truth_<class>_0.png``, so a
+    listing of the folder is a list of the predictions.
+
     Args:
-        out_dir: Folder for the pictures, ``<index>_<video>.png``; ``None`` for none.
+        out_dir: Folder for the pictures; ``None`` for none.
         interval: Every how many samples one is drawn.
         show: Open a window with each picture; the first process does, with its own samples.
         wait_time: How long a window stays, in seconds.
@@ -35,7 +40,7 @@ class PredictionPictures(Hook):
     ) -> None:
         if interval < 1:
             raise ValueError(f'interval={interval} is not a positive number; set --interval')
-        self.out_dir = Path(out_dir) if out_dir else None
+        self.backend = LocalVisBackend(save_dir=out_dir) if out_dir else None
         self.interval = interval
         self.show = show
         self.wait_time = wait_time
@@ -44,8 +49,6 @@ class PredictionPictures(Hook):
     def before_test_epoch(self, runner: Any) -> None:
         """Count samples from the first one again."""
         self.seen = 0
-        if self.out_dir:
-            self.out_dir.mkdir(parents=True, exist_ok=True)
 
     def after_test_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -58,35 +61,26 @@ class PredictionPictures(Hook):
             self.seen += 1
             if index >= len(dataset) or index % self.interval:
                 continue
-            picture = captioned(contact_sheet(video), caption(sample, dataset.metainfo))
-            name = f'{index:06d}_{Path(dataset.get_data_info(index).get("filename", "")).stem}'
-            if self.out_dir:
-                picture.save(self.out_dir / f'{name}.png')
+            video_name = Path(dataset.get_data_info(index).get('filename', '')).stem
+            name = f'{index:06d}_{video_name}_{outcome(sample, dataset.metainfo)}'
+            sheet = contact_sheet(video)
+            if self.backend:
+                self.backend.add_image(name, sheet)
             if self.show:
-                runner.visualizer.show(np.asarray(picture), win_name=name, wait_time=self.wait_time)
+                runner.visualizer.show(sheet, win_name=name, wait_time=self.wait_time)
 
 
-def caption(sample: Any, metainfo: dict[str, Any]) -> str:
-    """Say what was predicted, how surely, and what was true."""
+def outcome(sample: Any, metainfo: dict[str, Any]) -> str:
+    """Say what was predicted, how surely, and what was true, in letters that fit a file name."""
     names = metainfo.get('classes') or ()
 
-    def said(label: int) -> str:
-        return str(names[label]) if 0 <= label < len(names) else str(label)
+    def word(label: int) -> str:
+        known = 0 <= label < len(names)
+        return re.sub(r'[^\w.-]+', '-', str(names[label])) if known else str(label)
 
     scores = scores_of(sample)
     best = int(scores.argmax())
-    return f'{said(best)} ({float(scores[best]):.2f}), truth: {said(label_of(sample))}'
-
-
-def captioned(sheet: np.ndarray, text: str) -> Any:
-    """Return the sheet as a picture with a line of text above it."""
-    from PIL import Image, ImageDraw  # comes with MMEngine's matplotlib
-
-    line = 20
-    picture = Image.new('RGB', (sheet.shape[1], sheet.shape[0] + line))
-    picture.paste(Image.fromarray(sheet), (0, line))
-    ImageDraw.Draw(picture).text((4, 4), text, fill='white')
-    return picture
+    return f'said_{word(best)}_{float(scores[best]):.2f}_truth_{word(label_of(sample))}'
 
 
 def contact_sheet(video: Tensor) -> np.ndarray:

@@ -16,6 +16,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 
 from mmtimesformer.engine.precision import keep_scores_in_float32
+from mmtimesformer.engine.pretrained import FitCheckpoint
 
 # What MMEngine says on every run and no user can change: in its log, and as Python's warnings.
 LOGGED_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
@@ -28,6 +29,7 @@ class Runner(MMEngineRunner):
     Beyond that one, it
 
     - joins processes by gloo where there is no GPU, and wraps the model without GPU numbers;
+    - loads checkpoints of other systems, and refuses one that does not fit the model;
     - resumes from a ``work_dir`` that was moved or copied;
     - counts accumulated gradients when it scales the learning rate, and says what it did;
     - writes environment, config and hooks to the log file and not to the terminal.
@@ -82,6 +84,12 @@ class Runner(MMEngineRunner):
         if self.cfg.test_cfg.get('fp16'):
             keep_scores_in_float32(self.model)
         return super().test()
+
+    def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
+        """Register the hooks of the config, and :class:`FitCheckpoint` if it is not among them."""
+        super().register_hooks(default_hooks, custom_hooks)
+        if not any(isinstance(hook, FitCheckpoint) for hook in self.hooks):
+            self.register_hook(FitCheckpoint())
 
     def load_or_resume(self) -> None:
         """Find the newest checkpoint by its name beside ``last_checkpoint``, wherever that lies."""

@@ -1,0 +1,169 @@
+"""The tools train, resume and test on real video files, alone and in several processes."""
+
+import os
+import pickle
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import mmaction
+import pytest
+import torch
+
+from mmtimesformer.checkpoints.pickles import load_torch
+
+ROOT = Path(__file__).resolve().parents[2]
+MMACTION2_TOOLS = Path(mmaction.__file__).parent / '.mim' / 'tools'
+
+
+def run(*command: object, **environment: str) -> str:
+    """Run a command as a user does, from a foreign folder, and return all that it printed."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    done = subprocess.run(
+        [str(word) for word in command],
+        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_torch(path)['state_dict']
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / 'elsewhere'
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_train_move_resume_and_test(tools: Path, tiny_config: Path, elsewhere: Path) -> None:
+    python, train, test = sys.executable, tools / 'train.py', tools / 'test.py'
+
+    said = run(
+        python, train, tiny_config, '--amp', 'bf16', '--seed', '7', '--auto-scale-lr', '--resume',
+        '--cfg-options', 'optim_wrapper.accumulative_counts=2',
+    )  # fmt: skip
+    work_dir = elsewhere / 'work_dirs' / 'tiny'
+    assert 'nothing to resume in work_dirs/tiny; starts from the beginning' in said
+    assert 'lr 0.01 -> 0.005: one step sees 4 videos' in said
+    assert 'System environment' not in said
+    assert 'Warning' not in said
+    assert load_torch(work_dir / 'epoch_1.pth')['meta']['seed'] == 7
+
+    moved = shutil.move(work_dir, elsewhere / 'moved')
+    said = run(
+        python, train, tiny_config, '--work-dir', moved, '--resume', '--no-validate',
+        '--cfg-options', 'train_cfg.max_epochs=2',
+    )  # fmt: skip
+    assert 'resumed epoch: 1, iter: 2' in said
+    assert 'Epoch(val)' not in said
+    trained = load_torch(moved / 'epoch_2.pth')
+    assert trained['meta']['epoch'] == 2
+    assert trained['meta']['seed'] == 7
+    curve = trained['message_hub']['log_scalars']['train/loss']
+    assert len(curve.log_history) == 4  # two epochs of two steps: the curve went on
+
+    said = run(
+        python, test, tiny_config, moved / 'epoch_2.pth', '--dump', 'result.pkl',
+        '--show-dir', 'shown', '--interval', '2',
+    )  # fmt: skip
+    assert re.search(r'Epoch\(test\) \[3/3\]\s+acc/top1: \d', said)
+    pictures = sorted(path.name for path in (elsewhere / 'shown').rglob('*.png'))
+    assert [name[:14] for name in pictures] == ['000000_3_said_', '000002_5_said_']
+    results = pickle.loads((elsewhere / 'result.pkl').read_bytes())
+    assert [int(result['gt_labels']['item']) for result in results] == [1, 0, 1]
+
+    top1 = re.search(r'acc/top1: ([\d.]+)', said).group(1)
+    analysis = MMACTION2_TOOLS / 'analysis_tools'
+    said = run(python, analysis / 'report_accuracy.py', '--preds=result.pkl', '--coefficients=1')
+    assert f'Top 1 Accuracy: {top1}' in said
+    said = run(python, analysis / 'eval_metric.py', tiny_config, 'result.pkl')
+    again = re.search(r"'acc/top1': np.float64\(([\d.]+)\)", said).group(1)
+    assert float(again) == pytest.approx(float(top1), abs=1e-4)
+
+
+def test_mmaction2s_own_tools_train_resume_and_test(tiny_config: Path, elsewhere: Path) -> None:
+    """With ``custom_imports`` of this package in the config, and nothing else."""
+    train = MMACTION2_TOOLS / 'train.py'
+    run(sys.executable, train, tiny_config, '--work-dir', 'work')
+    said = run(
+        sys.executable, train, tiny_config, '--work-dir', 'work', '--resume',
+        '--cfg-options', 'train_cfg.max_epochs=2',
+    )  # fmt: skip
+    assert 'resumed epoch: 1' in said
+    said = run(sys.executable, MMACTION2_TOOLS / 'test.py', tiny_config, 'work/epoch_2.pth')
+    assert 'acc/top1' in said
+
+
+def test_two_processes_on_cpus(tools: Path, tiny_config: Path, elsewhere: Path) -> None:
+    said = run(
+        'bash', tools / 'dist_train.sh', tiny_config, 2, '--work-dir', 'work', '--auto-scale-lr',
+        PYTHON=sys.executable,
+    )  # fmt: skip
+    assert 'processes x videos x accumulated batches = 2 x 2 x 1' in said
+    assert 'Epoch(train) [1][1/1]' in said  # four videos, two at a time, in two processes
+    run(
+        'bash', tools / 'dist_test.sh', tiny_config, 'work/epoch_1.pth', 2, '--dump', 'result.pkl',
+        PYTHON=sys.executable,
+    )  # fmt: skip
+    results = pickle.loads((elsewhere / 'result.pkl').read_bytes())
+    assert len(results) == 3  # an odd number, and none counted twice
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(
+    tools: Path, tiny_config: Path, elsewhere: Path
+) -> None:
+    """At the same total batch, on the same clips of the same videos."""
+    options = [
+        '--seed', '3', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=2',
+        'train_dataloader.sampler.shuffle=False',
+        'train_dataloader.dataset.pipeline.1.test_mode=True',  # the middle, not a random clip
+    ]  # fmt: skip
+    run(
+        sys.executable, tools / 'train.py', tiny_config, '--work-dir', 'one', *options,
+        'train_dataloader.batch_size=4',
+    )  # fmt: skip
+    run(
+        'bash', tools / 'dist_train.sh', tiny_config, 2, '--work-dir', 'two', *options,
+        PYTHON=sys.executable,
+    )  # fmt: skip
+    one, two = weights(elsewhere / 'one/epoch_2.pth'), weights(elsewhere / 'two/epoch_2.pth')
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], atol=1e-5), name
+
+
+def test_slurm_starts_one_torchrun_on_each_machine(tools: Path, elsewhere: Path) -> None:
+    """Slurm and Python are played by scripts that say with what they were called."""
+    for name, text in {
+        'srun': 'echo srun; while [[ $1 == -* ]]; do echo "$1"; shift; done; exec "$@"',
+        'scontrol': 'echo first-machine; echo second-machine',
+        'python': 'echo python; for word in "$@"; do echo "$word"; done',
+    }.items():
+        script = elsewhere / name
+        script.write_text(f'#!/usr/bin/env bash\n{text}\n')
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    said = run(
+        'bash', tools / 'slurm_train.sh', 'video', 'a-job', 'a config.py', '--resume',
+        PATH=f'{elsewhere}:{os.environ["PATH"]}', GPUS='16', GPUS_PER_NODE='8',
+        SRUN_ARGS='--time=1 --quiet', SLURM_JOB_ID='123456', SLURM_NNODES='2',
+        SLURM_JOB_NODELIST='machines',
+    )  # fmt: skip
+    assert said.splitlines() == [
+        'srun', '--partition=video', '--job-name=a-job', '--nodes=2', '--ntasks-per-node=1',
+        '--gres=gpu:8', '--cpus-per-task=40', '--kill-on-bad-exit=1', '--time=1', '--quiet',
+        'python', '-m', 'torch.distributed.run', '--nnodes', '2', '--nproc-per-node', '8',
+        '--max-restarts', '0', '--rdzv-backend', 'c10d', '--rdzv-id', '123456',
+        '--rdzv-endpoint', 'first-machine:23456', f'{tools}/train.py', 'a config.py', '--resume',
+        '--launcher', 'pytorch',
+    ]  # fmt: skip
