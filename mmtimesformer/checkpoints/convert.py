@@ -145,7 +145,7 @@ def convert_state_dict(
         >>> print(account.table())
     """
     weights = translate(
-        state_dict,
+        dict(state_dict),
         attention_type=attention_type,
         num_frames=num_frames,
         img_size=img_size,
@@ -159,7 +159,7 @@ def convert_state_dict(
 
 
 def translate(
-    state_dict: StateDict,
+    state_dict: dict[str, Tensor],
     *,
     attention_type: str | None = None,
     num_frames: int | None = None,
@@ -172,11 +172,12 @@ def translate(
 ) -> Weights:
     """Bring anybody's weights under our names, as one attention type, in one size.
 
-    Missing and unknown keys are in the account of what comes back, not yet an error. The
-    arguments are those of :func:`convert_state_dict`.
+    Missing and unknown keys are in the account of what comes back, not yet an error. The state
+    dict is emptied on the way, so that large weights are held once; the other arguments are those
+    of :func:`convert_state_dict`.
     """
     facts = dict(facts or {})
-    weights = _rename(dict(state_dict), facts)
+    weights = _rename(state_dict, facts)
     origin = FORMATS.get(str(facts.get('source')), weights.source)
     is_image = not origin.is_video and facts.get('attention_type') is None
     has = attention_type_of(weights.tensors)
@@ -307,7 +308,9 @@ def resize_grid(weights: Weights, grid: tuple[int, int], mode: str = 'grid') -> 
 
 
 def _rename(state_dict: dict[str, Tensor], facts: dict[str, Any]) -> Weights:
-    state_dict = dict(unstack_blocks(_without_module(state_dict)))
+    tidy = dict(unstack_blocks(_without_module(state_dict)))
+    state_dict.clear()
+    state_dict = tidy
     found = detect(state_dict)
     if found is None:
         raise CheckpointError(

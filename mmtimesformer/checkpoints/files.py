@@ -238,11 +238,29 @@ def _from_numpy(array: np.ndarray, key: str, path: Path) -> Tensor:
 
 # -- Paddle ----------------------------------------------------------------------------------------
 
-_NUMPY_ONLY: dict[str, Callable[..., Any]] = {
-    entry[1]: entry[0]
-    for entry in STAND_INS
-    if isinstance(entry, tuple) and entry[1].startswith('numpy')
-}
+_STAND_INS: dict[str, Any] = {e[1]: e[0] for e in STAND_INS if isinstance(e, tuple)}
+
+
+class _ArrayOverBytes:
+    """``numpy.ndarray`` over the very bytes of the pickle, so that a large file is held once."""
+
+    array: np.ndarray
+
+    def __setstate__(self, state: Any) -> None:
+        if type(state) is not tuple or len(state) != 5:
+            raise RefusedError('an array of another make')
+        _, shape, dtype, fortran, data = state
+        if type(dtype) is not _STAND_INS['numpy.dtype'] or type(data) is not bytes:
+            raise RefusedError('an array whose content is not a dtype and bytes')
+        array = np.frombuffer(data, dtype.thaw())
+        self.array = array.reshape(shape, order='F' if fortran else 'C')
+
+
+def _reconstruct(kind: Any, *_shape_and_code: Any) -> _ArrayOverBytes:
+    """``numpy…multiarray._reconstruct``: an array, to be filled by its state."""
+    if kind is not _ArrayOverBytes:
+        raise RefusedError(f'an array of class {kind!r}')
+    return _ArrayOverBytes()
 
 
 def _latin1(text: Any, encoding: Any) -> bytes:
@@ -252,16 +270,22 @@ def _latin1(text: Any, encoding: Any) -> bytes:
     return text.encode('latin1')
 
 
+_NUMPY_ONLY: dict[str, Any] = {
+    'numpy.ndarray': _ArrayOverBytes,
+    'numpy.dtype': _STAND_INS['numpy.dtype'],
+    'numpy.core.multiarray._reconstruct': _reconstruct,  # NumPy 1
+    'numpy._core.multiarray._reconstruct': _reconstruct,  # NumPy 2
+    '_codecs.encode': _latin1,
+}
+
+
 class _NumpyUnpickler(pickle.Unpickler):
-    """Builds dicts of NumPy arrays and nothing else, out of the checked parts of ``pickles``."""
+    """Builds dicts of NumPy arrays and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        full = f'{module}.{name}'
-        if full == '_codecs.encode':
-            return _latin1
-        if full not in _NUMPY_ONLY:
-            raise RefusedError(full)
-        return _NUMPY_ONLY[full]
+        if f'{module}.{name}' not in _NUMPY_ONLY:
+            raise RefusedError(f'{module}.{name}')
+        return _NUMPY_ONLY[f'{module}.{name}']
 
 
 def _read_paddle(path: Path) -> Contents:
@@ -286,8 +310,8 @@ def _read_paddle(path: Path) -> Contents:
     tensors = {}
     for key in list(whole):
         value = whole.pop(key)
-        if hasattr(value, 'thaw'):
-            tensors[str(key)] = _from_numpy(value.thaw(), str(key), path)
+        if isinstance(value, _ArrayOverBytes):
+            tensors[str(key)] = _from_numpy(value.array, str(key), path)
     return Contents('paddle', tensors)
 
 

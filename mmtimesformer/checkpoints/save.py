@@ -68,7 +68,7 @@ def _weights_of(weights: Weights | nn.Module | Mapping[str, Tensor]) -> Weights:
     if isinstance(weights, Weights):
         return weights
     if isinstance(weights, Mapping):
-        return translate(weights)
+        return translate(dict(weights))
     found = backbone_of(weights)
     if found is None:
         raise TypeError(f'{type(weights).__name__} has no TimeSformer of ours inside')

@@ -112,7 +112,7 @@ def test_a_base_model_without_a_classifier_goes_both_ways(tmp_path) -> None:
     expected = theirs(video.transpose(1, 2)).last_hidden_state[:, 0]
     torch.testing.assert_close(ours(video), expected, **TOLERANCE)
     save_checkpoint(ours, tmp_path / 'ours', 'huggingface')
-    again, info = TimesformerModel.from_pretrained(tmp_path / 'ours', output_loading_info=True)
+    _, info = TimesformerModel.from_pretrained(tmp_path / 'ours', output_loading_info=True)
     assert not info['missing_keys']
     assert not info['unexpected_keys']
 
