@@ -4,6 +4,7 @@ import contextlib
 import pickle
 import zipfile
 from collections import Counter, OrderedDict
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,14 @@ def test_nothing_is_executed_where_the_program_around_us_was_careless(
             load_torch(path)
         assert set(torch.serialization.get_safe_globals()) == before
     assert not marker.exists()
+
+
+def test_what_others_allow_is_not_allowed_here(tmp_path: Path) -> None:
+    path = save(tmp_path, {'rate': Fraction(1, 2)})
+    with torch.serialization.safe_globals([Fraction]):
+        torch.load(path, weights_only=True)  # else this test shows nothing
+        with pytest.raises(ValueError, match=r'refused: it asks for fractions\.Fraction'):
+            load_torch(path)
 
 
 def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:

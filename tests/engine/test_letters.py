@@ -1,0 +1,79 @@
+"""What goes wrong is told in one line, and the exit code says of what kind it was."""
+
+import sys
+import types
+
+import pytest
+
+from mmtimesformer.engine.letters import run_job, sentence_of
+from mmtimesformer.engine.requirements import require_mmaction
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+def worker_error() -> Exception:
+    """What torch raises here when a data-loading process has failed there."""
+    from torch._utils import ExceptionWrapper
+
+    try:
+        try:
+            fail(KeyError('first'))
+        except KeyError:
+            fail(FileNotFoundError(2, 'No such file', 'videos/9.mp4'))
+    except FileNotFoundError:
+        wrapped = ExceptionWrapper(where='in DataLoader worker process 0')
+    try:
+        wrapped.reraise()
+    except Exception as error:
+        return error
+    raise AssertionError
+
+
+def test_done_is_zero() -> None:
+    assert run_job(lambda: None) == 0
+
+
+def test_a_failure_is_one_line_and_code_1(capsys: pytest.CaptureFixture) -> None:
+    assert run_job(lambda: fail(ValueError('a\n  b'))) == 1
+    assert capsys.readouterr().err == '\nerror: a b\n'
+
+
+def test_debug_shows_where(capsys: pytest.CaptureFixture) -> None:
+    assert run_job(lambda: fail(ValueError('a')), debug=True) == 1
+    said = capsys.readouterr().err
+    assert 'Traceback' in said and 'in fail' in said and said.endswith('\nerror: a\n')
+
+
+def test_an_interruption_is_130(capsys: pytest.CaptureFixture) -> None:
+    assert run_job(lambda: fail(KeyboardInterrupt())) == 130
+    assert '--resume' in capsys.readouterr().err
+
+
+def test_a_data_loading_process_is_reduced_to_the_cause() -> None:
+    sentence = sentence_of(worker_error())
+    assert sentence == (
+        "a data-loading process failed: FileNotFoundError: [Errno 2] No such file: 'videos/9.mp4'"
+    )
+
+
+@pytest.mark.parametrize(
+    ('error', 'sentence'),
+    [
+        (KeyError('no such key'), 'no such key'),
+        (RuntimeError('out of memory'), 'RuntimeError: out of memory; --debug shows where'),
+        (AssertionError(), 'AssertionError: no message; --debug shows where'),
+        (ValueError(), 'ValueError: no message; --debug shows where'),
+    ],
+)
+def test_other_exceptions_are_told(error: Exception, sentence: str) -> None:
+    assert sentence_of(error) == sentence
+
+
+def test_an_empty_mmcv_is_told_from_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Removing mmcv after mmcv-lite leaves a folder that imports as a namespace."""
+    monkeypatch.setitem(sys.modules, 'mmcv', types.ModuleType('mmcv'))
+    monkeypatch.setattr('warnings.filterwarnings', lambda *args, **kwargs: None)
+    with pytest.raises(ModuleNotFoundError, match='mmcv is an empty folder.*--force-reinstall'):
+        require_mmaction()

@@ -1,0 +1,95 @@
+"""The Runner says what it does to the learning rate, and finds what it saved."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmengine.optim import OptimWrapper
+
+from mmtimesformer.engine.runner import Runner, _is_for_terminal, latest_checkpoint
+
+
+class Said(list):
+    """A logger that keeps what it is told."""
+
+    info = list.append
+
+
+def scale(
+    processes: int, videos: int, accumulated: int, base: int, enable: bool = True
+) -> tuple[float, str]:
+    """Scale a rate of 0.005 and return it with what the Runner said."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.005)
+    wrapper = OptimWrapper(optimizer, accumulative_counts=accumulated)
+    runner = Runner.__new__(Runner)
+    said = Said()
+    parts: dict[str, Any] = {
+        '_world_size': processes,
+        '_train_dataloader': {'batch_size': videos},
+        'logger': said,
+        'param_schedulers': None,
+    }
+    runner.__dict__.update(parts)
+    runner.scale_lr(wrapper, {'enable': enable, 'base_batch_size': base})
+    return optimizer.param_groups[0]['lr'], ' '.join(said)
+
+
+@pytest.mark.parametrize(
+    ('processes', 'videos', 'accumulated', 'lr'),
+    [
+        (8, 8, 1, 0.005),  # as published
+        (1, 8, 8, 0.005),  # the same step on one GPU
+        (1, 8, 1, 0.000625),
+        (2, 4, 2, 0.00125),
+        (16, 8, 1, 0.01),
+    ],
+)
+def test_the_rate_follows_the_videos_that_one_step_sees(
+    processes: int, videos: int, accumulated: int, lr: float
+) -> None:
+    scaled, said = scale(processes, videos, accumulated, base=64)
+    assert scaled == pytest.approx(lr)
+    assert f'lr 0.005 -> {lr:g}: one step sees {processes * videos * accumulated} videos' in said
+    assert 'auto_scale_lr.base_batch_size=64' in said
+
+
+def test_a_rate_is_left_alone_unless_asked() -> None:
+    assert scale(1, 8, 1, base=64, enable=False) == (0.005, '')
+
+
+def test_nothing_saved_is_nothing_to_resume(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_the_file_beside_the_note_is_meant(tmp_path: Path) -> None:
+    """A copied folder goes on from its own checkpoint, though the original is still there."""
+    original, copy = tmp_path / 'original', tmp_path / 'copy'
+    for folder in (original, copy):
+        folder.mkdir()
+        (folder / 'epoch_2.pth').touch()
+        (folder / 'last_checkpoint').write_text(f'{original}/epoch_2.pth')
+    assert latest_checkpoint(copy) == str(copy / 'epoch_2.pth')
+
+
+def test_a_noted_checkpoint_elsewhere_is_found(tmp_path: Path) -> None:
+    (tmp_path / 'elsewhere.pth').touch()
+    work_dir = tmp_path / 'work'
+    work_dir.mkdir()
+    (work_dir / 'last_checkpoint').write_text(f'{tmp_path}/elsewhere.pth\n')
+    assert latest_checkpoint(work_dir) == f'{tmp_path}/elsewhere.pth'
+
+
+@pytest.mark.parametrize(
+    ('level', 'message', 'shown'),
+    [
+        (20, 'Epoch(train) [1][2/2]', True),
+        (20, 'Config:\nmodel = dict(\n)', False),
+        (30, 'a warning\nof three\nlines', True),
+        (30, '"FileClient" will be deprecated in future.', False),
+    ],
+)
+def test_the_terminal_shows_progress_and_warnings(level: int, message: str, shown: bool) -> None:
+    record = SimpleNamespace(levelno=level, getMessage=lambda: message)
+    assert _is_for_terminal(record) is shown  # type: ignore[arg-type]
