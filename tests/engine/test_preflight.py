@@ -1,0 +1,84 @@
+"""A config is looked at before the run; the letters themselves are held in tests/tools."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import ConfigDict
+
+from mmtimesformer.engine.preflight import VIDEOS_LOOKED_FOR, check_config, check_options
+
+
+def config(folder: Path, lines: list[str], loader: str = 'train_dataloader', **dataset: Any) -> Any:
+    """A config with one data set whose list has these lines; videos are empty files."""
+    (folder / 'list.txt').write_text('\n'.join(lines))
+    for line in lines:
+        (folder / line.split()[0]).touch()
+    whole = {
+        'type': 'VideoDataset',
+        'ann_file': str(folder / 'list.txt'),
+        'data_prefix': {'video': str(folder)},
+        **dataset,
+    }
+    model = {'backbone': {'num_frames': 8}, 'cls_head': {'num_classes': 3}}
+    return ConfigDict(model=model, **{loader: {'dataset': whole}})
+
+
+def test_a_right_config_has_no_notes(tmp_path: Path) -> None:
+    assert check_config(config(tmp_path, ['a.mp4 0', 'b.mp4 2']), 'train') == []
+
+
+def test_another_number_of_frames_is_legal_and_said(tmp_path: Path) -> None:
+    cfg = config(tmp_path, ['a.mp4 0'], pipeline=[{'type': 'SampleFrames', 'clip_len': 16}])
+    (note,) = check_config(cfg, 'train')
+    assert note.startswith('train_dataloader.dataset takes clips of 16 frames')
+    assert 'model.backbone.num_frames=8' in note
+
+
+def test_a_wrapped_data_set_is_looked_at(tmp_path: Path) -> None:
+    cfg = config(tmp_path, ['a.mp4 9'])
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = {'type': 'RepeatDataset', 'times': 2, 'dataset': inner}
+    with pytest.raises(ValueError, match='label 9 is not in 0..2'):
+        check_config(cfg, 'train')
+    cfg.train_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': [inner]}
+    with pytest.raises(ValueError, match='label 9 is not in 0..2'):
+        check_config(cfg, 'train')
+
+
+def test_a_test_needs_no_labels(tmp_path: Path) -> None:
+    assert check_config(config(tmp_path, ['a.mp4'], 'test_dataloader'), 'test') == []
+
+
+def test_several_labels_a_video_are_read_where_they_are_meant(tmp_path: Path) -> None:
+    assert check_config(config(tmp_path, ['a.mp4 0 2'], multi_class=True), 'train') == []
+
+
+def test_names_with_spaces_are_read_with_another_delimiter(tmp_path: Path) -> None:
+    cfg = config(tmp_path, ['a.mp4 0'], delimiter=',')
+    (tmp_path / 'list.txt').write_text('my video.mp4,1')
+    (tmp_path / 'my video.mp4').touch()
+    assert check_config(cfg, 'train') == []
+
+
+def test_a_long_list_is_read_whole_and_its_videos_are_sampled(tmp_path: Path) -> None:
+    cfg = config(tmp_path, ['a.mp4 0'])
+    long = ['a.mp4 0'] * (10 * VIDEOS_LOOKED_FOR)
+    (tmp_path / 'list.txt').write_text('\n'.join([*long, 'nowhere.mp4 1']))
+    assert check_config(cfg, 'train') == []  # one missing among many is met in training
+    (tmp_path / 'list.txt').write_text('\n'.join([*long, 'a.mp4 3']))
+    with pytest.raises(ValueError, match='line 641: label 3'):
+        check_config(cfg, 'train')
+
+
+def test_lists_elsewhere_and_of_other_kinds_are_left_alone(tmp_path: Path) -> None:
+    cfg = config(tmp_path, ['a.mp4 9'], ann_file='s3://bucket/list.txt')
+    assert check_config(cfg, 'train') == []
+    assert check_config(config(tmp_path, ['a 30 9'], type='RawframeDataset'), 'train') == []
+
+
+def test_options_for_what_a_runner_reads_are_taken() -> None:
+    cfg = ConfigDict(model={}, my_own={})
+    check_options(cfg, {'compile': True, 'randomness.seed': 3, 'my_own.x': 1, 'load_from': 'a'})
+    with pytest.raises(ValueError, match='no section'):
+        check_options(cfg, {'max_epochs': 3})
