@@ -8,8 +8,10 @@ What is written appears whole under its name, or not at all.
 import json
 import os
 import pickle
+import re
 import struct
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,6 +32,7 @@ FOLDER_FILES = (
     'pytorch_model.bin',
     'pytorch_model.bin.index.json',
 )
+SAFE_TORCH = (2, 10)
 LARGEST_SAFETENSORS_HEADER = 100_000_000  # bytes, safetensors' own limit
 
 
@@ -150,10 +153,23 @@ def _container_of_zip(path: Path) -> str:
 
 def _read_torch(path: Path, trust: bool, map_location: Any) -> Contents:
     if trust:
+        # What the caller asked for by name: the file may do anything.
         whole = torch.load(path, map_location=map_location, weights_only=False)
     else:
+        _warn_of_old_torch()
         whole = load_torch(path, map_location)
     return from_torch(whole, path)
+
+
+def _warn_of_old_torch() -> None:
+    numbers = re.match(r'(\d+)\.(\d+)', torch.__version__)
+    if numbers and (int(numbers[1]), int(numbers[2])) < SAFE_TORCH:
+        warnings.warn(
+            f'torch {torch.__version__} has a known hole in weights_only, through which a hostile '
+            'checkpoint can run code (CVE-2025-32434 before 2.6, CVE-2026-24747 before 2.10); take '
+            'only files that you trust, or install torch 2.10 or newer',
+            stacklevel=2,
+        )
 
 
 def from_torch(whole: Any, path: Path | str = 'given') -> Contents:
@@ -389,7 +405,7 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with temporary.open('rb') as file:
+        with temporary.open('r+b') as file:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)

@@ -169,9 +169,15 @@ def _fetch_huggingface(rest: str) -> Path:
 
 def _fetch_timm(name: str) -> Path:
     timm = _import_extra('timm', f'timm://{name}')
-    config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    try:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError:
+        config = None
     if config is None:
-        raise ValueError(f'timm://{name} is not a model that timm has weights of')
+        raise ValueError(
+            f'timm://{name} is not a model that timm has weights of; timm.list_pretrained() lists '
+            'those it has'
+        )
     hub_id = getattr(config, 'hf_hub_id', None)
     if hub_id:
         if hub_id.endswith('/'):

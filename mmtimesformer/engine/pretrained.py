@@ -15,7 +15,7 @@ from mmengine.model.weight_init import update_init_info
 from torch import nn
 
 from mmtimesformer.checkpoints import config_differences, fit_checkpoint, load_checkpoint
-from mmtimesformer.checkpoints.account import Account
+from mmtimesformer.checkpoints.account import Account, some
 from mmtimesformer.registry import HOOKS, WEIGHT_INITIALIZERS
 
 
@@ -94,6 +94,9 @@ class FitCheckpoint(Hook):
             return
         if not _is_same(account):
             runner.logger.info(f'What became of the checkpoint\n{account.table()}')
+        fresh = account.keys('fresh')
+        if fresh:
+            said.append(f'{some(fresh)} did not come from it and starts fresh')
         for warning in [*account.warnings, *said]:
             print_log(f'Checkpoint: {warning}', logger=runner.logger, level=logging.WARNING)
 

@@ -139,6 +139,13 @@ def test_an_unknown_and_a_missing_key_are_named() -> None:
     assert error.value.account.keys('missing') == ['blocks.1.mlp.fc1.bias']
 
 
+def test_an_unknown_key_alone_is_an_error() -> None:
+    ours = _ours(random_weights())
+    ours['backbone.blocks.1.ls1.gamma'] = torch.zeros(3)
+    with pytest.raises(CheckpointError, match='read as mmtimesformer, has .*ls1.gamma, which'):
+        convert_state_dict(ours)
+
+
 def test_a_key_without_its_query_is_missing_and_its_rest_is_said() -> None:
     from .conftest import as_huggingface_vit
 

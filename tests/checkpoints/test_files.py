@@ -305,6 +305,17 @@ def test_bfloat16_of_paddle_is_read_as_bfloat16(tmp_path) -> None:
     assert all(torch.equal(read.tensors[name], tensor) for name, tensor in weights.items())
 
 
+@pytest.mark.parametrize(('version', 'warns'), [('2.9.1', True), ('2.10.0', False), ('3.0', False)])
+def test_an_older_torch_is_warned_of_with_its_hole(version, warns, tmp_path, monkeypatch) -> None:
+    VIDEO_FILES['official'](random_weights(), tmp_path / 'a')
+    monkeypatch.setattr(torch, '__version__', version)
+    if warns:
+        with pytest.warns(UserWarning, match='torch 2.9.1 has a known hole .*CVE-2026-24747'):
+            read_checkpoint(tmp_path / 'a')
+    else:
+        read_checkpoint(tmp_path / 'a')
+
+
 def test_a_write_that_fails_leaves_what_was_there(tmp_path) -> None:
     path = tmp_path / 'model.pth'
     path.write_bytes(b'before')

@@ -78,6 +78,16 @@ def test_the_hook_says_where_preprocessing_differs(tmp_path, caplog) -> None:
     assert 'trained with (0.45, 0.45, 0.45), the config gives (0.5, 0.5, 0.5)' in caplog.text
 
 
+def test_the_hook_warns_of_a_fresh_classifier(tmp_path, caplog) -> None:
+    VIDEO_FILES['mmtimesformer'](random_weights(), tmp_path / 'a')
+    hook = HOOKS.build({'type': 'mmtimesformer.FitCheckpoint'})
+    with caplog.at_level(logging.WARNING, 'test_pretrained'):
+        hook.after_load_checkpoint(
+            _runner(Recognizer(num_classes=4)), read_model_checkpoint(tmp_path / 'a')
+        )
+    assert 'cls_head.fc_cls.weight, cls_head.fc_cls.bias did not come from it' in caplog.text
+
+
 def test_the_hook_keeps_what_a_training_needs_to_go_on(tmp_path) -> None:
     model = Recognizer()
     training = {

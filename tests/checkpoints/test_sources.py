@@ -192,6 +192,17 @@ def test_timm_names_the_file_and_the_hub_brings_it(hub, monkeypatch) -> None:
     assert hub.calls[0][0] == 'timm/vit_base_patch16_224.augreg_in21k'
 
 
+def test_a_model_that_timm_does_not_have_is_told(monkeypatch) -> None:
+    def fail(name, allow_unregistered):
+        raise RuntimeError('Model architecture has no pretrained cfg registered.')
+
+    timm = types.ModuleType('timm')
+    timm.get_pretrained_cfg = fail
+    monkeypatch.setitem(sys.modules, 'timm', timm)
+    with pytest.raises(ValueError, match='timm.list_pretrained'):
+        fetch('timm://vit_huge_and_more')
+
+
 def test_timm_weights_at_a_web_address_are_downloaded(server, cache, monkeypatch) -> None:
     timm = types.ModuleType('timm')
     IMAGE_FILES['jax'](random_weights(), server.folder / 'vit.npz')

@@ -216,3 +216,104 @@ def test_the_tool_runs_from_a_shell(official, tmp_path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert 'wrote' in done.stdout
+
+
+DRIVER = """
+import importlib.util, json, sys
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, sys.argv[1] + f'/{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+for name, *arguments in json.loads(sys.argv[2]):
+    code = tool(name).main(arguments)
+    assert code == 0, (name, arguments, code)
+"""
+
+
+def _run_tools(tools: Path, cwd: Path, *commands: list[str]) -> str:
+    """Several runs of the tools in one process, which mostly saves the time of importing."""
+    done = subprocess.run(
+        [sys.executable, '-c', DRIVER, str(tools), json.dumps(commands)],
+        cwd=cwd,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+TINY = {  # the model of tiny_config
+    'num_frames': 4,
+    'img_size': 32,
+    'patch_size': 16,
+    'embed_dims': 24,
+    'num_layers': 1,
+    'num_heads': 2,
+}
+
+
+def _scores(sample: dict) -> torch.Tensor:
+    """MMAction2 1.2.0 has one name for them, 1.1.0 another."""
+    return sample['pred_score'] if 'pred_score' in sample else sample['pred_scores']['item']
+
+
+def test_a_test_takes_the_same_weights_in_every_format_and_gives_the_same_scores(
+    tools, tiny_config, tmp_path
+) -> None:
+    weights = {
+        f'model.{k}': torch.randn_like(v) for k, v in TimeSformer(**TINY).state_dict().items()
+    }
+    weights |= {'model.head.weight': torch.randn(2, 24), 'model.head.bias': torch.randn(2)}
+    official = tmp_path / 'official.pyth'
+    torch.save({'model_state': weights}, official)
+    commands = [['test', str(tiny_config), str(official), '--dump', 'official.pkl']]
+    for to, target in (
+        ('mmtimesformer', 'ours.pth'),
+        ('mmaction2', 'mmaction2.pth'),
+        ('huggingface', 'folder'),
+        ('mmtimesformer', 'ours.safetensors'),
+    ):
+        commands.append(
+            ['convert_checkpoint', str(official), target, '--to', to, '--num-heads', '2']
+        )
+        commands.append(['test', str(tiny_config), target, '--dump', f'{target}.pkl'])
+    said = _run_tools(tools, tmp_path, *commands)
+
+    dumps = [pickle.loads(path.read_bytes()) for path in sorted(tmp_path.glob('*.pkl'))]
+    assert len(dumps) == 5
+    scores = [torch.stack([_scores(sample) for sample in dump]) for dump in dumps]
+    for other in scores[1:]:
+        assert torch.equal(other, scores[0])
+    assert scores[0].std() > 0
+    assert 'mean: the checkpoint was trained with (0.45, 0.45, 0.45), the config gives' in said
+
+
+def test_a_training_starts_from_an_image_vit_by_load_from_and_by_init_cfg(
+    tools, tiny_config, tmp_path
+) -> None:
+    from safetensors.torch import save_file
+
+    vit = TimeSformer(**{**TINY, 'attention_type': 'space_only', 'img_size': 48}).state_dict()
+    save_file(
+        {name: torch.randn_like(tensor) * 0.1 for name, tensor in vit.items()}, tmp_path / 'v'
+    )
+    init_cfg = [
+        'model.backbone.init_cfg.type=mmtimesformer.Pretrained',
+        f'model.backbone.init_cfg.checkpoint={tmp_path / "v"}',
+    ]
+    for options in ([f'load_from={tmp_path / "v"}'], init_cfg):
+        command = ['train', str(tiny_config), '--work-dir', str(tmp_path / 'w'), '--no-validate']
+        command += ['--cfg-options', 'optim_wrapper.optimizer.lr=0.0', *options]
+        _run_tools(tools, tmp_path, command)
+        log = max((tmp_path / 'w').rglob('*.log'), key=lambda path: path.stat().st_mtime)
+        text = log.read_text()
+        assert '. blocks.*.temporal_fc.weight: zero' in text
+        assert '. pos_embed: 3 x 3 to 2 x 2 patches, bicubic on the grid' in text
+        trained = read_checkpoint(tmp_path / 'w' / 'epoch_1.pth').tensors
+        started = read_checkpoint(tmp_path / 'v', num_frames=4, img_size=32).tensors
+        for name in started:
+            assert torch.equal(trained[name], started[name]), name
