@@ -62,7 +62,9 @@ log_level = 'INFO'
 def tiny_config(tmp_path: Path, tiny_videos: Path) -> Path:
     """A config file that trains a tiny TimeSformer for one epoch of two steps and tests it."""
     path = tmp_path / 'tiny.py'
-    path.write_text(TEXT.replace('{videos}', str(tiny_videos)))
+    text = TEXT.replace('{videos}', str(tiny_videos))
+    # MMEngine names loggers by this and the second; two tests may run in one second.
+    path.write_text(f'{text}experiment_name = {tmp_path.name!r}\n')
     return path
 
 
