@@ -98,6 +98,19 @@ def test_interrupted_install_is_made_anew(
     assert (venv / '.made').is_file()
 
 
+def test_interrupted_update_is_made_anew(
+    make_env: ModuleType, commands: Commands, venv: Path, tmp_path: Path
+) -> None:
+    make_env.main([str(venv)])
+    overlay = tmp_path / 'overlay.txt'
+    overlay.write_text('mmengine==0.10.7\n')
+    commands.fail_at = 6
+    assert make_env.main([str(venv), str(overlay)]) == 1
+    commands.fail_at = None
+    assert make_env.main([str(venv), str(overlay)]) == 0
+    assert [command[1] for command in commands[6:]] == ['venv', 'pip', 'pip', 'pip']
+
+
 def test_environment_of_another_python_is_made_anew(
     make_env: ModuleType, commands: Commands, venv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

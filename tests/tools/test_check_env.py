@@ -175,6 +175,27 @@ def test_every_trap_says_what_happens_and_a_command_that_helps() -> None:
         assert trap.fix.startswith(('pip ', 'make '))
 
 
+def test_these_traps_leave_training_and_testing_alone() -> None:
+    assert [trap.name for trap in check_env.TRAPS if not trap.breaks] == [
+        "MMAction2 1.2.0's wheel lacks a module",
+        'two OpenCVs',
+        'torch before 2.10',
+        'MMEngine before 0.11',
+        'MMEngine before 0.11 without pkg_resources',
+        'mim without pkg_resources',
+        'moviepy 2',
+        'a fork under the original name',
+    ]
+
+
+def test_mmaction2_1_2_0_from_git_lacks_nothing(healthy: Machine) -> None:
+    _turn_into_1_2_0(healthy)
+    drn = healthy.modules['mmaction'] / 'models' / 'localizers' / 'drn'
+    drn.mkdir()
+    (drn / 'drn.py').write_text('class DRN: ...\n')
+    assert _traps_of(healthy) == set()
+
+
 def test_a_healthy_neighbour_of_a_trap_is_left_alone(healthy: Machine) -> None:
     healthy.versions |= {'torchvision': '0.28.0+cpu', 'moviepy': '1.0.3', 'torch': '2.10.0+cpu'}
     healthy.versions |= {'openmim': '0.3.9', 'setuptools': '80.9.0'}
