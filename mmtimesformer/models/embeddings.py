@@ -29,13 +29,13 @@ class PatchEmbed(nn.Module):
         return rearrange(self.proj(frames), 'b d h w -> b (h w) d')
 
 
-def init_temporal(parameter: Tensor, temporal_init: str) -> None:
+def init_temporal(parameter: Tensor, temporal_init: str, std: float = 0.02) -> None:
     """Fill a parameter through which time enters a model that so far knows only space.
 
     ``'zero'``: time adds nothing at first. A divided model seeded from an image ViT then starts as
     exactly that ViT, and learns time from there (section 4.5 of the paper).
 
-    ``'random'``: a truncated normal of deviation 0.02, for training from scratch. From zero, a
+    ``'random'``: a truncated normal of deviation ``std``, for training from scratch. From zero, a
     divided model that has no image features yet can stall: the order of frames is invisible until
     both ``time_embed`` and ``temporal_fc`` have left zero, and each one's gradient is scaled by
     the other.
@@ -46,7 +46,7 @@ def init_temporal(parameter: Tensor, temporal_init: str) -> None:
     if temporal_init == 'zero':
         nn.init.zeros_(parameter)
     elif temporal_init == 'random':
-        nn.init.trunc_normal_(parameter, std=0.02)
+        nn.init.trunc_normal_(parameter, std=std)
     else:
         raise ValueError(
             f"temporal_init={temporal_init!r} is not known; set backbone.temporal_init to 'zero' "

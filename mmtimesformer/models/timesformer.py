@@ -62,6 +62,10 @@ class TimeSformer(BaseModule):
             from images, ``'random'`` for training from scratch (see
             :func:`~mmtimesformer.models.embeddings.init_temporal`). Of no effect in
             ``space_only``, which has neither.
+        embed_init_std: Deviation of the truncated normal from which the class token, the positions
+            and, for a random start, the times are drawn. Large models take 0.02; a small one that
+            learns from scratch finds order in time sooner when its embeddings are as large as its
+            patches, about 1.
         block_cfg: What to change in the blocks: other arguments, or the ``type`` of your own.
         attn_cfg: What to change in the attention, likewise.
         ffn_cfg: What to change in the MLP, likewise.
@@ -104,6 +108,7 @@ class TimeSformer(BaseModule):
         with_cp: bool = False,
         out_type: str = 'cls_token',
         temporal_init: str = 'zero',
+        embed_init_std: float = 0.02,
         block_cfg: dict[str, Any] | None = None,
         attn_cfg: dict[str, Any] | None = None,
         ffn_cfg: dict[str, Any] | None = None,
@@ -129,13 +134,13 @@ class TimeSformer(BaseModule):
         self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dims)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dims))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], embed_dims))
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.cls_token, std=embed_init_std)
+        nn.init.trunc_normal_(self.pos_embed, std=embed_init_std)
         if attention_type == 'space_only':
             self.register_parameter('time_embed', None)
         else:
             self.time_embed = nn.Parameter(torch.empty(1, num_frames, embed_dims))
-            init_temporal(self.time_embed, temporal_init)
+            init_temporal(self.time_embed, temporal_init, embed_init_std)
         self.drop = nn.Dropout(drop_rate)
 
         block = {

@@ -174,6 +174,13 @@ def test_time_starts_at_random_for_training_from_scratch() -> None:
         assert block.temporal_fc.weight.std() > 0.01
 
 
+def test_embeddings_start_as_large_as_asked() -> None:
+    model = build(embed_init_std=0.8)
+    for embedding in (model.cls_token, model.pos_embed, model.time_embed):
+        assert 0.5 < embedding.std() < 1
+    assert build().pos_embed.std() < 0.03
+
+
 def test_the_start_is_right_from_birth_and_init_weights_leaves_it_so() -> None:
     model = build(temporal_init='zero')
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
