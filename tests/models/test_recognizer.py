@@ -6,6 +6,8 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+from mmtimesformer.engine.results import scores_of
+
 
 @pytest.fixture
 def recognizer(tiny_backbone_cfg: dict[str, Any], request: pytest.FixtureRequest) -> Any:
@@ -55,6 +57,6 @@ def test_it_trains_on_a_clip_and_predicts_over_three_views(recognizer: Any) -> N
     recognizer.eval()
     with torch.no_grad():
         (result,) = recognizer(**recognizer.data_preprocessor(batch(3)), mode='predict')
-    scores = result.pred_scores.item if hasattr(result, 'pred_scores') else result.pred_score
+    scores = scores_of(result)
     assert scores.shape == (5,)
     assert scores.sum() == pytest.approx(1, abs=1e-5)

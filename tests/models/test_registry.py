@@ -137,6 +137,11 @@ print(tuple(model(torch.rand(1, 3, 8, 32, 32)).shape))
     assert run_python(code).endswith('(1, 8)')
 
 
+def test_importing_the_package_repairs_mmaction2_1_2() -> None:
+    code = 'import sys, mmtimesformer; print([type(f).__name__ for f in sys.meta_path][-1])'
+    assert run_python(code).endswith('DrnFinder')
+
+
 def official_names(layers: int) -> set[str]:
     """The names of the official state dict, spelt out once more."""
     names = {'cls_token', 'pos_embed', 'time_embed', 'patch_embed.proj.weight'}
