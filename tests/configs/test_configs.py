@@ -146,3 +146,20 @@ def test_the_three_schemes_differ_in_nothing_else() -> None:
     for cfg in (divided, joint, space):
         del cfg.model.backbone.attention_type
     assert divided.to_dict() == joint.to_dict() == space.to_dict()
+
+
+def test_the_model_index_lists_every_published_model_with_its_config() -> None:
+    import yaml
+
+    root = ROOT.parent
+    models = []
+    for listed in yaml.safe_load((root / 'model-index.yml').read_text())['Import']:
+        models += yaml.safe_load((root / listed).read_text())['Models']
+    assert {model['Config'] for model in models} == {str(path.relative_to(root)) for path in NAMED}
+    for model in models:
+        assert model['Name'] == Path(model['Config']).stem
+        header = (root / model['Config']).read_text().split('"""')[1]
+        (result,) = model['Results']
+        for metric, said in (('Top 1 Accuracy', 'top-1'), ('Top 5 Accuracy', 'top-5')):
+            assert f'{said} {result["Metrics"][metric]}' in header
+        assert model['Metadata']['FLOPs'] in header
