@@ -19,7 +19,11 @@ from mmtimesformer.engine.precision import keep_scores_in_float32
 from mmtimesformer.engine.pretrained import FitCheckpoint
 
 # What MMEngine says on every run and no user can change: in its log, and as Python's warnings.
-LOGGED_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias')
+LOGGED_NOISE = (
+    '"FileClient" will be deprecated',
+    '"HardDiskBackend" is the alias',
+    'paramwise_options',  # a line for each parameter
+)
 WARNED_NOISE = ('Setting (OMP|MKL)_NUM_THREADS', '`broadcast_buffers` is deprecated')
 
 
