@@ -1,0 +1,37 @@
+# A tiny TimeSformer: 2 blocks of width 64 over 8 frames of 64 x 64 pixels, 8 classes, from scratch.
+#
+# With nothing pretrained to protect, time takes part from the first step: temporal_init='random',
+# embeddings as large as patches (embed_init_std), and weights that let a block of width 64 say
+# something at once (Xavier; ViT's deviation of 0.02 is made for a width of 768). Started at zero,
+# as for a model seeded from images, time_embed and temporal_fc each wait for the other to move,
+# and training stalls with half of the videos right: the axis of every motion is learned, its
+# direction is not. docs/moving_shapes.md tells more.
+model = dict(
+    type='Recognizer3D',
+    backbone=dict(
+        type='mmtimesformer.TimeSformer',
+        num_frames=8,
+        img_size=64,
+        patch_size=16,
+        embed_dims=64,
+        num_layers=2,
+        num_heads=2,
+        attention_type='divided_space_time',
+        drop_path_rate=0.0,
+        temporal_init='random',
+        embed_init_std=1.0,
+        init_cfg=dict(type='Xavier', layer='Linear', gain=1.6, distribution='uniform'),
+    ),
+    cls_head=dict(
+        type='TimeSformerHead',
+        num_classes=8,
+        in_channels=64,
+        average_clips='prob',  # over views: the mean of the softmax
+    ),
+    data_preprocessor=dict(
+        type='ActionDataPreprocessor',
+        mean=[127.5, 127.5, 127.5],
+        std=[64.0, 64.0, 64.0],
+        format_shape='NCTHW',
+    ),
+)

@@ -1,0 +1,19 @@
+"""Results become pictures; the only part that needs matplotlib (MMEngine brings it)."""
+
+from mmtimesformer.visualization.clips import draw_clips
+from mmtimesformer.visualization.confusion import confusion_matrix, draw_confusion
+from mmtimesformer.visualization.predictions import read_predictions, top1
+from mmtimesformer.visualization.schemes import SchemeResult, draw_schemes
+from mmtimesformer.visualization.training import draw_training, read_training
+
+__all__ = [
+    'SchemeResult',
+    'confusion_matrix',
+    'draw_clips',
+    'draw_confusion',
+    'draw_schemes',
+    'draw_training',
+    'read_predictions',
+    'read_training',
+    'top1',
+]

@@ -1,0 +1,76 @@
+"""How a training went, from the scalars that MMEngine writes."""
+
+import json
+from pathlib import Path
+
+from mmtimesformer.visualization.figures import BLUE, GREY, ORANGE, picture
+
+Curve = list[tuple[float, float]]
+
+
+def read_training(work_dir: str | Path) -> dict[str, Curve]:
+    """Read the curves of a training, also of one that was interrupted and resumed.
+
+    Args:
+        work_dir: As given to ``tools/train.py``.
+
+    Returns:
+        ``loss`` and ``lr`` by iteration and ``acc/top1`` by epoch (whatever of them there is), each
+        a list of (step, value). Where runs overlap, the later run counts.
+    """
+    steps: dict[str, dict[float, float]] = {}
+    for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):  # folders named by time
+        for line in file.read_text().splitlines():
+            scalars = json.loads(line)
+            for name in ('loss', 'lr', 'acc/top1'):
+                if name in scalars:
+                    steps.setdefault(name, {})[scalars['step']] = scalars[name]
+    return {name: sorted(values.items()) for name, values in steps.items()}
+
+
+def draw_training(curves: dict[str, Curve], path: str | Path, title: str = '') -> None:
+    """Draw loss and validation accuracy over the epochs as a PNG.
+
+    Args:
+        curves: From :func:`read_training`.
+        path: The picture.
+        title: Said above it.
+
+    Raises:
+        ValueError: There is no loss to draw.
+    """
+    if not curves.get('loss'):
+        raise ValueError('there is no loss to draw; train for at least one logging interval')
+    losses, accuracies = curves['loss'], curves.get('acc/top1', [])
+    epochs = accuracies[-1][0] if accuracies else 1.0
+    scale = epochs / losses[-1][0]  # iterations to epochs
+    with picture(path, 6.4, 3.6) as (_, axes):
+        axes.plot(
+            [step * scale for step, _ in losses], [loss for _, loss in losses], color=BLUE, lw=1.2
+        )
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(0, epochs)
+        axes.set_xlabel('epoch')
+        axes.set_ylabel('training loss', color=BLUE)
+        right = axes.twinx()
+        right.spines[:].set_visible(False)
+        right.plot(
+            [epoch for epoch, _ in accuracies],
+            [100 * accuracy for _, accuracy in accuracies],
+            color=ORANGE,
+            marker='o',
+            ms=3,
+            lw=1.2,
+        )
+        right.axhline(50, color=GREY, lw=0.8, ls=':')
+        right.annotate(
+            'blind to the order of frames: 50 %',
+            (0.01, 51),
+            xycoords=('axes fraction', 'data'),
+            color=GREY,
+            fontsize=7.5,
+            va='bottom',
+        )
+        right.set_ylim(0, 101)
+        right.set_ylabel('validation top-1 (%)', color=ORANGE)
+        axes.set_title(title)

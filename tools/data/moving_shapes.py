@@ -1,0 +1,47 @@
+"""Write the Moving Shapes data set: python tools/data/moving_shapes.py [options]."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmtimesformer.datasets.moving_shapes import AXES, Settings, draw_twins, make_moving_shapes
+from mmtimesformer.engine.letters import run_job
+from mmtimesformer.visualization import draw_clips
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Write the Moving Shapes data set.')
+    parser.add_argument('--out', default='data/moving_shapes', help='folder of the data set')
+    parser.add_argument('--seed', type=int, default=Settings.seed, help='of every decision')
+    parser.add_argument(
+        '--num-train', type=int, default=Settings.num_train, help='videos to train on'
+    )
+    parser.add_argument('--num-val', type=int, default=Settings.num_val, help='videos to test on')
+    parser.add_argument('--workers', type=int, default=2, help='threads')
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    return parser.parse_args(argv)
+
+
+def make(args: argparse.Namespace) -> None:
+    """Write the data set and a picture of it, unless they are there."""
+    settings = Settings(args.num_train, args.num_val, args.seed)
+    written = make_moving_shapes(args.out, settings, args.workers)
+    preview = Path(args.out) / 'preview.png'
+    if not preview.exists():
+        twins = (draw_twins(args.seed, 'train', number) for number in range(len(AXES)))
+        draw_clips({motion: clip for pair in twins for motion, clip in pair.items()}, preview)
+    print(
+        f'{args.out}: {settings.num_train} + {settings.num_val} videos '
+        f'{"written" if written else "are there already"}; {preview} shows some'
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do the job; return the exit code."""
+    args = parse_args(argv)
+    return run_job(lambda: make(args), args.debug)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
