@@ -12,8 +12,8 @@ from typing import Any
 
 from mmtimesformer.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
 from mmtimesformer.checkpoints.convert import ATTENTION_TYPES, WRITABLE
-from mmtimesformer.checkpoints.resize import MODES
 from mmtimesformer.engine.letters import run_job, sentence_of
+from mmtimesformer.resize import MODES
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

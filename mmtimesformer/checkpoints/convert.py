@@ -26,7 +26,7 @@ from mmtimesformer.checkpoints.formats import (
     is_square,
     unstack_blocks,
 )
-from mmtimesformer.checkpoints.resize import resize_positions, resize_times
+from mmtimesformer.resize import resize_positions, resize_times
 
 WRITABLE = ('mmtimesformer', 'official', 'huggingface', 'mmaction2')
 ATTENTION_TYPES = ('divided_space_time', 'joint_space_time', 'space_only')

@@ -1,7 +1,9 @@
-"""Pixels become tokens: patches, and where and when they are."""
+"""Pixels become tokens: patches, and where and when they are.
 
-import torch
-import torch.nn.functional as F
+For clips of another length or frames of another size, positions and times are resized by
+:mod:`mmtimesformer.resize`, at run time as at load.
+"""
+
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -52,49 +54,3 @@ def init_temporal(parameter: Tensor, temporal_init: str, std: float = 0.02) -> N
             f"temporal_init={temporal_init!r} is not known; set backbone.temporal_init to 'zero' "
             "(weights seeded from images) or 'random' (training from scratch)"
         )
-
-
-def resize_positions(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
-    """Resize position embeddings on the 2-D patch grid; the class token's stays as it is.
-
-    Bicubic with antialias, computed in float32. The same grid gives back the very same tensor.
-
-    Args:
-        pos_embed: Embeddings of the class token and, row by row, of the patches.
-        grid: Rows and columns that ``pos_embed`` has, in patches.
-        new_grid: Rows and columns wanted, in patches.
-
-    Shape:
-        - pos_embed: ``1 (1+h*w) d`` -> ``1 (1+new_h*new_w) d``
-
-    Raises:
-        ValueError: ``pos_embed`` does not hold ``1 + h * w`` rows.
-    """
-    h, w = grid
-    if pos_embed.shape[1] != 1 + h * w:
-        raise ValueError(
-            f'pos_embed has {pos_embed.shape[1]} rows, but a class token and a grid of {h} x {w} '
-            f'patches need {1 + h * w}; give the grid that the embeddings were made for'
-        )
-    if new_grid == grid:
-        return pos_embed
-    cls, patches = pos_embed[:, :1], pos_embed[:, 1:]
-    image = rearrange(patches.float(), '1 (h w) d -> 1 d h w', h=h, w=w)
-    image = F.interpolate(image, new_grid, mode='bicubic', antialias=True)
-    patches = rearrange(image, '1 d h w -> 1 (h w) d').to(patches.dtype)
-    return torch.cat([cls, patches], dim=1)
-
-
-def resize_times(time_embed: Tensor, num_frames: int) -> Tensor:
-    """Resize time embeddings to another number of frames, linearly, in float32.
-
-    The same number gives back the very same tensor.
-
-    Shape:
-        - time_embed: ``1 t d`` -> ``1 num_frames d``
-    """
-    if num_frames == time_embed.shape[1]:
-        return time_embed
-    line = rearrange(time_embed.float(), '1 t d -> 1 d t')
-    line = F.interpolate(line, num_frames, mode='linear')
-    return rearrange(line, '1 d t -> 1 t d').to(time_embed.dtype)

@@ -10,13 +10,9 @@ from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmtimesformer.models.embeddings import (
-    PatchEmbed,
-    init_temporal,
-    resize_positions,
-    resize_times,
-)
+from mmtimesformer.models.embeddings import PatchEmbed, init_temporal
 from mmtimesformer.registry import MODELS
+from mmtimesformer.resize import resize_positions, resize_times
 
 BLOCKS = {
     'divided_space_time': 'mmtimesformer.DividedSpaceTimeBlock',

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from mmtimesformer.checkpoints import convert_state_dict
-from mmtimesformer.checkpoints.resize import resize_positions, resize_times
-from mmtimesformer.models import embeddings
+from mmtimesformer.resize import resize_positions, resize_times
 
 from .conftest import as_official, random_weights
 
@@ -43,15 +42,6 @@ def test_times_on_a_line_stay_on_it() -> None:
     times = torch.linspace(0, 1, 8).reshape(1, 8, 1)
     resized = resize_times(times, 16)[0, :, 0]
     torch.testing.assert_close(resized[1:-1].diff(), torch.full((13,), 1 / 14))
-
-
-def test_at_load_and_at_run_time_the_numbers_are_the_same() -> None:
-    positions, times = torch.randn(1, 1 + 2 * 5, 3), torch.randn(1, 7, 3)
-    assert torch.equal(
-        resize_positions(positions, (2, 5), (4, 4)),
-        embeddings.resize_positions(positions, (2, 5), (4, 4)),
-    )
-    assert torch.equal(resize_times(times, 5), embeddings.resize_times(times, 5))
 
 
 def test_the_legacy_way_takes_the_nearest_along_one_line() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmtimesformer import TimeSformer
 from mmtimesformer.models import DividedSpaceTimeBlock, JointSpaceTimeBlock, SpaceOnlyBlock
 from mmtimesformer.models.blocks import DropPath
-from mmtimesformer.models.embeddings import resize_positions, resize_times
+from mmtimesformer.resize import resize_positions, resize_times
 
 D, HEADS, T, P = 12, 3, 3, 5  # width, heads, frames, patches in a frame
 SCHEMES = ('divided_space_time', 'joint_space_time', 'space_only')
@@ -250,32 +250,6 @@ def test_drop_path_grows_from_nothing_in_the_first_block() -> None:
     model = TimeSformer(embed_dims=8, num_heads=2, num_layers=5, drop_path_rate=0.2)
     rates = [block.drop_path.drop_rate for block in model.blocks]
     assert rates == pytest.approx([0, 0.05, 0.1, 0.15, 0.2])
-
-
-def test_resizing_to_the_same_grid_is_the_identity() -> None:
-    positions, times = torch.randn(1, 1 + 6, D), torch.randn(1, 4, D)
-    assert resize_positions(positions, (2, 3), (2, 3)) is positions
-    assert resize_times(times, 4) is times
-
-
-def test_constant_embeddings_stay_constant_on_any_grid() -> None:
-    positions = torch.full((1, 1 + 6, D), 0.7)
-    resized = resize_positions(positions, (2, 3), (7, 4))
-    torch.testing.assert_close(resized, torch.full((1, 1 + 28, D), 0.7))
-    torch.testing.assert_close(
-        resize_times(torch.full((1, 4, D), 0.7), 9), torch.full((1, 9, D), 0.7)
-    )
-
-
-def test_positions_are_resized_along_their_own_axis() -> None:
-    """Embeddings that only tell the row still only tell the row when the grid grows."""
-    rows = torch.arange(4.0).repeat_interleave(3)
-    positions = torch.cat([torch.tensor([9.0]), rows])[None, :, None]
-    resized = resize_positions(positions, (4, 3), (8, 6))
-    assert resized[0, 0, 0] == 9, 'the class token has no place to be resized'
-    grid = resized[0, 1:, 0].view(8, 6)
-    assert torch.allclose(grid, grid[:, :1].expand(-1, 6), atol=1e-5)
-    assert (grid[1:, 0] > grid[:-1, 0]).all()
 
 
 @pytest.mark.parametrize('scheme', SCHEMES)
