@@ -7,7 +7,7 @@ parts that read videos need MMAction2 and import it when they are used.
 
 from importlib.util import find_spec
 
-import mmtimesformer.compat  # noqa: F401  (repairs MMAction2 1.2.0, and changes nothing elsewhere)
+import mmtimesformer.compat  # repairs MMAction2 1.2.0, and changes nothing elsewhere
 from mmtimesformer.models import TimeSformer
 
 # MMEngine's Runner cannot be imported without OpenCV, which the core requirements do not bring.
