@@ -56,7 +56,7 @@ SPLITS = ('train', 'val')
 VERSION = 1  # of the drawing; another number makes every data set anew
 
 WIDTH, HEIGHT = 80, 64  # pixels; wider than high, so that three square crops differ
-NUM_FRAMES, FPS = 30, 15  # two seconds
+NUM_FRAMES, FPS = 21, 10  # at 0.0, 0.1, ..., 2.0 seconds
 SIZES = (8.0, 15.0)  # radius of a shape that keeps its size, in pixels
 GROWTH = (4.0, 22.0)  # radius of a shape that does not: the ends of its loop
 LOOPS = (0.5, 0.9)  # how much of its loop a clip walks

@@ -59,11 +59,14 @@ class PyAVReader:
         import av
 
         wanted, found = set(map(int, indices)), {}
+        # frame.to_ndarray(format='rgb24') would set up a conversion of colours for every frame, which
+        # costs more than decoding a small one.
+        reformatter = av.video.reformatter.VideoReformatter()
         with av.open(str(self.path)) as container:
             container.streams.video[0].thread_count = self.num_threads
             for i, frame in enumerate(container.decode(video=0)):
                 if i in wanted:
-                    found[i] = frame.to_ndarray(format='rgb24')
+                    found[i] = reformatter.reformat(frame, format='rgb24').to_ndarray()
                 if i >= max(wanted):
                     break
         if len(found) < len(wanted):

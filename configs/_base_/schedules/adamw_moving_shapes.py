@@ -1,7 +1,7 @@
-# 30 epochs of AdamW in batches of 16 videos, a warm-up of 3, then a cosine down to zero.
+# 25 epochs of AdamW in batches of 16 videos, a warm-up of 3, then a cosine down to zero.
 #
-# 1,600 videos / 16 = 100 steps an epoch, 3,000 in all. No weight decay on what is not a matrix.
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=30, val_begin=1, val_interval=3)
+# 1,600 videos / 16 = 100 steps an epoch, 2,500 in all. No weight decay on what is not a matrix.
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=25, val_begin=1, val_interval=5)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
@@ -20,7 +20,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=3, convert_to_iter_based=True),
-    dict(type='CosineAnnealingLR', eta_min=0.0, begin=3, end=30, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0.0, begin=3, end=25, convert_to_iter_based=True),
 ]
 
 # --auto-scale-lr multiplies lr by (processes x videos per process) / base_batch_size.
