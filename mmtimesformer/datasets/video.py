@@ -59,8 +59,8 @@ class PyAVReader:
         import av
 
         wanted, found = set(map(int, indices)), {}
-        # frame.to_ndarray(format='rgb24') would set up a conversion of colours for every frame, which
-        # costs more than decoding a small one.
+        # One converter of colours for all frames: to_ndarray(format='rgb24') would set up one for
+        # each, which costs more than decoding a small frame.
         reformatter = av.video.reformatter.VideoReformatter()
         with av.open(str(self.path)) as container:
             container.streams.video[0].thread_count = self.num_threads
