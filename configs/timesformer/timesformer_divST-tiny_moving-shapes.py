@@ -1,9 +1,9 @@
 """A tiny TimeSformer with divided space-time attention, from scratch on Moving Shapes.
 
-Run:    make demo, or
-        python tools/data/moving_shapes.py
-        python tools/train.py configs/timesformer/<this file>
-Test:   python tools/test.py <this file> work_dirs/<its name>/epoch_25.pth
+Train:  python tools/data/moving_shapes.py --out data/moving_shapes
+        python tools/train.py timesformer_divST-tiny_moving-shapes
+        (both, the test and its pictures: make demo, or make demo-attention for all schemes)
+Test:   python tools/test.py timesformer_divST-tiny_moving-shapes CHECKPOINT
 Cost:   0.19M parameters; 40,000 clips of 8 x 64 x 64, a few minutes on 2 CPU cores.
 Expect: top-1 98.5 with three crops (measured with seed 0; more in docs/moving_shapes.md).
 """

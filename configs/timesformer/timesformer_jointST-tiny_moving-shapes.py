@@ -1,6 +1,9 @@
 """A tiny TimeSformer with joint space-time attention, from scratch on Moving Shapes.
 
-Run:    make demo-attention, or as timesformer_divST-tiny_moving-shapes.py
+Train:  python tools/data/moving_shapes.py --out data/moving_shapes
+        python tools/train.py timesformer_jointST-tiny_moving-shapes
+        (both, the test and its pictures: make demo, or make demo-attention for all schemes)
+Test:   python tools/test.py timesformer_jointST-tiny_moving-shapes CHECKPOINT
 Cost:   0.15M parameters, a few minutes on 2 CPU cores.
 Expect: see docs/moving_shapes.md.
 """

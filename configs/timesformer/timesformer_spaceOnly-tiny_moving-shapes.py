@@ -1,6 +1,9 @@
 """A tiny TimeSformer with space-only attention, from scratch on Moving Shapes.
 
-Run:    make demo-attention, or as timesformer_divST-tiny_moving-shapes.py
+Train:  python tools/data/moving_shapes.py --out data/moving_shapes
+        python tools/train.py timesformer_spaceOnly-tiny_moving-shapes
+        (both, the test and its pictures: make demo, or make demo-attention for all schemes)
+Test:   python tools/test.py timesformer_spaceOnly-tiny_moving-shapes CHECKPOINT
 Cost:   0.15M parameters, a few minutes on 2 CPU cores.
 Expect: top-1 of at most 50: it cannot see the order of frames, and so it tells the axis of a
         motion but never its direction (measured in docs/moving_shapes.md).
@@ -9,3 +12,14 @@ Expect: top-1 of at most 50: it cannot see the order of frames, and so it tells 
 _base_ = 'timesformer_divST-tiny_moving-shapes.py'
 
 model = dict(backbone=dict(attention_type='space_only'))
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        custom_keys=dict(
+            _delete_=True,  # no time_embed here
+            **{
+                'backbone.cls_token': dict(decay_mult=0.0),
+                'backbone.pos_embed': dict(decay_mult=0.0),
+            },
+        )
+    )
+)
