@@ -241,9 +241,9 @@ def test_a_failure_leaves_no_data_set(tmp_path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(moving_shapes, 'write_video', fail)
     with pytest.raises(OSError, match='No space left'):
-        make_moving_shapes(tmp_path / 'data', SMALL)
+        make_moving_shapes(tmp_path / 'data', Settings(num_train=800))
     assert not (tmp_path / 'data').exists()
-    assert len(written) < SMALL.num_train  # and the rest was not tried
+    assert len(written) < 400  # and the rest was not tried
 
 
 def test_a_killed_run_leaves_no_data_set_and_the_next_one_makes_it_whole(tmp_path) -> None:
