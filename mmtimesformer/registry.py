@@ -20,6 +20,7 @@ def _child_of(root: Registry, location: str) -> Registry:
 
 MODELS = _child_of(roots.MODELS, 'models')
 DATASETS = _child_of(roots.DATASETS, 'datasets')
+DATA_SAMPLERS = _child_of(roots.DATA_SAMPLERS, 'datasets')
 TRANSFORMS = _child_of(roots.TRANSFORMS, 'datasets')
 METRICS = _child_of(roots.METRICS, 'engine')
 HOOKS = _child_of(roots.HOOKS, 'engine')

@@ -6,12 +6,8 @@ from typing import Any
 
 import torch
 from mmengine.dataset import DefaultSampler
-from mmengine.registry import DATA_SAMPLERS as ROOT
-from mmengine.registry import Registry
 
-DATA_SAMPLERS = Registry(
-    ROOT.name, parent=ROOT, scope='mmtimesformer', locations=['mmtimesformer.datasets']
-)
+from mmtimesformer.registry import DATA_SAMPLERS
 
 
 @DATA_SAMPLERS.register_module()
