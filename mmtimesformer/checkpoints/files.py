@@ -154,7 +154,8 @@ def _container_of_zip(path: Path) -> str:
 def _read_torch(path: Path, trust: bool, map_location: Any) -> Contents:
     if trust:
         # What the caller asked for by name: the file may do anything.
-        whole = torch.load(path, map_location=map_location, weights_only=False)
+        with path.open('rb') as file:
+            whole = torch.load(file, map_location=map_location, weights_only=False)
     else:
         _warn_of_old_torch()
         whole = load_torch(path, map_location)

@@ -50,8 +50,9 @@ def load_torch(path: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
     path = Path(path).expanduser()
     _check_container(path)
     try:
-        with _only_our_globals():
-            return _thaw(torch.load(path, map_location=map_location, weights_only=True), {})
+        # An open file, for torch takes a *name* that ends in .safetensors for that format.
+        with path.open('rb') as file, _only_our_globals():
+            return _thaw(torch.load(file, map_location=map_location, weights_only=True), {})
     except (RefusedError, pickle.UnpicklingError) as error:
         raise ValueError(f'checkpoint {path} {_why_refused(error)}') from error
     except OSError:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmtimesformer.models.embeddings import PatchEmbed, init_temporal
+from mmtimesformer.models.loading import refuse_other_weights
 from mmtimesformer.registry import MODELS
 from mmtimesformer.resize import resize_positions, resize_times
 
@@ -225,6 +226,12 @@ class TimeSformer(BaseModule):
         super().train(mode)
         self._freeze()
         return self
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        refuse_other_weights(self.state_dict(), state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _freeze(self) -> None:
         if self.frozen_stages < 0:

@@ -175,8 +175,6 @@ def test_these_files_do_run_code_where_they_are_trusted(kind, tmp_path, marker) 
 )
 @pytest.mark.parametrize('name', ['x.pth', 'x.safetensors', 'x.npz', 'x.pdparams', 'x', 'x.json'])
 def test_the_content_and_not_the_name_tells_the_container(kind, container, name, tmp_path) -> None:
-    if container == 'torch' and name.endswith('.safetensors'):
-        pytest.skip('torch.load itself goes by this name')
     ({**VIDEO_FILES, **IMAGE_FILES})[kind](random_weights(), tmp_path / name)
     assert read_file(tmp_path / name).container == container
 

@@ -1,0 +1,51 @@
+"""What may be loaded into the backbone: its own weights, whole, or a refusal in words.
+
+``load_state_dict(strict=False)``, which MMEngine's Runner and MMAction2's inference use, takes what
+happens to match and goes on, also when nothing matched: the model then predicts noise.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+ADVICE = (
+    "load it by mmtimesformer's tools/train.py or tools/test.py, which bring any checkpoint to the "
+    'model, or convert it once by tools/convert_checkpoint.py'
+)
+
+
+def refuse_other_weights(
+    own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], prefix: str
+) -> None:
+    """Refuse the weights of another model, of another attention type, or of another size.
+
+    A part of the backbone's own weights may come alone, as long as its positions are not with it:
+    some people keep only what they trained. Nothing at all may come too, for a classifier alone.
+
+    Args:
+        own: The backbone's weights, by their names.
+        state_dict: What is being loaded, perhaps into a larger model.
+        prefix: What stands before the backbone's names in that model.
+
+    Raises:
+        ValueError: The message says what does not fit, and how to make it fit.
+    """
+    given = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in state_dict.items()
+        if name.startswith(prefix)
+    }
+    for name, tensor in given.items():
+        if name not in own:
+            raise ValueError(f'the model has no place for {prefix}{name}; {ADVICE}')
+        if tensor.shape != own[name].shape:
+            raise ValueError(
+                f'{prefix}{name} has shape {tuple(tensor.shape)} in the checkpoint and '
+                f'{tuple(own[name].shape)} in the model; {ADVICE}'
+            )
+    missing = [name for name in own if name not in given]
+    if missing and 'pos_embed' in given:
+        raise ValueError(
+            f'the checkpoint lacks {len(missing)} of the {len(own)} weights of the backbone, '
+            f'{prefix}{missing[0]} among them; {ADVICE}'
+        )
