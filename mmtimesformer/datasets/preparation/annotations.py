@@ -1,0 +1,236 @@
+"""Writing what a config names: annotation files, class names, a manifest; and what is missing."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
+from mmtimesformer.datasets.preparation.finding import VideoFolder
+from mmtimesformer.datasets.preparation.listing import DataSet, Split
+
+
+@dataclass
+class Found:
+    """What of a split is on the disk: files with their labels, and names with what is wrong."""
+
+    split: Split
+    files: list[tuple[str, int | None]]
+    missing: list[tuple[str, str]]
+    unlisted: int
+
+    @property
+    def complete(self) -> bool:
+        published = self.split.published
+        listed = len(self.split.videos)
+        return not self.missing and (published is None or published.agrees_with(listed))
+
+
+def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
+    """Look for the videos, write everything below ``out``, and print what there is.
+
+    Each file appears whole or not at all. Annotation files hold ``video label`` a line, as
+    MMAction2's ``VideoDataset`` reads them, split by a tab where a name has a space.
+
+    Args:
+        data: What the publishers' files say.
+        out: Folder of the data set.
+        allow_missing: Call the data set complete whatever is missing.
+
+    Returns:
+        ``COMPLETE`` or ``INCOMPLETE``.
+
+    Raises:
+        FileNotFoundError: Nothing of a split is there.
+        ValueError: A file's name cannot stand in an annotation file.
+    """
+    folders: dict[Path, VideoFolder] = {}
+    found: dict[str, Found] = {}
+    for name, split in data.splits.items():
+        if split.folder not in folders:
+            folders[split.folder] = VideoFolder(split.folder, data.ignore_case)
+        found[name] = _look(name, split, folders[split.folder])
+    delimiter = _choose_delimiter([file for part in found.values() for file, _ in part.files])
+
+    for part in found.values():
+        lines = [
+            file if label is None else f'{file}{delimiter}{label}' for file, label in part.files
+        ]
+        write_text(out / part.split.annotation, lines)
+    write_text(out / 'classes.txt', data.classes)
+    missing = [
+        f'{name}\t{video}\t{why}' for name, part in found.items() for video, why in part.missing
+    ]
+    if missing:
+        write_text(out / 'missing.txt', missing)
+    else:
+        (out / 'missing.txt').unlink(missing_ok=True)
+    write_text(out / 'manifest.json', [json.dumps(_manifest(data, found, delimiter), indent=2)])
+
+    notes = _notes(data, found, delimiter, out)
+    print(_table(found))
+    for note in notes:
+        print(f'- {note}')
+    classes_complete = data.num_classes in (0, len(data.classes))
+    if classes_complete and all(part.complete for part in found.values()):
+        print(f'{data.name} is complete: {out}')
+        return COMPLETE
+    print(f'{data.name} is not complete{" (allowed)" if allow_missing else ""}: {out}')
+    return COMPLETE if allow_missing else INCOMPLETE
+
+
+def _look(name: str, split: Split, folder: VideoFolder) -> Found:
+    files: list[tuple[str, int | None]] = []
+    missing: list[tuple[str, str]] = []
+    for video in split.videos:
+        file = folder.find(video)
+        if file is None:
+            missing.append((video.names[0], 'not found'))
+        elif not folder.files[file]:
+            missing.append((video.names[0], f'empty file {file}'))
+        else:
+            files.append((file, video.label))
+    if not files:
+        raise FileNotFoundError(_nothing_there(name, split, folder))
+    return Found(split, files, missing, len(folder.files.keys() - {file for file, _ in files}))
+
+
+def _nothing_there(name: str, split: Split, folder: VideoFolder) -> str:
+    if not split.videos:
+        return f'the list of split {name} is empty; give the list that was published'
+    wanted = ' or '.join(split.videos[0].names)
+    there = f'there is {next(iter(folder.files))}' if folder.files else 'there is no video at all'
+    return (
+        f'none of the {len(split.videos):,} videos of split {name} is below {split.folder} (wanted '
+        f'for example {wanted}, with any ending; {there}); set {split.option}'
+    )
+
+
+def _choose_delimiter(files: list[str]) -> str:
+    """Take the space, MMAction2's default; the tab where a name has a space.
+
+    Raises:
+        ValueError: A name would not come back from the annotation file as it went in.
+    """
+    for file in files:
+        try:
+            file.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f'the name of {file!r} is not UTF-8; rename the file') from None
+        if file != file.strip() or any(sign in file for sign in '\t\r\n'):
+            raise ValueError(
+                f'the name of {file!r} has a tab or a line break, or begins with a space; an '
+                'annotation file cannot hold it; rename the file'
+            )
+    return '\t' if any(' ' in file for file in files) else ' '
+
+
+def _table(found: dict[str, Found]) -> str:
+    rows = [('split', 'listed', 'published', 'found', 'missing', 'annotation file')]
+    rows += [
+        (
+            name,
+            f'{len(part.split.videos):,}',
+            str(part.split.published or '–'),
+            f'{len(part.files):,}',
+            f'{len(part.missing):,}',
+            part.split.annotation,
+        )
+        for name, part in found.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return '\n'.join(
+        '  '.join(
+            cell.ljust(width) if i in (0, 5) else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _notes(data: DataSet, found: dict[str, Found], delimiter: str, out: Path) -> list[str]:
+    notes = []
+    if data.num_classes not in (0, len(data.classes)):
+        notes.append(
+            f'{len(data.classes)} classes are named, {data.num_classes} were published: labels are '
+            'not those of published models'
+        )
+    for name, part in found.items():
+        published = part.split.published
+        if published and not published.agrees_with(len(part.split.videos)):
+            notes.append(
+                f'the list of {name} has {len(part.split.videos):,} videos, {published} were '
+                f'published (quoted from {published.source})'
+            )
+        if part.unlisted:
+            folder = part.split.folder
+            notes.append(f'{part.unlisted:,} videos below {folder} are not of split {name}')
+    number = sum(len(part.missing) for part in found.values())
+    if number:
+        notes.append(f'{number:,} videos are missing; {out / "missing.txt"} names each')
+    if delimiter == '\t':
+        notes.append(
+            'some names have spaces, so the annotation files are split by tabs: write '
+            "delimiter='\\t' beside ann_file in each dataset of the config"
+        )
+    return notes
+
+
+def _manifest(data: DataSet, found: dict[str, Found], delimiter: str) -> dict[str, Any]:
+    splits = {}
+    for name, part in found.items():
+        published = part.split.published
+        splits[name] = {
+            'annotation': part.split.annotation,
+            'videos': part.split.folder.as_posix(),
+            'listed': len(part.split.videos),
+            'found': len(part.files),
+            'missing': len(part.missing),
+            'published': str(published) if published else None,
+            'published_source': published.source if published else None,
+        }
+    return {
+        'dataset': data.name,
+        'num_classes': len(data.classes),
+        'delimiter': delimiter,
+        'splits': splits,
+        'sources': {
+            file.name: f'sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}'
+            for file in sorted(data.sources)
+        },
+    }
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a hidden file beside ``path`` to write to, which then takes its name in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        take_name(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def take_name(part: Path, path: Path) -> None:
+    """Let a finished file take its name, its content safe on the disk before."""
+    with part.open('r+b') as file:
+        os.fsync(file.fileno())
+    umask = os.umask(0)
+    os.umask(umask)
+    part.chmod(0o666 & ~umask)
+    part.replace(path)
+
+
+def write_text(path: Path, lines: list[str]) -> None:
+    """Write lines as UTF-8, the file whole or not at all."""
+    with written_whole(path) as part:
+        part.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8', newline='\n')

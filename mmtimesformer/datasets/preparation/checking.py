@@ -1,0 +1,91 @@
+"""Decoding every video once, before a training finds the bad ones."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from mmtimesformer.datasets.preparation.finding import walk_videos
+from mmtimesformer.datasets.preparation.isolation import call_apart
+from mmtimesformer.datasets.preparation.reading import read_lines
+from mmtimesformer.datasets.video import Video
+
+CHUNK_BYTES = 256 * 2**20  # frames held at a time, so that a long video needs no more memory
+
+
+def check_video(path: str, quick: bool = False) -> int:
+    """Decode a video.
+
+    Args:
+        path: The file. It is given by its path: from bytes, decord crashes on about one in ten
+            truncated files.
+        quick: Decode the first, middle and last frame only.
+
+    Returns:
+        Number of frames.
+
+    Raises:
+        ValueError: It cannot be read, or a frame cannot be decoded.
+    """
+    video = Video(path)
+    total = len(video)
+    ends = video.frames([0, total // 2, total - 1])
+    if not quick:
+        step = max(1, CHUNK_BYTES // ends[0].nbytes)
+        for start in range(0, total, step):
+            video.frames(range(start, min(start + step, total)))
+    return total
+
+
+def list_videos(source: Path, root: Path | None = None) -> tuple[Path, list[str]]:
+    """List the videos of an annotation file, or of a folder.
+
+    Args:
+        source: The annotation file, split by spaces or tabs; or the folder.
+        root: What the names in the annotation file are relative to; else its folder.
+
+    Returns:
+        The folder, and the names below it, each once.
+    """
+    if source.is_dir():
+        if root is not None:
+            raise ValueError(f'{source} is a folder, for which --root says nothing; leave it out')
+        return source, [file for file, _ in walk_videos(source)]
+    names = [name_in(line) for line in read_lines(source)]
+    return root or source.parent, list(dict.fromkeys(names))
+
+
+def name_in(line: str) -> str:
+    """Take the video out of a line of an annotation file: what is in front of tab, space, label."""
+    if '\t' in line:
+        return line.split('\t')[0]
+    video, _, label = line.rpartition(' ')
+    return video if video and label.lstrip('-').isdecimal() else line
+
+
+def check_videos(
+    folder: Path, names: Sequence[str], num_workers: int, timeout: float, quick: bool = False
+) -> Iterator[tuple[str, str | None]]:
+    """Decode videos in parallel, each where it can crash or hang without harm.
+
+    Args:
+        folder: What the names are relative to.
+        names: The videos.
+        num_workers: Processes.
+        timeout: Seconds for one video.
+        quick: Decode the first, middle and last frame only.
+
+    Yields:
+        A name, and what is wrong with it, or ``None``; in the order in which they are done.
+    """
+    paths = {str((folder / name).absolute()): name for name in names}
+    job = partial(check_video, quick=quick)
+    for path, _, wrong in call_apart(job, paths, num_workers, timeout, (__name__,)):
+        yield paths[path], _in_short(wrong, path)
+
+
+def _in_short(wrong: str | None, path: str) -> str | None:
+    """Take out of the letter what the list of bad files says anyway."""
+    if wrong is None:
+        return None
+    reason = wrong.removeprefix(f'the video {path} ').partition('; ')[0]
+    return 'does not exist' if reason.startswith('does not exist') else reason

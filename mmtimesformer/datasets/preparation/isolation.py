@@ -1,0 +1,165 @@
+"""One call per file, in processes that may crash or hang without harm.
+
+Video decoders are C, and a spoiled file can take the whole process with it, or keep it for ever. So
+calls are made in worker processes, one at a time each. A worker that dies or is too slow costs its
+file an error in words, and another takes its place.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
+
+T = TypeVar('T')
+R = TypeVar('R')
+
+START_LIMIT = 300  # seconds in which a worker must have imported what it needs
+
+
+def call_apart(
+    job: Callable[[T], R],
+    items: Iterable[T],
+    num_workers: int,
+    timeout: float,
+    preload: tuple[str, ...] = (),
+) -> Iterator[tuple[T, R | None, str | None]]:
+    """Call ``job`` on each item, in worker processes.
+
+    Args:
+        job: A function that can be pickled. What it raises becomes words.
+        items: Each is pickled and sent.
+        num_workers: Processes.
+        timeout: Seconds for one call, from when a worker takes it.
+        preload: Modules that all workers share, imported once.
+
+    Yields:
+        An item, what the job returned, and ``None``; or the item, ``None``, and what went wrong. In
+        the order in which they are done. Workers end when the iterator is closed.
+    """
+    context = _context(preload)
+    todo = iter(items)
+    workers: list[_Worker[T, R]] = []
+    try:
+        for item in todo:
+            workers.append(_Worker(context, job, timeout, item))
+            if len(workers) >= num_workers:
+                break
+        while workers:
+            soonest = min(worker.deadline for worker in workers)
+            wait([worker.pipe for worker in workers], max(0, soonest - time.monotonic()))
+            for worker in list(workers):
+                done = worker.answer()
+                if done is None:
+                    continue
+                yield done
+                try:
+                    following = next(todo)
+                except StopIteration:
+                    worker.end()
+                    workers.remove(worker)
+                    continue
+                if worker.alive:
+                    worker.take(following)
+                else:
+                    worker.end()
+                    workers[workers.index(worker)] = _Worker(context, job, timeout, following)
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+class _Worker(Generic[T, R]):
+    """A process, the item it is at, and until when it may be."""
+
+    def __init__(self, context: Any, job: Callable[[T], R], timeout: float, item: T) -> None:
+        self.timeout = timeout
+        self.item = item
+        self.ready = False
+        self.alive = True
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(job, theirs), daemon=True)
+        self.process.start()
+        theirs.close()  # or the end of the process would not end the pipe
+        self.deadline = time.monotonic() + START_LIMIT
+
+    def take(self, item: T) -> None:
+        self.item = item
+        self.deadline = time.monotonic() + self.timeout
+        try:
+            self.pipe.send(item)
+        except OSError:  # it has just died; the pipe says so when it is read
+            pass
+
+    def answer(self) -> tuple[T, R | None, str | None] | None:
+        """Return what became of the item, or nothing as long as it is being worked at."""
+        if self.pipe.poll():
+            try:
+                said = self.pipe.recv()
+            except (EOFError, OSError):
+                return self._died()
+            if not self.ready:
+                self.ready = True
+                self.take(self.item)
+                return None
+            return (self.item, *said)
+        if time.monotonic() < self.deadline:
+            return None
+        self.end()
+        if not self.ready:
+            raise RuntimeError(f'a worker process did not start in {START_LIMIT} seconds')
+        return self.item, None, f'no answer in {self.timeout:g} seconds'
+
+    def _died(self) -> tuple[T, R | None, str | None]:
+        self.process.join()
+        code = self.process.exitcode
+        self.end()
+        if not self.ready:
+            raise RuntimeError(f'a worker process could not start (exit code {code})')
+        how = f'signal {signal.Signals(-code).name}' if code < 0 else f'exit code {code}'
+        return self.item, None, f'the process that read it crashed ({how})'
+
+    def end(self) -> None:
+        """Kill the process, and what it has started."""
+        self.alive = False
+        if self.process.is_alive():
+            try:
+                os.killpg(self.process.pid, signal.SIGKILL)
+            except (AttributeError, OSError):  # Windows; or no group of its own yet
+                self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def _context(preload: tuple[str, ...]) -> Any:
+    """Choose how processes start: from a clean server where there is one.
+
+    A plain fork would copy this process with its threads in whatever state they are.
+    """
+    if 'forkserver' in multiprocessing.get_all_start_methods():
+        context = multiprocessing.get_context('forkserver')
+        context.set_forkserver_preload(list(preload))
+        return context
+    return multiprocessing.get_context('spawn')
+
+
+def _serve(job: Callable[[Any], Any], pipe: 'Connection[Any, Any]') -> None:
+    """Answer calls until the other end is gone, be it by a crash."""
+    if hasattr(os, 'setsid'):
+        os.setsid()  # a group of its own, so that what it starts can be killed with it
+    silent = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silent, 2)  # decoders write whatever they find odd, and progress is shown there
+    try:
+        pipe.send(None)
+        while True:
+            item = pipe.recv()
+            try:
+                said = job(item), None
+            except Exception as error:
+                lines = str(error).strip().splitlines()
+                said = None, lines[0] if lines else type(error).__name__
+            pipe.send(said)
+    except (EOFError, OSError):
+        return

@@ -1,0 +1,80 @@
+"""What a data set says it holds, before anyone has looked at the disk."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One video, as its publisher lists it.
+
+    Attributes:
+        names: Names without ending under which it may be found, the likeliest first;
+            ``folder/name`` where the name alone could mean two files; or the file itself.
+        label: Number of its class; ``None`` where the publisher keeps that secret.
+    """
+
+    names: tuple[str, ...]
+    label: int | None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A size that somebody published, and who.
+
+    Attributes:
+        size: Number of videos.
+        source: Where the figure is quoted from.
+        about: The figure is rounded, so a difference of 2 % means nothing.
+    """
+
+    size: int
+    source: str
+    about: bool = False
+
+    def agrees_with(self, size: int) -> bool:
+        """Whether a list of this many videos can be the published one."""
+        return abs(size - self.size) <= (0.02 * self.size if self.about else 0)
+
+    def __str__(self) -> str:
+        return f'{"about " if self.about else ""}{self.size:,}'
+
+
+@dataclass
+class Split:
+    """A list of videos that gets one annotation file.
+
+    Attributes:
+        annotation: Name of that file.
+        folder: Where the videos are; names in the annotation file are relative to it.
+        videos: What the publisher lists.
+        option: Option of the tool that names ``folder``.
+        published: How many videos were published; ``None`` where we know no figure.
+    """
+
+    annotation: str
+    folder: Path
+    videos: list[Listed]
+    option: str = '--videos'
+    published: Published | None = None
+
+
+@dataclass
+class DataSet:
+    """All that the publishers' files say.
+
+    Attributes:
+        name: As in the names of the configs.
+        classes: Names, in the order of the labels.
+        splits: Name of the split → its list.
+        sources: The files that were read.
+        num_classes: How many classes were published; 0 where that is the user's choice.
+        ignore_case: Find ``HandstandPushups`` where ``HandStandPushups`` is listed.
+    """
+
+    name: str
+    classes: list[str]
+    splits: dict[str, Split]
+    sources: list[Path] = field(default_factory=list)
+    num_classes: int = 0
+    ignore_case: bool = False

@@ -1,0 +1,165 @@
+"""One's own data: a folder per class, or a CSV; and a split that any machine makes again."""
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmtimesformer.datasets.preparation.finding import walk_videos
+from mmtimesformer.datasets.preparation.listing import DataSet, Listed, Split
+from mmtimesformer.datasets.preparation.reading import read_lines, read_rows
+
+#: What a folder or a CSV may call a split.
+SPLITS = {
+    'train': 'train',
+    'training': 'train',
+    'val': 'val',
+    'valid': 'val',
+    'validation': 'val',
+    'test': 'test',
+    'testing': 'test',
+}
+
+
+def read_own_data(
+    videos: Path,
+    table: Path | None = None,
+    shares: Mapping[str, float] | None = None,
+    seed: int = 0,
+    classes: Path | None = None,
+) -> DataSet:
+    """List the videos of a folder per class, or those that a CSV names.
+
+    Below ``videos`` are either class folders, or folders ``train``, ``val`` (and ``test``) of class
+    folders. A CSV has the columns path (relative to ``videos``), label, and, if the split is to be
+    one's own, split.
+
+    Args:
+        videos: Folder of the videos.
+        table: CSV file, with or without a heading.
+        shares: What :func:`split_by_class` takes from the training videos, for splits that are not
+            given by folders or a CSV.
+        seed: Of the split.
+        classes: File of class names in the order of the labels. Without it the order is that of the
+            alphabet, or of the numbers where all labels are whole numbers.
+
+    Raises:
+        ValueError: A video has no class, or an unknown one or split.
+    """
+    given = _read_table(table, videos) if table else _read_folders(videos)
+    names = {label for split in given.values() for label in split.values()}
+    ordered = read_lines(classes) if classes else _in_order(names)
+    labels = {name: i for i, name in enumerate(ordered)}
+    if names - labels.keys():
+        raise ValueError(
+            f'the class {min(names - labels.keys())!r} is not in {classes}; correct --classes'
+        )
+    if shares is None:
+        shares = {} if 'val' in given else {'val': 0.2}
+    for split in shares:
+        if split in given:
+            raise ValueError(f'split {split} is given by your data; leave --{split} out')
+    divided = split_by_class(given['train'], shares, seed)
+    files = {
+        name: {video: given['train'][video] for video in part} for name, part in divided.items()
+    }
+    files |= {name: part for name, part in given.items() if name != 'train'}
+    splits = {
+        name: Split(
+            f'{name}.txt',
+            videos,
+            [Listed((file,), labels[part[file]]) for file in part],
+            'the folder',
+        )
+        for name, part in files.items()
+    }
+    sources = [file for file in (table, classes) if file]
+    return DataSet(videos.name or 'own data', ordered, splits, sources)
+
+
+def split_by_class(
+    labels: Mapping[str, str], shares: Mapping[str, float], seed: int
+) -> dict[str, list[str]]:
+    """Divide videos so that each class is divided by the same shares.
+
+    A class is shuffled by itself, with a seed made of ``seed`` and its name: a new video in another
+    class moves no video of this one. What the shares leave goes to ``train``, which gets at least
+    one video of each class; then each share gets at least one, as long as there are any.
+
+    Args:
+        labels: Video → name of its class.
+        shares: Split → part of the videos, between 0 and 1; together below 1.
+        seed: Another seed is another split.
+
+    Returns:
+        ``'train'`` and each split of ``shares`` → its videos, in the order of their names.
+    """
+    if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+        raise ValueError(
+            f'the shares {dict(shares)} cannot be: each lies between 0 and 1, and together they '
+            'leave something to train on'
+        )
+    by_class: dict[str, list[str]] = defaultdict(list)
+    for video in sorted(labels):
+        by_class[labels[video]].append(video)
+    splits: dict[str, list[str]] = {'train': [], **{name: [] for name in shares}}
+    for name, videos in by_class.items():
+        random.Random(f'{seed}/{name}').shuffle(videos)
+        total = len(videos)
+        for split, share in shares.items():
+            number = min(max(1, round(share * total)), len(videos) - 1)
+            splits[split] += videos[:number]
+            del videos[:number]
+        splits['train'] += videos
+    return {name: sorted(videos) for name, videos in splits.items()}
+
+
+def _read_folders(videos: Path) -> dict[str, dict[str, str]]:
+    """Return split → file → class."""
+    found = {file: file.split('/')[:-1] for file, _ in walk_videos(videos)}
+    for file, folders in found.items():
+        if not folders:
+            raise ValueError(
+                f'{videos / file} lies in no class folder; move it into one, or name its class '
+                'with --csv'
+            )
+    if not found:
+        raise FileNotFoundError(
+            f'there is no video below {videos}; give the folder of your classes'
+        )
+    tops = {folders[0] for folders in found.values()}
+    if not ('train' in tops and tops <= SPLITS.keys()):
+        return {'train': {file: folders[0] for file, folders in found.items()}}
+    given: dict[str, dict[str, str]] = defaultdict(dict)
+    for file, folders in found.items():
+        if len(folders) < 2:
+            raise ValueError(f'{videos / file} lies in no class folder; move it into one')
+        given[SPLITS[folders[0]]][file] = folders[1]
+    return dict(given)
+
+
+def _read_table(table: Path, videos: Path) -> dict[str, dict[str, str]]:
+    """Return split → file → class."""
+    given: dict[str, dict[str, str]] = defaultdict(dict)
+    for path, label, *rest in read_rows(table, (2, 3)):
+        split = rest[0].lower() if rest else 'train'
+        if split not in SPLITS:
+            raise ValueError(
+                f'{table}: {path} is of split {rest[0]!r}; the third column says train, val or test'
+            )
+        if not label:
+            raise ValueError(f'{table}: {path} has no label; write one, or take the line out')
+        file = Path(path)
+        if file.is_absolute() and file.is_relative_to(videos.absolute()):
+            file = file.relative_to(videos.absolute())
+        given[SPLITS[split]][file.as_posix()] = label
+    if 'train' not in given:
+        raise ValueError(f'{table} names no video to train on; give lines of split train')
+    return dict(given)
+
+
+def _in_order(names: set[str]) -> list[str]:
+    """Sort by number where all are whole numbers (10 after 9), else by the alphabet."""
+    if all(name.isdecimal() for name in names):
+        return sorted(names, key=int)
+    return sorted(names)

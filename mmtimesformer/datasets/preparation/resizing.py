@@ -1,0 +1,195 @@
+"""Making videos smaller: decoding 340 x 256 pixels takes a fraction of what 1080p takes.
+
+Whatever happens, a file under its final name is whole: it is written to a hidden file beside it,
+which takes the name when it is finished. Started again, the work goes on where it was.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from mmtimesformer.datasets.preparation.annotations import take_name
+from mmtimesformer.datasets.preparation.finding import walk_videos
+from mmtimesformer.datasets.preparation.isolation import call_apart
+
+
+@dataclass(frozen=True)
+class Resize:
+    """One video to be made smaller.
+
+    Attributes:
+        source: The video.
+        target: Where the H.264 file goes, ``.mp4``.
+        part: Where it is written until it is finished.
+        short_side: Pixels, even.
+        quality: x264's constant rate factor: 18 can hardly be told from the source, 23 is smaller.
+        ffmpeg: The program, or ``None`` for PyAV.
+    """
+
+    source: Path
+    target: Path
+    part: Path
+    short_side: int
+    quality: int
+    ffmpeg: str | None
+
+    @property
+    def copy(self) -> Path:
+        """Where a copy goes, if the video is small enough as it is: it keeps its ending."""
+        return self.target.with_suffix(self.source.suffix)
+
+
+def plan_resizes(
+    source: Path, target: Path, short_side: int, quality: int, ffmpeg: str | None, timeout: float
+) -> tuple[list[Resize], int]:
+    """List what is to be done, and sweep up what a killed run has left.
+
+    Args:
+        source: Folder of the videos.
+        target: Folder of the small ones, laid out alike.
+        short_side: Pixels, even.
+        quality: x264's constant rate factor.
+        ffmpeg: The program, or ``None`` for PyAV.
+        timeout: Seconds after which an unfinished file belongs to nobody any more.
+
+    Returns:
+        What is to be done, and how many videos are done already.
+
+    Raises:
+        ValueError: ``short_side`` is odd, the folders are in one another, or two videos would become
+            one file.
+    """
+    if short_side < 2 or short_side % 2:
+        raise ValueError(
+            f'--short-side {short_side} is not an even number of pixels; H.264 wants one'
+        )
+    if source.resolve() == target.resolve() or source.resolve() in target.resolve().parents:
+        raise ValueError(f'{target} lies in {source}; set DST to a folder beside it')
+    names = [name for name, _ in walk_videos(source)]
+    targets: dict[Path, str] = {}
+    todo = []
+    for name in names:
+        path = (target / name).with_suffix('.mp4')
+        if path in targets:
+            raise ValueError(f'{targets[path]} and {name} would both become {path}; rename one')
+        targets[path] = name
+        part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+        resize = Resize(
+            (source / name).absolute(),
+            path.absolute(),
+            part.absolute(),
+            short_side,
+            quality,
+            ffmpeg,
+        )
+        if not path.exists() and not resize.copy.exists():
+            todo.append(resize)
+    for left in target.rglob('.*.part') if target.is_dir() else ():
+        if time.time() - left.stat().st_mtime > timeout:
+            left.unlink(missing_ok=True)
+    return todo, len(names) - len(todo)
+
+
+def resize_videos(
+    todo: Sequence[Resize], num_workers: int, timeout: float
+) -> Iterator[tuple[Resize, str | None, str | None]]:
+    """Make videos smaller, in parallel.
+
+    Yields:
+        What was to be done; ``'resized'`` or ``'copied'``, or ``None`` and what went wrong.
+    """
+    at_work = set(todo)
+    try:
+        for resize, done, wrong in call_apart(
+            resize_video, todo, num_workers, timeout, (__name__,)
+        ):
+            resize.part.unlink(missing_ok=True)
+            at_work.discard(resize)
+            yield resize, done, wrong
+    finally:
+        for resize in at_work:  # those whose processes have just been killed
+            resize.part.unlink(missing_ok=True)
+
+
+def resize_video(resize: Resize) -> str:
+    """Make one video smaller, or copy it if it is small enough.
+
+    Frames, their times and the frame rate stay; sound goes.
+
+    Raises:
+        ValueError: It cannot be decoded to its end.
+    """
+    import av
+
+    try:
+        with av.open(str(resize.source)) as container:
+            if not container.streams.video:
+                raise ValueError('it holds no video stream')
+            codec = container.streams.video[0].codec_context
+            short_side = min(codec.width, codec.height)
+    except av.FFmpegError as error:
+        raise ValueError(error.strerror) from error
+    resize.target.parent.mkdir(parents=True, exist_ok=True)
+    if short_side <= resize.short_side:
+        shutil.copyfile(resize.source, resize.part)
+        take_name(resize.part, resize.copy)
+        return 'copied'
+    if resize.ffmpeg:
+        _by_ffmpeg(resize)
+    else:
+        try:
+            _by_pyav(resize)
+        except av.FFmpegError as error:
+            raise ValueError(error.strerror) from error
+    take_name(resize.part, resize.target)
+    return 'resized'
+
+
+def _by_ffmpeg(resize: Resize) -> None:
+    side = resize.short_side
+    # -2: what keeps the shape, as an even number
+    scale = f"scale=w='if(lt(iw,ih),{side},-2)':h='if(lt(iw,ih),-2,{side})'"
+    command = [
+        *(resize.ffmpeg or 'ffmpeg', '-nostdin', '-y', '-v', 'error', '-xerror'),
+        *('-threads', '1', '-i', str(resize.source), '-map', '0:v:0', '-vf', scale),
+        *('-c:v', 'libx264', '-threads', '1', '-preset', 'fast', '-crf', str(resize.quality)),
+        *('-pix_fmt', 'yuv420p', '-movflags', '+faststart', '-f', 'mp4', str(resize.part)),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, errors='replace', check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f'exit code {done.returncode}']
+        raise ValueError(f'ffmpeg: {lines[-1]}')
+
+
+def _by_pyav(resize: Resize) -> None:
+    import av
+
+    with av.open(str(resize.source)) as source, av.open(str(resize.part), 'w', 'mp4') as target:
+        stream = source.streams.video[0]
+        rate = stream.average_rate or stream.guessed_rate or Fraction(30)
+        options = {'preset': 'fast', 'crf': str(resize.quality)}
+        out = None
+        graph = None
+        count = 0
+        for frame in source.decode(stream):
+            if out is None or graph is None:
+                graph, width, height = _scaling(frame, stream, resize.short_side)
+                out = target.add_stream('libx264', rate=rate, options=options)
+                out.width, out.height, out.pix_fmt = width, height, 'yuv420p'
+                out.codec_context.time_base = stream.time_base
+                out.codec_context.thread_count = 1
+            if frame.pts is None:  # some avi files keep no times
+                frame.pts = round(count / rate / stream.time_base)
+            graph.vpush(frame)
+            small = graph.vpull()
+            small.pict_type = 0  # let the encoder choose anew which frames stand alone
+            target.mux(out.encode(small))
+            count += 1
+        if out is None:
+            raise ValueError('it holds no frame')
+        target.mux(out.encode())
