@@ -40,17 +40,16 @@ class PyAVReader:
     """A video through PyAV; frames are decoded in order, up to the last that is wanted."""
 
     def __init__(self, path: Path, num_threads: int) -> None:
-        import av
-
         self.path = path
         self.num_threads = num_threads
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            self.fps = float(stream.average_rate or stream.guessed_rate or 0)
-            # Some containers do not say how many frames they hold; then count the packets.
-            self.length = stream.frames or sum(
-                packet.size > 0 for packet in container.demux(stream)
-            )
+        self._opened = self._open()  # opening costs as much as decoding a few small frames
+        stream = self._opened.streams.video[0]
+        self.fps = float(stream.average_rate or stream.guessed_rate or 0)
+        self.length = stream.frames
+        if not self.length:  # some containers do not say; then count the packets, and begin anew
+            with self._opened as container:
+                self.length = sum(packet.size > 0 for packet in container.demux(stream))
+            self._opened = None
 
     def __len__(self) -> int:
         return self.length
@@ -62,7 +61,8 @@ class PyAVReader:
         # One converter of colours for all frames: to_ndarray(format='rgb24') would set up one for
         # each, which costs more than decoding a small frame.
         reformatter = av.video.reformatter.VideoReformatter()
-        with av.open(str(self.path)) as container:
+        container, self._opened = self._opened or self._open(), None
+        with container:
             container.streams.video[0].thread_count = self.num_threads
             for i, frame in enumerate(container.decode(video=0)):
                 if i in wanted:
@@ -73,6 +73,11 @@ class PyAVReader:
             missing = sorted(wanted - set(found))
             raise ValueError(f'frame {missing[0]} of {len(self)} is not there')
         return [found[int(i)] for i in indices]
+
+    def _open(self) -> Any:
+        import av
+
+        return av.open(str(self.path))
 
 
 READERS: dict[str, Callable[[Path, int], Any]] = {'decord': DecordReader, 'pyav': PyAVReader}

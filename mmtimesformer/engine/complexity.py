@@ -1,0 +1,77 @@
+"""What a model costs: multiply-adds of one clip, and parameters, without weights or pixels."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, DefaultScope
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmtimesformer.engine.requirements import require_mmaction
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """The cost of one clip.
+
+    Attributes:
+        shape: Of the clip, ``(c, t, H, W)``.
+        multiply_adds: Of the backbone's convolutions, projections and attention, as the field's
+            tables count them under the name of FLOPs; twice as many floating-point operations.
+        parameters: Weights of the whole model, the classifier included.
+    """
+
+    shape: tuple[int, int, int, int]
+    multiply_adds: int
+    parameters: int
+
+
+def measure_complexity(cfg: Config, size: tuple[int, int] | None = None) -> Complexity:
+    """Count what the model of a config costs for one clip as its backbone was built for.
+
+    The model is built on the meta device and run there: shapes flow, numbers do not, so that the
+    largest model of the zoo takes a second and no memory.
+
+    Args:
+        cfg: A config whose ``model`` is a recogniser with ``backbone`` and ``cls_head``.
+        size: Height and width of the frames in pixels, if not the backbone's own.
+
+    Raises:
+        ValueError: The config has no such model.
+    """
+    backbone = (cfg.get('model') or {}).get('backbone')
+    if backbone is None:
+        raise ValueError('the config has no model.backbone; name the config of a recogniser')
+    model = _build_on_meta(cfg)
+    height, width = size or _pair(backbone.get('img_size', 224))
+    clip = backbone.get('in_channels', 3), backbone.get('num_frames', 8), height, width
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        model(torch.empty(1, 1, *clip, device='meta'), mode='tensor')
+    return Complexity(
+        clip, counter.get_total_flops() // 2, sum(p.numel() for p in model.parameters())
+    )
+
+
+def _build_on_meta(cfg: Config) -> BaseModel:
+    require_mmaction()
+    with DefaultScope.overwrite_default_scope('mmaction'), torch.device('meta'):
+        return MODELS.build(cfg.model).eval()
+
+
+def _pair(size: Any) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
+
+
+def in_billions(number: int) -> str:
+    """Write multiply-adds as the field's tables do, such as ``196G``."""
+    return f'{number / 1e9:,.0f}G' if number >= 1e9 else f'{number / 1e6:.1f}M'
+
+
+def in_millions(number: int) -> str:
+    """Write a number of parameters as the field's tables do, such as ``122M`` or ``86.11M``."""
+    millions = number / 1e6
+    return f'{millions:.0f}M' if millions >= 100 else f'{millions:.2f}M'

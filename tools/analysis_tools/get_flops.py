@@ -1,0 +1,62 @@
+"""Print what models cost: python tools/analysis_tools/get_flops.py [CONFIG ...] [options].
+
+Multiply-adds of one clip (which tables in the field call FLOPs) and parameters, of the configs
+given or of the whole zoo.
+"""
+
+import argparse
+import sys
+
+from mmengine.config import Config, DictAction
+
+from mmtimesformer.engine.complexity import in_billions, in_millions, measure_complexity
+from mmtimesformer.engine.configs import find_config, shipped_configs
+from mmtimesformer.engine.letters import run_job
+from mmtimesformer.engine.requirements import require_mmaction
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Print what models cost.')
+    parser.add_argument(
+        'config', nargs='*', help='config files or names of shipped configs; all of these, if none'
+    )
+    parser.add_argument(
+        '--shape', type=int, nargs='+', metavar='S', help='frames in pixels: one number, or H W'
+    )
+    parser.add_argument('--exact', action='store_true', help='do not round')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    args = parser.parse_args(argv)
+    if args.shape and len(args.shape) > 2:
+        parser.error(f'--shape takes one number or two, not {len(args.shape)}')
+    return args
+
+
+def show(args: argparse.Namespace) -> None:
+    """Print a line for each config."""
+    require_mmaction()
+    names = args.config or sorted(shipped_configs())
+    paths = [find_config(name) for name in names]
+    width = max(max(map(len, names)), len('config'))
+    print(f'{"config":<{width}}  {"clip":>16}  {"multiply-adds":>17}  {"parameters":>11}')
+    size = None if args.shape is None else (args.shape[0], args.shape[-1])
+    for name, path in zip(names, paths, strict=True):
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(args.cfg_options or {})
+        cost = measure_complexity(cfg, size)
+        clip = ' x '.join(map(str, cost.shape[1:]))
+        numbers = in_billions(cost.multiply_adds), in_millions(cost.parameters)
+        if args.exact:
+            numbers = f'{cost.multiply_adds:,}', f'{cost.parameters:,}'
+        print(f'{name:<{width}}  {clip:>16}  {numbers[0]:>17}  {numbers[1]:>11}', flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do the job; return the exit code."""
+    args = parse_args(argv)
+    return run_job(lambda: show(args), args.debug)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
