@@ -10,8 +10,15 @@ Expect: top-1 77.69, top-5 93.45 (quoted from MMAction2's model zoo, not measure
 _base_ = [
     '../_base_/models/timesformer_base.py',
     '../_base_/datasets/kinetics400.py',
+    '../_base_/protocols/kinetics_mmaction2.py',
     '../_base_/schedules/sgd_15e.py',
     '../_base_/default_runtime.py',
 ]
 
 custom_imports = dict(imports=['mmtimesformer'], allow_failed_imports=False)
+
+# The data set's videos, prepared by the protocol
+model = dict(cls_head=_base_.fusion, data_preprocessor=_base_.data_preprocessor)
+train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=_base_.val_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))

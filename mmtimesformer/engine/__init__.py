@@ -10,6 +10,7 @@ try:
     from mmtimesformer.engine.precision import Bfloat16OptimWrapper
     from mmtimesformer.engine.prediction_pictures import PredictionPictures
     from mmtimesformer.engine.pretrained import FitCheckpoint, Pretrained
+    from mmtimesformer.engine.protocol import NameProtocol
     from mmtimesformer.engine.runner import Runner, latest_checkpoint
 except ModuleNotFoundError as error:
     if error.name != 'cv2':
@@ -20,6 +21,7 @@ else:
 __all__ = [
     'Bfloat16OptimWrapper',
     'FitCheckpoint',
+    'NameProtocol',
     'PredictionPictures',
     'Pretrained',
     'Runner',

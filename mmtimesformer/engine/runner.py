@@ -17,6 +17,7 @@ from torch import nn
 
 from mmtimesformer.engine.precision import keep_scores_in_float32
 from mmtimesformer.engine.pretrained import FitCheckpoint
+from mmtimesformer.engine.protocol import NameProtocol
 
 # What MMEngine says on every run and no user can change: in its log, and as Python's warnings.
 LOGGED_NOISE = (
@@ -35,6 +36,7 @@ class Runner(MMEngineRunner):
     - joins processes by gloo where there is no GPU, and wraps the model without GPU numbers;
     - loads checkpoints of other systems, and refuses one that does not fit the model;
     - resumes from a ``work_dir`` that was moved or copied;
+    - names the protocol with every score;
     - counts accumulated gradients when it scales the learning rate, and says what it did;
     - writes environment, config and hooks to the log file and not to the terminal.
     """
@@ -90,10 +92,11 @@ class Runner(MMEngineRunner):
         return super().test()
 
     def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
-        """Register the hooks of the config, and :class:`FitCheckpoint` if it is not among them."""
+        """Register the hooks of the config, and those of ours that are not among them."""
         super().register_hooks(default_hooks, custom_hooks)
-        if not any(isinstance(hook, FitCheckpoint) for hook in self.hooks):
-            self.register_hook(FitCheckpoint())
+        for ours in (FitCheckpoint, NameProtocol):
+            if not any(isinstance(hook, ours) for hook in self.hooks):
+                self.register_hook(ours())
 
     def load_or_resume(self) -> None:
         """Find the newest checkpoint by its name beside ``last_checkpoint``, wherever that lies."""

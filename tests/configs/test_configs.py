@@ -14,7 +14,8 @@ CONFIGS = sorted(ROOT.glob('timesformer/*.py'))
 SCHEMES = {'divST': 'divided_space_time', 'jointST': 'joint_space_time', 'spaceOnly': 'space_only'}
 NAME = re.compile(
     r'timesformer_(?P<scheme>\w+?)_(?P<gpus>\d+)xb(?P<batch>\d+)'
-    r'-(?P<length>\d+)x(?P<interval>\d+)x(?P<clips>\d+)-(?P<epochs>\d+)e_(?P<dataset>[\w-]+)-rgb'
+    r'-(?P<length>\d+)x(?P<interval>\d+)x(?P<clips>\d+)-(?P<epochs>\d+)e_(?P<dataset>[a-z0-9-]+)-rgb'
+    r'(_(?P<protocol>[a-z]+))?'
 )
 NAMED = [path for path in CONFIGS if NAME.fullmatch(path.stem)]
 
@@ -57,12 +58,15 @@ def test_the_file_name_says_what_the_config_holds(path: Path) -> None:
     assert cfg.auto_scale_lr.base_batch_size == int(said['gpus']) * int(said['batch'])
     assert cfg.train_cfg.max_epochs == int(said['epochs'])
     assert backbone.num_frames == int(said['length'])
+    # Protocols of other data sets begin with the data set's name: ssv2-official.
+    assert cfg.protocol.rpartition('-')[2] == (said['protocol'] or 'mmaction2')
     for loader, pipeline in stages(cfg):
         (sample,) = transforms(pipeline, 'SampleFrames')
         assert sample['clip_len'] == int(said['length']), loader
-        assert sample['frame_interval'] == int(said['interval']), loader
+        # Segments follow the length of the video.
+        assert sample.get('frame_interval', 1) == int(said['interval']), loader
         if loader != 'test_dataloader':
-            assert sample['num_clips'] == int(said['clips']), loader
+            assert sample.get('num_clips', 1) == int(said['clips']), loader
         assert said['dataset'] in cfg[loader].dataset.ann_file, loader
 
 

@@ -3,6 +3,8 @@
 # It starts from an image ViT trained on ImageNet-21K, as in the paper: time attention is a copy of
 # space attention, and temporal_fc and time_embed are zero, so that the first forward pass is that
 # of the image ViT on every frame. Any ViT-B/16 that docs/checkpoints.md lists can take its place.
+#
+# Normalisation and the fusion of views are the protocol's, ../protocols/; a config puts them in.
 model = dict(
     type='Recognizer3D',
     backbone=dict(
@@ -21,16 +23,5 @@ model = dict(
             'vit_base_patch16_224.pth',
         ),
     ),
-    cls_head=dict(
-        type='TimeSformerHead',
-        num_classes=400,
-        in_channels=768,
-        average_clips='prob',  # over views: the mean of the softmax
-    ),
-    data_preprocessor=dict(
-        type='ActionDataPreprocessor',
-        mean=[127.5, 127.5, 127.5],
-        std=[127.5, 127.5, 127.5],
-        format_shape='NCTHW',
-    ),
+    cls_head=dict(type='TimeSformerHead', num_classes=400, in_channels=768),
 )

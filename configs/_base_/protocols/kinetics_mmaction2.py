@@ -1,0 +1,45 @@
+# Kinetics by MMAction2's protocol: 8 frames, 32 apart, RGB.
+#
+# Training: a random clip, short side 256 to 320, a random crop of 224, flipped half of the time.
+# Validation: the middle clip and its centre crop. Test: the middle clip, three crops along the
+# long side. Videos shorter than the clip's 256 frames are looped.
+# docs/protocols.md shows how this differs from the other protocols.
+protocol = 'mmaction2'
+
+data_preprocessor = dict(
+    type='ActionDataPreprocessor',
+    mean=[127.5, 127.5, 127.5],
+    std=[127.5, 127.5, 127.5],
+    to_rgb=False,  # frames come as RGB and stay so
+    format_shape='NCTHW',
+)
+fusion = dict(average_clips='prob')  # over views: the mean of the softmax
+
+train_pipeline = [
+    dict(type='mmtimesformer.VideoInit'),
+    dict(type='SampleFrames', clip_len=8, frame_interval=32, num_clips=1),
+    dict(type='mmtimesformer.VideoDecode'),
+    dict(type='RandomRescale', scale_range=(256, 320)),
+    dict(type='RandomCrop', size=224),
+    dict(type='Flip', flip_ratio=0.5),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs'),
+]
+val_pipeline = [
+    dict(type='mmtimesformer.VideoInit'),
+    dict(type='SampleFrames', clip_len=8, frame_interval=32, num_clips=1, test_mode=True),
+    dict(type='mmtimesformer.VideoDecode'),
+    dict(type='Resize', scale=(-1, 256)),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs'),
+]
+test_pipeline = [
+    dict(type='mmtimesformer.VideoInit'),
+    dict(type='SampleFrames', clip_len=8, frame_interval=32, num_clips=1, test_mode=True),
+    dict(type='mmtimesformer.VideoDecode'),
+    dict(type='Resize', scale=(-1, 224)),
+    dict(type='ThreeCrop', crop_size=224),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs'),
+]

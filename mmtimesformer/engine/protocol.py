@@ -1,0 +1,122 @@
+"""A score is worth as much as is known about how it was measured: name the protocol beside it."""
+
+import json
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+from mmengine.hooks import Hook
+
+from mmtimesformer.registry import HOOKS
+
+# How the scores of a video's views become one, by the head's `average_clips`.
+FUSIONS: dict[str | None, str] = {
+    'prob': 'mean of softmax',
+    'score': 'mean of logits',
+    'sum': 'sum of logits',
+    None: 'views kept apart',
+}
+PACKAGES = ('mmtimesformer', 'mmaction2', 'mmengine', 'torch')
+
+
+@HOOKS.register_module()
+class NameProtocol(Hook):
+    """Say with every result by which protocol it was measured, and store that with a dump.
+
+    The name is the config's top-level ``protocol``; views are counted, not taken from the config.
+    Beside ``result.pkl`` of a ``--dump``, which stays the list that MMAction2's analysis tools
+    read, ``result.meta.json`` tells config, checkpoint, protocol, views, fusion, scores, class
+    names where the data set has them, versions and date.
+    """
+
+    def __init__(self) -> None:
+        self.views = 0
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Count the views of a video."""
+        self.views = _count_views(data_batch)
+
+    after_test_iter = after_val_iter
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Name the protocol below the scores of a validation."""
+        runner.logger.info(sentence(facts(runner.cfg, 'val', self.views)))
+
+    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Name the protocol below the scores of a test, and beside a dump."""
+        said = facts(runner.cfg, 'test', self.views)
+        runner.logger.info(sentence(said))
+        for metric in runner.test_loop.evaluator.metrics:
+            if isinstance(metric, DumpResults) and is_main_process():
+                path = meta_path(metric.out_file_path)
+                _write(path, {**said, **_origin(runner), 'scores': metrics or {}})
+                runner.logger.info(f'How these results came about is in {path}.')
+
+
+def meta_path(results: str | Path) -> Path:
+    """Return where the origin of dumped results is told: ``result.meta.json``."""
+    return Path(results).with_suffix('.meta.json')
+
+
+def facts(cfg: Any, stage: str, views: int) -> dict[str, Any]:
+    """Collect what makes a score comparable.
+
+    Args:
+        cfg: The config of the run.
+        stage: ``'val'`` or ``'test'``.
+        views: Views of one video that the model saw.
+    """
+    dataset = cfg[f'{stage}_dataloader'].get('dataset') or {}
+    samplers = [step for step in dataset.get('pipeline') or () if 'clip_len' in step]
+    clips = samplers[0].get('num_clips', 1) if samplers else 1
+    head = cfg.model.get('cls_head') or {}
+    return {
+        'protocol': cfg.get('protocol'),
+        'views': {'clips': clips, 'crops': views // clips},
+        'fusion': FUSIONS.get(head.get('average_clips'), head.get('average_clips')),
+    }
+
+
+def sentence(said: dict[str, Any]) -> str:
+    """Tell :func:`facts` in one line."""
+    protocol, views = said['protocol'] or 'not named in the config', said['views']
+    parts = [f'{n} {part if n != 1 else part[:-1]}' for part, n in views.items()]
+    return f'Protocol: {protocol}; {" x ".join(parts)}, {said["fusion"]}'
+
+
+def _count_views(data_batch: Any) -> int:
+    video = data_batch['inputs'][0]  # c t H W, or with a first axis of views
+    return len(video) if video.ndim == 5 else 1
+
+
+def _origin(runner: Any) -> dict[str, Any]:
+    metainfo = getattr(runner.test_dataloader.dataset, 'metainfo', None) or {}
+    return {
+        'config': runner.cfg.filename,
+        'checkpoint': runner.cfg.get('load_from'),
+        'videos': len(runner.test_dataloader.dataset),
+        'classes': metainfo.get('classes'),
+        'versions': {name: _version(name) for name in PACKAGES},
+        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+    }
+
+
+def _version(package: str) -> str | None:
+    if package == 'mmtimesformer':  # also in a checkout that was never installed
+        from mmtimesformer import __version__
+
+        return __version__
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2, default=float) + '\n', encoding='utf-8')

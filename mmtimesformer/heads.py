@@ -1,0 +1,51 @@
+"""The classifier on top of the backbone, and how the scores of several views become one.
+
+It needs MMAction2, so ``import mmtimesformer`` leaves it out. A config names it:
+``custom_imports = dict(imports=['mmtimesformer', 'mmtimesformer.heads'])``.
+"""
+
+from typing import Any
+
+from einops import reduce
+from mmaction.models.heads import TimeSformerHead as MMAction2Head  # noqa: TID251
+from torch import Tensor
+
+from mmtimesformer.engine.protocol import FUSIONS
+from mmtimesformer.registry import MODELS
+
+
+@MODELS.register_module()
+class TimeSformerHead(MMAction2Head):
+    """MMAction2's ``TimeSformerHead``, which can also add up the logits of views.
+
+    A sum ranks classes as a mean of logits does; the scores themselves differ, and are no
+    probabilities. Parameters keep MMAction2's names: ``fc_cls.weight`` and ``fc_cls.bias``.
+
+    Args:
+        args: As in MMAction2's head, first ``num_classes`` and ``in_channels``.
+        average_clips: ``'prob'`` for the mean of the softmax (MMAction2), ``'score'`` for the mean
+            of the logits (PaddleVideo), ``'sum'`` for their sum (the official code), or ``None``
+            to keep the logits of every view.
+        kwargs: As in MMAction2's head, which refuses what it does not know.
+
+    Raises:
+        ValueError: ``average_clips`` is none of these.
+    """
+
+    def __init__(self, *args: Any, average_clips: str | None = None, **kwargs: Any) -> None:
+        if average_clips not in FUSIONS:
+            raise ValueError(
+                f'average_clips={average_clips!r} is not known; set model.cls_head.average_clips '
+                f'to one of {", ".join(map(repr, FUSIONS))}'
+            )
+        super().__init__(*args, average_clips=average_clips, **kwargs)
+
+    def average_clip(self, cls_scores: Tensor, num_segs: int = 1) -> Tensor:
+        """Fuse the views of each video.
+
+        Shape:
+            - cls_scores: ``(b views) classes`` -> ``b classes``
+        """
+        if self.average_clips == 'sum':
+            return reduce(cls_scores, '(b views) classes -> b classes', 'sum', views=num_segs)
+        return super().average_clip(cls_scores, num_segs)
