@@ -26,14 +26,53 @@ def check_video(path: str, quick: bool = False) -> int:
     Raises:
         ValueError: It cannot be read, or a frame cannot be decoded.
     """
+    if Path(path).is_file() and not Path(path).stat().st_size:
+        raise ValueError('an empty file')
     video = Video(path)
     total = len(video)
+    check_length(total, *promised_frames(path))
     ends = video.frames([0, total // 2, total - 1])
     if not quick:
         step = max(1, CHUNK_BYTES // ends[0].nbytes)
         for start in range(0, total, step):
             video.frames(range(start, min(start + step, total)))
     return total
+
+
+def promised_frames(path: str | Path) -> tuple[int, bool]:
+    """Read in a video's header how many frames it should hold.
+
+    Returns:
+        Number of frames, 0 where the header says nothing; and whether it was counted, not worked
+        out from the duration.
+    """
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        if stream.frames:
+            return stream.frames, True
+        rate = stream.average_rate or stream.guessed_rate
+        if not rate:
+            return 0, False
+        if stream.duration and stream.time_base:
+            return round(stream.duration * stream.time_base * rate), False
+        return round((container.duration or 0) / av.time_base * rate), False
+
+
+def check_length(total: int, promised: int, counted: bool) -> None:
+    """Refuse a video that ends long before its header says: it was cut short.
+
+    A little is forgiven: counts that are off by some frames are common, and a duration may be that
+    of the sound.
+
+    Raises:
+        ValueError: It is cut short.
+    """
+    if total < (0.95 if counted else 0.8) * promised - 2:
+        raise ValueError(
+            f'it is cut short: {total} of {"" if counted else "about "}{promised} frames are there'
+        )
 
 
 def list_videos(source: Path, root: Path | None = None) -> tuple[Path, list[str]]:
@@ -88,4 +127,5 @@ def _in_short(wrong: str | None, path: str) -> str | None:
     if wrong is None:
         return None
     reason = wrong.removeprefix(f'the video {path} ').partition('; ')[0]
+    reason = reason.replace(f": '{path}'", '')
     return 'does not exist' if reason.startswith('does not exist') else reason

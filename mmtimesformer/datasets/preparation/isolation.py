@@ -156,7 +156,7 @@ def _serve(job: Callable[[Any], Any], pipe: 'Connection[Any, Any]') -> None:
         while True:
             item = pipe.recv()
             try:
-                said = job(item), None
+                said: tuple[Any, str | None] = job(item), None
             except Exception as error:
                 lines = str(error).strip().splitlines()
                 said = None, lines[0] if lines else type(error).__name__

@@ -24,7 +24,7 @@ SPLITS = {
 def read_own_data(
     videos: Path,
     table: Path | None = None,
-    shares: Mapping[str, float] | None = None,
+    shares: Mapping[str, float | None] | None = None,
     seed: int = 0,
     classes: Path | None = None,
 ) -> DataSet:
@@ -38,7 +38,7 @@ def read_own_data(
         videos: Folder of the videos.
         table: CSV file, with or without a heading.
         shares: What :func:`split_by_class` takes from the training videos, for splits that are not
-            given by folders or a CSV.
+            given by folders or a CSV. A fifth is for ``val`` unless told otherwise.
         seed: Of the split.
         classes: File of class names in the order of the labels. Without it the order is that of the
             alphabet, or of the numbers where all labels are whole numbers.
@@ -54,12 +54,13 @@ def read_own_data(
         raise ValueError(
             f'the class {min(names - labels.keys())!r} is not in {classes}; correct --classes'
         )
-    if shares is None:
-        shares = {} if 'val' in given else {'val': 0.2}
-    for split in shares:
+    wanted = {split: share for split, share in (shares or {}).items() if share is not None}
+    for split in wanted:
         if split in given:
             raise ValueError(f'split {split} is given by your data; leave --{split} out')
-    divided = split_by_class(given['train'], shares, seed)
+    if 'val' not in given:
+        wanted.setdefault('val', 0.2)
+    divided = split_by_class(given['train'], wanted, seed)
     files = {
         name: {video: given['train'][video] for video in part} for name, part in divided.items()
     }

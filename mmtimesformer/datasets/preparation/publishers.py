@@ -227,8 +227,8 @@ def read_hmdb51(lists: Path, videos: Path) -> DataSet:
 def read_diving48(lists: Path, videos: Path) -> DataSet:
     """Read the V2 lists of Diving-48.
 
-    They are ``Diving48_V2_train.json``, ``Diving48_V2_test.json`` and ``Diving48_vocab.json``. A class
-    of the vocabulary is a list of four words: take-off, somersaults, twists, position.
+    These are ``Diving48_V2_train.json``, ``Diving48_V2_test.json`` and ``Diving48_vocab.json``. A
+    class of the vocabulary is a list of four words: take-off, somersaults, twists, position.
     """
     vocabulary = lists / 'Diving48_vocab.json'
     classes = [

@@ -10,6 +10,13 @@ from typing import Any
 HEADINGS = ('path', 'video', 'video_id', 'videoid', 'id', 'name', 'filename', 'file')
 
 
+def folder_of_lists(root: Path, annotations: Path | None) -> Path:
+    """Choose where the publisher's lists are: as told, in ``annotations``, or beside the videos."""
+    if annotations is not None:
+        return annotations
+    return root / 'annotations' if (root / 'annotations').is_dir() else root
+
+
 def read_lines(path: Path) -> list[str]:
     """Read the lines of a text file that hold something.
 

@@ -11,9 +11,12 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from mmtimesformer.datasets.preparation.annotations import take_name
+from mmtimesformer.datasets.preparation.checking import check_length, promised_frames
 from mmtimesformer.datasets.preparation.finding import walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_apart
 
@@ -61,8 +64,8 @@ def plan_resizes(
         What is to be done, and how many videos are done already.
 
     Raises:
-        ValueError: ``short_side`` is odd, the folders are in one another, or two videos would become
-            one file.
+        ValueError: ``short_side`` is odd, the folders lie in one another, or two videos would
+            become one file.
     """
     if short_side < 2 or short_side % 2:
         raise ValueError(
@@ -119,10 +122,11 @@ def resize_videos(
 def resize_video(resize: Resize) -> str:
     """Make one video smaller, or copy it if it is small enough.
 
-    Frames, their times and the frame rate stay; sound goes.
+    Every frame stays, and the frame rate; sound goes. Frames that are damaged are written as the
+    decoder mends them.
 
     Raises:
-        ValueError: It cannot be decoded to its end.
+        ValueError: It cannot be decoded, or ends long before its header says.
     """
     import av
 
@@ -132,30 +136,29 @@ def resize_video(resize: Resize) -> str:
                 raise ValueError('it holds no video stream')
             codec = container.streams.video[0].codec_context
             short_side = min(codec.width, codec.height)
+        promised = promised_frames(resize.source)
+        resize.target.parent.mkdir(parents=True, exist_ok=True)
+        if short_side <= resize.short_side:
+            shutil.copyfile(resize.source, resize.part)
+            take_name(resize.part, resize.copy)
+            return 'copied'
+        if resize.ffmpeg:
+            _by_ffmpeg(resize, resize.ffmpeg)
+        else:
+            _by_pyav(resize)
+        check_length(promised_frames(resize.part)[0], *promised)
     except av.FFmpegError as error:
         raise ValueError(error.strerror) from error
-    resize.target.parent.mkdir(parents=True, exist_ok=True)
-    if short_side <= resize.short_side:
-        shutil.copyfile(resize.source, resize.part)
-        take_name(resize.part, resize.copy)
-        return 'copied'
-    if resize.ffmpeg:
-        _by_ffmpeg(resize)
-    else:
-        try:
-            _by_pyav(resize)
-        except av.FFmpegError as error:
-            raise ValueError(error.strerror) from error
     take_name(resize.part, resize.target)
     return 'resized'
 
 
-def _by_ffmpeg(resize: Resize) -> None:
+def _by_ffmpeg(resize: Resize, program: str) -> None:
     side = resize.short_side
     # -2: what keeps the shape, as an even number
     scale = f"scale=w='if(lt(iw,ih),{side},-2)':h='if(lt(iw,ih),-2,{side})'"
     command = [
-        *(resize.ffmpeg or 'ffmpeg', '-nostdin', '-y', '-v', 'error', '-xerror'),
+        *(program, '-nostdin', '-y', '-v', 'error'),
         *('-threads', '1', '-i', str(resize.source), '-map', '0:v:0', '-vf', scale),
         *('-c:v', 'libx264', '-threads', '1', '-preset', 'fast', '-crf', str(resize.quality)),
         *('-pix_fmt', 'yuv420p', '-movflags', '+faststart', '-f', 'mp4', str(resize.part)),
@@ -172,24 +175,58 @@ def _by_pyav(resize: Resize) -> None:
     with av.open(str(resize.source)) as source, av.open(str(resize.part), 'w', 'mp4') as target:
         stream = source.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate or Fraction(30)
-        options = {'preset': 'fast', 'crf': str(resize.quality)}
-        out = None
-        graph = None
-        count = 0
-        for frame in source.decode(stream):
-            if out is None or graph is None:
-                graph, width, height = _scaling(frame, stream, resize.short_side)
-                out = target.add_stream('libx264', rate=rate, options=options)
-                out.width, out.height, out.pix_fmt = width, height, 'yuv420p'
-                out.codec_context.time_base = stream.time_base
-                out.codec_context.thread_count = 1
-            if frame.pts is None:  # some avi files keep no times
-                frame.pts = round(count / rate / stream.time_base)
+        frames = source.decode(stream)
+        first = next(frames, None)
+        if first is None:
+            raise ValueError('it holds no frame')
+        graph = _scaling(stream, first, resize.short_side)
+        out: Any = None
+        tick = -1
+        for frame in chain([first], frames):
             graph.vpush(frame)
             small = graph.vpull()
-            small.pict_type = 0  # let the encoder choose anew which frames stand alone
+            # Times in whole frames; frames that came too fast for that keep their order.
+            seconds = 0 if frame.pts is None else (frame.pts - (first.pts or 0)) * stream.time_base
+            tick = max(tick + 1, round(seconds * rate))
+            small.pts, small.time_base = tick, 1 / rate
+            small.pict_type = 0  # the encoder chooses anew which frames stand alone
+            if out is None:
+                options = {'preset': 'fast', 'crf': str(resize.quality), 'threads': '1'}
+                out = target.add_stream('libx264', rate=rate, options=options)
+                out.width, out.height, out.pix_fmt = small.width, small.height, 'yuv420p'
+                out.codec_context.time_base = 1 / rate
             target.mux(out.encode(small))
-            count += 1
-        if out is None:
-            raise ValueError('it holds no frame')
         target.mux(out.encode())
+
+
+def _scaling(stream: Any, frame: Any, short_side: int) -> Any:
+    """Set up what turns frames upright (telephones film sideways), makes them small, and 4:2:0."""
+    import av
+
+    graph = av.filter.Graph()
+    turns = {
+        90: ('transpose', 'cclock'),
+        -90: ('transpose', 'clock'),
+    }  # of the frame, to be upright
+    steps: list[tuple[str, str | None]] = [turns[frame.rotation]] if frame.rotation in turns else []
+    if abs(frame.rotation) == 180:
+        steps = [('hflip', None), ('vflip', None)]
+    width, height = frame.width, frame.height
+    if abs(frame.rotation) == 90:
+        width, height = height, width
+    factor = short_side / min(width, height)
+    size = [
+        short_side if side == min(width, height) else 2 * round(side * factor / 2)
+        for side in (width, height)
+    ]
+    # JPEG's range of brightness, 0..255, becomes video's, 16..235.
+    full = frame.color_range == 2 or frame.format.name.startswith('yuvj')
+    span = ':in_range=full:out_range=limited' if full else ''
+    steps += [('scale', '{}:{}{}'.format(*size, span)), ('format', 'yuv420p'), ('buffersink', None)]
+    last = graph.add_buffer(template=stream)
+    for name, argument in steps:
+        following = graph.add(name, argument)
+        last.link_to(following)
+        last = following
+    graph.configure()
+    return graph

@@ -1,0 +1,96 @@
+"""Decode every video and name the bad ones: python tools/data/check_videos.py SOURCE [options].
+
+SOURCE is an annotation file or a folder. Each file is decoded in a process that may crash or hang.
+Exit code: 0 all are good, 3 some are bad, 1 an error.
+"""
+
+import argparse
+import csv
+import io
+import os
+import sys
+from pathlib import Path
+
+from rich.progress import track
+
+from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
+from mmtimesformer.datasets.preparation.annotations import write_text
+from mmtimesformer.datasets.preparation.checking import check_videos, list_videos, name_in
+from mmtimesformer.datasets.preparation.reading import read_lines
+from mmtimesformer.engine.letters import run_job
+
+SHOWN = 10  # bad files on the terminal; --out has all
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('source', type=Path, help='an annotation file, or a folder of videos')
+    parser.add_argument(
+        '--root',
+        type=Path,
+        help='what the names in the annotation file are relative to (its folder)',
+    )
+    parser.add_argument('--num-workers', type=int, default=os.cpu_count() or 1, help='processes')
+    parser.add_argument('--timeout', type=float, default=120, help='seconds for one video')
+    parser.add_argument(
+        '--quick', action='store_true', help='decode the first, middle and last frame only'
+    )
+    parser.add_argument(
+        '--out', type=Path, metavar='BAD.csv', help='write the bad files: path,reason'
+    )
+    parser.add_argument(
+        '--good', type=Path, metavar='GOOD.txt', help='write the annotation file without bad files'
+    )
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    args = parser.parse_args(argv)
+    if args.num_workers < 1:
+        parser.error('--num-workers is at least 1')
+    if args.good and args.source.is_dir():
+        parser.error('--good needs an annotation file, not a folder')
+    return args
+
+
+def check(args: argparse.Namespace) -> int:
+    """Decode all, print and write what is bad."""
+    folder, names = list_videos(args.source, args.root)
+    results = check_videos(folder, names, args.num_workers, args.timeout, args.quick)
+    bad = dict(
+        sorted(
+            (name, wrong)
+            for name, wrong in track(results, str(args.source), total=len(names))
+            if wrong is not None
+        )
+    )
+    for name, wrong in list(bad.items())[:SHOWN]:
+        print(f'{name}: {wrong}')
+    if len(bad) > SHOWN:
+        print(f'… and {len(bad) - SHOWN:,} more')
+    if args.out:
+        write_text(args.out, [as_csv('path', 'reason'), *(as_csv(*item) for item in bad.items())])
+    if args.good:
+        write_text(
+            args.good, [line for line in read_lines(args.source) if name_in(line) not in bad]
+        )
+    print(f'{len(names):,} videos: {len(names) - len(bad):,} good, {len(bad):,} bad')
+    return INCOMPLETE if bad else COMPLETE
+
+
+def as_csv(*cells: str) -> str:
+    """Write a line of CSV, its cells quoted where they must be."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator='').writerow(cells)
+    return line.getvalue()
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do the job; return the exit code."""
+    args = parse_args(argv)
+    codes: list[int] = []
+    return run_job(lambda: codes.append(check(args)), args.debug) or codes[0]
+
+
+if __name__ == '__main__':
+    sys.exit(main())

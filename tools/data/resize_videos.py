@@ -1,0 +1,81 @@
+"""Make videos smaller: python tools/data/resize_videos.py SRC DST [options].
+
+DST is laid out as SRC, each video as H.264 in .mp4 without sound; a video that is small enough is
+copied. Stopped or killed, the tool goes on where it was, and leaves no half file under a final name.
+Exit code: 0 all are done, 3 some could not be (DST/failed.txt), 1 an error.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections import Counter
+from pathlib import Path
+
+from rich.progress import track
+
+from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
+from mmtimesformer.datasets.preparation.annotations import write_text
+from mmtimesformer.datasets.preparation.resizing import plan_resizes, resize_videos
+from mmtimesformer.engine.letters import run_job
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('src', type=Path, help='folder of the videos')
+    parser.add_argument('dst', type=Path, help='folder of the small ones')
+    parser.add_argument('--short-side', type=int, default=320, help='pixels, an even number')
+    parser.add_argument(
+        '--crf', type=int, default=18, help='x264 quality: 18 looks like the source, 23 is smaller'
+    )
+    parser.add_argument('--num-workers', type=int, default=os.cpu_count() or 1, help='processes')
+    parser.add_argument('--timeout', type=float, default=1800, help='seconds for one video')
+    parser.add_argument(
+        '--with',
+        dest='program',
+        choices=['auto', 'ffmpeg', 'pyav'],
+        default='auto',
+        help='what does it; auto: the program ffmpeg if there is one, else PyAV',
+    )
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    args = parser.parse_args(argv)
+    if args.num_workers < 1:
+        parser.error('--num-workers is at least 1')
+    return args
+
+
+def resize(args: argparse.Namespace) -> int:
+    """Resize what is not done yet, print and write what could not be."""
+    ffmpeg = None if args.program == 'pyav' else shutil.which('ffmpeg')
+    if args.program == 'ffmpeg' and ffmpeg is None:
+        raise FileNotFoundError('there is no program ffmpeg on the PATH; leave --with out for PyAV')
+    todo, done = plan_resizes(args.src, args.dst, args.short_side, args.crf, ffmpeg, args.timeout)
+    counts: Counter[str] = Counter({'there already': done})
+    failed = []
+    results = resize_videos(todo, args.num_workers, args.timeout)
+    for job, how, wrong in track(results, str(args.dst), total=len(todo)):
+        if how:
+            counts[how] += 1
+        else:
+            failed.append(f'{job.source}\t{wrong}')
+    if failed:
+        write_text(args.dst / 'failed.txt', sorted(failed))
+        print(f'{len(failed):,} videos could not be read; {args.dst / "failed.txt"} says why')
+    else:
+        (args.dst / 'failed.txt').unlink(missing_ok=True)
+    print(', '.join(f'{number:,} {how}' for how, number in counts.items()))
+    return INCOMPLETE if failed else COMPLETE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do the job; return the exit code."""
+    args = parse_args(argv)
+    codes: list[int] = []
+    return run_job(lambda: codes.append(resize(args)), args.debug) or codes[0]
+
+
+if __name__ == '__main__':
+    sys.exit(main())
