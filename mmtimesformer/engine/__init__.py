@@ -6,6 +6,7 @@ model still works, and ``requirements.require_mmaction`` says what is missing.
 """
 
 try:
+    from mmtimesformer.engine.layer_decay import LayerDecay
     from mmtimesformer.engine.loading import register_checkpoint_readers
     from mmtimesformer.engine.precision import Bfloat16OptimWrapper
     from mmtimesformer.engine.prediction_pictures import PredictionPictures
@@ -21,6 +22,7 @@ else:
 __all__ = [
     'Bfloat16OptimWrapper',
     'FitCheckpoint',
+    'LayerDecay',
     'NameProtocol',
     'PredictionPictures',
     'Pretrained',
