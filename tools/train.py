@@ -35,6 +35,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by the videos per step over auto_scale_lr.base_batch_size',
     )
+    parser.add_argument(
+        '--accumulate',
+        action='store_true',
+        help='accumulate gradients until a step sees auto_scale_lr.base_batch_size videos',
+    )
     parser.add_argument('--seed', type=int, help="random seed; wins over the config's")
     parser.add_argument(
         '--diff-rank-seed', action='store_true', help='add the rank of a process to its seed'

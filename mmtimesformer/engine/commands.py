@@ -29,7 +29,9 @@ def train(args: Namespace) -> None:
     elif cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
         precision.check_device('fp16')
     if args.auto_scale_lr:
-        _enable_lr_scaling(cfg)
+        _know_base_batch(cfg, '--auto-scale-lr').enable = True
+    if args.accumulate:
+        _know_base_batch(cfg, '--accumulate').accumulate = True
     _set_start(cfg, args.resume)
     _set_randomness(cfg, args.seed, args.diff_rank_seed, args.deterministic)
     _run(cfg, 'train')
@@ -136,13 +138,13 @@ def _check_exists(checkpoint: str) -> None:
         )
 
 
-def _enable_lr_scaling(cfg: Config) -> None:
+def _know_base_batch(cfg: Config, option: str) -> Any:
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise ValueError(
-            '--auto-scale-lr needs to know for how many videos per step the learning rate was '
-            'chosen; add auto_scale_lr = dict(base_batch_size=64) to the config, with your number'
+            f'{option} needs to know for how many videos per step the learning rate was chosen; '
+            'add auto_scale_lr = dict(base_batch_size=64) to the config, with your number'
         )
-    cfg.auto_scale_lr.enable = True
+    return cfg.auto_scale_lr
 
 
 def _set_randomness(

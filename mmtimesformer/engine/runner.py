@@ -37,6 +37,7 @@ class Runner(MMEngineRunner):
     - loads checkpoints of other systems, and refuses one that does not fit the model;
     - resumes from a ``work_dir`` that was moved or copied;
     - names the protocol with every score;
+    - accumulates gradients up to a config's total batch where there are fewer GPUs, if asked;
     - counts accumulated gradients when it scales the learning rate, and says what it did;
     - writes environment, config and hooks to the log file and not to the terminal.
     """
@@ -109,6 +110,29 @@ class Runner(MMEngineRunner):
                 else f'Nothing to resume in {self.work_dir}; starts from the beginning.'
             )
         super().load_or_resume()
+
+    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+        """Build it; with ``auto_scale_lr.accumulate`` one step sees ``base_batch_size`` videos.
+
+        Raises:
+            ValueError: No whole number of batches makes that many videos.
+        """
+        settings = self.cfg.get('auto_scale_lr') or {}
+        if settings.get('accumulate') and isinstance(optim_wrapper, dict):
+            base, videos = settings['base_batch_size'], self._train_dataloader['batch_size']
+            if base % (self.world_size * videos):
+                raise ValueError(
+                    f'--accumulate: {self.world_size} processes x {videos} videos do not divide '
+                    f'auto_scale_lr.base_batch_size={base}; set train_dataloader.batch_size to a '
+                    f'divisor of {base / self.world_size:g}, or take --auto-scale-lr instead'
+                )
+            counts = base // (self.world_size * videos)
+            optim_wrapper = {**optim_wrapper, 'accumulative_counts': counts}
+            self.logger.info(
+                f'One step sees {base} videos: {self.world_size} processes x {videos} videos x '
+                f'{counts} accumulated batches.'
+            )
+        return super().build_optim_wrapper(optim_wrapper)
 
     def scale_lr(
         self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
 from mmtimesformer.engine.runner import Runner, _is_for_terminal, latest_checkpoint
@@ -57,6 +58,40 @@ def test_the_rate_follows_the_videos_that_one_step_sees(
 
 def test_a_rate_is_left_alone_unless_asked() -> None:
     assert scale(1, 8, 1, base=64, enable=False) == (0.005, '')
+
+
+def accumulate(processes: int, videos: int, base: int) -> tuple[int, str]:
+    """Return how many batches are accumulated, and what the Runner said."""
+    runner, said = Runner.__new__(Runner), Said()
+    parts: dict[str, Any] = {
+        '_world_size': processes,
+        '_train_dataloader': {'batch_size': videos},
+        'logger': said,
+        'model': torch.nn.Linear(1, 1),
+        'cfg': Config({'auto_scale_lr': {'base_batch_size': base, 'accumulate': True}}),
+    }
+    runner.__dict__.update(parts)
+    wrapper = runner.build_optim_wrapper({'optimizer': {'type': 'SGD', 'lr': 0.005}})
+    return wrapper._accumulative_counts, ' '.join(said)
+
+
+@pytest.mark.parametrize(
+    ('processes', 'videos', 'counts'), [(8, 8, 1), (1, 8, 8), (2, 4, 8), (1, 1, 64)]
+)
+def test_gradients_are_accumulated_up_to_the_published_batch(
+    processes: int, videos: int, counts: int
+) -> None:
+    accumulated, said = accumulate(processes, videos, base=64)
+    assert accumulated == counts
+    assert f'{videos} videos x {counts} accumulated batches' in said
+
+
+@pytest.mark.parametrize(('processes', 'videos'), [(3, 8), (1, 5), (16, 8)])
+def test_batches_that_do_not_make_up_the_published_one_are_refused(
+    processes: int, videos: int
+) -> None:
+    with pytest.raises(ValueError, match=r'base_batch_size=64; set train_dataloader\.batch_size'):
+        accumulate(processes, videos, base=64)
 
 
 def test_nothing_saved_is_nothing_to_resume(tmp_path: Path) -> None:

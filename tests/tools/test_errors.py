@@ -199,10 +199,12 @@ def test_a_foreign_optimiser_wrapper_is_not_changed_in_silence(
     assert "optim_wrapper.type='ApexOptimWrapper'" in letter
 
 
-def test_lr_scaling_without_a_base_is_told(tool: Tool, tiny_config: Path) -> None:
+@pytest.mark.parametrize('option', ['--auto-scale-lr', '--accumulate'])
+def test_a_missing_base_batch_is_told(tool: Tool, tiny_config: Path, option: str) -> None:
     change(tiny_config, 'auto_scale_lr = dict(enable=False, base_batch_size=8)', '')
-    code, letter = tool('train', tiny_config, '--auto-scale-lr')
+    code, letter = tool('train', tiny_config, option)
     assert code == 1
+    assert f'{option} needs to know' in letter
     assert 'add auto_scale_lr = dict(base_batch_size=64) to the config' in letter
 
 
