@@ -9,6 +9,7 @@ import csv
 import io
 import os
 import sys
+from contextlib import closing
 from pathlib import Path
 
 from rich.progress import track
@@ -57,13 +58,9 @@ def check(args: argparse.Namespace) -> int:
     """Decode all, print and write what is bad."""
     folder, names = list_videos(args.source, args.root)
     results = check_videos(folder, names, args.num_workers, args.timeout, args.quick)
-    bad = dict(
-        sorted(
-            (name, wrong)
-            for name, wrong in track(results, str(args.source), total=len(names))
-            if wrong is not None
-        )
-    )
+    with closing(results):  # which ends the processes, whatever happens
+        progress = track(results, str(args.source), total=len(names))
+        bad = dict(sorted((name, wrong) for name, wrong in progress if wrong is not None))
     for name, wrong in list(bad.items())[:SHOWN]:
         print(f'{name}: {wrong}')
     if len(bad) > SHOWN:

@@ -1,6 +1,6 @@
 """Prepare your own videos: python tools/data/folder.py VIDEOS --out OUT [options].
 
-VIDEOS holds a folder per class; or folders train, val (and test) of class folders; or whatever a CSV
+VIDEOS holds a folder per class; or folders train, val (and test) of class folders; or what a CSV
 of path, label (and split) names. OUT gets train.txt, val.txt, test.txt, classes.txt, manifest.json.
 Exit code: 0 all is there, 3 something is missing (OUT/missing.txt), 1 an error.
 """

@@ -1,7 +1,8 @@
 """Prepare Kinetics-400, -600 or -700: python tools/data/kinetics.py 400 [ROOT] [options].
 
 ROOT/annotations holds train.csv, val.csv (or validate.csv) and perhaps test.csv as published,
-ROOT/videos_train, videos_val and videos_test the files <id>_<start>_<end>.mp4 or <id>.mp4, at any depth.
+ROOT/videos_train, videos_val and videos_test the files <id>_<start>_<end>.mp4 or <id>.mp4, flat or
+in folders.
 Exit code: 0 all is there, 3 something is missing (ROOT/missing.txt), 1 an error.
 """
 

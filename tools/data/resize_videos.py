@@ -1,7 +1,7 @@
 """Make videos smaller: python tools/data/resize_videos.py SRC DST [options].
 
 DST is laid out as SRC, each video as H.264 in .mp4 without sound; a video that is small enough is
-copied. Stopped or killed, the tool goes on where it was, and leaves no half file under a final name.
+copied. Started again, the tool goes on where it was; no half file ever has a final name.
 Exit code: 0 all are done, 3 some could not be (DST/failed.txt), 1 an error.
 """
 
@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from rich.progress import track
@@ -56,11 +57,12 @@ def resize(args: argparse.Namespace) -> int:
     counts: Counter[str] = Counter({'there already': done})
     failed = []
     results = resize_videos(todo, args.num_workers, args.timeout)
-    for job, how, wrong in track(results, str(args.dst), total=len(todo)):
-        if how:
-            counts[how] += 1
-        else:
-            failed.append(f'{job.source}\t{wrong}')
+    with closing(results):  # which ends the processes, whatever happens
+        for job, how, wrong in track(results, str(args.dst), total=len(todo)):
+            if how:
+                counts[how] += 1
+            else:
+                failed.append(f'{job.source}\t{wrong}')
     if failed:
         write_text(args.dst / 'failed.txt', sorted(failed))
         print(f'{len(failed):,} videos could not be read; {args.dst / "failed.txt"} says why')

@@ -1,6 +1,7 @@
 """Decoding every video once, before a training finds the bad ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -103,7 +104,7 @@ def name_in(line: str) -> str:
 
 def check_videos(
     folder: Path, names: Sequence[str], num_workers: int, timeout: float, quick: bool = False
-) -> Iterator[tuple[str, str | None]]:
+) -> Generator[tuple[str, str | None], None, None]:
     """Decode videos in parallel, each where it can crash or hang without harm.
 
     Args:
@@ -118,8 +119,9 @@ def check_videos(
     """
     paths = {str((folder / name).absolute()): name for name in names}
     job = partial(check_video, quick=quick)
-    for path, _, wrong in call_apart(job, paths, num_workers, timeout, (__name__,)):
-        yield paths[path], _in_short(wrong, path)
+    with closing(call_apart(job, paths, num_workers, timeout, (__name__,))) as results:
+        for path, _, wrong in results:
+            yield paths[path], _in_short(wrong, path)
 
 
 def _in_short(wrong: str | None, path: str) -> str | None:

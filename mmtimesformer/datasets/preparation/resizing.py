@@ -8,7 +8,8 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -100,20 +101,20 @@ def plan_resizes(
 
 def resize_videos(
     todo: Sequence[Resize], num_workers: int, timeout: float
-) -> Iterator[tuple[Resize, str | None, str | None]]:
+) -> Generator[tuple[Resize, str | None, str | None], None, None]:
     """Make videos smaller, in parallel.
 
     Yields:
         What was to be done; ``'resized'`` or ``'copied'``, or ``None`` and what went wrong.
     """
     at_work = set(todo)
+    results = call_apart(resize_video, todo, num_workers, timeout, (__name__,))
     try:
-        for resize, done, wrong in call_apart(
-            resize_video, todo, num_workers, timeout, (__name__,)
-        ):
-            resize.part.unlink(missing_ok=True)
-            at_work.discard(resize)
-            yield resize, done, wrong
+        with closing(results):
+            for resize, done, wrong in results:
+                resize.part.unlink(missing_ok=True)
+                at_work.discard(resize)
+                yield resize, done, wrong
     finally:
         for resize in at_work:  # those whose processes have just been killed
             resize.part.unlink(missing_ok=True)
