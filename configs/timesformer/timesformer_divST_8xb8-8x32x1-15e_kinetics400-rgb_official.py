@@ -1,4 +1,4 @@
-r"""TimeSformer-B with divided space-time attention on Kinetics-400, by the official code's protocol.
+r"""TimeSformer-B with divided space-time attention on Kinetics-400, by the official protocol.
 
 Train:  bash tools/dist_train.sh timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb_official 8
         python tools/train.py timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb_official \
@@ -16,9 +16,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-custom_imports = dict(
-    imports=['mmtimesformer', 'mmtimesformer.heads'], allow_failed_imports=False
-)
+custom_imports = dict(imports=['mmtimesformer', 'mmtimesformer.heads'], allow_failed_imports=False)
 
 # The data set's videos, prepared by the protocol
 model = dict(cls_head=_base_.fusion, data_preprocessor=_base_.data_preprocessor)

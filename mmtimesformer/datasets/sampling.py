@@ -29,6 +29,9 @@ class WindowSampleFrames(BaseTransform):
     clip ``k`` of ``num_clips`` starts at ``k / num_clips`` of the room that the window leaves, so
     that one clip starts at frame 0 and the video's end is never reached.
 
+    PaddleVideo's ``linspace_sample`` computes the same in double precision; with one clip of a
+    video, as it tests, the frames are the same.
+
     Required keys: ``total_frames``, and where they are known ``avg_fps`` and ``start_index``. Added
     keys: ``frame_inds``, ``clip_len``, ``frame_interval``, ``num_clips``.
 
@@ -42,8 +45,6 @@ class WindowSampleFrames(BaseTransform):
             video's own. A video that does not tell its rate is taken to have this one.
         out_of_bound: What stands for frames beyond the end of a short video: ``'clamp'`` repeats
             the last one, ``'loop'`` begins anew.
-        precision: ``'single'`` computes as torch does, and so the official code; ``'double'`` as
-            NumPy does, and so PaddleVideo. They part where a position falls on a whole frame.
         test_mode: Whether to take the clips for testing.
 
     Raises:
@@ -63,13 +64,11 @@ class WindowSampleFrames(BaseTransform):
         first: str = 'start',
         target_fps: float | None = 30,
         out_of_bound: str = 'clamp',
-        precision: str = 'single',
         test_mode: bool = False,
     ) -> None:
         _check_positive(clip_len=clip_len, frame_interval=frame_interval, num_clips=num_clips)
         _check_choice('first', first, ('start', 'centre'))
         _check_choice('out_of_bound', out_of_bound, ('clamp', 'loop'))
-        _check_choice('precision', precision, ('single', 'double'))
         if target_fps is not None and target_fps <= 0:
             raise ValueError(f'target_fps={target_fps} is not positive; set None for any rate')
         self.clip_len = clip_len
@@ -78,7 +77,6 @@ class WindowSampleFrames(BaseTransform):
         self.first = first
         self.target_fps = target_fps
         self.out_of_bound = out_of_bound
-        self.precision = precision
         self.test_mode = test_mode
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -88,12 +86,15 @@ class WindowSampleFrames(BaseTransform):
         if self.target_fps and fps:
             window = window / self.target_fps * fps
         room = max(length - window, 0.0)
-        clips = [self._positions(start, window) for start in self._starts(room)]
-        # Clamped before the cut: a window below one frame ends before it starts.
-        if self.out_of_bound == 'clamp':
-            indices = np.concatenate(clips).clip(0, length - 1).astype(np.int64)
-        else:
-            indices = np.concatenate(clips).clip(0, None).astype(np.int64) % length
+        # In single precision, as the official code: in double, positions that fall on a whole frame
+        # may be cut to another one.
+        clips = [
+            torch.linspace(start, start + window - 1, self.clip_len, dtype=torch.float32)
+            for start in self._starts(room)
+        ]
+        # A window below one frame ends before it starts.
+        indices = torch.cat(clips).clamp(min=0).long().numpy()
+        indices = indices % length if self.out_of_bound == 'loop' else indices.clip(max=length - 1)
         results['frame_inds'] = indices + results.get('start_index', 0)
         results['clip_len'] = self.clip_len
         results['frame_interval'] = self.frame_interval
@@ -107,20 +108,12 @@ class WindowSampleFrames(BaseTransform):
         offset = {'start': 0.0, 'centre': 0.5}[self.first]
         return [room * (k + offset) / self.num_clips for k in range(self.num_clips)]
 
-    def _positions(self, start: float, window: float) -> np.ndarray:
-        """Spread the frames of one clip, before they are cut to whole ones."""
-        end = start + window - 1
-        if self.precision == 'single':
-            return torch.linspace(start, end, self.clip_len, dtype=torch.float32).numpy()
-        return np.linspace(start, end, self.clip_len)
-
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(clip_len={self.clip_len}, '
             f'frame_interval={self.frame_interval}, num_clips={self.num_clips}, '
             f'first={self.first!r}, target_fps={self.target_fps}, '
-            f'out_of_bound={self.out_of_bound!r}, precision={self.precision!r}, '
-            f'test_mode={self.test_mode})'
+            f'out_of_bound={self.out_of_bound!r}, test_mode={self.test_mode})'
         )
 
 

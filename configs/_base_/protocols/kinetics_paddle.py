@@ -1,7 +1,7 @@
-# Kinetics by PaddleVideo's protocol: as the official one but for three things.
+# Kinetics by PaddleVideo's protocol: as the official one but for two things.
 #
-# Positions of frames are computed in double precision, the three crops are MMAction2's (an odd
-# pixel of the margin is given away), and views are fused by the mean of their logits.
+# The three crops are MMAction2's (an odd pixel of the margin is given away), and views are fused by
+# the mean of their logits, which ranks classes as their sum does.
 # docs/protocols.md shows how this differs from the other protocols.
 protocol = 'paddle'
 
@@ -22,7 +22,6 @@ train_pipeline = [
         frame_interval=32,
         target_fps=30,
         out_of_bound='clamp',
-        precision='double',
     ),
     dict(type='mmtimesformer.VideoDecode'),
     dict(type='mmtimesformer.ShortSideJitter', scale_range=(256, 320)),
@@ -42,7 +41,6 @@ test_pipeline = [
         first='start',
         target_fps=30,
         out_of_bound='clamp',
-        precision='double',
         test_mode=True,
     ),
     dict(type='mmtimesformer.VideoDecode'),
