@@ -8,9 +8,11 @@ file an error in words, and another takes its place.
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 T = TypeVar('T')
@@ -138,12 +140,24 @@ def _context(preload: tuple[str, ...]) -> Any:
 
     A plain fork would copy this process with its threads in whatever state they are.
     """
-    if 'forkserver' in multiprocessing.get_all_start_methods():
-        context = multiprocessing.get_context('forkserver')
-        # What all workers need is imported once, there, and not by each of them for seconds.
-        context.set_forkserver_preload([__name__, *preload])
-        return context
-    return multiprocessing.get_context('spawn')
+    if 'forkserver' not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context('spawn')
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context('forkserver')
+    # What all workers need is imported once, there, and not by each of them for seconds.
+    context.set_forkserver_preload([__name__, *preload])
+    # Python 3.11's server looks for modules in PYTHONPATH, and not where this process does.
+    before = os.environ.get('PYTHONPATH')
+    os.environ['PYTHONPATH'] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ['PYTHONPATH']
+        else:
+            os.environ['PYTHONPATH'] = before
+    return context
 
 
 def _serve(job: Callable[[Any], Any], pipe: 'Connection[Any, Any]') -> None:
