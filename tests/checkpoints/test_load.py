@@ -209,6 +209,13 @@ def test_a_checkpoint_of_a_model_with_ones_own_parts_comes_back_whole(tmp_path) 
         load_checkpoint(Recognizer(), tmp_path / 'a.pth')
 
 
+def test_parts_that_the_model_does_not_have_are_unknown(tmp_path) -> None:
+    weights = {**WithAdapter().state_dict(), 'backbone.blocks.0.gate.weight': torch.zeros(3)}
+    torch.save({'meta': {}, 'state_dict': weights}, tmp_path / 'a.pth')
+    with pytest.raises(CheckpointError, match=r'has backbone\.blocks\.0\.gate\.weight'):
+        load_checkpoint(WithAdapter(), tmp_path / 'a.pth')
+
+
 def test_a_model_that_is_not_ours_is_refused(tmp_path) -> None:
     VIDEO_FILES['official'](random_weights(), tmp_path / 'a')
     with pytest.raises(TypeError, match='Linear has no TimeSformer of ours inside'):
