@@ -1,0 +1,113 @@
+"""A score never stands without the protocol that it was measured by."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmengine import Config
+from mmengine.evaluator import DumpResults
+
+from mmtimesformer import __version__
+from mmtimesformer.engine.protocol import NameProtocol, meta_path
+from mmtimesformer.engine.runner import Runner
+from mmtimesformer.registry import HOOKS
+
+
+def a_run(dump: Path | None = None, **more: Any) -> Any:
+    """A Runner as the hook sees it, after a test of two clips of three crops each."""
+    cfg = dict(
+        protocol='official',
+        load_from='weights.pth',
+        model=dict(cls_head=dict(average_clips='sum')),
+        test_dataloader=dict(dataset=dict(pipeline=[dict(type='S', clip_len=8, num_clips=2)])),
+        val_dataloader=dict(dataset=dict(pipeline=[dict(type='S', clip_len=8)])),
+    )
+    dataset = type('Videos', (list,), {'metainfo': {'classes': ('left', 'right')}})(range(5))
+    said: list[str] = []
+    return SimpleNamespace(
+        cfg=Config({**cfg, **more}, filename=__file__),
+        logger=SimpleNamespace(info=said.append),
+        said=said,
+        test_dataloader=SimpleNamespace(dataset=dataset),
+        test_loop=SimpleNamespace(
+            evaluator=SimpleNamespace(metrics=[DumpResults(str(dump))] if dump else [])
+        ),
+    )
+
+
+def batch(*views: int) -> dict[str, Any]:
+    return {'inputs': [torch.zeros(*views, 3, 8, 4, 4)]}
+
+
+def test_a_test_names_protocol_views_and_fusion() -> None:
+    hook, run = NameProtocol(), a_run()
+    hook.after_test_iter(run, 0, batch(6))
+    hook.after_test_epoch(run, {'acc/top1': 0.5})
+    assert run.said == ['Protocol: official; 2 clips x 3 crops, sum of logits']
+
+
+def test_a_validation_does_too() -> None:
+    hook, run = NameProtocol(), a_run()
+    hook.after_val_iter(run, 0, batch())
+    hook.after_val_epoch(run, {})
+    assert run.said == ['Protocol: official; 1 clip x 1 crop, sum of logits']
+
+
+def test_a_config_without_a_name_is_told_so() -> None:
+    hook, run = NameProtocol(), a_run(protocol=None)
+    hook.after_test_iter(run, 0, batch(2))
+    hook.after_test_epoch(run)
+    assert run.said == ['Protocol: not named in the config; 2 clips x 1 crop, sum of logits']
+
+
+def test_a_dump_is_told_where_it_comes_from(tmp_path: Path) -> None:
+    hook, run = NameProtocol(), a_run(tmp_path / 'folder' / 'result.pkl')
+    hook.after_test_iter(run, 0, batch(6))
+    hook.after_test_epoch(run, {'acc/top1': torch.tensor(0.5)})
+    told = json.loads((tmp_path / 'folder' / 'result.meta.json').read_text())
+    assert told.pop('versions') == {
+        'mmtimesformer': __version__,
+        'mmaction2': told_version('mmaction2'),
+        'mmengine': told_version('mmengine'),
+        'torch': told_version('torch'),
+    }
+    assert told.pop('date').endswith('+00:00')
+    assert told == {
+        'protocol': 'official',
+        'views': {'clips': 2, 'crops': 3},
+        'fusion': 'sum of logits',
+        'config': __file__,
+        'checkpoint': 'weights.pth',
+        'videos': 5,
+        'classes': ['left', 'right'],
+        'scores': {'acc/top1': 0.5},
+    }
+    assert run.said[-1] == f'How these results came about is in {tmp_path}/folder/result.meta.json.'
+
+
+def told_version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+@pytest.mark.parametrize('name', ['a/result.pkl', 'a/result.pickle'])
+def test_the_origin_lies_beside_the_results(name: str) -> None:
+    assert meta_path(name) == Path('a/result.meta.json')
+
+
+def test_the_runner_brings_it_along_once() -> None:
+    runner = Runner.__new__(Runner)
+    runner._hooks = []
+    runner.register_hooks(custom_hooks=[dict(type='mmtimesformer.NameProtocol')])
+    assert sum(isinstance(hook, NameProtocol) for hook in runner.hooks) == 1
+    runner._hooks = []
+    runner.register_hooks()
+    assert sum(isinstance(hook, NameProtocol) for hook in runner.hooks) == 1
+
+
+def test_a_config_finds_it_by_name(default_scope: str | None) -> None:
+    assert isinstance(HOOKS.build(dict(type='mmtimesformer.NameProtocol')), NameProtocol)
