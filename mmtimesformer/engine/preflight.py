@@ -70,6 +70,7 @@ def check_config(cfg: Any, purpose: str) -> list[str]:
         for key, dataset in _datasets(cfg[loader].get('dataset'), f'{loader}.dataset'):
             labels_needed = loader != 'test_dataloader'
             _check_annotations(key, dataset, head.get('num_classes'), labels_needed)
+            notes += _check_names(key, dataset, head.get('num_classes'))
             notes += _check_sampling(key, dataset, cfg.model.get('backbone') or {})
     return notes
 
@@ -125,6 +126,24 @@ def _check_annotations(
                     f'video {folder / name} does not exist ({where}); '
                     f'correct the line or {key}.data_prefix.video'
                 )
+
+
+def _check_names(key: str, dataset: Any, num_classes: int | None) -> Iterator[str]:
+    """Look for the file of class names; without it MMEngine would take its path for the names."""
+    path = (dataset.get('metainfo') or {}).get('classes')
+    if not isinstance(path, str):
+        return
+    if not Path(path).is_file():
+        del dataset['metainfo']['classes']
+        yield f'{path} does not exist ({key}.metainfo.classes): classes are numbers, not names'
+        return
+    names = Path(path).read_text().split('\n')
+    count = len([name for name in names if name.strip()])
+    if num_classes is not None and count != num_classes:
+        yield (
+            f'{path} has {count} class names and the model {num_classes} classes; set '
+            f'model.cls_head.num_classes, or {key}.metainfo.classes'
+        )
 
 
 def _check_line(where: str, line: str, dataset: Any) -> tuple[str, list[int]]:

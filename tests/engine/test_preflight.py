@@ -35,6 +35,22 @@ def test_another_number_of_frames_is_legal_and_said(tmp_path: Path) -> None:
     assert 'model.backbone.num_frames=8' in note
 
 
+def test_missing_class_names_are_said_and_left_out(tmp_path: Path) -> None:
+    cfg = config(tmp_path, ['a.mp4 0'], metainfo={'classes': str(tmp_path / 'classes.txt')})
+    (note,) = check_config(cfg, 'train')
+    assert 'classes.txt does not exist (train_dataloader.dataset.metainfo.classes)' in note
+    assert cfg.train_dataloader.dataset.metainfo == {}
+
+
+@pytest.mark.parametrize(('names', 'notes'), [('a\nb\nc\n', 0), ('a\nb', 1)])
+def test_class_names_are_counted(names: str, notes: int, tmp_path: Path) -> None:
+    (tmp_path / 'classes.txt').write_text(names)
+    cfg = config(tmp_path, ['a.mp4 0'], metainfo={'classes': str(tmp_path / 'classes.txt')})
+    said = check_config(cfg, 'train')
+    assert len(said) == notes
+    assert all('has 2 class names and the model 3 classes' in note for note in said)
+
+
 def test_a_wrapped_data_set_is_looked_at(tmp_path: Path) -> None:
     cfg = config(tmp_path, ['a.mp4 9'])
     inner = cfg.train_dataloader.dataset
