@@ -3,12 +3,15 @@
 import importlib.util
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import av
 import numpy as np
@@ -21,16 +24,21 @@ DATA_TOOLS = Path(__file__).resolve().parents[2] / 'tools' / 'data'
 Tool = Callable[..., tuple[int, str]]
 
 
+def load(name: str) -> ModuleType:
+    """Import a tool of tools/data, none of which is in a package."""
+    spec = importlib.util.spec_from_file_location(f'data_{name}', DATA_TOOLS / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture
 def tool(tmp_path, monkeypatch, capfd) -> Tool:
     """Run a tool of tools/data in this process, in ``tmp_path``: its exit code and what it said."""
     monkeypatch.chdir(tmp_path)
 
     def run(name: str, *words: object) -> tuple[int, str]:
-        spec = importlib.util.spec_from_file_location(f'data_{name}', DATA_TOOLS / f'{name}.py')
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        code = module.main([str(word) for word in words])
+        code = load(name).main([str(word) for word in words])
         said = capfd.readouterr()
         assert 'Traceback' not in said.out + said.err
         return code, said.out + said.err
@@ -495,3 +503,21 @@ def test_what_cannot_be_resized_is_refused_before_anything_is_done(tool, large, 
     assert code == 1
     assert 'tall.avi and tall.mp4 would both become' in said
     assert not (tmp_path / 'small').exists()
+
+
+# -- documentation ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'page',
+    sorted((DATA_TOOLS.parents[1] / 'docs/datasets').glob('*.md')),
+    ids=lambda page: page.name,
+)
+def test_every_command_of_the_documentation_is_one_that_the_tool_takes(page) -> None:
+    """And each page that a page links to is there."""
+    text = page.read_text()
+    for line in re.findall(r'^python tools/data/(.*)$', text, re.MULTILINE):
+        script, *words = shlex.split(line)
+        load(Path(script).stem).parse_args(words)
+    for link in re.findall(r'\]\(([^)#:]+)\)', text):
+        assert (page.parent / link).is_file(), link
