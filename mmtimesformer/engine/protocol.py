@@ -32,6 +32,8 @@ class NameProtocol(Hook):
     names where the data set has them, versions and date.
     """
 
+    priority = 'LOW'  # after the logger, so that the name stands below the scores
+
     def __init__(self) -> None:
         self.views = 0
 
