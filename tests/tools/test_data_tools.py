@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -129,6 +130,9 @@ def test_kinetics(tool, kinetics) -> None:
     assert '2 classes are named, 400 were published' in said
     assert '1 videos are missing' in said
     assert tool('kinetics', '400', kinetics, '--allow-missing')[0] == 0
+    write_video(kinetics / 'videos_val/other000000.mp4')
+    _, said = tool('kinetics', '400', kinetics)
+    assert f'1 videos below {kinetics / "videos_val"} are in no list' in said
 
 
 def test_class_names_from_a_file_give_the_order(tool, kinetics) -> None:
@@ -179,6 +183,17 @@ def test_a_folder_without_any_of_the_videos_is_told_with_the_option(tool, kineti
     assert said.rstrip().endswith('set --videos-val')
     assert not (kinetics / 'kinetics400_train_list_videos.txt').exists()
     assert tool('kinetics', '400', kinetics / 'nowhere')[0] == 1
+    code, said = tool('kinetics', '400', kinetics, '--videos-train', 'nowhere')
+    assert code == 1
+    assert 'the video folder nowhere does not exist' in said
+    assert said.rstrip().endswith('set --videos-train')
+
+
+def test_the_test_list_is_left_out_where_its_videos_are_not(tool, kinetics) -> None:
+    shutil.rmtree(kinetics / 'videos_test')
+    assert tool('kinetics', '400', '--allow-missing')[0] == 0
+    assert not (kinetics / 'kinetics400_test_list_videos.txt').exists()
+    assert tool('kinetics', '400', '--videos-test', kinetics / 'videos_test')[0] == 1
 
 
 @pytest.mark.parametrize('prefix', ['', 'something-something-v2-'])

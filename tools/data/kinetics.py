@@ -52,6 +52,8 @@ def list_and_look(args: argparse.Namespace) -> int:
     folders = {
         split: getattr(args, f'videos_{split}') or args.root / f'videos_{split}' for split in SPLITS
     }
+    if args.videos_test is None and not folders['test'].is_dir():
+        del folders['test']  # its list comes with the others, its videos often do not
     data = read_kinetics(args.version, lists, folders, args.classes)
     return prepare(data, args.root, args.allow_missing)
 

@@ -22,7 +22,6 @@ class Found:
     split: Split
     files: list[tuple[str, int | None]]
     missing: list[tuple[str, str]]
-    unlisted: int
 
     @property
     def complete(self) -> bool:
@@ -52,6 +51,11 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
     folders: dict[Path, VideoFolder] = {}
     found: dict[str, Found] = {}
     for name, split in data.splits.items():
+        if not split.folder.is_dir():
+            raise FileNotFoundError(
+                f'the video folder {split.folder} does not exist (looked in '
+                f'{split.folder.absolute().parent}); set {split.option}'
+            )
         if split.folder not in folders:
             folders[split.folder] = VideoFolder(split.folder, data.ignore_case)
         found[name] = _look(name, split, folders[split.folder])
@@ -72,7 +76,7 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
         (out / 'missing.txt').unlink(missing_ok=True)
     write_text(out / 'manifest.json', [json.dumps(_manifest(data, found, delimiter), indent=2)])
 
-    notes = _notes(data, found, delimiter, out)
+    notes = _notes(data, found, folders, delimiter, out)
     print(_table(found))
     for note in notes:
         print(f'- {note}')
@@ -97,12 +101,12 @@ def _look(name: str, split: Split, folder: VideoFolder) -> Found:
             files.append((file, video.label))
     if not files:
         raise FileNotFoundError(_nothing_there(name, split, folder))
-    return Found(split, files, missing, len(folder.files.keys() - {file for file, _ in files}))
+    return Found(split, files, missing)
 
 
 def _nothing_there(name: str, split: Split, folder: VideoFolder) -> str:
     if not split.videos:
-        return f'the list of split {name} is empty; give the list that was published'
+        return f'split {name} has no video; give a longer list, or classes of more videos'
     wanted = ' or '.join(split.videos[0].names)
     there = f'there is {next(iter(folder.files))}' if folder.files else 'there is no video at all'
     return (
@@ -153,7 +157,13 @@ def _table(found: dict[str, Found]) -> str:
     )
 
 
-def _notes(data: DataSet, found: dict[str, Found], delimiter: str, out: Path) -> list[str]:
+def _notes(
+    data: DataSet,
+    found: dict[str, Found],
+    folders: dict[Path, VideoFolder],
+    delimiter: str,
+    out: Path,
+) -> list[str]:
     notes = []
     if data.num_classes not in (0, len(data.classes)):
         notes.append(
@@ -167,9 +177,12 @@ def _notes(data: DataSet, found: dict[str, Found], delimiter: str, out: Path) ->
                 f'the list of {name} has {len(part.split.videos):,} videos, {published} were '
                 f'published (quoted from {published.source})'
             )
-        if part.unlisted:
-            folder = part.split.folder
-            notes.append(f'{part.unlisted:,} videos below {folder} are not of split {name}')
+    for path, folder in folders.items():
+        parts = [part for part in found.values() if part.split.folder == path]
+        listed = {file for part in parts for file, _ in part.files}
+        unlisted = sum(folder.files[file] for file in folder.files.keys() - listed)
+        if unlisted:
+            notes.append(f'{unlisted:,} videos below {path} are in no list')
     number = sum(len(part.missing) for part in found.values())
     if number:
         notes.append(f'{number:,} videos are missing; {out / "missing.txt"} names each')

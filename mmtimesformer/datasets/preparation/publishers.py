@@ -52,7 +52,7 @@ def read_kinetics(
         version: ``'400'``, ``'600'`` or ``'700'``.
         lists: Folder with ``train.csv``, ``val.csv`` (or ``validate.csv``) and ``test.csv``; those
             that are not there are left out.
-        folders: Split → folder of its videos.
+        folders: Split → folder of its videos; a split that is not here is left out.
         classes: File of class names, one a line, whose order is that of the labels.
     """
     files: dict[str, Path] = {}
@@ -76,6 +76,8 @@ def read_kinetics(
     name = f'kinetics{version}'
     splits = {}
     for split, file in files.items():
+        if split not in folders:
+            continue
         videos = [
             Listed(_kinetics_names(row, file), _label(row.get('label'), labels, file))
             for row in rows[split]
