@@ -16,6 +16,7 @@ model = dict(
         embed_dims=64,
         num_layers=2,
         num_heads=2,
+        mlp_ratio=2.0,
         attention_type='divided_space_time',
         drop_path_rate=0.0,
         temporal_init='random',
