@@ -4,6 +4,7 @@ Train:  bash tools/dist_train.sh timesformer_divST_8xb8-8x32x1-15e_kinetics400-r
         python tools/train.py timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb --auto-scale-lr
 Test:   python tools/test.py timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb CHECKPOINT
 Cost:   122M parameters; 196G multiply-adds for a clip of 8 x 224 x 224; a test takes 3 views.
+Decay:  of all parameters, as in the original.
 Expect: top-1 77.69, top-5 93.45 (quoted from MMAction2's model zoo, not measured here).
 """
 

@@ -5,6 +5,7 @@ Train:  bash tools/dist_train.sh timesformer_divST_8xb8-8x32x1-15e_kinetics400-r
             --auto-scale-lr
 Test:   python tools/test.py timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb_official CHECKPOINT
 Cost:   122M parameters; 196G multiply-adds for a clip of 8 x 224 x 224; a test takes 3 views.
+Decay:  of all parameters, as in the original.
 Expect: top-1 77.9, top-5 93.2 (quoted from the official model zoo, not measured here).
 """
 

@@ -58,7 +58,8 @@ def measure_complexity(cfg: Config, size: tuple[int, int] | None = None) -> Comp
 def _build_on_meta(cfg: Config) -> BaseModel:
     require_mmaction()
     with DefaultScope.overwrite_default_scope('mmaction'), torch.device('meta'):
-        return MODELS.build(cfg.model).eval()
+        # Pixels do not flow, and what mixes them may not live on the meta device.
+        return MODELS.build({**cfg.model, 'data_preprocessor': None}).eval()
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -63,7 +63,7 @@ def check_config(cfg: Any, purpose: str) -> list[str]:
         ValueError: An annotation is wrong, or a clip has no frames.
     """
     head = cfg.model.get('cls_head') or {}
-    notes = []
+    notes: list[str] = []
     for loader in LOADERS[purpose]:
         if cfg.get(loader) is None:
             continue

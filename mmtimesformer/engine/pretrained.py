@@ -84,7 +84,12 @@ class FitCheckpoint(Hook):
     priority = 'VERY_HIGH'
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Change the checkpoint in place; MMEngine loads it next."""
+        """Change the checkpoint in place; MMEngine loads it next.
+
+        Raises:
+            CheckpointError: A key is missing or unknown, or a shape differs.
+            ValueError: A training is to be resumed from anything but its own checkpoint.
+        """
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
@@ -92,6 +97,12 @@ class FitCheckpoint(Hook):
         account = fit_checkpoint(checkpoint, model)
         if account is None:
             return
+        if getattr(runner, '_resume', False) and not _is_same(account):
+            raise ValueError(
+                f'a training cannot go on from {account.source}: its optimiser knows other weights '
+                'in another order; leave --resume out, and start from these weights: '
+                '--cfg-options load_from=CHECKPOINT'
+            )
         if not _is_same(account):
             runner.logger.info(f'What became of the checkpoint\n{account.table()}')
         fresh = account.keys('fresh')

@@ -104,6 +104,16 @@ def test_the_hook_keeps_what_a_training_needs_to_go_on(tmp_path) -> None:
     assert checkpoint['meta']['iter'] == 12
 
 
+@pytest.mark.parametrize('kind', ['mmaction2', 'official'])
+def test_the_hook_refuses_to_resume_the_training_of_another_system(kind, tmp_path) -> None:
+    VIDEO_FILES[kind](random_weights(), tmp_path / 'a')
+    runner = _runner(Recognizer())
+    runner._resume = True
+    hook = HOOKS.build({'type': 'mmtimesformer.FitCheckpoint'})
+    with pytest.raises(ValueError, match=r'cannot go on from .*load_from=CHECKPOINT'):
+        hook.after_load_checkpoint(runner, read_model_checkpoint(tmp_path / 'a'))
+
+
 def test_the_hook_leaves_other_models_alone() -> None:
     checkpoint = {'state_dict': {'weight': torch.zeros(1)}}
     hook = HOOKS.build({'type': 'mmtimesformer.FitCheckpoint'})

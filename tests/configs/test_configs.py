@@ -11,11 +11,16 @@ from mmengine.registry import DefaultScope
 
 ROOT = Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted(ROOT.glob('timesformer/*.py'))
+VARIANTS = {'HR': [(16, 448)], 'L': [(96, 224), (64, 224)]}
+CLASSES = {
+    'kinetics400': 400, 'kinetics600': 600, 'sthv2': 174, 'diving48': 48, 'howto100m': 1059,
+    'ucf101': 101, 'hmdb51': 51,
+}  # fmt: skip
 SCHEMES = {'divST': 'divided_space_time', 'jointST': 'joint_space_time', 'spaceOnly': 'space_only'}
 NAME = re.compile(
-    r'timesformer_(?P<scheme>\w+?)_(?P<gpus>\d+)xb(?P<batch>\d+)'
-    r'-(?P<length>\d+)x(?P<interval>\d+)x(?P<clips>\d+)-(?P<epochs>\d+)e_(?P<dataset>[a-z0-9-]+)-rgb'
-    r'(_(?P<protocol>[a-z]+))?'
+    r'(pp-)?timesformer_(?P<scheme>\w+?)(-(?P<variant>HR|L))?_(?P<gpus>\d+)xb(?P<batch>\d+)'
+    r'-(u(?P<segments>\d+)|(?P<length>\d+)x(?P<interval>\d+)x(?P<clips>\d+))-(?P<epochs>\d+)e'
+    r'_(?P<dataset>[a-z0-9]+|your-own)(-split(?P<split>\d))?-rgb(_(?P<protocol>official|paddle|mix))?'
 )
 NAMED = [path for path in CONFIGS if NAME.fullmatch(path.stem)]
 
@@ -44,8 +49,8 @@ def mmaction_scope() -> Any:
 def build_model(cfg: Config) -> torch.nn.Module:
     from mmaction.registry import MODELS
 
-    with torch.device('meta'):
-        return MODELS.build(cfg.model)
+    with torch.device('meta'):  # where pixels do not flow, and what mixes them may not live
+        return MODELS.build({**cfg.model, 'data_preprocessor': None})
 
 
 @pytest.mark.parametrize('path', NAMED, ids=lambda path: path.stem)
@@ -55,26 +60,62 @@ def test_the_file_name_says_what_the_config_holds(path: Path) -> None:
     backbone = cfg.model.backbone
     assert backbone.attention_type == SCHEMES[said['scheme']]
     assert cfg.train_dataloader.batch_size == int(said['batch'])
-    assert cfg.auto_scale_lr.base_batch_size == int(said['gpus']) * int(said['batch'])
+    accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
+    videos = int(said['gpus']) * int(said['batch']) * accumulated
+    assert cfg.auto_scale_lr.base_batch_size == videos
     assert cfg.train_cfg.max_epochs == int(said['epochs'])
-    assert backbone.num_frames == int(said['length'])
+    frames = int(said['segments'] or said['length'])
+    assert backbone.num_frames == frames
+    if said['variant']:
+        assert (frames, backbone.img_size) in VARIANTS[said['variant']]
     # Protocols of other data sets begin with the data set's name: ssv2-official.
-    assert cfg.protocol.rpartition('-')[2] == (said['protocol'] or 'mmaction2')
+    of_name = {None: 'mmaction2', 'mix': 'mmaction2'}.get(said['protocol'], said['protocol'])
+    if path.stem.startswith('pp-'):
+        of_name = 'paddle'
+    assert cfg.protocol.rpartition('-')[2] == of_name
     for loader, pipeline in stages(cfg):
         (sample,) = transforms(pipeline, 'SampleFrames')
-        assert sample['clip_len'] == int(said['length']), loader
-        # Segments follow the length of the video.
-        assert sample.get('frame_interval', 1) == int(said['interval']), loader
+        assert sample['clip_len'] == frames, loader
+        if said['segments']:
+            assert sample['type'] == 'mmtimesformer.SegmentSampleFrames'
+        else:
+            assert sample['frame_interval'] == int(said['interval']), loader
         if loader != 'test_dataloader':
-            assert sample.get('num_clips', 1) == int(said['clips']), loader
-        assert said['dataset'] in cfg[loader].dataset.ann_file, loader
+            assert sample.get('num_clips', 1) == int(said['clips'] or 1), loader
+        elif said['dataset'] == 'howto100m':
+            assert sample['num_clips'] == {8: 48, 32: 12, 64: 6, 96: 4}[frames]
+        folder = said['dataset'].replace('-', '_')
+        assert cfg[loader].dataset.ann_file.startswith(f'data/{folder}/'), loader
+        if said['split']:
+            assert f'_split_{said["split"]}_' in cfg[loader].dataset.ann_file, loader
+
+
+@pytest.mark.parametrize('path', NAMED, ids=lambda path: path.stem)
+def test_classes_are_those_of_the_data_set(path: Path) -> None:
+    cfg = Config.fromfile(path)
+    folder = Path(cfg.train_dataloader.dataset.ann_file).parts[1]
+    if folder == 'your_own':
+        assert cfg.model.cls_head.num_classes == cfg.num_classes
+    else:
+        assert cfg.model.cls_head.num_classes == CLASSES[folder]
+    for loader, _ in stages(cfg):
+        dataset = cfg[loader].dataset
+        assert Path(dataset.ann_file).parts[1] == folder
+        assert dataset.data_prefix.video.startswith(f'data/{folder}/')
+        assert dataset.metainfo.classes == f'data/{folder}/classes.txt'
+    blending = cfg.model.data_preprocessor.get('blending') or {'augments': []}
+    for augment in blending['augments']:
+        assert augment['num_classes'] == cfg.model.cls_head.num_classes
 
 
 @every_config
 def test_the_config_begins_with_what_it_is_and_what_to_expect(path: Path) -> None:
     header = path.read_text().split('"""')[1]
-    for heading in ('Train:', 'Test:', 'Cost:', 'Expect:'):
+    decay = ('Decay:',) if path in NAMED else ()
+    for heading in ('Train:', 'Test:', 'Cost:', *decay, 'Expect:'):
         assert heading in header, f'{heading} is missing'
+    if 'all parameters' in header:
+        assert 'paramwise_cfg' not in Config.fromfile(path).optim_wrapper
     if 'quoted' in header:
         assert 'not measured here' in header
 
@@ -152,18 +193,54 @@ def test_the_three_schemes_differ_in_nothing_else() -> None:
     assert divided.to_dict() == joint.to_dict() == space.to_dict()
 
 
-def test_the_model_index_lists_every_published_model_with_its_config() -> None:
+def published() -> list[dict[str, Any]]:
     import yaml
 
     root = ROOT.parent
-    models = []
-    for listed in yaml.safe_load((root / 'model-index.yml').read_text())['Import']:
-        models += yaml.safe_load((root / listed).read_text())['Models']
-    assert {model['Config'] for model in models} == {str(path.relative_to(root)) for path in NAMED}
-    for model in models:
-        assert model['Name'] == Path(model['Config']).stem
-        header = (root / model['Config']).read_text().split('"""')[1]
-        (result,) = model['Results']
-        for metric, said in (('Top 1 Accuracy', 'top-1'), ('Top 5 Accuracy', 'top-5')):
+    listed = yaml.safe_load((root / 'model-index.yml').read_text())['Import']
+    return [
+        model for path in listed for model in yaml.safe_load((root / path).read_text())['Models']
+    ]
+
+
+def test_the_model_index_lists_every_model_of_a_data_set() -> None:
+    listed = [model['Config'] for model in published()]
+    assert len(listed) == len(set(listed))
+    ours = [path for path in NAMED if 'your-own' not in path.stem]
+    assert set(listed) == {str(path.relative_to(ROOT.parent)) for path in ours}
+    assert {path for path in CONFIGS if path not in NAMED} == set(ROOT.glob('*/*-tiny_*.py'))
+
+
+@pytest.mark.parametrize('model', published(), ids=lambda model: model['Name'])
+def test_the_model_index_says_what_the_config_is(model: dict[str, Any]) -> None:
+    from mmtimesformer.engine.complexity import in_billions, in_millions, measure_complexity
+
+    path = ROOT.parent / model['Config']
+    cfg, header = Config.fromfile(path), path.read_text().split('"""')[1]
+    about, (result,) = model['Metadata'], model['Results']
+    assert model['Name'] == path.stem
+    assert about['Batch Size'] == cfg.train_dataloader.batch_size
+    assert about['Epochs'] == cfg.train_cfg.max_epochs
+    assert about['Frames'] == cfg.model.backbone.num_frames
+    assert about['Resolution'] == f'{cfg.model.backbone.img_size}x{cfg.model.backbone.img_size}'
+    assert about['Protocol'] == cfg.protocol
+    cost = measure_complexity(cfg)
+    assert about['FLOPs'] == in_billions(cost.multiply_adds)
+    assert about['Parameters'] == in_millions(cost.parameters)
+    for figure in (about['FLOPs'], about['Parameters']):
+        assert figure in header
+    for metric, said in (('Top 1 Accuracy', 'top-1'), ('Top 5 Accuracy', 'top-5')):
+        if metric in result['Metrics']:
             assert f'{said} {result["Metrics"][metric]}' in header
-        assert model['Metadata']['FLOPs'] in header
+        else:
+            assert said not in header
+    assert ' '.join(result['Source'].split()) in ' '.join(header.split())
+    views = int(re.search(r'a test takes (\d+) views', header)[1])
+    assert views == cfg.test_pipeline[1].get('num_clips', 1) * 3
+
+
+def test_the_tables_of_models_are_those_of_the_model_index() -> None:
+    from runpy import run_path
+
+    tool = run_path(str(ROOT.parent / 'tools' / 'analysis_tools' / 'zoo_table.py'))
+    assert tool['main'](['--check']) == 0

@@ -1,0 +1,26 @@
+# Kinetics-600, as tools/data/kinetics.py lays it out.
+_base_ = 'videos.py'
+
+num_classes = 600
+metainfo = dict(classes='data/kinetics600/classes.txt')  # a name a line
+train_dataloader = dict(
+    dataset=dict(
+        ann_file='data/kinetics600/kinetics600_train_list_videos.txt',
+        data_prefix=dict(video='data/kinetics600/videos_train'),
+        metainfo=metainfo,
+    )
+)
+val_dataloader = dict(
+    dataset=dict(
+        ann_file='data/kinetics600/kinetics600_val_list_videos.txt',
+        data_prefix=dict(video='data/kinetics600/videos_val'),
+        metainfo=metainfo,
+    )
+)
+test_dataloader = dict(
+    dataset=dict(
+        ann_file='data/kinetics600/kinetics600_val_list_videos.txt',
+        data_prefix=dict(video='data/kinetics600/videos_val'),
+        metainfo=metainfo,
+    )
+)

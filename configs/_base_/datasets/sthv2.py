@@ -1,0 +1,26 @@
+# Something-Something-V2, as tools/data/ssv2.py lays it out.
+_base_ = 'videos.py'
+
+num_classes = 174
+metainfo = dict(classes='data/sthv2/classes.txt')  # a name a line
+train_dataloader = dict(
+    dataset=dict(
+        ann_file='data/sthv2/sthv2_train_list_videos.txt',
+        data_prefix=dict(video='data/sthv2/videos'),
+        metainfo=metainfo,
+    )
+)
+val_dataloader = dict(
+    dataset=dict(
+        ann_file='data/sthv2/sthv2_val_list_videos.txt',
+        data_prefix=dict(video='data/sthv2/videos'),
+        metainfo=metainfo,
+    )
+)
+test_dataloader = dict(
+    dataset=dict(
+        ann_file='data/sthv2/sthv2_val_list_videos.txt',
+        data_prefix=dict(video='data/sthv2/videos'),
+        metainfo=metainfo,
+    )
+)

@@ -1,0 +1,28 @@
+# How videos are loaded, whatever the data set: one annotation file and one folder for each stage.
+#
+# A data set's own file beside this one names its files; how videos become clips is the protocol's,
+# in ../protocols/; a config puts the two together.
+train_dataloader = dict(
+    batch_size=8,
+    num_workers=8,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='VideoDataset'),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=8,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='VideoDataset', test_mode=True),
+)
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=8,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='VideoDataset', test_mode=True),
+)
+
+val_evaluator = dict(type='AccMetric')
+test_evaluator = val_evaluator

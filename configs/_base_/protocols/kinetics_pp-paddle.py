@@ -1,0 +1,77 @@
+# Kinetics as PaddleVideo's PP-TimeSformer has it: its TimeSformer's protocol but for four things.
+#
+# Pixels go in as 0..1, in a batch videos are mixed or cut into each other (VideoMix, in training),
+# validation takes the window from frame 0 and its centre crop, and views are fused by the mean of
+# the softmax.
+# docs/protocols.md shows how this differs from the other protocols.
+protocol = 'pp-paddle'
+
+data_preprocessor = dict(
+    type='ActionDataPreprocessor',
+    mean=[0.0, 0.0, 0.0],
+    std=[255.0, 255.0, 255.0],
+    to_rgb=False,  # frames come as RGB and stay so
+    format_shape='NCTHW',
+    blending=dict(
+        type='RandomBatchAugment',
+        augments=[
+            dict(type='CutmixBlending', alpha=1.0, num_classes=400),
+            dict(type='MixupBlending', alpha=0.2, num_classes=400),
+        ],
+        probs=[0.5, 0.5],
+    ),
+)
+fusion = dict(average_clips='prob')  # over views: the mean of the softmax
+
+train_pipeline = [
+    dict(type='mmtimesformer.VideoInit'),
+    dict(
+        type='mmtimesformer.WindowSampleFrames',
+        clip_len=8,
+        frame_interval=32,
+        target_fps=30,
+        out_of_bound='clamp',
+    ),
+    dict(type='mmtimesformer.VideoDecode'),
+    dict(type='mmtimesformer.ShortSideJitter', scale_range=(256, 320)),
+    dict(type='RandomCrop', size=224),
+    dict(type='Flip', flip_ratio=0.5),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs'),
+]
+val_pipeline = [
+    dict(type='mmtimesformer.VideoInit'),
+    dict(
+        type='mmtimesformer.WindowSampleFrames',
+        clip_len=8,
+        frame_interval=32,
+        num_clips=1,
+        first='start',
+        target_fps=30,
+        out_of_bound='clamp',
+        test_mode=True,
+    ),
+    dict(type='mmtimesformer.VideoDecode'),
+    dict(type='mmtimesformer.ShortSideResize', size=256),
+    dict(type='CenterCrop', crop_size=224),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs'),
+]
+test_pipeline = [
+    dict(type='mmtimesformer.VideoInit'),
+    dict(
+        type='mmtimesformer.WindowSampleFrames',
+        clip_len=8,
+        frame_interval=32,
+        num_clips=1,
+        first='start',
+        target_fps=30,
+        out_of_bound='clamp',
+        test_mode=True,
+    ),
+    dict(type='mmtimesformer.VideoDecode'),
+    dict(type='mmtimesformer.ShortSideResize', size=224),
+    dict(type='ThreeCrop', crop_size=224),
+    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='PackActionInputs'),
+]

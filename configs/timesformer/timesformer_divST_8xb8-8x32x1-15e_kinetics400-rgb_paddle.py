@@ -1,0 +1,31 @@
+"""TimeSformer-B with divided space-time attention on Kinetics-400, by PaddleVideo's recipe.
+
+Train:  bash tools/dist_train.sh timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb_paddle 8
+        python tools/train.py timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb_paddle --accumulate
+Test:   python tools/test.py timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb_paddle CHECKPOINT
+Cost:   122M parameters; 196G multiply-adds for a clip of 8 x 224 x 224; a test takes 3 views.
+Decay:  of all parameters, as in the original.
+Expect: top-1 77.29 (quoted from PaddleVideo's model zoo, not measured here).
+"""
+
+_base_ = [
+    '../_base_/models/timesformer_base.py',
+    '../_base_/datasets/kinetics400.py',
+    '../_base_/protocols/kinetics_paddle.py',
+    '../_base_/schedules/sgd_15e_official.py',
+    '../_base_/default_runtime.py',
+]
+
+custom_imports = dict(imports=['mmtimesformer'], allow_failed_imports=False)
+
+# The data set's videos, prepared by the protocol
+model = dict(
+    cls_head=dict(num_classes=_base_.num_classes, **_base_.fusion),
+    data_preprocessor=_base_.data_preprocessor,
+)
+train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=_base_.val_pipeline))
+test_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))
+
+# Crops of a validation are random, so its best epoch would be the luckiest: the last one counts.
+default_hooks = dict(checkpoint=dict(save_best=None))
