@@ -48,8 +48,9 @@ def measure_complexity(cfg: Config, size: tuple[int, int] | None = None) -> Comp
     height, width = size or _pair(backbone.get('img_size', 224))
     clip = backbone.get('in_channels', 3), backbone.get('num_frames', 8), height, width
     counter = FlopCounterMode(display=False)
+    model.backbone.out_type = 'tokens'  # the tables count what the last block does for patches too
     with counter, torch.no_grad():
-        model(torch.empty(1, 1, *clip, device='meta'), mode='tensor')
+        model.backbone(torch.empty(1, *clip, device='meta'))
     return Complexity(
         clip, counter.get_total_flops() // 2, sum(p.numel() for p in model.parameters())
     )

@@ -1,5 +1,6 @@
 """Multi-head self-attention over any tokens; it knows neither space nor time."""
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from mmengine.model import trunc_normal_init
@@ -52,9 +53,43 @@ class SelfAttention(nn.Module):
         trunc_normal_init(self.proj, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        return self.proj_drop(self.proj(self.look(tokens)))
+
+    def look(self, tokens: Tensor) -> Tensor:
+        """Gather what every token sees, heads side by side, before the output projection.
+
+        Shape:
+            - tokens: ``b n d`` -> ``b n d``
+        """
         q, k, v = rearrange(
             self.qkv(tokens), 'b n (qkv heads c) -> qkv b heads n c', qkv=3, heads=self.num_heads
         )
         dropout = self.attn_drop_rate if self.training else 0.0
         seen = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-        return self.proj_drop(self.proj(rearrange(seen, 'b heads n c -> b n (heads c)')))
+        return rearrange(seen, 'b heads n c -> b n (heads c)')
+
+    def first(self, tokens: Tensor) -> Tensor:
+        """Do what :meth:`forward` does, for the first token of each sequence alone.
+
+        With a single query neither keys nor values need to be formed. Its score with a token ``x``
+        is ``q . (Wk x + bk) = (q Wk) . x + q . bk``, and the last term, the same for every ``x``,
+        cancels in the softmax. What it sees is ``sum a (Wv x + bv) = Wv (sum a x) + bv``.
+
+        Shape:
+            - tokens: ``b n d`` -> ``b 1 d``
+        """
+        wq, wk, wv = rearrange(
+            self.qkv.weight, '(qkv heads c) d -> qkv heads c d', qkv=3, heads=self.num_heads
+        )
+        bq, bv = 0.0, 0.0
+        if self.qkv.bias is not None:
+            bq, _, bv = rearrange(
+                self.qkv.bias, '(qkv heads c) -> qkv heads c', qkv=3, heads=self.num_heads
+            )
+        q = torch.einsum('b d, h c d -> b h c', tokens[:, 0], wq) + bq
+        scores = torch.einsum('b h c, h c d -> b h d', q * wq.shape[1] ** -0.5, wk) @ tokens.mT
+        dropout = self.attn_drop_rate if self.training else 0.0
+        weights = F.dropout(scores.softmax(-1), dropout)  # b heads n
+        total = weights.sum(-1, keepdim=True)  # 1, but for dropout
+        seen = torch.einsum('b h d, h c d -> b h c', weights @ tokens, wv) + total * bv
+        return self.proj_drop(self.proj(rearrange(seen, 'b heads c -> b 1 (heads c)')))

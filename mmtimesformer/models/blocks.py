@@ -110,6 +110,17 @@ class EncoderBlock(nn.Module):
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
+    def class_token(self, tokens: Tensor, t: int) -> Tensor:
+        """Return the class token of what :meth:`forward` returns, computed for it alone.
+
+        In the last block nobody reads the patches any more.
+
+        Shape:
+            - tokens: ``b n d`` -> ``b 1 d``
+        """
+        cls = tokens[:, :1] + self.drop_path(self.attn.first(self.norm1(tokens)))
+        return cls + self.drop_path(self.mlp(self.norm2(cls)))
+
 
 @MODELS.register_module()
 class JointSpaceTimeBlock(EncoderBlock):
@@ -162,10 +173,29 @@ class DividedSpaceTimeBlock(EncoderBlock):
         init_temporal(self.temporal_fc.weight, temporal_init)
 
     def forward(self, tokens: Tensor, t: int) -> Tensor:
-        cls, patches = tokens[:, :1], tokens[:, 1:]
-        tokens = torch.cat([cls, patches + self.attend_time(patches, t)], dim=1)
+        tokens = self.pass_time(tokens, t)
         tokens = tokens + self.attend_space(tokens, t)
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+
+    def class_token(self, tokens: Tensor, t: int) -> Tensor:
+        """Return the class token of what :meth:`forward` returns, computed for it alone.
+
+        Shape:
+            - tokens: ``b (1+p*t) d`` -> ``b 1 d``
+        """
+        frames = self.lend_class_token(self.pass_time(tokens, t), t)
+        update = self.drop_path(self.attn.first(self.norm1(frames)))
+        cls = tokens[:, :1] + reduce(update, '(b t) 1 d -> b 1 d', 'mean', t=t)
+        return cls + self.drop_path(self.mlp(self.norm2(cls)))
+
+    def pass_time(self, tokens: Tensor, t: int) -> Tensor:
+        """Let time into every patch; the class token stays as it is.
+
+        Shape:
+            - tokens: ``b (1+p*t) d`` -> the same
+        """
+        cls, patches = tokens[:, :1], tokens[:, 1:]
+        return torch.cat([cls, patches + self.attend_time(patches, t)], dim=1)
 
     def attend_time(self, patches: Tensor, t: int) -> Tensor:
         """Update every patch from its own track.
@@ -187,10 +217,18 @@ class DividedSpaceTimeBlock(EncoderBlock):
         Shape:
             - tokens: ``b (1+p*t) d`` -> ``b (1+p*t) d``
         """
-        cls = repeat(tokens[:, :1], 'b 1 d -> (b t) 1 d', t=t)
-        frames = rearrange(tokens[:, 1:], 'b (p t) d -> (b t) p d', t=t)
-        frames = torch.cat([cls, frames], dim=1)  # (b t) (1 + p) d
+        frames = self.lend_class_token(tokens, t)
         update = self.drop_path(self.attn(self.norm1(frames)))
         cls_update = reduce(update[:, :1], '(b t) 1 d -> b 1 d', 'mean', t=t)
         patches_update = rearrange(update[:, 1:], '(b t) p d -> b (p t) d', t=t)
         return torch.cat([cls_update, patches_update], dim=1)
+
+    def lend_class_token(self, tokens: Tensor, t: int) -> Tensor:
+        """Part the video into frames, each with the class token in front.
+
+        Shape:
+            - tokens: ``b (1+p*t) d`` -> ``(b t) (1+p) d``
+        """
+        cls = repeat(tokens[:, :1], 'b 1 d -> (b t) 1 d', t=t)
+        patches = rearrange(tokens[:, 1:], 'b (p t) d -> (b t) p d', t=t)
+        return torch.cat([cls, patches], dim=1)

@@ -4,6 +4,7 @@ For clips of another length or frames of another size, positions and times are r
 :mod:`mmtimesformer.resize`, at run time as at load.
 """
 
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 class PatchEmbed(nn.Module):
     """Cut frames into square patches and map each to one token.
 
-    One convolution whose kernel equals its stride, so patches do not overlap (section 3 of the
-    paper, "Decomposition into patches" and "Linear embedding").
+    Patches do not overlap (section 3 of the paper, "Decomposition into patches" and "Linear
+    embedding"). The weights are kept as those of a convolution, whose kernel equals its stride, and
+    used as those of the linear map that this is.
 
     Args:
         patch_size: Side of a patch, in pixels.
@@ -28,7 +30,9 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
 
     def forward(self, frames: Tensor) -> Tensor:
-        return rearrange(self.proj(frames), 'b d h w -> b (h w) d')
+        size = self.proj.kernel_size[0]
+        patches = rearrange(frames, 'b c (h p) (w q) -> b (h w) (c p q)', p=size, q=size)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 def init_temporal(parameter: Tensor, temporal_init: str, std: float = 0.02) -> None:

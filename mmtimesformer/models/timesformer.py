@@ -10,6 +10,12 @@ from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from mmtimesformer.models.attention import SelfAttention
+from mmtimesformer.models.blocks import (
+    DividedSpaceTimeBlock,
+    JointSpaceTimeBlock,
+    SpaceOnlyBlock,
+)
 from mmtimesformer.models.embeddings import PatchEmbed, init_temporal
 from mmtimesformer.models.loading import refuse_other_weights
 from mmtimesformer.registry import MODELS
@@ -169,19 +175,22 @@ class TimeSformer(BaseModule):
         tokens = self.embed(video)
         states = [tokens]
         for block in self.blocks:
+            step: Any = block
+            if self.out_type == 'cls_token' and block is self.blocks[-1] and _is_as_built(block):
+                step = block.class_token
             if self.with_cp and self.training:
-                tokens = checkpoint(block, tokens, t, use_reentrant=False)
+                tokens = checkpoint(step, tokens, t, use_reentrant=False)
             else:
-                tokens = block(tokens, t)
+                tokens = step(tokens, t)
             if self.out_type == 'hidden_states':
                 states.append(tokens)
 
         if self.out_type == 'hidden_states':
             return tuple(self.unpack(state, t, grid) for state in states)
-        cls, patches = self.unpack(tokens, t, grid)
         if self.out_type == 'tokens':
+            cls, patches = self.unpack(tokens, t, grid)
             return self.norm(cls), self.norm(patches)
-        return self.norm(cls)
+        return self.norm(self.unpack_class(tokens, t))
 
     def embed(self, video: Tensor) -> Tensor:
         """Turn pixels into tokens that know where they are and, but for space-only, when.
@@ -209,17 +218,26 @@ class TimeSformer(BaseModule):
     def unpack(self, tokens: Tensor, t: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Part the class token from the patches, and lay these out in time and space.
 
-        In space-only, this is where the frames meet: the mean of their class tokens goes out.
-
         Shape:
             - tokens: as :meth:`embed` gives them -> ``b d`` and ``b t h w d``
         """
         h, w = grid
-        cls, patches = tokens[:, 0], tokens[:, 1:]
+        cls, patches = self.unpack_class(tokens, t), tokens[:, 1:]
         if self.time_embed is None:
-            cls = reduce(cls, '(b t) d -> b d', 'mean', t=t)
             return cls, rearrange(patches, '(b t) (h w) d -> b t h w d', t=t, h=h, w=w)
         return cls, rearrange(patches, 'b (h w t) d -> b t h w d', t=t, h=h, w=w)
+
+    def unpack_class(self, tokens: Tensor, t: int) -> Tensor:
+        """Return the class token of each video.
+
+        In space-only, this is where the frames meet: the mean of their class tokens goes out.
+
+        Shape:
+            - tokens: as :meth:`embed` gives them, with or without the patches -> ``b d``
+        """
+        if self.time_embed is None:
+            return reduce(tokens[:, 0], '(b t) d -> b d', 'mean', t=t)
+        return tokens[:, 0]
 
     def train(self, mode: bool = True) -> 'TimeSformer':
         """Switch to training, but leave frozen parts in evaluation: no dropout, no drop path."""
@@ -259,6 +277,19 @@ class TimeSformer(BaseModule):
                 'ActionDataPreprocessor with mean and std, or convert it to float'
             )
         _check_patches(shape[3], shape[4], self.patch_size, 'the crop size of the pipeline')
+
+
+def _is_as_built(block: nn.Module) -> bool:
+    """Say whether a block is one of ours, unchanged and unwatched.
+
+    A block or attention of the user's own, or a hook on any part, wants to see whole forward
+    passes, patches and all.
+    """
+    return (
+        type(block) in (DividedSpaceTimeBlock, JointSpaceTimeBlock, SpaceOnlyBlock)
+        and type(block.attn) is SelfAttention
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in block.modules())
+    )
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -1,22 +1,13 @@
 # 28 epochs of AdamW in batches of 16 videos, a warm-up of 3, then a cosine down to zero.
 #
 # 1,600 videos / 16 = 100 steps an epoch, 2,800 in all. Twice this learning rate leaves some seeds
-# where the direction of a motion is not learned. No weight decay on what is not a matrix.
+# where the direction of a motion is not learned.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=28, val_begin=1, val_interval=7)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=7e-4, betas=(0.9, 0.98), weight_decay=0.05),
-    paramwise_cfg=dict(
-        norm_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        custom_keys={
-            'backbone.cls_token': dict(decay_mult=0.0),
-            'backbone.pos_embed': dict(decay_mult=0.0),
-            'backbone.time_embed': dict(decay_mult=0.0),
-        },
-    ),
     clip_grad=dict(max_norm=1.0, norm_type=2),
 )
 param_scheduler = [
