@@ -16,6 +16,7 @@ from torch import nn
 
 from mmtimesformer.checkpoints import config_differences, fit_checkpoint, load_checkpoint
 from mmtimesformer.checkpoints.account import Account, some
+from mmtimesformer.checkpoints.formats import FORMATS
 from mmtimesformer.registry import HOOKS, WEIGHT_INITIALIZERS
 
 
@@ -113,5 +114,6 @@ class FitCheckpoint(Hook):
 
 
 def _is_same(account: Account) -> bool:
-    """Whether every weight went where it came from."""
-    return all(entry.action == 'renamed' and entry.key == entry.to for entry in account.entries)
+    """Whether it is a checkpoint of ours, of which every weight went to its own place."""
+    ours = account.source == FORMATS['mmtimesformer'].title
+    return ours and all(entry.action == 'renamed' for entry in account.entries)

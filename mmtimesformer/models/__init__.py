@@ -15,6 +15,7 @@ A *track* is one patch location followed through time; a *frame* is all patches 
 """
 
 from mmtimesformer.models.attention import SelfAttention
+from mmtimesformer.models.attention_maps import AttentionMaps
 from mmtimesformer.models.blocks import (
     DividedSpaceTimeBlock,
     JointSpaceTimeBlock,
@@ -24,6 +25,7 @@ from mmtimesformer.models.ffn import FFN
 from mmtimesformer.models.timesformer import TimeSformer
 
 __all__ = [
+    'AttentionMaps',
     'FFN',
     'DividedSpaceTimeBlock',
     'JointSpaceTimeBlock',

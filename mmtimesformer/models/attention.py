@@ -61,12 +61,37 @@ class SelfAttention(nn.Module):
         Shape:
             - tokens: ``b n d`` -> ``b n d``
         """
-        q, k, v = rearrange(
-            self.qkv(tokens), 'b n (qkv heads c) -> qkv b heads n c', qkv=3, heads=self.num_heads
-        )
+        q, k, v = self.project(tokens)
         dropout = self.attn_drop_rate if self.training else 0.0
         seen = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
         return rearrange(seen, 'b heads n c -> b n (heads c)')
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Ask, offer and answer: queries, keys and values of every token.
+
+        Shape:
+            - tokens: ``b n d`` -> ``3 b heads n c``
+        """
+        return rearrange(
+            self.qkv(tokens), 'b n (qkv heads c) -> qkv b heads n c', qkv=3, heads=self.num_heads
+        )
+
+    def weights(self, tokens: Tensor, queries: slice = slice(None)) -> Tensor:
+        """Return how much each token looks at each other: what :meth:`look` uses and never forms.
+
+        Only maps of the attention ask for it. ``weights(tokens) @ project(tokens)[2]`` is what
+        :meth:`look` returns, without dropout; an attention of your own that looks in another way
+        says its weights here.
+
+        Args:
+            tokens: The sequences.
+            queries: Which tokens of each sequence look; the whole map of a long one is large.
+
+        Shape:
+            - tokens: ``b n d`` -> ``b heads queries n``; each row sums to one
+        """
+        q, k, _ = self.project(tokens)
+        return (q[:, :, queries] @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
 
     def first(self, tokens: Tensor) -> Tensor:
         """Do what :meth:`forward` does, for the first token of each sequence alone.

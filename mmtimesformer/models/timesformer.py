@@ -1,5 +1,6 @@
 """Video to tokens to blocks to class token: the backbone."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmtimesformer.models.attention import SelfAttention
+from mmtimesformer.models.attention_maps import AttentionMaps, watch
 from mmtimesformer.models.blocks import (
     DividedSpaceTimeBlock,
     JointSpaceTimeBlock,
@@ -214,6 +216,35 @@ class TimeSformer(BaseModule):
             patches = rearrange(tracks, '(b p) t d -> b (p t) d', b=b)
         tokens = torch.cat([cls.expand(len(patches), -1, -1), patches], dim=1)
         return self.drop(tokens)
+
+    def attention_maps(
+        self,
+        video: Tensor,
+        layers: Sequence[int] | None = None,
+        score: Callable[[Any], Tensor] | None = None,
+    ) -> AttentionMaps:
+        """Return who looks at whom in this video: every layer and head, in time and in space.
+
+        The pass is an ordinary one, of whole blocks: ``maps.output`` is, bit for bit, what the
+        model returns without maps (with ``out_type='cls_token'``, to rounding: see
+        ``SelfAttention.first``). Weights are computed from it when asked for.
+
+        Args:
+            video: As for the model itself, which must be in evaluation.
+            layers: Which blocks to keep, from 0, or from -1 backwards; all, if not given.
+            score: Makes of what the model returns one number per video, whose gradient
+                :meth:`AttentionMaps.relevance` needs. It takes the memory of a training step.
+
+        Raises:
+            ValueError: The model is in training, or there is no such layer.
+            TypeError: An attention of your own does not say its weights.
+
+        Example:
+            >>> maps = model.eval().attention_maps(video)
+            >>> maps.spatial(-1).shape, maps.temporal(-1).shape  # last layer, all heads
+            >>> maps.rollout()  # b t h w
+        """
+        return watch(self, video, layers, score)
 
     def unpack(self, tokens: Tensor, t: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Part the class token from the patches, and lay these out in time and space.

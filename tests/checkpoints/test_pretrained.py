@@ -98,8 +98,10 @@ def test_the_hook_keeps_what_a_training_needs_to_go_on(tmp_path) -> None:
     }
     torch.save(training, tmp_path / 'a.pth')
     checkpoint = read_model_checkpoint(tmp_path / 'a.pth')
+    runner = _runner(model)
+    runner._resume = True
     hook = HOOKS.build({'type': 'mmtimesformer.FitCheckpoint'})
-    hook.after_load_checkpoint(_runner(model), checkpoint)
+    hook.after_load_checkpoint(runner, checkpoint)
     assert set(checkpoint) == set(training)
     assert checkpoint['meta']['iter'] == 12
 
