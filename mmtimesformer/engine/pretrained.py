@@ -98,11 +98,12 @@ class FitCheckpoint(Hook):
         account = fit_checkpoint(checkpoint, model)
         if account is None:
             return
-        if getattr(runner, '_resume', False) and not _is_same(account):
+        is_training = 'optimizer' in checkpoint and _is_same(account)
+        if getattr(runner, '_resume', False) and not is_training:
             raise ValueError(
-                f'a training cannot go on from {account.source}: its optimiser knows other weights '
-                'in another order; leave --resume out, and start from these weights: '
-                '--cfg-options load_from=CHECKPOINT'
+                'a training cannot go on from a checkpoint that is not its own: the state of its '
+                'optimiser is not there, or is of other weights in another order; leave --resume '
+                'out, and start from these weights: --cfg-options load_from=CHECKPOINT'
             )
         if not _is_same(account):
             runner.logger.info(f'What became of the checkpoint\n{account.table()}')

@@ -112,7 +112,7 @@ def test_the_hook_refuses_to_resume_the_training_of_another_system(kind, tmp_pat
     runner = _runner(Recognizer())
     runner._resume = True
     hook = HOOKS.build({'type': 'mmtimesformer.FitCheckpoint'})
-    with pytest.raises(ValueError, match=r'cannot go on from .*load_from=CHECKPOINT'):
+    with pytest.raises(ValueError, match=r'not its own: .*load_from=CHECKPOINT'):
         hook.after_load_checkpoint(runner, read_model_checkpoint(tmp_path / 'a'))
 
 
