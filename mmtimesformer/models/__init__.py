@@ -1,7 +1,8 @@
 """The paper: tokens in, tokens out. Needs torch, einops and MMEngine, nothing else.
 
 Read in this order: ``embeddings`` (pixels become tokens), ``attention`` and ``ffn`` (what is done
-to tokens), ``blocks`` (who may look at whom), ``timesformer`` (all of it, end to end).
+to tokens), ``blocks`` (who may look at whom), ``timesformer`` (all of it, end to end);
+``attention_maps`` for who did look at whom.
 
 The letters of shapes, used in every ``Shape:`` section and einops pattern::
 
