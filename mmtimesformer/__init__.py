@@ -6,6 +6,7 @@ parts that read videos need MMAction2 and import it when they are used.
 """
 
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import mmtimesformer.compat  # repairs MMAction2 1.2.0, and changes nothing elsewhere
 from mmtimesformer.models import TimeSformer
@@ -15,6 +16,18 @@ from mmtimesformer.models import TimeSformer
 if find_spec('cv2'):
     import mmtimesformer.engine  # noqa: F401
 
+if TYPE_CHECKING:
+    from mmtimesformer.inference import VideoClassifier
+
 __version__ = '0.1.0'
 
-__all__ = ['TimeSformer', '__version__']
+__all__ = ['TimeSformer', 'VideoClassifier', '__version__']
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs MMAction2 when it is first asked for."""
+    if name == 'VideoClassifier':
+        from mmtimesformer.inference import VideoClassifier
+
+        return VideoClassifier
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,0 +1,471 @@
+"""One object that knows a model, how it wants its videos, and what its classes are called."""
+
+import itertools
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmaction.registry import MODELS
+from mmaction.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import DefaultScope
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+import mmtimesformer.datasets
+import mmtimesformer.heads  # noqa: F401  (both register parts that configs name)
+from mmtimesformer.checkpoints import read_file
+from mmtimesformer.checkpoints.facts import differences, facts_of_config
+from mmtimesformer.checkpoints.load import fit_contents
+from mmtimesformer.checkpoints.sources import fetch
+from mmtimesformer.datasets.video import Video
+from mmtimesformer.engine.configs import find_config
+from mmtimesformer.engine.protocol import FUSIONS
+from mmtimesformer.engine.results import scores_of
+from mmtimesformer.inference import features as feature_maps
+from mmtimesformer.inference.prediction import Prediction, Predictions, Skipped, best_of
+from mmtimesformer.inference.recipe import (
+    Recipe,
+    read_classes,
+    recipe_of_checkpoint,
+    recipe_of_config,
+)
+from mmtimesformer.inference.timeline import Moment, Timeline, Windows
+from mmtimesformer.inference.videos import (
+    Given,
+    check_exists,
+    is_many,
+    short_reason,
+    videos_of,
+)
+from mmtimesformer.inference.views import Views
+
+Data = dict[str, Any]
+
+
+class VideoClassifier:
+    """Labels, features and timelines of videos.
+
+    Views, crops, normalisation and the fusion of views are those of the config's test, so the scores
+    are those of ``tools/test.py``. The data that the model was trained on need not be there.
+
+    Args:
+        config: A file, the name of a shipped config, a :class:`~mmengine.config.Config`, or ``None``
+            where the checkpoint tells enough: one of a training does, whose config is read as plain
+            values and never executed, and so does a converted one that tells its preprocessing.
+        checkpoint: Weights of any system: a path, a folder, ``https://…``, ``hf://owner/name``.
+        device: Such as ``'cpu'`` or ``'cuda:1'``; the first GPU if there is one, if not given.
+        classes: Names of the classes: a list, or a file with a name a line. If not given, those in
+            the checkpoint, else those of the config's data set if they are there, else numbers.
+
+    Attributes:
+        model: The recogniser, in evaluation.
+        views: How a video becomes what it sees.
+        classes: The names, or ``None``.
+        recipe: What the config, or the checkpoint, told.
+
+    Raises:
+        FileNotFoundError: A file is not there.
+        ValueError: The checkpoint does not fit the config, or does not tell enough by itself.
+
+    Example:
+        >>> clf = VideoClassifier('timesformer_divST-tiny_moving-shapes', 'epoch_28.pth')
+        >>> print(clf('video.mp4', topk=5))
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike[str] | Config | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        device: str | torch.device | None = None,
+        classes: str | os.PathLike[str] | Sequence[str] | None = None,
+    ) -> None:
+        if checkpoint is None:
+            hint = ''
+            if config is not None and str(config).endswith(('.pth', '.pyth', '.safetensors')):
+                hint = f' (as in VideoClassifier(checkpoint={str(config)!r}))'
+            raise ValueError(f'a classifier needs weights; give checkpoint{hint}')
+        self.checkpoint = str(checkpoint)
+        self.device = _check_device(device)
+        self.given_config = None if config is None else str(getattr(config, 'filename', config))
+        contents = read_file(fetch(_check_there(checkpoint)))
+        meta = contents.beside.get('meta')
+        self._dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
+        register_all_modules(init_default_scope=False)
+        if config is None:
+            self.recipe, contents = recipe_of_checkpoint(contents, self.checkpoint)
+        else:
+            self.recipe = _read_recipe(config)
+        with DefaultScope.overwrite_default_scope('mmaction'):
+            self.model = MODELS.build(_without_starts(self.recipe.model))
+            self.views = Views(self.recipe.pipeline)
+        fitted = fit_contents(contents, self.model)
+        fresh = set(fitted.account.keys('fresh'))
+        state = self.model.state_dict() if fresh else {}
+        self.model.load_state_dict({**{name: state[name] for name in fresh}, **fitted.state_dict})
+        self._has_classifier = not fresh
+        self._source_classes = fitted.facts.get('num_classes')
+        self.account = fitted.account
+        asked = facts_of_config({'model': self.recipe.model, 'test_pipeline': self.recipe.pipeline})
+        for warning in dict.fromkeys([*fitted.account.warnings, *differences(fitted.facts, asked)]):
+            warnings.warn(warning, stacklevel=2)
+        self.model.to(self.device).eval()
+        self.classes = self._name_classes(classes, fitted.facts)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes that the model tells apart."""
+        return int(self.model.cls_head.num_classes)
+
+    @property
+    def fusion(self) -> str:
+        """How the scores of a video's views become one."""
+        average = self.model.cls_head.average_clips
+        return FUSIONS[average or 'prob']
+
+    def __call__(
+        self,
+        video: Any,
+        topk: int = 5,
+        *,
+        fps: float | None = None,
+        batch_size: int = 4,
+        progress: bool = True,
+    ) -> Any:
+        """Classify one video, or many.
+
+        Args:
+            video: A file, an array ``(t, H, W, 3)`` of uint8 (RGB), a list of these, or a folder.
+            topk: How many of the best classes are told.
+            fps: Frames per second of arrays, for configs that count seconds.
+            batch_size: Videos that the model sees at a time.
+            progress: Show a bar on the terminal when there are many.
+
+        Returns:
+            A :class:`Prediction`; for a list or a folder :class:`Predictions`, without the files
+            that could not be read, which are in its ``skipped``.
+
+        Raises:
+            FileNotFoundError: The file or folder is not there.
+            ValueError: The one video, or every one of many, cannot be read.
+        """
+        self._need_classifier()
+        _check_positive(topk=topk, batch_size=batch_size)
+
+        def scores(batch: list[Data]) -> list[np.ndarray]:
+            return self._scores(batch)
+
+        predictions, skipped = [], []
+        for given, result in self._each(video, scores, fps, batch_size, progress):
+            if isinstance(result, Skipped):
+                skipped.append(result)
+            else:
+                predictions.append(self._best(given.name, result, topk))
+        return Predictions(predictions, skipped) if is_many(video) else predictions[0]
+
+    def timeline(
+        self,
+        video: str | os.PathLike[str],
+        window: float,
+        stride: float | None = None,
+        topk: int = 5,
+        *,
+        batch_size: int = 4,
+        progress: bool = True,
+    ) -> Timeline:
+        """Classify each moment of a long video, in windows that slide over it.
+
+        Every window is treated as a video of its own. The memory does not depend on the length.
+
+        Args:
+            video: A file.
+            window: Length of a window, in seconds. Best a little more than a clip spans: frames of
+                the clip times their interval.
+            stride: From the start of a window to that of the next, in seconds; half a window if not
+                given.
+            topk: How many of the best classes are told.
+            batch_size: Windows that the model sees at a time.
+            progress: Show a bar on the terminal.
+
+        Raises:
+            FileNotFoundError: The file is not there.
+            ValueError: It cannot be read.
+        """
+        self._need_classifier()
+        stride = window / 2 if stride is None else stride
+        _check_positive(window=window, stride=stride, topk=topk, batch_size=batch_size)
+        path = Path(video).expanduser()
+        check_exists(path)
+        windows = Windows(Video(path), self.views, window, stride)
+        timeline = Timeline(str(video), window, stride)
+        waiting = iter(_watch(windows, len(windows), str(video), progress))
+        while batch := list(itertools.islice(waiting, self._limited(batch_size))):
+            for one, scores in zip(batch, self._scores([w.data for w in batch]), strict=True):
+                best = self._best(str(video), scores, topk)
+                timeline.moments.append(Moment(one.start, one.end, best))
+        timeline.note = windows.note
+        return timeline
+
+    def features(
+        self,
+        video: Any,
+        out: str = 'cls',
+        layers: int | Sequence[int] | None = None,
+        *,
+        fps: float | None = None,
+        batch_size: int = 4,
+        progress: bool = True,
+    ) -> Any:
+        """Return what the backbone knows of a video, before the classifier.
+
+        Args:
+            video: As in :meth:`__call__`.
+            out: ``'cls'``, ``'patch_mean'``, ``'frames'`` or ``'tokens'``, see
+                :mod:`mmtimesformer.inference.features`.
+            layers: Hidden states instead of what leaves the backbone: 0 is the embedded video, -1
+                the last layer. A list adds a first axis.
+            fps: As in :meth:`__call__`.
+            batch_size: As in :meth:`__call__`.
+            progress: As in :meth:`__call__`.
+
+        Returns:
+            An array of float32; for a list or a folder a dict of them, by name, without the files
+            that could not be read (a warning names them).
+
+        Shape:
+            - ``cls``, ``patch_mean``: ``views d``
+            - ``frames``: ``views t d``
+            - ``tokens``: ``views t h w d``
+            - with a list of ``layers``: that number of these, as a first axis
+        """
+        found: dict[str, np.ndarray] = {}
+        many = self.each_features(video, out, layers, fps, batch_size, progress)
+        for given, result in many:
+            if isinstance(result, Skipped):
+                warnings.warn(f'{given.name} is skipped: {result.reason}', stacklevel=2)
+            else:
+                found[given.name] = result
+        return found if is_many(video) else next(iter(found.values()))
+
+    def each_features(
+        self,
+        video: Any,
+        out: str = 'cls',
+        layers: int | Sequence[int] | None = None,
+        fps: float | None = None,
+        batch_size: int = 4,
+        progress: bool = True,
+    ) -> Iterator[tuple[Given, np.ndarray | Skipped]]:
+        """Give the features of many videos one after the other, as :meth:`features` describes them."""
+        chosen = [layers] if isinstance(layers, int) else layers
+        feature_maps.check(out, chosen, len(self.model.backbone.blocks))
+        _check_positive(batch_size=batch_size)
+
+        def extract(batch: list[Data]) -> list[np.ndarray]:
+            with torch.inference_mode():
+                inputs = self._normalised(batch)
+                given = feature_maps.extract(
+                    self.model.backbone, inputs.flatten(0, 1), out, chosen
+                )
+                parts = feature_maps.by_video(given, len(batch), chosen is not None)
+            if isinstance(layers, int):
+                parts = [part[0] for part in parts]
+            return [part.float().cpu().numpy() for part in parts]
+
+        return self._each(video, extract, fps, batch_size, progress)
+
+    def clips(self, video: Any, fps: float | None = None) -> Tensor:
+        """Return what the model sees of one video: its views, normalised, on the model's device.
+
+        Shape:
+            - clips: ``views c t H W``
+        """
+        (given,) = videos_of(video)
+        return self._normalised([self._open(given, fps)])[0]
+
+    def _open(self, given: Given, fps: float | None) -> Data:
+        if given.frames is not None:
+            return self.views.of_array(given.frames, fps)
+        assert given.path is not None
+        check_exists(given.path)
+        return self.views.of_file(given.path)
+
+    def _each(
+        self,
+        video: Any,
+        run: Callable[[list[Data]], list[np.ndarray]],
+        fps: float | None,
+        batch_size: int,
+        progress: bool,
+    ) -> Iterator[tuple[Given, Any]]:
+        """Open videos, run them in batches, and give each with its result, in order."""
+        many, videos = is_many(video), videos_of(video)
+        waiting: list[tuple[Given, Data | Skipped]] = []
+        done = read = 0
+        reasons: list[Skipped] = []
+        for given in _watch(videos, len(videos), 'videos', progress and many):
+            try:
+                waiting.append((given, self._open(given, fps)))
+                read += 1
+            except (ValueError, OSError) as error:
+                if not many:
+                    raise
+                skipped = Skipped(given.name, short_reason(error, given.name))
+                reasons.append(skipped)
+                waiting.append((given, skipped))
+            done += 1
+            ready = sum(not isinstance(data, Skipped) for _, data in waiting)
+            if ready >= self._limited(batch_size) or done == len(videos):
+                yield from self._run(waiting, run)
+                waiting = []
+        if not read and reasons:
+            raise ValueError(
+                f'none of {len(reasons)} videos could be read; the first, {reasons[0].video}: '
+                f'{reasons[0].reason}'
+            )
+
+    @staticmethod
+    def _run(
+        waiting: list[tuple[Given, Data | Skipped]],
+        run: Callable[[list[Data]], list[np.ndarray]],
+    ) -> Iterator[tuple[Given, Any]]:
+        """Run a batch; videos whose views have another shape go into one of their own."""
+        data = {i: one for i, (_, one) in enumerate(waiting) if not isinstance(one, Skipped)}
+        results: dict[int, Any] = {}
+        shapes = {tuple(one['inputs'].shape) for one in data.values()}
+        for shape in sorted(shapes):
+            numbers = [i for i, one in data.items() if tuple(one['inputs'].shape) == shape]
+            found = run([data[i] for i in numbers])
+            results.update(zip(numbers, found, strict=True))
+        for i, (given, one) in enumerate(waiting):
+            yield given, results.get(i, one)
+
+    def _scores(self, batch: list[Data]) -> list[np.ndarray]:
+        """Return the score of each class, as a test does."""
+        with torch.inference_mode():
+            samples = self.model.test_step(_collate(batch))
+        scores = [scores_of(sample).float() for sample in samples]
+        if self.model.cls_head.average_clips is None:  # views are kept apart
+            scores = [one.reshape(-1, self.num_classes).softmax(1).mean(0) for one in scores]
+        return [one.cpu().numpy() for one in scores]
+
+    def _normalised(self, batch: list[Data]) -> Tensor:
+        inputs: Tensor = self.model.data_preprocessor(_collate(batch), False)['inputs']
+        return inputs
+
+    def _best(self, name: str, scores: np.ndarray, topk: int) -> Prediction:
+        return best_of(name, scores, self.classes, topk, self.fusion)
+
+    def _limited(self, batch_size: int) -> int:
+        """MMAction2 gives a model that sees its views in parts one video at a time."""
+        in_parts = (getattr(self.model, 'test_cfg', None) or {}).get('max_testing_views')
+        return 1 if in_parts else batch_size
+
+    def _need_classifier(self) -> None:
+        if self._has_classifier:
+            return
+        has = self._source_classes
+        why = f'has a classifier of {has} classes' if has else 'has no classifier of videos'
+        raise ValueError(
+            f'checkpoint {self.checkpoint} {why}, {self.recipe.name} wants {self.num_classes}, so '
+            'labels would mean nothing; give the config that the checkpoint was trained with '
+            '(features need none)'
+        )
+
+    def _name_classes(self, given: Any, facts: dict[str, Any]) -> list[str] | None:
+        """Find the names: given, in the checkpoint, in the config's data set; else there are none."""
+        if given is not None:
+            names = read_classes(given)
+            if len(names) != self.num_classes:
+                raise ValueError(
+                    f'there are {len(names)} class names and the model has {self.num_classes} '
+                    'classes; correct classes (--classes)'
+                )
+            return names
+        stored = self._dataset_meta if isinstance(self._dataset_meta, dict) else {}
+        told = self.recipe.classes
+        if isinstance(told, str) and (self.given_config is None or not Path(told).is_file()):
+            told = None  # a file that is not here, or that only a checkpoint names
+        for names in (stored.get('classes'), facts.get('classes'), told):
+            if names and (not isinstance(names, str) or names is told):
+                names = read_classes(names)
+                if len(names) == self.num_classes:
+                    return names
+                warnings.warn(
+                    f'there are {len(names)} class names and the model has {self.num_classes} '
+                    'classes: classes are numbers, not names',
+                    stacklevel=3,
+                )
+        return None
+
+
+def _check_there(checkpoint: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    path = Path(checkpoint).expanduser()
+    if '://' not in str(checkpoint) and not path.exists():
+        raise FileNotFoundError(
+            f'checkpoint {checkpoint} does not exist (looked in {path.absolute().parent}); '
+            'correct the path'
+        )
+    return checkpoint
+
+
+def _read_recipe(config: Any) -> Recipe:
+    if isinstance(config, Config):
+        return recipe_of_config(config.to_dict(), str(config.filename or 'the config'))
+    path = find_config(str(config))
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise ValueError(f'config {path} cannot be read: {error}') from error
+    return recipe_of_config(cfg.to_dict(), f'config {path.name}')
+
+
+def _without_starts(model: dict[str, Any]) -> dict[str, Any]:
+    """Take out where a training starts from: the checkpoint has all weights."""
+    backbone = {**model.get('backbone', {})}
+    backbone.pop('init_cfg', None)
+    if 'pretrained' in backbone:
+        backbone['pretrained'] = None
+    return {**model, 'backbone': backbone}
+
+
+def _check_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device(get_device())
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'device {device!r} is not known; give cpu, cuda or cuda:1') from error
+    if wanted.type == 'cuda' and (wanted.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f'device {device}: this process sees {torch.cuda.device_count()} GPUs; give cpu, or '
+            'leave it out'
+        )
+    return wanted
+
+
+def _check_positive(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not value > 0:
+            raise ValueError(f'{name}={value} is not positive; give a larger one')
+
+
+def _collate(batch: list[Data]) -> dict[str, Any]:
+    return {key: [one[key] for one in batch] for key in ('inputs', 'data_samples')}
+
+
+def _watch(items: Iterable[Any], total: int, what: str, progress: bool) -> Iterable[Any]:
+    """Show a bar on a terminal's standard error; standard output stays for results."""
+    if not progress:
+        return items
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return items
+    return track(items, what, total=total, console=console)
+

@@ -1,0 +1,131 @@
+"""What a model says of a video, for a person to read and for a program to use."""
+
+import csv
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+PROBABILITY = 'mean of softmax'
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The best classes of a video, the best first.
+
+    Attributes:
+        video: The file, or ``array 0`` for the first array.
+        labels: Names of the best classes; their numbers as text where no names are known.
+        scores: Their scores.
+        indices: Their numbers.
+        all_scores: The score of each class, in the order of the classifier.
+        fusion: What a score is: ``'mean of softmax'`` (a probability), ``'mean of logits'``,
+            ``'sum of logits'``; the config's ``cls_head.average_clips`` says which.
+    """
+
+    video: str
+    labels: list[str]
+    scores: list[float]
+    indices: list[int]
+    all_scores: np.ndarray
+    fusion: str
+
+    @property
+    def top(self) -> str:
+        """The best class."""
+        return self.labels[0]
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether scores are probabilities, 0 to 1."""
+        return self.fusion == PROBABILITY
+
+    def shown(self, rank: int = 0) -> str:
+        """Return a score as text: per cent if it is a probability."""
+        score = self.scores[rank]
+        return f'{100 * score:.1f} %' if self.is_probability else f'{score:.2f}'
+
+    def __str__(self) -> str:
+        width = max(map(len, self.labels))
+        lines = [
+            f'  {label:<{width}}  {self.shown(rank):>7}' for rank, label in enumerate(self.labels)
+        ]
+        return '\n'.join([self.video, *lines])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the best classes as plain values."""
+        best = zip(self.labels, self.indices, self.scores, strict=True)
+        return {
+            'video': self.video,
+            'top': [{'label': label, 'class': i, 'score': score} for label, i, score in best],
+        }
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A video that could not be read, and why."""
+
+    video: str
+    reason: str
+
+
+class Predictions(list[Prediction]):
+    """The predictions of many videos, in the order of the videos.
+
+    Attributes:
+        skipped: Those that could not be read; they are not in the list.
+    """
+
+    def __init__(
+        self, predictions: list[Prediction] | None = None, skipped: list[Skipped] | None = None
+    ) -> None:
+        super().__init__(predictions or [])
+        self.skipped = skipped or []
+
+    def __str__(self) -> str:
+        skipped = [f'{one.video}\n  skipped: {one.reason}' for one in self.skipped]
+        return '\n'.join([*map(str, self), *skipped])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all as plain values, for JSON."""
+        return {
+            'score': self[0].fusion if self else None,
+            'videos': [prediction.as_dict() for prediction in self],
+            'skipped': [{'video': one.video, 'reason': one.reason} for one in self.skipped],
+        }
+
+    def as_csv(self) -> str:
+        """Return a table: a line for each of a video's best classes, or for why it was skipped."""
+        rows: list[list[Any]] = [['video', 'rank', 'label', 'class', 'score', 'skipped']]
+        for one in self:
+            best = zip(one.labels, one.indices, one.scores, strict=True)
+            rows += [[one.video, rank, *cells, ''] for rank, cells in enumerate(best, 1)]
+        rows += [[one.video, '', '', '', '', one.reason] for one in self.skipped]
+        return as_csv(rows)
+
+
+def as_csv(rows: list[list[Any]]) -> str:
+    """Write rows as CSV text."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator='\n').writerows(rows)
+    return text.getvalue()
+
+
+def best_of(
+    video: str, scores: np.ndarray, classes: list[str] | None, topk: int, fusion: str
+) -> Prediction:
+    """Choose the best classes; of equal scores the first.
+
+    Shape:
+        - scores: ``classes``
+    """
+    best = np.argsort(-scores, kind='stable')[:topk].tolist()
+    return Prediction(
+        video=video,
+        labels=[classes[i] if classes else str(i) for i in best],
+        scores=[float(scores[i]) for i in best],
+        indices=best,
+        all_scores=scores,
+        fusion=fusion,
+    )

@@ -1,0 +1,313 @@
+"""How a model wants to be run: its parts, how a video becomes its views, the names of its classes.
+
+A config tells it. Where there is none, a checkpoint may: a training checkpoint carries its config as
+text, and a converted one its facts (:mod:`mmtimesformer.checkpoints.facts`).
+
+Nothing in a checkpoint is executed. Its config text is parsed and must hold plain values; and as a
+``type`` may name any function of any package in MMEngine (``type='os.system'`` would be called), only
+what the registries of models and transforms hold is built from it.
+"""
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmaction.registry import MODELS as MMACTION_MODELS
+from mmaction.registry import TRANSFORMS as MMACTION_TRANSFORMS
+from mmcv.transforms import TRANSFORMS as MMCV_TRANSFORMS
+from mmengine.config import Config
+from mmengine.registry import MODELS as MMENGINE_MODELS
+
+from mmtimesformer.checkpoints.convert import spell
+from mmtimesformer.checkpoints.facts import heads_of
+from mmtimesformer.checkpoints.files import Contents
+from mmtimesformer.checkpoints.load import translate_contents
+from mmtimesformer.engine.configs import FOLDERS
+from mmtimesformer.registry import MODELS, TRANSFORMS
+
+READ = ('model', 'test_pipeline', 'test_dataloader', 'protocol')  # of a stored config, no more
+# By which protocol the models of a system are tested, of those in configs/_base_/protocols.
+PROTOCOLS = {
+    'official': 'kinetics_official',
+    'mmaction2': 'kinetics_mmaction2',
+    'mmaction2_joint': 'kinetics_mmaction2',
+    'paddle': 'kinetics_paddle',
+}
+GIVE_CONFIG = 'give its config too: VideoClassifier(config, checkpoint)'
+
+
+@dataclass
+class Recipe:
+    """How a model is run.
+
+    Attributes:
+        model: The config of the recogniser.
+        pipeline: The steps from a video to its views.
+        classes: Names, where they are told.
+        protocol: The name of the protocol, where it has one.
+        name: Where all this is from, for messages and manifests.
+    """
+
+    model: dict[str, Any]
+    pipeline: list[dict[str, Any]]
+    classes: Any
+    protocol: str | None
+    name: str
+
+
+def recipe_of_config(config: Mapping[str, Any], name: str) -> Recipe:
+    """Take from a config what running needs; its data need not be there.
+
+    Raises:
+        ValueError: It has no model, or no test pipeline.
+    """
+    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
+    pipeline = dataset.get('pipeline') or config.get('test_pipeline')
+    for key, value in (('model', config.get('model')), ('test_pipeline', pipeline)):
+        if not value:
+            raise ValueError(f'{name} has no {key}; add one, or give another config')
+    return Recipe(
+        model=dict(config['model']),
+        pipeline=[dict(step) for step in pipeline or ()],
+        classes=(dataset.get('metainfo') or {}).get('classes'),
+        protocol=config.get('protocol'),
+        name=name,
+    )
+
+
+def recipe_of_checkpoint(contents: Contents, source: str) -> tuple[Recipe, Contents]:
+    """Take from a checkpoint what running needs: from its config text, else from its facts.
+
+    Args:
+        contents: The file; its tensors may be given away.
+        source: What the checkpoint was called, for messages.
+
+    Returns:
+        The recipe, and the contents whose weights go with it.
+
+    Raises:
+        ValueError: It does not tell enough, or its config holds something else than plain values.
+    """
+    meta = contents.beside.get('meta')
+    text = meta.get('cfg') if isinstance(meta, Mapping) else None
+    if isinstance(text, str):
+        config = read_config_text(text, source)
+        if _is_ours(config.get('model')):
+            recipe = recipe_of_config(config, f'the config in {source}')
+            _check_types(recipe, source)
+            return recipe, contents
+    return _recipe_of_facts(contents, source)
+
+
+def read_config_text(text: str, source: str) -> dict[str, Any]:
+    """Read the plain values that a config assigns, of the names in :data:`READ`.
+
+    Raises:
+        ValueError: The text is no config, or one of these values is not plain.
+    """
+    try:
+        module = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(
+            f'the config in {source} cannot be read ({type(error).__name__}); {GIVE_CONFIG}'
+        ) from error
+    values: dict[str, Any] = {}
+    for statement in module.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            name = statement.targets[0].id
+            if name in READ:
+                try:
+                    values[name] = _plain(statement.value)
+                except (ValueError, TypeError, RecursionError) as error:
+                    raise ValueError(
+                        f'the config in {source} holds a program where a plain value is wanted, in '
+                        f'{name}; {GIVE_CONFIG}'
+                    ) from error
+    return values
+
+
+def _plain(node: ast.expr) -> Any:
+    """``ast.literal_eval``, and ``dict(…)``, which MMEngine writes for every dict."""
+    if isinstance(node, ast.Call):
+        if not (isinstance(node.func, ast.Name) and node.func.id == 'dict'):
+            raise ValueError('a call')
+        values = {}
+        for argument in node.args:  # dict({'a key with dots': …})
+            values.update(_plain(argument))
+        return values | {_key(word.arg): _plain(word.value) for word in node.keywords}
+    if isinstance(node, ast.Dict):
+        return {
+            ast.literal_eval(key) if key else _key(None): _plain(value)
+            for key, value in zip(node.keys, node.values, strict=True)
+        }
+    if isinstance(node, ast.List):
+        return [_plain(item) for item in node.elts]
+    if isinstance(node, ast.Tuple):
+        return tuple(_plain(item) for item in node.elts)
+    return ast.literal_eval(node)
+
+
+def _key(name: str | None) -> str:
+    if name is None:
+        raise ValueError('a dict that is unpacked')
+    return name
+
+
+def _is_ours(model: Any) -> bool:
+    backbone = model.get('backbone') if isinstance(model, Mapping) else None
+    kind = backbone.get('type') if isinstance(backbone, Mapping) else None
+    return isinstance(kind, str) and kind.startswith('mmtimesformer.')
+
+
+def _check_types(recipe: Recipe, source: str) -> None:
+    """Let a stored config name registered parts only, and none that reads other files."""
+    models = {'mmtimesformer': MODELS, 'mmaction': MMACTION_MODELS, 'mmengine': MMENGINE_MODELS}
+    steps = {
+        'mmtimesformer': TRANSFORMS,
+        'mmaction': MMACTION_TRANSFORMS,
+        'mmcv': MMCV_TRANSFORMS,
+    }
+    for part, registries in ((recipe.model, models), (recipe.pipeline, steps)):
+        for config in _dicts(part):
+            config.pop('init_cfg', None)  # a start of training; the checkpoint has the weights
+            config.pop('pretrained', None)
+            for key in config:
+                if not isinstance(key, str) or (key.startswith('_') and key.endswith('_')):
+                    raise ValueError(f'the config in {source} has the key {key!r}; {GIVE_CONFIG}')
+            kind = config.get('type')
+            if kind is not None and not _is_registered(kind, registries):
+                raise ValueError(
+                    f'the config in {source} names type={kind!r}, which is no registered part; '
+                    f'import the package that registers it, or {GIVE_CONFIG}'
+                )
+
+
+def _is_registered(kind: Any, registries: Mapping[str, Any]) -> bool:
+    if not isinstance(kind, str):
+        return False
+    scope, _, name = kind.rpartition('.')
+    if scope:
+        return scope in registries and name in registries[scope].module_dict
+    return any(name in registries[scope].module_dict for scope in registries)
+
+
+def _dicts(value: Any) -> Iterator[dict[Any, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for item in list(value.values()):
+            yield from _dicts(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _dicts(item)
+
+
+def _recipe_of_facts(contents: Contents, source: str) -> tuple[Recipe, Contents]:
+    """Build the model that the weights are of, and feed it as its system does."""
+    weights = translate_contents(contents)
+    weights.account.check()
+    told = weights.describe()
+    seen = told.get('preprocessing') or {}
+    frames = told.get('num_frames') or seen.get('num_frames')
+    missing = [
+        what
+        for what, value in {
+            'a video classifier': told.get('num_classes'),
+            'its number of frames': frames,
+            'frame_interval': seen.get('frame_interval'),
+            'mean and std': seen.get('mean') and seen.get('std'),
+            'the system it is from': PROTOCOLS.get(told['source']),
+        }.items()
+        if not value
+    ]
+    if missing:
+        raise ValueError(
+            f'checkpoint {source} does not tell how videos are shown to its model (it lacks '
+            f'{" and ".join(missing)}); {GIVE_CONFIG}'
+        )
+    protocol = _shipped_protocol(PROTOCOLS[told['source']])
+    swap = seen.get('channel_order') == 'BGR'
+    preprocessor = {
+        **protocol['data_preprocessor'],
+        'mean': [255 * x for x in seen['mean']],
+        'std': [255 * x for x in seen['std']],
+        'to_rgb': swap,
+    }
+    width = told['embed_dims']
+    hidden = weights.tensors['blocks.0.mlp.fc1.weight'].shape[0]
+    keys = ('attention_type', 'patch_size', 'embed_dims', 'num_layers', 'qkv_bias', 'norm_eps')
+    model = {
+        'type': 'Recognizer3D',
+        'backbone': {
+            'type': 'mmtimesformer.TimeSformer',
+            **{key: told[key] for key in keys if key in told},
+            'num_frames': frames,
+            'img_size': tuple(told['img_size']),
+            'num_heads': heads_of(width, told.get('num_heads')),
+            'mlp_ratio': hidden / width,
+        },
+        'cls_head': {
+            'type': 'TimeSformerHead',
+            'num_classes': told['num_classes'],
+            'in_channels': width,
+            **protocol['fusion'],
+        },
+        'data_preprocessor': preprocessor,
+    }
+    size = seen.get('size') or told['img_size'][0]
+    pipeline = list(_resized(protocol['test_pipeline'], frames, seen['frame_interval'], size))
+    recipe = Recipe(
+        model, pipeline, told.get('classes'), protocol['protocol'], f'the facts in {source}'
+    )
+    tensors = spell(weights, 'mmtimesformer')
+    return recipe, Contents('torch', dict(tensors), {'meta': {'mmtimesformer': told}})
+
+
+def _shipped_protocol(name: str) -> Config:
+    for folder in FOLDERS:
+        path = folder / '_base_' / 'protocols' / f'{name}.py'
+        if path.is_file():
+            return Config.fromfile(path)
+    raise FileNotFoundError(f'the protocol {name} is not among the configs; install them again')
+
+
+def _resized(
+    pipeline: Iterable[Mapping[str, Any]], frames: int, interval: int, size: Any
+) -> Iterator[dict[str, Any]]:
+    """The same steps for another length of clip and size of crop."""
+    side = size if isinstance(size, int) else min(size)
+    for step in pipeline:
+        changed = dict(step)
+        for key, value in {
+            'clip_len': frames,
+            'frame_interval': interval,
+            'crop_size': side,
+            'size': side,
+            'scale': (-1, side),
+        }.items():
+            if key in changed:
+                changed[key] = value
+        yield changed
+
+
+def read_classes(classes: Any) -> list[str]:
+    """Return the names of classes: a list, or a file with a name a line.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is not text.
+    """
+    if not isinstance(classes, str | Path):
+        return [str(name) for name in classes]
+    path = Path(classes).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'the file of class names {classes} does not exist (looked in '
+            f'{path.absolute().parent}); correct classes (--classes)'
+        )
+    try:
+        lines = path.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{classes} is not text; write a class name a line') from error
+    return [line.strip() for line in lines if line.strip()]

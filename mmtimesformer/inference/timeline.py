@@ -1,0 +1,201 @@
+"""What a model says of each moment of a long video, in windows that slide over it.
+
+A video is decoded once, from its first frame to its last. Only frames that a window needs are kept,
+and only while it is open, so the memory does not grow with the length.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmtimesformer.datasets.video import Video
+from mmtimesformer.inference.prediction import Prediction
+from mmtimesformer.inference.videos import stream_frames
+from mmtimesformer.inference.views import Views, frame_numbers
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A window of a video and what the model says of it.
+
+    Attributes:
+        start: Seconds, as a player counts them.
+        end: Seconds.
+        prediction: The best classes.
+    """
+
+    start: float
+    end: float
+    prediction: Prediction
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a video in which the best class stays the same.
+
+    Attributes:
+        start: Seconds; where two stretches meet, the middle between their nearest windows' centres.
+        end: Seconds.
+        label: The best class.
+        score: The mean of its scores.
+    """
+
+    start: float
+    end: float
+    label: str
+    score: float
+
+
+@dataclass
+class Timeline:
+    """The moments of a video, in order.
+
+    Attributes:
+        video: The file.
+        window: Length of a window, in seconds.
+        stride: From the start of a window to that of the next, in seconds.
+        moments: One for each window.
+        note: What is to be known of it, such as where decoding ended too soon; else empty.
+    """
+
+    video: str
+    window: float
+    stride: float
+    moments: list[Moment] = field(default_factory=list)
+    note: str = ''
+
+    def segments(self) -> list[Segment]:
+        """Join neighbours with the same best class."""
+        runs: list[list[Moment]] = []
+        for moment in self.moments:
+            if runs and runs[-1][-1].prediction.top == moment.prediction.top:
+                runs[-1].append(moment)
+            else:
+                runs.append([moment])
+        borders = [self.moments[0].start] if runs else []
+        for run, following in zip(runs, runs[1:], strict=False):
+            borders.append((_centre(run[-1]) + _centre(following[0])) / 2)
+        borders += [self.moments[-1].end] if runs else []
+        return [
+            Segment(
+                start,
+                end,
+                run[0].prediction.top,
+                sum(moment.prediction.scores[0] for moment in run) / len(run),
+            )
+            for run, start, end in zip(runs, borders, borders[1:], strict=False)
+        ]
+
+    def at(self, time: float) -> Moment:
+        """Return the moment whose centre is nearest to a time in seconds."""
+        return min(self.moments, key=lambda moment: abs(_centre(moment) - time))
+
+    def as_rows(self) -> list[list[Any]]:
+        """Return a table: a line for each window, its best classes side by side."""
+        ranks = range(1, 1 + max((len(m.prediction.labels) for m in self.moments), default=0))
+        head = ['start', 'end', *(f'{word}_{rank}' for rank in ranks for word in ('label', 'score'))]
+        rows: list[list[Any]] = [head]
+        for moment in self.moments:
+            best = zip(moment.prediction.labels, moment.prediction.scores, strict=True)
+            cells = [cell for label, score in best for cell in (label, score)]
+            rows.append([round(moment.start, 3), round(moment.end, 3), *cells])
+        return rows
+
+    def __str__(self) -> str:
+        lines = [self.video]
+        for one in self.segments():
+            is_probability = self.moments[0].prediction.is_probability
+            score = f'{100 * one.score:.1f} %' if is_probability else f'{one.score:.2f}'
+            lines.append(f'  {clock(one.start)} - {clock(one.end)}  {one.label}  {score}')
+        return '\n'.join([*lines, *([f'  {self.note}'] if self.note else [])])
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window whose frames are there.
+
+    Attributes:
+        start: Seconds.
+        end: Seconds.
+        data: Its views, packed as the model takes them.
+    """
+
+    start: float
+    end: float
+    data: dict[str, Any]
+
+
+class Windows:
+    """Slide a window over a video file; iterate once.
+
+    The last window is moved back to end where the video ends. A video shorter than a window is one
+    window.
+
+    Args:
+        video: The file.
+        views: How frames become views.
+        seconds: Length of a window.
+        stride: From the start of a window to that of the next, in seconds.
+
+    Attributes:
+        note: Filled when decoding ended too soon.
+
+    Raises:
+        ValueError: The file does not tell its frames per second.
+    """
+
+    def __init__(self, video: Video, views: Views, seconds: float, stride: float) -> None:
+        if not video.fps > 0:
+            raise ValueError(
+                f'the video {video.path} does not tell its frames per second, without which there '
+                'are no windows of seconds; write it anew, for instance with ffmpeg -r 30'
+            )
+        self.video, self.views = video, views
+        self.length = min(max(1, round(seconds * video.fps)), len(video))
+        step = max(1, round(stride * video.fps))
+        self.starts = list(range(0, len(video) - self.length + 1, step))
+        if self.starts[-1] + self.length < len(video):
+            self.starts.append(len(video) - self.length)
+        self.note = ''
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[Window]:
+        chosen = self.views.choose(self.length, self.video.fps)
+        wanted = set(frame_numbers(chosen))
+        waiting, running = deque(self.starts), deque[tuple[int, float, dict[int, Any]]]()
+        frame_time = 1 / self.video.fps
+        given = 0
+        try:
+            for frame in stream_frames(self.video):
+                while waiting and waiting[0] == frame.number:
+                    running.append((waiting.popleft(), frame.time, {}))
+                pixels = None
+                for start, _, frames in running:
+                    if frame.number - start in wanted:
+                        pixels = frame.pixels() if pixels is None else pixels
+                        frames[frame.number - start] = pixels
+                while running and running[0][0] + self.length - 1 == frame.number:
+                    _, began, frames = running.popleft()
+                    data = self.views.of_chosen(chosen, frames)
+                    given += 1
+                    yield Window(began, frame.time + frame_time, data)
+            reason = 'it has fewer frames than it says'
+        except ValueError as error:
+            reason = str(error)
+        if given < len(self):
+            if not given:
+                raise ValueError(f'the video {self.video.path} cannot be read: {reason}')
+            self.note = f'the last {len(self) - given} of {len(self)} windows are missing: {reason}'
+
+
+def clock(seconds: float) -> str:
+    """Write a time as minutes and seconds: ``1:05.2``."""
+    minutes, rest = divmod(round(max(seconds, 0) * 10), 600)
+    return f'{minutes}:{rest // 10:02d}.{rest % 10}'
+
+
+def _centre(moment: Moment) -> float:
+    return (moment.start + moment.end) / 2

@@ -1,0 +1,146 @@
+"""What may be given as a video: a file, frames, a list of these, or a folder."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from torch import Tensor
+
+from mmtimesformer.datasets.preparation.finding import walk_videos
+from mmtimesformer.datasets.video import Video
+
+WRONG_ARRAY = (
+    'frames are an array (t, H, W, 3) of uint8, RGB; stack single frames with np.stack, and turn '
+    'BGR round with frames[..., ::-1]'
+)
+
+
+@dataclass(frozen=True)
+class Given:
+    """One video as it was given: a file, or its frames.
+
+    Attributes:
+        name: For results and messages.
+        path: The file, or ``None``.
+        frames: ``t H W 3`` of uint8, or ``None``.
+    """
+
+    name: str
+    path: Path | None = None
+    frames: np.ndarray | None = None
+
+
+def is_many(video: Any) -> bool:
+    """Whether a list of results is wanted: of a list, or of a folder."""
+    return isinstance(video, list | tuple) or (
+        isinstance(video, str | Path) and Path(video).expanduser().is_dir()
+    )
+
+
+def videos_of(video: Any) -> list[Given]:
+    """List what was given, each video by itself.
+
+    Raises:
+        FileNotFoundError: A file is not there, or a folder holds no video.
+        TypeError: It is nothing of the kind.
+        ValueError: An array is not ``(t, H, W, 3)`` of uint8.
+    """
+    found: list[Given] = []
+    for i, item in enumerate(video if isinstance(video, list | tuple) else [video]):
+        if isinstance(item, str | Path):
+            path = Path(item).expanduser()
+            found += _files_in(path) if path.is_dir() else [Given(str(item), path=path)]
+        elif isinstance(item, np.ndarray | Tensor):
+            found.append(Given(f'array {i}', frames=_checked(np.asarray(item))))
+        else:
+            raise TypeError(
+                f'a video is a path, an array, a list of these or a folder, not '
+                f'{type(item).__name__}'
+            )
+    return found
+
+
+def _files_in(folder: Path) -> list[Given]:
+    names = [name for name, _ in walk_videos(folder)]
+    if not names:
+        raise FileNotFoundError(
+            f'the folder {folder} holds no video (mp4, avi, mov, mkv, webm and so on); give another'
+        )
+    return [Given(str(folder / name), path=folder / name) for name in names]
+
+
+def _checked(frames: np.ndarray) -> np.ndarray:
+    if frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
+        raise ValueError(f'an array of shape {frames.shape} is no video; {WRONG_ARRAY}')
+    if frames.dtype != np.uint8:
+        raise ValueError(f'an array of {frames.dtype} is no video; {WRONG_ARRAY}')
+    return frames
+
+
+@dataclass
+class Frame:
+    """A decoded frame of a stream; its pixels are converted only where they are asked for.
+
+    Attributes:
+        number: Counted from 0.
+        time: When it is shown, in seconds as a player counts them.
+    """
+
+    number: int
+    time: float
+    _decoded: Any
+    _reformatter: Any
+
+    def pixels(self) -> np.ndarray:
+        """Return ``(H, W, 3)``, RGB of uint8."""
+        return np.asarray(self._reformatter.reformat(self._decoded, format='rgb24').to_ndarray())
+
+
+def stream_frames(video: Video) -> Iterator[Frame]:
+    """Decode a file from its first frame to its last, holding one frame at a time.
+
+    Always by PyAV. The clock is that of a player: where the sound begins before the pictures, the
+    first frame has a time above 0.
+
+    Raises:
+        ValueError: A frame cannot be decoded.
+    """
+    reformatter = av.video.reformatter.VideoReformatter()
+    with av.open(str(video.path)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type = 'AUTO'
+        began = (container.start_time or 0) / av.time_base
+        try:
+            for number, decoded in enumerate(container.decode(stream)):
+                time = number / video.fps if decoded.time is None else decoded.time - began
+                yield Frame(number, float(time), decoded, reformatter)
+        except av.error.FFmpegError as error:
+            raise ValueError(f'it cannot be decoded further: {error}') from error
+
+
+def check_exists(path: Path) -> None:
+    """Say so where a file is not there.
+
+    Raises:
+        FileNotFoundError: In words.
+    """
+    if not path.is_file():
+        hint = '; download it first' if '://' in str(path) or ':/' in str(path) else ''
+        raise FileNotFoundError(
+            f'the video {path} does not exist (looked in {path.absolute().parent}){hint}'
+        )
+
+
+def short_reason(error: BaseException, name: str) -> str:
+    """Take out of a letter what a list of skipped videos says anyway."""
+    text = ' '.join(str(error).split()) or type(error).__name__
+    return text.removeprefix(f'the video {name} ').partition('; replace the file')[0]
+
+
+def in_batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    """Cut a sequence into runs of at most ``size``."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

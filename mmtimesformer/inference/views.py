@@ -1,0 +1,85 @@
+"""A video becomes the views that a model sees, by the steps of its config's test pipeline.
+
+The steps fall into four parts: those that open the file, those that choose frames, the one that
+decodes them, and those that resize and crop. An array of frames skips the opening, and a window of a
+long video the decoding too.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmaction.registry import TRANSFORMS
+
+START = {'label': -1, 'start_index': 0, 'modality': 'RGB'}  # as MMAction2's data sets begin
+
+
+class Views:
+    """The views of a video.
+
+    Args:
+        pipeline: The configs of the steps.
+
+    Raises:
+        ValueError: No step opens a video, or none decodes it.
+    """
+
+    def __init__(self, pipeline: Sequence[Mapping[str, Any]]) -> None:
+        names = [str(step['type']).rpartition('.')[2] for step in pipeline]
+        opens = [i for i, name in enumerate(names) if name.endswith('Init')]
+        decodes = [i for i, name in enumerate(names) if name.endswith('Decode')]
+        if not opens or not decodes or opens[0] > decodes[0]:
+            raise ValueError(
+                f'the test pipeline ({", ".join(names)}) does not open and decode a video; begin it '
+                "with mmtimesformer.VideoInit, a sampler of frames, and mmtimesformer.VideoDecode"
+            )
+        steps = [TRANSFORMS.build(dict(step)) for step in pipeline]
+        self._open = steps[: opens[0] + 1]
+        self._choose = steps[opens[0] + 1 : decodes[0]]
+        self._decode = steps[decodes[0]]
+        self._show = steps[decodes[0] + 1 :]
+
+    def of_file(self, path: Path) -> dict[str, Any]:
+        """Return the views of a file, packed as the model takes them."""
+        results = {**START, 'filename': str(path)}
+        return _through([*self._open, *self._choose, self._decode, *self._show], results)
+
+    def of_array(self, frames: np.ndarray, fps: float | None = None) -> dict[str, Any]:
+        """Return the views of decoded frames.
+
+        Args:
+            frames: RGB.
+            fps: Frames per second, for samplers that count seconds.
+
+        Shape:
+            - frames: ``t H W 3`` of uint8
+        """
+        chosen = self.choose(len(frames), fps)
+        return self.of_chosen(chosen, {i: frames[i] for i in frame_numbers(chosen)})
+
+    def choose(self, length: int, fps: float | None = None) -> dict[str, Any]:
+        """Choose the frames of a video of so many frames; nothing is decoded."""
+        results: dict[str, Any] = {**START, 'filename': '', 'total_frames': length}
+        if fps:
+            results['avg_fps'] = fps
+        return _through(self._choose, results)
+
+    def of_chosen(self, chosen: Mapping[str, Any], frames: Mapping[int, Any]) -> dict[str, Any]:
+        """Return the views of frames that :meth:`choose` asked for, given by number."""
+        results = dict(chosen)
+        indices = np.asarray(results['frame_inds']).reshape(-1)
+        results['imgs'] = [np.ascontiguousarray(frames[int(i)]) for i in indices]
+        results['original_shape'] = results['img_shape'] = results['imgs'][0].shape[:2]
+        return _through(self._show, results)
+
+
+def frame_numbers(chosen: Mapping[str, Any]) -> list[int]:
+    """Return the numbers of the frames that were chosen, each once, in order."""
+    return sorted({int(i) for i in np.asarray(chosen['frame_inds']).reshape(-1)})
+
+
+def _through(steps: Sequence[Any], results: dict[str, Any]) -> dict[str, Any]:
+    for step in steps:
+        results = step(results)
+    return results
