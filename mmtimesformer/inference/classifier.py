@@ -19,7 +19,7 @@ from rich.progress import track
 from torch import Tensor
 
 import mmtimesformer.datasets
-import mmtimesformer.heads  # noqa: F401  (both register parts that configs name)
+import mmtimesformer.heads  # both register parts that configs name
 from mmtimesformer.checkpoints import read_file
 from mmtimesformer.checkpoints.facts import differences, facts_of_config
 from mmtimesformer.checkpoints.load import fit_contents
@@ -41,6 +41,7 @@ from mmtimesformer.inference.videos import (
     Given,
     check_exists,
     is_many,
+    letter_of,
     short_reason,
     videos_of,
 )
@@ -52,13 +53,14 @@ Data = dict[str, Any]
 class VideoClassifier:
     """Labels, features and timelines of videos.
 
-    Views, crops, normalisation and the fusion of views are those of the config's test, so the scores
-    are those of ``tools/test.py``. The data that the model was trained on need not be there.
+    Views, crops, normalisation and the fusion of views are those of the config's test, so the
+    scores are those of ``tools/test.py``. The data that it was trained on need not be there.
 
     Args:
-        config: A file, the name of a shipped config, a :class:`~mmengine.config.Config`, or ``None``
-            where the checkpoint tells enough: one of a training does, whose config is read as plain
-            values and never executed, and so does a converted one that tells its preprocessing.
+        config: A file, the name of a shipped config, a :class:`~mmengine.config.Config`, or
+            ``None`` where the checkpoint tells enough: one of a training does, whose config is read
+            as plain values and never executed, and so does a converted one that tells its
+            preprocessing.
         checkpoint: Weights of any system: a path, a folder, ``https://…``, ``hf://owner/name``.
         device: Such as ``'cpu'`` or ``'cuda:1'``; the first GPU if there is one, if not given.
         classes: Names of the classes: a list, or a file with a name a line. If not given, those in
@@ -167,6 +169,11 @@ class VideoClassifier:
                 skipped.append(result)
             else:
                 predictions.append(self._best(given.name, result, topk))
+        if skipped and not predictions:
+            raise ValueError(
+                f'none of {len(skipped)} videos could be read; the first, {skipped[0].video}: '
+                f'{skipped[0].reason}'
+            )
         return Predictions(predictions, skipped) if is_many(video) else predictions[0]
 
     def timeline(
@@ -245,8 +252,7 @@ class VideoClassifier:
             - with a list of ``layers``: that number of these, as a first axis
         """
         found: dict[str, np.ndarray] = {}
-        many = self.each_features(video, out, layers, fps, batch_size, progress)
-        for given, result in many:
+        for given, result in self.each_features(video, out, layers, fps, batch_size, progress):
             if isinstance(result, Skipped):
                 warnings.warn(f'{given.name} is skipped: {result.reason}', stacklevel=2)
             else:
@@ -262,23 +268,38 @@ class VideoClassifier:
         batch_size: int = 4,
         progress: bool = True,
     ) -> Iterator[tuple[Given, np.ndarray | Skipped]]:
-        """Give the features of many videos one after the other, as :meth:`features` describes them."""
+        """Give the features of many videos one by one, as :meth:`features` describes them."""
         chosen = [layers] if isinstance(layers, int) else layers
-        feature_maps.check(out, chosen, len(self.model.backbone.blocks))
+        self.check_features(out, chosen)
         _check_positive(batch_size=batch_size)
 
         def extract(batch: list[Data]) -> list[np.ndarray]:
             with torch.inference_mode():
                 inputs = self._normalised(batch)
-                given = feature_maps.extract(
-                    self.model.backbone, inputs.flatten(0, 1), out, chosen
-                )
+                given = feature_maps.extract(self.model.backbone, inputs.flatten(0, 1), out, chosen)
                 parts = feature_maps.by_video(given, len(batch), chosen is not None)
             if isinstance(layers, int):
                 parts = [part[0] for part in parts]
             return [part.float().cpu().numpy() for part in parts]
 
         return self._each(video, extract, fps, batch_size, progress)
+
+    def check_features(self, out: str, layers: Sequence[int] | None) -> None:
+        """Refuse features that there are not, before any video is read.
+
+        Raises:
+            ValueError: ``out`` is unknown, or a layer is not there.
+        """
+        feature_maps.check(out, layers, len(self.model.backbone.blocks))
+
+    def origin(self) -> dict[str, Any]:
+        """Say how this classifier sees videos, as plain values for a manifest."""
+        return {
+            'protocol': self.recipe.protocol,
+            'fusion': self.fusion,
+            'pipeline': self.recipe.pipeline,
+            'versions': {'mmtimesformer': mmtimesformer.__version__, 'torch': torch.__version__},
+        }
 
     def clips(self, video: Any, fps: float | None = None) -> Tensor:
         """Return what the model sees of one video: its views, normalised, on the model's device.
@@ -307,28 +328,20 @@ class VideoClassifier:
         """Open videos, run them in batches, and give each with its result, in order."""
         many, videos = is_many(video), videos_of(video)
         waiting: list[tuple[Given, Data | Skipped]] = []
-        done = read = 0
-        reasons: list[Skipped] = []
-        for given in _watch(videos, len(videos), 'videos', progress and many):
+        shown = _watch(videos, len(videos), 'videos', progress and many)
+        for number, given in enumerate(shown, 1):
             try:
                 waiting.append((given, self._open(given, fps)))
-                read += 1
-            except (ValueError, OSError) as error:
+            except (ImportError, MemoryError):
+                raise
+            except Exception as error:  # a reader has a class for each way to say no
                 if not many:
-                    raise
-                skipped = Skipped(given.name, short_reason(error, given.name))
-                reasons.append(skipped)
-                waiting.append((given, skipped))
-            done += 1
+                    raise ValueError(letter_of(error, given.name)) from error
+                waiting.append((given, Skipped(given.name, short_reason(error, given.name))))
             ready = sum(not isinstance(data, Skipped) for _, data in waiting)
-            if ready >= self._limited(batch_size) or done == len(videos):
+            if ready >= self._limited(batch_size) or number == len(videos):
                 yield from self._run(waiting, run)
                 waiting = []
-        if not read and reasons:
-            raise ValueError(
-                f'none of {len(reasons)} videos could be read; the first, {reasons[0].video}: '
-                f'{reasons[0].reason}'
-            )
 
     @staticmethod
     def _run(
@@ -379,7 +392,7 @@ class VideoClassifier:
         )
 
     def _name_classes(self, given: Any, facts: dict[str, Any]) -> list[str] | None:
-        """Find the names: given, in the checkpoint, in the config's data set; else there are none."""
+        """Find the names: given, in the checkpoint, or in the config's data set."""
         if given is not None:
             names = read_classes(given)
             if len(names) != self.num_classes:
@@ -392,9 +405,9 @@ class VideoClassifier:
         told = self.recipe.classes
         if isinstance(told, str) and (self.given_config is None or not Path(told).is_file()):
             told = None  # a file that is not here, or that only a checkpoint names
-        for names in (stored.get('classes'), facts.get('classes'), told):
-            if names and (not isinstance(names, str) or names is told):
-                names = read_classes(names)
+        for source in (stored.get('classes'), facts.get('classes'), told):
+            if source and (not isinstance(source, str) or source is told):
+                names = read_classes(source)
                 if len(names) == self.num_classes:
                     return names
                 warnings.warn(
@@ -468,4 +481,3 @@ def _watch(items: Iterable[Any], total: int, what: str, progress: bool) -> Itera
     if not console.is_terminal:
         return items
     return track(items, what, total=total, console=console)
-

@@ -1,4 +1,4 @@
-"""What the backbone knows of a video, before the classifier: one vector, or a map in space and time.
+"""What the backbone knows of a video, before the classifier: a vector, or a map in space and time.
 
 ==============  ========================================  ======================
 ``out``         what it is                                shape
@@ -27,9 +27,7 @@ from mmtimesformer.models import TimeSformer
 OUTS = ('cls', 'patch_mean', 'frames', 'tokens')
 
 
-def extract(
-    backbone: TimeSformer, video: Tensor, out: str, layers: Sequence[int] | None
-) -> Tensor:
+def extract(backbone: TimeSformer, video: Tensor, out: str, layers: Sequence[int] | None) -> Tensor:
     """Run a backbone and keep what is asked for.
 
     Args:
@@ -39,15 +37,15 @@ def extract(
         layers: Hidden states, or ``None`` for what leaves the backbone.
 
     Shape:
-        - video: ``b c t H W`` -> ``b …`` by the table, with a first axis ``layers`` if these are given
+        - video: ``b c t H W`` -> ``b …`` by the table; first ``layers`` if these are given
     """
     if layers is None:
         with _giving(backbone, 'cls_token' if out == 'cls' else 'tokens'):
             given = backbone(video)
-        return given if out == 'cls' else _pool(*given, out)
+        return given if out == 'cls' else _pool(given, out)
     with _giving(backbone, 'hidden_states'):
         states = backbone(video)
-    return torch.stack([_pool(*states[layer], out) for layer in layers])
+    return torch.stack([_pool(states[layer], out) for layer in layers])
 
 
 def check(out: str, layers: Sequence[int] | None, depth: int) -> None:
@@ -66,7 +64,8 @@ def check(out: str, layers: Sequence[int] | None, depth: int) -> None:
             )
 
 
-def _pool(cls: Tensor, patches: Tensor, out: str) -> Tensor:
+def _pool(tokens: tuple[Tensor, Tensor], out: str) -> Tensor:
+    cls, patches = tokens
     if out == 'cls':
         return cls
     if out == 'patch_mean':
@@ -84,9 +83,7 @@ def by_video(features: Tensor, videos: int, has_layers: bool) -> list[Tensor]:
     """
     if not has_layers:
         return list(rearrange(features, '(videos views) ... -> videos views ...', videos=videos))
-    return list(
-        rearrange(features, 'l (videos views) ... -> videos l views ...', videos=videos)
-    )
+    return list(rearrange(features, 'l (videos views) ... -> videos l views ...', videos=videos))
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """How a model wants to be run: its parts, how a video becomes its views, the names of its classes.
 
-A config tells it. Where there is none, a checkpoint may: a training checkpoint carries its config as
-text, and a converted one its facts (:mod:`mmtimesformer.checkpoints.facts`).
+A config tells it. Where there is none, a checkpoint may: a training checkpoint carries its config
+as text, and a converted one its facts (:mod:`mmtimesformer.checkpoints.facts`).
 
 Nothing in a checkpoint is executed. Its config text is parsed and must hold plain values; and as a
-``type`` may name any function of any package in MMEngine (``type='os.system'`` would be called), only
-what the registries of models and transforms hold is built from it.
+``type`` may name any function of any package in MMEngine (``type='os.system'`` would be called),
+only what the registries of models and transforms hold is built from it.
 """
 
 import ast
@@ -273,7 +273,7 @@ def _shipped_protocol(name: str) -> Config:
 
 
 def _resized(
-    pipeline: Iterable[Mapping[str, Any]], frames: int, interval: int, size: Any
+    pipeline: Iterable[Mapping[str, Any]], frames: Any, interval: int, size: Any
 ) -> Iterator[dict[str, Any]]:
     """The same steps for another length of clip and size of crop."""
     side = size if isinstance(size, int) else min(size)

@@ -6,7 +6,8 @@ and only while it is open, so the memory does not grow with the length.
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from mmtimesformer.datasets.video import Video
@@ -74,7 +75,7 @@ class Timeline:
             else:
                 runs.append([moment])
         borders = [self.moments[0].start] if runs else []
-        for run, following in zip(runs, runs[1:], strict=False):
+        for run, following in pairwise(runs):
             borders.append((_centre(run[-1]) + _centre(following[0])) / 2)
         borders += [self.moments[-1].end] if runs else []
         return [
@@ -91,16 +92,39 @@ class Timeline:
         """Return the moment whose centre is nearest to a time in seconds."""
         return min(self.moments, key=lambda moment: abs(_centre(moment) - time))
 
+    def prediction_at(self, time: float) -> Prediction:
+        """Return what the window whose centre is nearest to a time in seconds says."""
+        return self.at(time).prediction
+
     def as_rows(self) -> list[list[Any]]:
         """Return a table: a line for each window, its best classes side by side."""
         ranks = range(1, 1 + max((len(m.prediction.labels) for m in self.moments), default=0))
-        head = ['start', 'end', *(f'{word}_{rank}' for rank in ranks for word in ('label', 'score'))]
+        head = [
+            'start',
+            'end',
+            *(f'{word}_{rank}' for rank in ranks for word in ('label', 'score')),
+        ]
         rows: list[list[Any]] = [head]
         for moment in self.moments:
             best = zip(moment.prediction.labels, moment.prediction.scores, strict=True)
             cells = [cell for label, score in best for cell in (label, score)]
             rows.append([round(moment.start, 3), round(moment.end, 3), *cells])
         return rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all as plain values, for JSON."""
+        return {
+            'video': self.video,
+            'window': self.window,
+            'stride': self.stride,
+            'score': self.moments[0].prediction.fusion if self.moments else None,
+            'note': self.note,
+            'segments': [asdict(one) for one in self.segments()],
+            'moments': [
+                {'start': one.start, 'end': one.end, 'top': one.prediction.as_dict()['top']}
+                for one in self.moments
+            ],
+        }
 
     def __str__(self) -> str:
         lines = [self.video]

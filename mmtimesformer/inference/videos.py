@@ -1,6 +1,6 @@
 """What may be given as a video: a file, frames, a list of these, or a folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,13 +134,12 @@ def check_exists(path: Path) -> None:
         )
 
 
+def letter_of(error: BaseException, name: str) -> str:
+    """Tell why one video cannot be read, without what is meant for lists of a training."""
+    text = (' '.join(str(error).split()) or type(error).__name__).partition('; replace the file')[0]
+    return text if name in text else f'the video {name} cannot be read: {text}'
+
+
 def short_reason(error: BaseException, name: str) -> str:
-    """Take out of a letter what a list of skipped videos says anyway."""
-    text = ' '.join(str(error).split()) or type(error).__name__
-    return text.removeprefix(f'the video {name} ').partition('; replace the file')[0]
-
-
-def in_batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Cut a sequence into runs of at most ``size``."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    """Tell the same where the name of the video stands beside it."""
+    return letter_of(error, name).removeprefix(f'the video {name} ')

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / 'mmtimesformer'
 
 # Third-party packages that each part may import, at the top of a file or inside a function.
-# (MMEngine brings matplotlib, PyYAML and rich along.)
+# (MMEngine brings matplotlib, with Pillow, PyYAML and rich along.)
 CORE = {'einops', 'mmengine', 'numpy', 'torch'}
 VIDEO = {'av', 'cv2', 'decord', 'mmaction', 'mmcv'}
 MAY_IMPORT = {
@@ -21,8 +21,8 @@ MAY_IMPORT = {
     'compat': set(),
     'engine': CORE | {'mmaction'},
     'datasets': CORE | VIDEO | {'rich'},
-    'inference': CORE | VIDEO,
-    'visualization': CORE | VIDEO | {'matplotlib'},
+    'inference': CORE | VIDEO | {'rich'},
+    'visualization': CORE | VIDEO | {'matplotlib', 'PIL'},
     'heads': CORE | {'mmaction'},  # heads.py, which `import mmtimesformer` leaves out
     '.': CORE,  # other files beside these folders, such as registry.py
 }
@@ -33,10 +33,10 @@ MAY_USE = {
     'compat': set(),
     'engine': {'checkpoints', 'compat', 'datasets', 'models'},
     'datasets': set(),
-    'inference': {'checkpoints', 'datasets', 'engine', 'models'},
+    'inference': {'checkpoints', 'datasets', 'engine', 'heads', 'models'},
     'visualization': {'checkpoints', 'datasets', 'engine', 'inference', 'models'},
     'heads': {'engine'},
-    '.': {'checkpoints', 'compat', 'engine', 'models'},
+    '.': {'checkpoints', 'compat', 'engine', 'inference', 'models'},  # inference: when asked for
 }
 
 FILES = sorted(PACKAGE.rglob('*.py'))

@@ -1,0 +1,182 @@
+"""Features of many videos on the disk: resumable, each file whole or not there, with a manifest.
+
+=================  ==========================================================================
+format             what lies in the folder
+=================  ==========================================================================
+``npy``            ``features/<name of the video>.npy``, an array each
+``safetensors``    ``features/<name of the video>.safetensors``, a tensor ``features`` each
+``h5``             ``features.h5``, a data set each, by the name of the video; put together at
+                   the end from ``.npy`` files, which are then removed
+=================  ==========================================================================
+
+``manifest.json`` says how they came about. A folder takes features of one making only.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmtimesformer.checkpoints import read_file, write_atomically
+from mmtimesformer.checkpoints.files import write_safetensors
+
+FORMATS = ('npy', 'safetensors', 'h5')
+
+
+class FeatureFolder:
+    """A folder of features.
+
+    Args:
+        folder: Where they go.
+        form: ``'npy'``, ``'safetensors'`` or ``'h5'``.
+        settings: What makes features comparable: checkpoint, ``out``, layers and so on.
+
+    Raises:
+        ModuleNotFoundError: The package for this format is not installed.
+        ValueError: The folder holds features of another making, or the format is not known.
+    """
+
+    def __init__(self, folder: str | Path, form: str, settings: dict[str, Any]) -> None:
+        if form not in FORMATS:
+            raise ValueError(f'format {form} is not known; give one of {", ".join(FORMATS)}')
+        self.folder, self.form = Path(folder), form
+        # Through JSON, so that what is compared with a manifest went the same way.
+        self.settings = json.loads(json.dumps({**settings, 'format': form}))
+        self._check_package()
+        self.manifest = self.folder / 'manifest.json'
+        self.shapes: dict[str, list[int]] = {}
+        if self.manifest.is_file():
+            self._check_same()
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise ValueError(
+                f'the folder {folder} has no manifest.json and is not empty; give --out another'
+            )
+        self.write_manifest({}, 'unfinished')
+
+    def is_done(self, name: str) -> bool:
+        """Whether the features of a video are there."""
+        if self._path(name).is_file():
+            return True
+        return self.form == 'h5' and self._in_h5(name)
+
+    def add(self, name: str, features: np.ndarray) -> None:
+        """Write the features of a video, whole or not at all."""
+        path = self._path(name)
+        if self.form == 'safetensors':
+            write_safetensors({'features': torch.from_numpy(features)}, path)
+            return
+        with write_atomically(path) as part:
+            with part.open('wb') as file:
+                np.save(file, features, allow_pickle=False)
+
+    def finish(self, names: list[str], failed: dict[str, str]) -> int:
+        """Put everything in its place and write the manifest.
+
+        Args:
+            names: The videos that were asked for.
+            failed: Those that could not be read, and why.
+
+        Returns:
+            How many of them have features.
+        """
+        if self.form == 'h5':
+            self._gather(names)
+        for name in names:
+            if name not in failed and self.is_done(name):
+                self.shapes[name] = list(self.read(name).shape)
+        self.write_manifest(failed, 'complete' if not failed else 'without the failed videos')
+        return len(self.shapes)
+
+    def read(self, name: str) -> np.ndarray:
+        """Return the features of a video."""
+        path = self._path(name)
+        if self.form == 'safetensors':
+            return read_file(path).tensors['features'].numpy()
+        if path.is_file():
+            return np.asarray(np.load(path, mmap_mode='r', allow_pickle=False))
+        with self._h5() as file:
+            return np.asarray(file[name])
+
+    def write_manifest(self, failed: dict[str, str], state: str) -> None:
+        """Say how these features came about, which there are, and which there are not."""
+        content = {
+            **self.settings,
+            'state': state,
+            'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            'shapes': self.shapes,
+            'failed': failed,
+        }
+        with write_atomically(self.manifest) as part:
+            part.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+
+    def _check_same(self) -> None:
+        known = json.loads(self.manifest.read_text(encoding='utf-8'))
+        for key, value in self.settings.items():
+            if key not in ('versions', 'checkpoint', 'config') and known.get(key) != value:
+                raise ValueError(
+                    f'{self.folder} holds features with {key}={known.get(key)!r}, now it is '
+                    f'{value!r}; give --out another folder'
+                )
+        self.shapes = known.get('shapes') or {}
+
+    def _check_package(self) -> None:
+        try:
+            if self.form == 'h5':
+                import_module('h5py')
+            elif self.form == 'safetensors':
+                import_module('safetensors')
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f'--format {self.form} needs the package {error.name}; run: pip install '
+                f'{error.name}, or take --format npy'
+            ) from error
+
+    def _path(self, name: str) -> Path:
+        """Name the file of a video; the names that lead out of the folder stay in it too."""
+        ending = 'safetensors' if self.form == 'safetensors' else 'npy'
+        inside = [part for part in Path(name).parts if part not in ('/', '..')]
+        return self.folder / 'features' / Path(*inside[:-1], f'{inside[-1]}.{ending}')
+
+    def _h5(self, mode: str = 'r', path: Path | None = None) -> Any:
+        return import_module('h5py').File(path or self.folder / 'features.h5', mode)
+
+    def _in_h5(self, name: str) -> bool:
+        if not (self.folder / 'features.h5').is_file():
+            return False
+        with self._h5() as file:
+            return name in file
+
+    def _gather(self, names: list[str]) -> None:
+        """Put the single files and what was gathered before into one new file, then remove them."""
+        whole = self.folder / 'features.h5'
+        with write_atomically(whole) as part:
+            if whole.is_file():
+                shutil.copyfile(whole, part)
+            with self._h5('a' if whole.is_file() else 'w', part) as file:
+                for name in names:
+                    if self._path(name).is_file() and name not in file:
+                        file[name] = np.load(self._path(name), allow_pickle=False)
+        shutil.rmtree(self.folder / 'features', ignore_errors=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file, or of a folder's files one after the other by name."""
+    files = sorted(p for p in path.rglob('*') if p.is_file()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open('rb') as opened:
+            for chunk in _chunks(opened.read):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _chunks(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    while chunk := read(2**20):
+        yield chunk

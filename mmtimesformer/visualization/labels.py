@@ -1,0 +1,176 @@
+"""What was predicted, written onto the frames of the video."""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+
+import av
+import matplotlib
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mmtimesformer.checkpoints import write_atomically
+from mmtimesformer.datasets.video import Video
+from mmtimesformer.inference import Prediction
+from mmtimesformer.inference.videos import stream_frames
+
+SMALLEST = 240  # pixels of the short side; smaller frames are enlarged, or no label could be read
+PANEL = (16, 22, 30)
+BAR = (51, 102, 170)
+BEST_BAR = (224, 130, 20)
+OPACITY = 0.72
+ENDINGS = {'.mp4': 'mp4', '.mkv': 'matroska', '.mov': 'mov'}  # and their containers
+ENCODER = {'preset': 'veryfast', 'crf': '20'}
+
+
+def draw_labels(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
+    """Write the best classes into the lower left corner: white on a dark veil, a bar for the score.
+
+    Bars are drawn where scores are probabilities. Names that are too long end in ``…``.
+
+    Shape:
+        - frame: ``H W 3`` of uint8 -> the same
+    """
+    height, width = frame.shape[:2]
+    panel = _panel(
+        tuple(prediction.labels),
+        tuple(prediction.shown(rank) for rank in range(len(prediction.labels))),
+        tuple(prediction.scores) if prediction.is_probability else (),
+        height,
+        width,
+    )
+    h, w = panel.shape[:2]
+    margin = min(max(4, height // 40), height - h, width - w)
+    rows = slice(height - h - margin, height - margin)
+    columns = slice(margin, margin + w)
+    drawn = frame.copy()
+    alpha = panel[..., 3:] / 255
+    under = drawn[rows, columns] * (1 - alpha)
+    drawn[rows, columns] = (under + panel[..., :3] * alpha).round().astype(np.uint8)
+    return drawn
+
+
+def write_labelled_video(
+    video: str | Path, out: str | Path, prediction_at: Callable[[float], Prediction]
+) -> str:
+    """Write a video with its labels drawn on every frame, as mp4 (H.264), without its sound.
+
+    One frame is held at a time, so length costs no memory. Frames whose short side is below
+    :data:`SMALLEST` pixels are enlarged by a whole factor.
+
+    Args:
+        video: The file.
+        out: The mp4 file; it appears when it is whole.
+        prediction_at: What to draw at a time, in seconds as a player counts them.
+
+    Returns:
+        Why it ends before the video does; empty if it does not.
+
+    Raises:
+        ValueError: The name does not end in mp4, mkv or mov, or the video cannot be read.
+    """
+    out = Path(out)
+    if out.suffix.lower() not in ENDINGS:
+        raise ValueError(f'{out} does not end in {", ".join(ENDINGS)}; name it so')
+    if out.exists() and out.samefile(video):
+        raise ValueError(f'{out} is the video itself; give another name')
+    source = Video(video)
+    rate = Fraction(source.fps or 30).limit_denominator(1001)
+    note = ''
+    with write_atomically(out) as part:
+        with av.open(str(part), 'w', format=ENDINGS[out.suffix.lower()]) as container:
+            stream = container.add_stream('libx264', rate=rate, options=ENCODER)
+            stream.pix_fmt = 'yuv420p'
+            written = 0
+            try:
+                for frame in stream_frames(source):
+                    pixels = enlarge(frame.pixels())
+                    if not written:  # H.264 halves the colours, so sides are even
+                        stream.height, stream.width = (s - s % 2 for s in pixels.shape[:2])
+                    drawn = draw_labels(pixels, prediction_at(frame.time))
+                    drawn = np.ascontiguousarray(drawn[: stream.height, : stream.width])
+                    container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn, format='rgb24')))
+                    written += 1
+            except ValueError as error:
+                if not written:
+                    raise
+                note = f'it ends after {written} frames: {error}'
+            container.mux(stream.encode())
+    return note
+
+
+def enlarge(frame: np.ndarray) -> np.ndarray:
+    """Repeat the pixels of a small frame until its short side is :data:`SMALLEST` or more."""
+    factor = -(-SMALLEST // min(frame.shape[:2]))
+    return frame if factor <= 1 else frame.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+@lru_cache(maxsize=4)  # a label stays for many frames
+def _panel(
+    labels: tuple[str, ...],
+    shown: tuple[str, ...],
+    shares: tuple[float, ...],
+    height: int,
+    width: int,
+) -> np.ndarray:
+    """Draw the veil with its lines.
+
+    Shape:
+        - panel: ``h w 4``, RGB and opacity, of uint8
+    """
+    size = max(11, min(height, width) // 22)
+    font = _font(size)
+    line, pad = round(size * 1.55), size // 2
+    rows = max(1, min(len(labels), (height - 2 * pad - 8) // line))
+    score_width = max(round(font.getlength(text)) for text in shown[:rows])
+    room = width - 8 - 4 * pad - score_width
+    names = [_shortened(label, font, room) for label in labels[:rows]]
+    name_width = max(round(font.getlength(name)) for name in names)
+    w = min(width, name_width + score_width + 4 * pad)
+    h = rows * line + pad
+    image = Image.new('RGBA', (w, h), (*PANEL, round(255 * OPACITY)))
+    draw = ImageDraw.Draw(image)
+    for rank, (name, score) in enumerate(zip(names, shown, strict=False)):
+        top = pad // 2 + rank * line
+        if shares:
+            end = pad // 2 + round((w - pad) * min(max(shares[rank], 0), 1))
+            colour = BEST_BAR if rank == 0 else BAR
+            draw.rectangle((pad // 2, top + 1, end, top + line - 2), fill=(*colour, 205))
+        middle = top + line / 2
+        for x, text, anchor in ((pad, name, 'lm'), (w - pad, score, 'rm')):
+            draw.text(
+                (x, middle), text, font=font, fill='white', anchor=anchor,
+                stroke_width=max(1, size // 12), stroke_fill=(*PANEL, 255),
+            )  # fmt: skip
+    return np.asarray(image)
+
+
+def _shortened(label: str, font: ImageFont.FreeTypeFont, room: int) -> str:
+    if font.getlength(label) <= room:
+        return label
+    while label and font.getlength(f'{label}…') > room:
+        label = label[:-1]
+    return f'{label.rstrip()}…'
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """Return the font of our other pictures, which comes with matplotlib."""
+    path = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'
+    return ImageFont.truetype(str(path), size)
+
+
+def output_names(videos: Sequence[str], folder: str | Path) -> list[Path]:
+    """Name the labelled video of each, all different: ``clip.mp4``, then ``clip_2.mp4``."""
+    taken: set[str] = set()
+    paths = []
+    for video in videos:
+        stem = Path(video).stem
+        name, number = stem, 1
+        while name in taken:
+            number += 1
+            name = f'{stem}_{number}'
+        taken.add(name)
+        paths.append(Path(folder) / f'{name}.mp4')
+    return paths

@@ -1,0 +1,104 @@
+"""What a model said of each moment of a video, as one picture."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from mmtimesformer.inference import Timeline
+from mmtimesformer.inference.timeline import clock
+from mmtimesformer.visualization.figures import FAINT, INK, picture
+
+MOST_ROWS = 12
+COLOURS = (
+    '#3366aa', '#e08214', '#2a9d5c', '#c0392b', '#7b5ea7', '#00897b',
+    '#b8860b', '#d1478c', '#5d6d7e', '#6b8e23', '#0097c4', '#a0522d',
+)  # fmt: skip
+
+
+def draw_timeline(timeline: Timeline, path: str | Path, title: str = '') -> None:
+    """Draw a timeline as a PNG: a band of the best class above, the scores of classes below.
+
+    Below stand the classes that are best somewhere, first seen first, :data:`MOST_ROWS` of them at
+    most; where that is one class alone, the next best ones beside it.
+
+    Args:
+        timeline: From :meth:`VideoClassifier.timeline`.
+        path: The picture.
+        title: Said above it; the name of the video if empty.
+
+    Raises:
+        ValueError: The timeline has no moments.
+    """
+    if not timeline.moments:
+        raise ValueError(f'the timeline of {timeline.video} has no moments to draw')
+    predictions = [moment.prediction for moment in timeline.moments]
+    names = {
+        i: label for one in predictions for i, label in zip(one.indices, one.labels, strict=True)
+    }
+    rows = _rows([one.all_scores for one in predictions], [one.indices for one in predictions])
+    colours = {names[i]: COLOURS[rank % len(COLOURS)] for rank, i in enumerate(rows)}
+    scores = np.stack([one.all_scores[rows] for one in predictions], axis=1)
+    probability = predictions[0].is_probability
+    edges = _edges(timeline)
+    heights = [0.55, 0.34 * len(rows) + 0.1]
+    layout: Any = {'nrows': 2, 'ncols': 1, 'sharex': True, 'height_ratios': heights}
+    with picture(path, 10, 1.5 + sum(heights), **layout) as (figure, (band, heat)):
+        span = edges[-1] - edges[0]
+        for segment in timeline.segments():
+            length = segment.end - segment.start
+            colour = colours.get(segment.label, FAINT)
+            band.axvspan(segment.start, segment.end, color=colour, linewidth=0)
+            if length > span * (0.012 * len(segment.label) + 0.01):
+                middle = (segment.start + segment.end) / 2
+                band.text(
+                    middle, 0.5, segment.label, ha='center', va='center', color='white',
+                    fontweight='bold', clip_on=True,
+                )  # fmt: skip
+        band.set_ylim(0, 1)
+        band.set_yticks([])
+        band.spines[:].set_visible(False)
+        band.tick_params(length=0)
+        band.set_title(title or Path(timeline.video).name)
+        image = heat.pcolormesh(
+            edges, np.arange(len(rows) + 1), scores, cmap='Blues',
+            vmin=0 if probability else None, vmax=1 if probability else None,
+        )  # fmt: skip
+        heat.set_yticks(np.arange(len(rows)) + 0.5, [names.get(i, str(i)) for i in rows])
+        for tick, i in zip(heat.get_yticklabels(), rows, strict=True):
+            tick.set_color(colours[names[i]] if i in names else INK)
+        heat.invert_yaxis()
+        heat.set_xlim(edges[0], edges[-1])
+        heat.tick_params(axis='y', length=0)
+        heat.spines[:].set_visible(False)
+        heat.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 3, 5, 6, 10]))
+        heat.xaxis.set_major_formatter(FuncFormatter(lambda x, _: clock(x).removesuffix('.0')))
+        heat.set_xlabel(
+            f'time; windows of {timeline.window:g} s, one every {timeline.stride:g} s'
+            + (f'; {timeline.note}' if timeline.note else '')
+        )
+        what = 'probability' if probability else predictions[0].fusion
+        figure.colorbar(image, ax=heat, label=what, fraction=0.03, pad=0.015).outline.set_visible(
+            False
+        )
+
+
+def _rows(scores: list[np.ndarray], best: list[list[int]]) -> list[int]:
+    """Choose the classes to show: those that win somewhere, those that win longest if too many."""
+    winners = [int(one[0]) for one in best]
+    longest = sorted(set(winners), key=lambda i: -winners.count(i))[:MOST_ROWS]
+    rows = [i for i in dict.fromkeys(winners) if i in longest]
+    if len(rows) == 1:
+        others = np.argsort(-np.mean(scores, axis=0), kind='stable').tolist()
+        told = {i for one in best for i in one}
+        rows += [i for i in others if i not in rows and i in told][:4]
+    return rows
+
+
+def _edges(timeline: Timeline) -> list[float]:
+    """Where the moments' columns meet: half way between the centres of their windows."""
+    centres = [(moment.start + moment.end) / 2 for moment in timeline.moments]
+    inner = [(a + b) / 2 for a, b in pairwise(centres)]
+    return [timeline.moments[0].start, *inner, timeline.moments[-1].end]

@@ -1,0 +1,119 @@
+"""Features of many videos: python tools/extract_features.py CONFIG CHECKPOINT SOURCE --out DIR.
+
+SOURCE is an annotation file or a folder. What is there already is not computed again, so the same
+command goes on after an interruption. Exit code: 0 all done, 3 some videos could not be read, 1 an
+error.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmtimesformer.engine.letters import run_job
+from mmtimesformer.engine.requirements import require_mmaction
+
+DONE, INCOMPLETE = 0, 3
+SHOWN = 10  # failed videos on the terminal; manifest.json has all
+OUTS = ('cls', 'patch_mean', 'frames', 'tokens')
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='a config file, or the name of a shipped config')
+    parser.add_argument('checkpoint', help='the weights')
+    parser.add_argument('source', type=Path, help='an annotation file, or a folder of videos')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where they go')
+    parser.add_argument('--format', choices=['npy', 'safetensors', 'h5'], default='npy')
+    parser.add_argument(
+        '--feature',
+        choices=OUTS,
+        default='cls',
+        help='class token, mean of patches, mean of each frame, every patch',
+    )
+    parser.add_argument(
+        '--layers',
+        type=int,
+        nargs='+',
+        metavar='N',
+        help='hidden states: 0 is the embedded video, -1 the last layer',
+    )
+    parser.add_argument(
+        '--half', action='store_true', help='store float16: half the disk, 3 digits'
+    )
+    parser.add_argument(
+        '--root',
+        type=Path,
+        help='what the names in the annotation file are relative to (its folder)',
+    )
+    parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
+    parser.add_argument('--batch-size', type=int, default=4, help='videos at a time')
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    return parser.parse_args(argv)
+
+
+def extract(args: argparse.Namespace) -> int:
+    """Compute what is not there yet."""
+    require_mmaction()
+    import numpy as np
+
+    from mmtimesformer.checkpoints.sources import fetch
+    from mmtimesformer.datasets.preparation.checking import list_videos
+    from mmtimesformer.inference import Skipped, VideoClassifier
+    from mmtimesformer.inference.feature_files import FeatureFolder, sha256_of
+
+    if not args.source.exists():
+        raise FileNotFoundError(
+            f'{args.source} is neither an annotation file nor a folder of videos (looked in '
+            f'{args.source.absolute().parent})'
+        )
+    root, names = list_videos(args.source, args.root)
+    if not names:
+        raise ValueError(f'{args.source} names no video')
+    classifier = VideoClassifier(args.config, args.checkpoint, args.device)
+    classifier.check_features(args.feature, args.layers)
+    settings = {
+        'config': args.config,
+        'checkpoint': args.checkpoint,
+        'sha256': sha256_of(fetch(args.checkpoint)),
+        'feature': args.feature,
+        'layers': args.layers,
+        'dtype': 'float16' if args.half else 'float32',
+        **classifier.origin(),
+    }
+    folder = FeatureFolder(args.out, args.format, settings)
+    missing = [name for name in names if not folder.is_done(name)]
+    if len(missing) < len(names):
+        print(f'{len(names) - len(missing):,} of {len(names):,} are there already')
+    failed: dict[str, str] = {}
+    found = classifier.each_features(
+        [root / name for name in missing],
+        args.feature,
+        args.layers,
+        batch_size=args.batch_size,
+    )
+    for name, (_, result) in zip(missing, found, strict=True):
+        if isinstance(result, Skipped):
+            failed[name] = result.reason
+        else:
+            folder.add(name, result.astype(np.float16) if args.half else result)
+    done = folder.finish(names, failed)
+    for name, reason in list(failed.items())[:SHOWN]:
+        print(f'{name}: {reason}')
+    if len(failed) > SHOWN:
+        print(f'… and {len(failed) - SHOWN:,} more, in {folder.manifest}')
+    print(f'{len(names):,} videos: {done:,} done, {len(failed):,} failed; see {folder.manifest}')
+    return INCOMPLETE if failed else DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do the job; return the exit code."""
+    args = parse_args(argv)
+    codes: list[int] = []
+    return run_job(lambda: codes.append(extract(args)), args.debug) or codes[0]
+
+
+if __name__ == '__main__':
+    sys.exit(main())

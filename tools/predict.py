@@ -1,0 +1,174 @@
+"""Label videos: python tools/predict.py VIDEO|FOLDER CONFIG CHECKPOINT [options].
+
+Views, crops and the fusion of scores are those of the config's test. With --window the labels of
+each moment of a long video are told. Exit code: 0 done, 3 some videos could not be read, 1 an error.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmtimesformer.checkpoints import write_atomically
+from mmtimesformer.engine.letters import run_job
+from mmtimesformer.engine.requirements import require_mmaction
+
+DONE, INCOMPLETE = 0, 3
+SHOWN = 40  # videos of a folder on the terminal; --out has all
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('video', help='a video file, or a folder of them')
+    parser.add_argument(
+        'config',
+        nargs='?',
+        help='a config file, or the name of a shipped config; a checkpoint of tools/train.py needs '
+        'none: give that alone',
+    )
+    parser.add_argument('checkpoint', help='the weights')
+    parser.add_argument('--topk', type=int, default=5, help='how many classes are told')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
+    parser.add_argument('--classes', metavar='NAMES.txt', help='names of the classes, one a line')
+    parser.add_argument('--batch-size', type=int, default=4, help='videos, or windows, at a time')
+    parser.add_argument('--out', type=Path, metavar='X.json|X.csv', help='write the labels')
+    parser.add_argument(
+        '--save-video',
+        type=Path,
+        metavar='DIR|X.mp4',
+        help='write the video with its labels drawn on it, without sound',
+    )
+    parser.add_argument(
+        '--window', type=float, metavar='SECONDS', help='label each moment, in sliding windows'
+    )
+    parser.add_argument(
+        '--stride', type=float, metavar='SECONDS', help='from window to window (half a window)'
+    )
+    parser.add_argument(
+        '--timeline',
+        type=Path,
+        nargs='+',
+        default=[],
+        metavar='X.png|X.csv',
+        help='write the labels of each moment as a picture, as a table, or both',
+    )
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    args = parser.parse_args(argv)
+    if args.window is None and (args.stride or args.timeline):
+        parser.error('--stride and --timeline go with --window SECONDS')
+    for path in args.timeline:
+        if path.suffix not in ('.png', '.csv'):
+            parser.error(f'--timeline {path} must end in .png or .csv')
+    if args.out and args.out.suffix not in ('.json', '.csv'):
+        parser.error(f'--out {args.out} must end in .json or .csv')
+    many = Path(args.video).is_dir()
+    if args.window is not None and many:
+        parser.error('--window takes one video, not a folder')
+    if args.save_video and many and args.save_video.suffix.lower() in ('.mp4', '.mkv', '.mov'):
+        parser.error(f'--save-video {args.save_video} names one file; for a folder name a folder')
+    return args
+
+
+def predict(args: argparse.Namespace) -> int:
+    """Label, show, write."""
+    require_mmaction()
+    from mmtimesformer.inference import Predictions, VideoClassifier
+
+    classifier = VideoClassifier(args.config, args.checkpoint, args.device, args.classes)
+    if args.window is not None:
+        return follow(classifier, args)
+    results = classifier(args.video, args.topk, batch_size=args.batch_size)
+    if not Path(args.video).is_dir():
+        results = Predictions([results])
+    show(results)
+    if args.out:
+        write(
+            args.out,
+            results.as_csv() if args.out.suffix == '.csv' else as_json(results),
+        )
+    if args.save_video:
+        save_videos(results, args.save_video, lambda result: lambda time: result)
+    return INCOMPLETE if results.skipped else DONE
+
+
+def follow(classifier, args: argparse.Namespace) -> int:
+    """Label each moment of a video."""
+    from mmtimesformer.inference.prediction import as_csv
+    from mmtimesformer.visualization.timeline import draw_timeline
+
+    timeline = classifier.timeline(
+        args.video, args.window, args.stride, args.topk, batch_size=args.batch_size
+    )
+    print(timeline)
+    if args.out:
+        write(
+            args.out, as_csv(timeline.as_rows()) if args.out.suffix == '.csv' else as_json(timeline)
+        )
+    for path in args.timeline:
+        if path.suffix == '.csv':
+            write(path, as_csv(timeline.as_rows()))
+        else:
+            draw_timeline(timeline, path)
+            print(f'wrote {path}')
+    if args.save_video:
+        save_videos([timeline], args.save_video, lambda timeline: timeline.prediction_at)
+    return INCOMPLETE if timeline.note else DONE
+
+
+def show(results) -> None:
+    """Print a table: on a terminal with rules, into a pipe as plain text."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        print(results)
+        return
+    kind = '' if not results or results[0].is_probability else f' ({results[0].fusion})'
+    table = Table('video', 'label', 'score' + kind, box=None, pad_edge=False)
+    table.columns[2].justify = 'right'
+    for result in results[:SHOWN]:
+        for rank, label in enumerate(result.labels):
+            table.add_row('' if rank else result.video, label, result.shown(rank))
+    console.print(table, markup=False)
+    if len(results) > SHOWN:
+        print(f'… and {len(results) - SHOWN:,} more; --out X.csv has all')
+    for one in results.skipped:
+        print(f'{one.video}\n  skipped: {one.reason}')
+
+
+def save_videos(results, out: Path, when) -> None:
+    """Write each video with its labels; ``when`` gives what to draw at a time."""
+    from mmtimesformer.visualization.labels import ENDINGS, output_names, write_labelled_video
+
+    videos = [result.video for result in results]
+    files = [out] if out.suffix.lower() in ENDINGS else output_names(videos, out)
+    for result, file in zip(results, files, strict=True):
+        note = write_labelled_video(result.video, file, when(result))
+        print(f'wrote {file}' + (f'; {note}' if note else ''))
+
+
+def as_json(result) -> str:
+    """Write JSON text that a person can read."""
+    return json.dumps(result.as_dict(), indent=2, ensure_ascii=False) + '\n'
+
+
+def write(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with write_atomically(path) as part:
+        part.write_text(text, encoding='utf-8')
+    print(f'wrote {path}')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do the job; return the exit code."""
+    args = parse_args(argv)
+    codes: list[int] = []
+    return run_job(lambda: codes.append(predict(args)), args.debug) or codes[0]
+
+
+if __name__ == '__main__':
+    sys.exit(main())
