@@ -1,0 +1,303 @@
+"""Where a model looks, drawn over the frames that it saw."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from torch import Tensor
+
+from mmtimesformer.datasets.video import Video
+from mmtimesformer.inference import Prediction, VideoClassifier
+from mmtimesformer.models import AttentionMaps
+from mmtimesformer.visualization.figures import GREY, picture
+
+METHODS = {
+    'rollout': 'attention of the class token, followed back through all layers',
+    'last': 'what the class token looks at in one layer',
+    'gradient': 'attention that spoke for the class, by its gradient',
+}
+COLORS = 'inferno'
+SHORT = 4096  # tokens; 8 frames of 224 x 224 pixels have 1,569, 96 have 18,817
+
+
+@dataclass
+class Sight:
+    """A clip, what the model said of it, and where it looked.
+
+    Attributes:
+        frames: The pixels that the model saw, ``t H W 3`` of uint8.
+        seconds: When each frame is shown in the video; ``None`` where that is not known.
+        maps: The attention.
+        prediction: What the model said of the whole video, all views together.
+        label: The class that gradients are for, by number.
+        name: Of that class.
+    """
+
+    frames: np.ndarray
+    seconds: np.ndarray | None
+    maps: AttentionMaps
+    prediction: Prediction
+    label: int
+    name: str
+
+    def heat(self, method: str = 'rollout', layer: int = -1, head: int | None = None) -> np.ndarray:
+        """Return how much each patch was looked at.
+
+        Args:
+            method: One of :data:`METHODS`.
+            layer: For ``'last'``: which one; -1 is the last.
+            head: For ``'last'``: which one; the mean of all, if not given.
+
+        Shape:
+            - heat: ``t h w``, 0 or more
+
+        Raises:
+            ValueError: There is no such method, layer or head.
+        """
+        if method == 'rollout':
+            heat = self.maps.rollout()
+        elif method == 'gradient':
+            heat = self.maps.relevance()
+        elif method == 'last':
+            heads = self.maps.from_class(layer)
+            if head is not None and not 0 <= head < heads.shape[1]:
+                raise ValueError(
+                    f'head {head} is not one of {heads.shape[1]}; choose from 0 to '
+                    f'{heads.shape[1] - 1}, or leave --head out for their mean'
+                )
+            heat = heads.mean(1) if head is None else heads[:, head]
+        else:
+            raise ValueError(f'method={method!r} is not known; choose {", ".join(METHODS)}')
+        return heat[0].float().cpu().numpy()
+
+
+def see(
+    classifier: VideoClassifier,
+    video: str | os.PathLike[str],
+    label: int | str | None = None,
+    view: int | None = None,
+    layers: Sequence[int] | None = None,
+    gradients: bool | None = None,
+) -> Sight:
+    """Run a classifier over a video and keep where it looks, in one of the views.
+
+    Args:
+        classifier: The model.
+        video: A file.
+        label: The class that gradients are for, a name or a number; what the model says, if not
+            given.
+        view: Which crop or clip of those that the config's test takes, from 0; the middle one, if
+            not given.
+        layers: Which layers to keep; all, if not given.
+        gradients: Compute what ``'gradient'`` needs, which takes the memory of a training step; if
+            not given, for clips of at most :data:`SHORT` tokens.
+
+    Raises:
+        ValueError: The video cannot be read, or there is no such class or view.
+    """
+    if Path(video).is_dir():
+        raise ValueError(f'{video} is a folder; give one video')
+    prediction = classifier(video, topk=5)
+    number = prediction.indices[0] if label is None else find_class(classifier, label)
+    pixels: Tensor = classifier.views.of_file(Path(video))['inputs']  # views c t H W
+    view = _check_view(view, len(pixels))
+    clip = classifier.clips(video)[view : view + 1]
+
+    patch = classifier.model.backbone.patch_size
+    tokens = clip.shape[2] * (clip.shape[3] // patch) * (clip.shape[4] // patch)
+    if gradients is None:
+        gradients = tokens <= SHORT
+
+    def score(cls: Tensor) -> Tensor:
+        logits: Tensor = classifier.model.cls_head(cls)
+        return logits[:, number]
+
+    maps = classifier.model.backbone.attention_maps(clip, layers, score if gradients else None)
+    frames = np.ascontiguousarray(pixels[view].permute(1, 2, 3, 0).numpy())
+    seconds = _seconds(classifier, Path(video), view, len(frames))
+    name = classifier.classes[number] if classifier.classes else str(number)
+    return Sight(frames, seconds, maps, prediction, number, name)
+
+
+def find_class(classifier: VideoClassifier, label: int | str) -> int:
+    """Return the number of a class, given its number or its name.
+
+    Raises:
+        ValueError: There is no such class; the message lists the nearest names.
+    """
+    import difflib
+
+    names = classifier.classes or []
+    if label in names:
+        return names.index(str(label))
+    if str(label).isdecimal() and int(label) < classifier.num_classes:
+        return int(label)
+    near = difflib.get_close_matches(str(label), names, n=3, cutoff=0.3)
+    raise ValueError(
+        f'there is no class {label}; give a name, or a number from 0 to '
+        f'{classifier.num_classes - 1}'
+        + (f'; the nearest names are {", ".join(near)}' * bool(near))
+    )
+
+
+def overlay(frames: np.ndarray, heat: np.ndarray, peak: float | None = None) -> np.ndarray:
+    """Lay heat over frames: what was not looked at lies in the dark, what was glows.
+
+    Args:
+        frames: Pixels.
+        heat: Of each patch; the brightest of the clip glows most, so frames can be compared.
+        peak: The heat that glows most; the largest there is, if not given.
+
+    Shape:
+        - frames: ``t H W 3`` of uint8
+        - heat: ``t h w``
+        - overlays: as frames
+    """
+    import cv2
+
+    height, width = frames.shape[1:3]
+    peak = peak or float(heat.max()) or 1.0
+    drawn = []
+    for frame, cells in zip(frames, heat, strict=True):
+        glow = cv2.resize(
+            (cells / peak).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
+        )
+        glow = glow.clip(0, 1)[..., None]
+        dark = 0.45 * frame
+        colors = 255 * colormaps[COLORS](0.3 + 0.7 * glow[..., 0])[..., :3]
+        lit = 0.6 * frame + 0.55 * colors
+        drawn.append(dark + (lit - dark) * glow**0.8)
+    return np.stack(drawn).round().clip(0, 255).astype(np.uint8)
+
+
+def draw_attention(
+    frames: np.ndarray,
+    rows: dict[str, np.ndarray],
+    path: str | Path,
+    title: str = '',
+    seconds: np.ndarray | None = None,
+    columns: int = 8,
+) -> None:
+    """Draw frames above, and below them what was looked at, a row for each way to tell, as a PNG.
+
+    Args:
+        frames: The clip.
+        rows: Name and heat of each row of overlays.
+        path: The picture.
+        title: Said above it.
+        seconds: When each frame is shown, said above it.
+        columns: Evenly spaced frames of a row, at most.
+
+    Shape:
+        - frames: ``t H W 3`` of uint8
+        - heat: ``t h w``
+    """
+    height, width = frames.shape[1:3]
+    count = min(columns, len(frames))
+    chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
+    large = [enlarge(frames)[chosen]]
+    large += [overlay(enlarge(frames), heat)[chosen] for heat in rows.values()]
+    side = 1.35
+    size = 1.0 + side * count, 0.55 + len(large) * side * height / width
+    grid_of = {'nrows': len(large), 'ncols': count, 'squeeze': False}
+    with picture(path, *size, gap=0.015, **grid_of) as (figure, grid):
+        for axes_row, pictures, name in zip(grid, large, ['frames', *rows], strict=True):
+            for axes, one in zip(axes_row, pictures, strict=True):
+                axes.imshow(one, interpolation='nearest', aspect='auto')
+                axes.set_xticks([])
+                axes.set_yticks([])
+                axes.spines[:].set_visible(False)
+            axes_row[0].set_ylabel(name, rotation=0, ha='right', va='center', labelpad=8)
+        for axes, number in zip(grid[0], chosen, strict=True):
+            when = f'frame {number}' if seconds is None else f'{seconds[number]:.2f} s'
+            axes.set_title(when, fontsize=8, color=GREY, loc='center', pad=4)
+        if title:
+            figure.suptitle(title, x=0.01, ha='left', fontsize=11)
+
+
+def write_attention_video(
+    frames: np.ndarray, heat: np.ndarray, path: str | Path, seconds: np.ndarray | None = None
+) -> None:
+    """Write an mp4: the frames on the left, what was looked at on the right.
+
+    Each frame of the clip stays until the next one's time in the video, so the clip plays at its
+    own speed; where the times are not known, a quarter of a second.
+
+    Args:
+        frames: The clip.
+        heat: Of each patch.
+        path: The video.
+        seconds: When each frame is shown in the video.
+
+    Shape:
+        - frames: ``t H W 3`` of uint8
+        - heat: ``t h w``
+    """
+    import av
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = enlarge(frames)
+    pair = np.concatenate([frames, overlay(frames, heat)], axis=2)
+    pair = pair[:, : pair.shape[1] // 2 * 2, : pair.shape[2] // 2 * 2]  # yuv420p wants even sides
+    rate = 24
+    steps = np.full(len(frames), 0.25)
+    if seconds is not None and len(frames) > 1 and (np.diff(seconds) > 0).all():
+        steps = np.append(np.diff(seconds), np.diff(seconds)[-1])
+    partial = path.with_name(f'.{path.stem}.partial.mp4')
+    with av.open(str(partial), 'w') as container:
+        stream = container.add_stream('libx264', rate=Fraction(rate), options={'crf': '18'})
+        stream.height, stream.width = pair.shape[1:3]
+        stream.pix_fmt = 'yuv420p'
+        ends = (np.cumsum(steps) * rate).round().astype(int)
+        for one, start, end in zip(pair, [0, *ends[:-1]], ends, strict=True):
+            for _ in range(max(1, end - start)):
+                shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(one), format='rgb24')
+                container.mux(stream.encode(shown))
+        container.mux(stream.encode())
+    partial.replace(path)
+
+
+def enlarge(frames: np.ndarray, side: int = 224) -> np.ndarray:
+    """Scale small frames up by a whole number, so that their short side is near ``side`` pixels."""
+    times = max(1, round(side / min(frames.shape[1:3])))
+    return frames.repeat(times, axis=1).repeat(times, axis=2)
+
+
+def describe(maps: AttentionMaps) -> str:
+    """Say in a few words what kind of model, over how many frames and patches."""
+    t, h, w = maps.grid
+    scheme = {
+        'divided_space_time': 'divided space-time attention',
+        'joint_space_time': 'joint space-time attention',
+        'space_only': 'space-only attention',
+    }[maps.attention_type]
+    heads = next(iter(maps.layers.values())).space.attention.num_heads  # type: ignore[union-attr]
+    layers = f'{maps.num_layers} layer{"s" * (maps.num_layers > 1)}'
+    return f'{scheme}, {layers} of {heads} heads, {t} frames of {h} × {w} patches'
+
+
+def _check_view(view: int | None, views: int) -> int:
+    if view is None:
+        return views // 2
+    if not 0 <= view < views:
+        raise ValueError(
+            f'view {view} is not one of {views}; choose from 0 to {views - 1}, or leave --view out '
+            'for the middle one'
+        )
+    return view
+
+
+def _seconds(classifier: VideoClassifier, path: Path, view: int, count: int) -> np.ndarray | None:
+    """Return when the frames of a view are shown, as far as the config's sampling tells."""
+    video = Video(path)
+    if not video.fps:
+        return None
+    chosen: dict[str, Any] = classifier.views.choose(len(video), video.fps)
+    numbers = np.asarray(chosen['frame_inds']).reshape(-1, count)
+    return numbers[min(view, len(numbers) - 1)] / video.fps if len(numbers) == 1 else None

@@ -1,0 +1,109 @@
+"""Show where a model looks: python tools/visualize_attention.py VIDEO CONFIG CHECKPOINT [options].
+
+Writes three things into --out: a picture of the frames and of what was looked at, a video of both,
+and a page on which one walks through all layers, heads, frames and patches.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmtimesformer.engine.letters import run_job
+from mmtimesformer.engine.requirements import require_mmaction
+
+MEGABYTES = 24
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('video', help='a video file')
+    parser.add_argument(
+        'config',
+        nargs='?',
+        help='a config file, or the name of a shipped config; a checkpoint of tools/train.py needs '
+        'none: give that alone',
+    )
+    parser.add_argument('checkpoint', help='the weights')
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('attention'),
+        help='folder for grid.png, overlay.mp4 and page.html',
+    )
+    parser.add_argument(
+        '--method',
+        choices=['rollout', 'last', 'gradient'],
+        default='rollout',
+        help='what the overlays show: the class token followed back through all layers (rollout), '
+        'its look in one layer (last), or attention that spoke for a class (gradient)',
+    )
+    parser.add_argument(
+        '--layer',
+        type=int,
+        help='with --method last: which layer, from 0; -1 is the last. The page opens with it',
+    )
+    parser.add_argument(
+        '--head', type=int, help='which head, from 0, likewise; the mean of all, if not given'
+    )
+    parser.add_argument(
+        '--class', dest='label', metavar='NAME', help='for gradients: a name or number of a class'
+    )
+    parser.add_argument('--view', type=int, help='which crop or clip of the test, from 0')
+    parser.add_argument(
+        '--layers', type=int, nargs='+', help='layers that the page shall hold; all, if they fit'
+    )
+    parser.add_argument(
+        '--page-megabytes',
+        type=float,
+        default=MEGABYTES,
+        metavar='MB',
+        help=f'room for weights in the page ({MEGABYTES})',
+    )
+    parser.add_argument('--classes', metavar='NAMES.txt', help='names of the classes, one a line')
+    parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    return parser.parse_args(argv)
+
+
+def visualize(args: argparse.Namespace) -> None:
+    """Look, then write the picture, the video and the page."""
+    require_mmaction()
+    from mmtimesformer.inference import VideoClassifier
+    from mmtimesformer.visualization.attention import (
+        METHODS,
+        draw_attention,
+        see,
+        write_attention_video,
+    )
+    from mmtimesformer.visualization.attention_page import write_page
+
+    layer = -1 if args.layer is None else args.layer
+    classifier = VideoClassifier(args.config, args.checkpoint, args.device, args.classes)
+    asked = args.method == 'gradient' or args.label is not None
+    sight = see(classifier, args.video, args.label, args.view, gradients=asked or None)
+    print(sight.prediction)
+    heat = sight.heat(args.method, layer, args.head)
+    title = f'{sight.prediction.top}  {sight.prediction.shown()}:  {METHODS[args.method]}'
+    if args.method == 'gradient':
+        title = f'attention that spoke for {sight.name}, by its gradient'
+
+    grid, video, page = (args.out / name for name in ('grid.png', 'overlay.mp4', 'page.html'))
+    draw_attention(sight.frames, {args.method: heat}, grid, title, sight.seconds)
+    print(f'\nwrote {grid}')
+    write_attention_video(sight.frames, heat, video, sight.seconds)
+    print(f'wrote {video}')
+    opens = {'method': args.method, 'layer': layer, 'head': args.head}
+    print(f'wrote {write_page(sight, page, args.layers, args.page_megabytes, **opens)}')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool and return its exit code (see ``mmtimesformer.engine.letters``)."""
+    args = parse_args(argv)
+    return run_job(lambda: visualize(args), args.debug)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
