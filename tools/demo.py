@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -100,14 +101,12 @@ def train_and_test(scheme: str, args: argparse.Namespace) -> SchemeResult:
         print(f'{out} is finished; --fresh starts anew')
         return SchemeResult(**journal.notes['result'])
 
-    started = time.monotonic()
-    try:
-        call(
-            'tools/train.py', config.name, '--work-dir', str(out), '--resume',
-            '--seed', str(args.seed), *options,
-        )  # fmt: skip
-    finally:
-        journal.note(seconds=journal.notes.get('seconds', 0) + time.monotonic() - started)
+    before, started = journal.notes.get('seconds', 0), time.monotonic()
+    call(
+        'tools/train.py', config.name, '--work-dir', str(out), '--resume',
+        '--seed', str(args.seed), *options,
+        after_line=lambda: journal.note(seconds=before + time.monotonic() - started),
+    )  # fmt: skip
     checkpoint = latest_checkpoint(out)
     if checkpoint is None:
         raise RuntimeError(f'the training left no checkpoint in {out}; {out}/*/*.log may say why')
@@ -191,8 +190,8 @@ def count_parameters(checkpoint: str) -> int:
     return sum(value.numel() for value in weights.values())
 
 
-def call(tool: str, *arguments: str) -> None:
-    """Run a tool as a user would, and show its progress.
+def call(tool: str, *arguments: str, after_line: Callable[[], object] = lambda: None) -> None:
+    """Run a tool as a user would, and show its progress; do something after each line of it.
 
     Raises:
         RuntimeError: It failed; it has said why.
@@ -208,6 +207,7 @@ def call(tool: str, *arguments: str) -> None:
         try:
             for line in process.stdout or ():
                 show(line)
+                after_line()
         except BaseException:  # nobody would go on reading what it says
             process.terminate()
             raise

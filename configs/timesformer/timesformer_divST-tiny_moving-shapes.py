@@ -5,7 +5,7 @@ Train:  python tools/data/moving_shapes.py --out data/moving_shapes
         (both, the test and its pictures: make demo, or make demo-attention for all schemes)
 Test:   python tools/test.py timesformer_divST-tiny_moving-shapes CHECKPOINT
 Cost:   0.16M parameters; 44,800 clips of 8 x 64 x 64, a few minutes on 2 CPU cores.
-Expect: top-1 98.5 with three crops (measured with seed 0; more in docs/moving_shapes.md).
+Expect: top-1 99.5 with three crops (measured with seed 0; more in docs/moving_shapes.md).
 """
 
 _base_ = [

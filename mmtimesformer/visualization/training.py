@@ -65,10 +65,11 @@ def draw_training(curves: dict[str, Curve], path: str | Path, title: str = '') -
         right.axhline(50, color=GREY, lw=0.8, ls=':')
         right.annotate(
             'blind to the order of frames: 50 %',
-            (0.01, 51),
+            (0.99, 51),
             xycoords=('axes fraction', 'data'),
             color=GREY,
             fontsize=7.5,
+            ha='right',
             va='bottom',
         )
         right.set_ylim(0, 101)
