@@ -91,12 +91,11 @@ def visualize(args: argparse.Namespace) -> None:
         title = f'attention that spoke for {sight.name}, by its gradient'
 
     grid, video, page = (args.out / name for name in ('grid.png', 'overlay.mp4', 'page.html'))
-    draw_attention(sight.frames, {args.method: heat}, grid, title, sight.seconds)
-    print(f'\nwrote {grid}')
-    write_attention_video(sight.frames, heat, video, sight.seconds)
-    print(f'wrote {video}')
     opens = {'method': args.method, 'layer': layer, 'head': args.head}
-    print(f'wrote {write_page(sight, page, args.layers, args.page_megabytes, **opens)}')
+    report = write_page(sight, page, args.layers, args.page_megabytes, **opens)
+    draw_attention(sight.frames, {args.method: heat}, grid, title, sight.seconds)
+    write_attention_video(sight.frames, heat, video, sight.seconds)
+    print(f'\nwrote {grid}\nwrote {video}\nwrote {report}')
 
 
 def main(argv: list[str] | None = None) -> int:

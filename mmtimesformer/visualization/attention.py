@@ -65,11 +65,7 @@ class Sight:
             heat = self.maps.relevance()
         elif method == 'last':
             heads = self.maps.from_class(layer)
-            if head is not None and not 0 <= head < heads.shape[1]:
-                raise ValueError(
-                    f'head {head} is not one of {heads.shape[1]}; choose from 0 to '
-                    f'{heads.shape[1] - 1}, or leave --head out for their mean'
-                )
+            check_head(head, heads.shape[1])
             heat = heads.mean(1) if head is None else heads[:, head]
         else:
             raise ValueError(f'method={method!r} is not known; choose {", ".join(METHODS)}')
@@ -122,6 +118,19 @@ def see(
     seconds = _seconds(classifier, Path(video), view, len(frames))
     name = classifier.classes[number] if classifier.classes else str(number)
     return Sight(frames, seconds, maps, prediction, number, name)
+
+
+def check_head(head: int | None, heads: int) -> None:
+    """See that a head is one of a model's; ``None`` stands for their mean.
+
+    Raises:
+        ValueError: There is no such head.
+    """
+    if head is not None and not 0 <= head < heads:
+        raise ValueError(
+            f'head {head} is not one of {heads}; choose from 0 to {heads - 1}, or leave --head out '
+            'for their mean'
+        )
 
 
 def find_class(classifier: VideoClassifier, label: int | str) -> int:
@@ -203,7 +212,8 @@ def draw_attention(
     large = [enlarge(frames)[chosen]]
     large += [overlay(enlarge(frames), heat)[chosen] for heat in rows.values()]
     side = 1.35
-    size = 1.0 + side * count, 0.55 + len(large) * side * height / width
+    top = 0.34 if title else 0.0  # inches
+    size = 1.0 + side * count, 0.3 + top + len(large) * side * height / width
     grid_of = {'nrows': len(large), 'ncols': count, 'squeeze': False}
     with picture(path, *size, gap=0.015, **grid_of) as (figure, grid):
         for axes_row, pictures, name in zip(grid, large, ['frames', *rows], strict=True):
@@ -217,7 +227,8 @@ def draw_attention(
             when = f'frame {number}' if seconds is None else f'{seconds[number]:.2f} s'
             axes.set_title(when, fontsize=8, color=GREY, loc='center', pad=4)
         if title:
-            figure.suptitle(title, x=0.01, ha='left', fontsize=11)
+            figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / size[1]))
+            figure.text(0.008, 1 - 0.1 / size[1], title, va='top', fontsize=11)
 
 
 def write_attention_video(

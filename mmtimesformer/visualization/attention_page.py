@@ -19,7 +19,7 @@ from einops import rearrange
 from matplotlib import colormaps
 
 from mmtimesformer.models import AttentionMaps
-from mmtimesformer.visualization.attention import COLORS, METHODS, Sight, describe
+from mmtimesformer.visualization.attention import COLORS, METHODS, Sight, check_head, describe
 
 TEMPLATE = Path(__file__).with_name('attention_page.html')
 LARGEST_MAP = 2**26  # weights of one head in one layer; more no browser should be asked to hold
@@ -89,9 +89,10 @@ def write_page(
             f'(at most {LARGEST_MAP:,}); use fewer frames or smaller crops'
         )
     wanted = sorted(maps.layers if layers is None else {_number(maps, one) for one in layers})
+    opened = _number(maps, layer)
+    check_head(head, maps.layers[opened].space.attention.num_heads)  # type: ignore[union-attr]
     packed, with_heads = _pack_what_fits(maps, wanted, megabytes * 1e6)
     shown = sorted(packed)
-    opened = _number(maps, layer)
     data = {
         'title': Path(sight.prediction.video).name,
         'model': describe(maps),

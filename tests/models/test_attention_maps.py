@@ -377,6 +377,19 @@ def test_relevance_finds_the_patch_that_speaks_for_the_score(one_eyed: TimeSform
     assert against[:, PLACE[0], PLACE[1]].max() < 1e-2 * relevance.max()
 
 
+def test_relevance_of_one_layer_is_its_attention_times_gradient(
+    tiny_backbone_cfg: dict[str, Any],
+) -> None:
+    """Each frame's lent class token counts whole: its gradient has the share of the mean in it."""
+    model = model_of(tiny_backbone_cfg, num_layers=1, attention_type='divided_space_time')
+    model.blocks[0].temporal_fc.weight.data.zero_()  # time says nothing
+    maps = model.attention_maps(video(), score=lambda cls: cls[:, 0])
+    look = maps.layers[0].space
+    product = (look.weights() * look.gradients())[:, :, 0, 1:].clamp(min=0).mean(1)
+    expected = rearrange(product, '(b t) (h w) -> b t h w', t=T, h=H)
+    torch.testing.assert_close(maps.relevance(), expected)
+
+
 def test_relevance_without_a_score_is_refused(tiny_backbone_cfg: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match='need a score; ask with model.attention_maps'):
         model_of(tiny_backbone_cfg).attention_maps(video()).relevance()

@@ -1,0 +1,349 @@
+"""The page holds the weights that it says it holds, and shows what one asks for in a browser."""
+
+import base64
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from torch import nn
+
+from mmtimesformer import TimeSformer
+from mmtimesformer.inference import Prediction
+from mmtimesformer.visualization import attention_page
+from mmtimesformer.visualization.attention import Sight
+from mmtimesformer.visualization.attention_page import decode, encode, write_page
+
+T, H, W = 3, 2, 5
+P = H * W
+every_scheme = pytest.mark.parametrize(
+    'attention_type', ['divided_space_time', 'joint_space_time', 'space_only']
+)
+
+
+def sight_of(cfg: dict[str, Any], label: str = 'left', **changes: Any) -> Sight:
+    """A clip and its attention, of a model whose maps are not flat."""
+    arguments = {**cfg, 'temporal_init': 'random', **changes}
+    del arguments['type']
+    model = TimeSformer(**arguments).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    frames = np.random.default_rng(0).integers(0, 255, (T, H * 8, W * 8, 3), np.uint8)
+    video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] / 255
+    maps = model.attention_maps(video, score=lambda cls: cls[:, 0])
+    said = Prediction('a.mp4', [label, 'b'], [0.9, 0.1], [0, 1], np.zeros(2), 'mean of softmax')
+    return Sight(frames, np.arange(T) / 5, maps, said, 0, label)
+
+
+def data_of(path: Path) -> dict[str, Any]:
+    (text,) = re.findall(
+        r'<script id="data" type="application/json">(.*?)</script>', path.read_text(), re.DOTALL
+    )
+    return json.loads(text)
+
+
+def rows_of(text: str, row: int) -> np.ndarray:
+    return decode(zlib.decompress(base64.b64decode(text)), row)
+
+
+# What is stored
+
+
+def test_codes_are_within_half_a_percent_of_the_largest_of_their_row() -> None:
+    weights = np.random.default_rng(0).exponential(size=(7, 11, 23)).astype(np.float32) ** 3
+    weights /= weights.sum(-1, keepdims=True)
+    weights[0, 0] = 0
+    found = decode(encode(weights), 23).reshape(weights.shape)
+    assert (abs(found - weights) <= 0.004 * weights.max(-1, keepdims=True)).all()
+    assert (found.argmax(-1) == weights.argmax(-1)).mean() > 0.98
+
+
+@every_scheme
+def test_the_page_holds_every_weight(
+    attention_type: str, tiny_backbone_cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    sight = sight_of(tiny_backbone_cfg, attention_type=attention_type)
+    report = write_page(sight, tmp_path / 'page.html')
+    assert report.layers == report.with_heads == [0, 1]
+    assert report.size == report.path.stat().st_size
+    for layer in data_of(report.path)['layers']:
+        number = layer['number']
+        if attention_type == 'joint_space_time':
+            found = rows_of(layer['space'], 1 + P * T).reshape(4, 1 + P * T, 1 + P * T)
+            expected = sight.maps.joint(number)[0].numpy()
+            # (p t) in the model, (t p) in the page
+            patches = rearrange(found[:, 1:, 1:], 'k (t p) (u q) -> k (p t) (q u)', t=T, u=T)
+            close(patches, expected[:, 1:, 1:])
+            close(rearrange(found[:, 0, 1:], 'k (t p) -> k (p t)', t=T), expected[:, 0, 1:])
+            close(found[:, 0, 0], expected[:, 0, 0])
+            continue
+        found = rows_of(layer['space'], 1 + P).reshape(4, T, 1 + P, 1 + P)
+        close(found, sight.maps.spatial(number)[0].transpose(0, 1).numpy())
+        if attention_type == 'divided_space_time':
+            found = rows_of(layer['time'], T).reshape(4, P, T, T)
+            close(found, sight.maps.temporal(number)[0].transpose(0, 1).numpy())
+        else:
+            assert 'time' not in layer
+
+
+def close(found: np.ndarray, expected: np.ndarray) -> None:
+    assert abs(found - expected).max() <= 0.004 * expected.max()
+
+
+def test_where_room_is_short_the_last_layers_and_the_means_come_first(
+    tiny_backbone_cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    sight = sight_of(tiny_backbone_cfg, num_layers=3)
+    layer = data_of(write_page(sight, tmp_path / 'all.html').path)['layers'][2]
+    one = len(layer['space']) + len(layer['time'])  # of its four heads
+    rooms = {0.0: ([2], []), one: ([0, 1, 2], []), 1.8 * one: ([0, 1, 2], [2])}
+    for room, (layers, with_heads) in rooms.items():
+        report = write_page(sight, tmp_path / 'page.html', megabytes=room / 1e6)
+        assert (report.layers, report.with_heads) == (layers, with_heads), room
+        packed = data_of(report.path)['layers']
+        assert [bool(layer['heads']) for layer in packed] == [n in with_heads for n in layers]
+    assert 'the mean of heads of the others' in str(report)
+    mean = rows_of(packed[0]['space'], 1 + P).reshape(T, 1 + P, 1 + P)
+    close(mean, sight.maps.spatial(0)[0].mean(1).numpy())
+
+
+def test_chosen_layers_alone_are_in_the_page(
+    tiny_backbone_cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    sight = sight_of(tiny_backbone_cfg)
+    report = write_page(sight, tmp_path / 'page.html', layers=[-2])
+    assert report.layers == [0]
+    assert [layer['number'] for layer in data_of(report.path)['layers']] == [0]
+    with pytest.raises(ValueError, match='layer 2 is not there; choose from 0, 1'):
+        write_page(sight, tmp_path / 'page.html', layers=[2])
+
+
+def test_a_clip_too_large_for_any_page_is_refused_in_words(
+    tiny_backbone_cfg: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention_page, 'LARGEST_MAP', 100)
+    with pytest.raises(ValueError, match='363 weights in this clip.*use fewer frames'):
+        write_page(sight_of(tiny_backbone_cfg), tmp_path / 'page.html')
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_page_asks_for_nothing_from_outside(
+    tiny_backbone_cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    name = '</script><b>&"'
+    page = write_page(sight_of(tiny_backbone_cfg, name), tmp_path / 'page.html').path
+    text = page.read_text()
+    assert not re.findall(r'https?://|<link|<img|src=|@import|fetch\(', text)
+    assert text.count('</script>') == 2
+    assert data_of(page)['said'][0]['name'] == name
+    assert [file.name for file in tmp_path.iterdir()] == ['page.html']
+
+
+# In a browser
+
+BROWSER = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chrome'))), None)
+in_a_browser = pytest.mark.skipif(
+    not (BROWSER and shutil.which('chromedriver')),
+    reason='needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)',
+)
+FLAGS = (
+    '--headless --disable-gpu --disable-quic --no-first-run --disable-background-networking '
+    '--disable-component-update --disable-sync --window-size=1200,1500'
+)
+
+
+class Browser:
+    """Chromium through chromedriver, which is spoken to in plain HTTP."""
+
+    def __init__(self, port: int, profile: Path) -> None:
+        self.address = f'http://127.0.0.1:{port}'
+        flags = [*FLAGS.split(), f'--user-data-dir={profile}']
+        if hasattr(os, 'geteuid') and os.geteuid() == 0:
+            flags.append('--no-sandbox')  # Chromium's own sandbox does not run as root
+        wanted = {
+            'browserName': 'chrome',
+            'goog:chromeOptions': {'args': flags, 'binary': BROWSER},
+            'goog:loggingPrefs': {'browser': 'ALL'},
+        }
+        self.session = ''
+        answer = self.ask('/session', {'capabilities': {'alwaysMatch': wanted}})
+        self.session = f'/session/{answer["sessionId"]}'
+
+    def ask(self, path: str, body: dict[str, Any] | None = None, method: str = '') -> Any:
+        request = urllib.request.Request(
+            self.address + self.session + path,
+            json.dumps(body).encode() if body is not None else None,
+            {'Content-Type': 'application/json'},
+            method=method or ('GET' if body is None else 'POST'),
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)['value']
+
+    def run(self, script: str) -> Any:
+        return self.ask('/execute/sync', {'script': script, 'args': []})
+
+    def open(self, page: Path) -> None:
+        self.ask('/url', {'url': page.resolve().as_uri()})
+        self.wait('return document.body.dataset.ready === "yes"')
+
+    def wait(self, script: str) -> None:
+        for _ in range(100):
+            if self.run(script):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f'never came true: {script}; {self.complaints()}')
+
+    def complaints(self) -> list[str]:
+        return [entry['message'] for entry in self.ask('/se/log', {'type': 'browser'})]
+
+    def click(self, element: str, x: float = 0.5, y: float = 0.5) -> None:
+        """Click with the mouse into an element, at shares of its width and height."""
+        box = self.run(
+            f'const e = document.querySelector({element!r}); e.scrollIntoView({{block: "center"}});'
+            'const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]'
+        )
+        place = {'x': round(box[0] + x * box[2]), 'y': round(box[1] + y * box[3])}
+        steps = [
+            {'type': 'pointerMove', 'duration': 0, 'origin': 'viewport', **place},
+            {'type': 'pointerDown', 'button': 0},
+            {'type': 'pointerUp', 'button': 0},
+        ]
+        mouse = {'type': 'pointer', 'id': 'mouse', 'actions': steps}
+        self.ask('/actions', {'actions': [mouse]})
+
+    def press(self, key: str) -> None:
+        steps = [{'type': 'keyDown', 'value': key}, {'type': 'keyUp', 'value': key}]
+        self.ask('/actions', {'actions': [{'type': 'key', 'id': 'keys', 'actions': steps}]})
+
+    def picture(self, canvas: str = '#stage') -> str:
+        return self.run(f'return document.querySelector({canvas!r}).toDataURL()')
+
+    def reads(self, words: str) -> None:
+        """See that the sentence below the large picture has these words, now or soon."""
+        found = ''
+        for _ in range(50):
+            found = self.run('return document.getElementById("sentence").textContent')
+            if words in found.replace('\u00a0', ' '):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f'{words!r} is not in {found!r}')
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    driver = subprocess.Popen(
+        ['chromedriver', f'--port={port}'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 1):
+                break
+            time.sleep(0.1)
+        opened = Browser(port, tmp_path_factory.mktemp('profile'))
+        yield opened
+        opened.ask('', method='DELETE')
+    finally:
+        driver.terminate()
+        driver.wait()
+
+
+@in_a_browser
+@every_scheme
+def test_a_browser_shows_the_page_and_follows_what_is_chosen(
+    browser: Browser, attention_type: str, tiny_backbone_cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    sight = sight_of(tiny_backbone_cfg, attention_type=attention_type)
+    browser.open(write_page(sight, tmp_path / 'page.html').path)
+    browser.click('#stage', 0.5 / W, 0.5 / H)
+    browser.click('#film button:nth-child(1)')
+    browser.reads('row 0, column 0 at 0.00')
+    seen = {browser.picture()}
+
+    def is_new(what: str) -> None:
+        picture = browser.picture()
+        assert picture not in seen, what
+        seen.add(picture)
+
+    browser.click('#stage', 3.5 / W, 1.5 / H)
+    browser.reads('row 1, column 3')
+    is_new('another patch')
+    browser.click('#film button:nth-child(2)')
+    browser.reads('row 1, column 3 at 0.20')
+    is_new('another frame')
+    browser.click('#layers button:nth-child(1)')
+    browser.reads('Layer 0, the mean of heads')
+    is_new('another layer')
+    browser.click('#heads button:nth-child(4)')
+    browser.reads('Layer 0, head 2')
+    is_new('another head')
+
+    # The numbers on the page are those of the maps.
+    token, maps = 1 * W + 3, sight.maps
+    if attention_type == 'joint_space_time':
+        weights = maps.joint(0)[0, 2, 1 + token * T + 1, 1:].reshape(P, T).T
+        frame = int(weights.sum(1).argmax())
+        expected = [f'{0.2 * frame:.2f} s ({percent(weights[frame].sum())} of its look)']
+        expected.append(place_of(weights[frame]))
+    else:
+        expected = [place_of(maps.spatial(0)[0, 1, 2, 1 + token, 1:])]
+    if attention_type == 'divided_space_time':
+        along = maps.temporal(0)[0, token, 2, 1]
+        expected.append(f'along time most at {0.2 * int(along.argmax()):.2f} s')
+        expected.append(percent(along.max()))
+    for words in expected:
+        browser.reads(words)
+
+    browser.press('\ue012')  # arrow left
+    browser.reads('row 1, column 2')
+    is_new('a patch by key')
+    browser.press('.')
+    browser.reads('at 0.40')
+    is_new('a frame by key')
+    browser.press('c')
+    browser.reads('The class token')
+    is_new('the class token')
+    before = browser.picture('#summary canvas')
+    browser.click('#methods button:nth-child(3)')
+    assert browser.picture('#summary canvas') != before
+    assert browser.complaints() == []
+
+
+def percent(x: Any) -> str:
+    x = float(x)
+    return f'{100 * x:.{1 if x < 0.0995 else 0}f} %'
+
+
+def place_of(weights: torch.Tensor) -> str:
+    best = int(weights.argmax())
+    return f'row {best // W}, column {best % W} ({percent(weights[best])})'
+
+
+@in_a_browser
+def test_a_page_of_means_and_of_unkept_layers_works_in_a_browser(
+    browser: Browser, tiny_backbone_cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    sight = sight_of(tiny_backbone_cfg)
+    browser.open(write_page(sight, tmp_path / 'page.html', megabytes=0).path)
+    assert "1 of the model's 2 layers" in browser.run(
+        'return document.getElementById("layers-note").textContent'
+    )
+    assert browser.run('return document.querySelectorAll("#heads button").length') == 1
+    browser.press('+')  # there is no other head
+    browser.reads('Layer 1, the mean of heads')
+    assert browser.complaints() == []
