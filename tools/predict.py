@@ -1,7 +1,7 @@
 """Label videos: python tools/predict.py VIDEO|FOLDER CONFIG CHECKPOINT [options].
 
 Views, crops and the fusion of scores are those of the config's test. With --window the labels of
-each moment of a long video are told. Exit code: 0 done, 3 some videos could not be read, 1 an error.
+each moment of a long video are told. Exit code: 0 done, 3 something could not be read, 1 an error.
 """
 
 import argparse
@@ -78,6 +78,8 @@ def predict(args: argparse.Namespace) -> int:
     from mmtimesformer.inference import Predictions, VideoClassifier
 
     classifier = VideoClassifier(args.config, args.checkpoint, args.device, args.classes)
+    if classifier.classes is None:
+        print('classes are numbers: no names were found; give --classes NAMES.txt', file=sys.stderr)
     if args.window is not None:
         return follow(classifier, args)
     results = classifier(args.video, args.topk, batch_size=args.batch_size)

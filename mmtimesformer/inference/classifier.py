@@ -209,7 +209,11 @@ class VideoClassifier:
         _check_positive(window=window, stride=stride, topk=topk, batch_size=batch_size)
         path = Path(video).expanduser()
         check_exists(path)
-        windows = Windows(Video(path), self.views, window, stride)
+        try:
+            opened = Video(path)
+        except ValueError as error:
+            raise ValueError(letter_of(error, path, str(video))) from error
+        windows = Windows(opened, self.views, window, stride)
         timeline = Timeline(str(video), window, stride)
         waiting = iter(_watch(windows, len(windows), str(video), progress))
         while batch := list(itertools.islice(waiting, self._limited(batch_size))):
@@ -336,8 +340,9 @@ class VideoClassifier:
                 raise
             except Exception as error:  # a reader has a class for each way to say no
                 if not many:
-                    raise ValueError(letter_of(error, given.name)) from error
-                waiting.append((given, Skipped(given.name, short_reason(error, given.name))))
+                    raise ValueError(letter_of(error, given.path, given.name)) from error
+                reason = short_reason(error, given.path, given.name)
+                waiting.append((given, Skipped(given.name, reason)))
             ready = sum(not isinstance(data, Skipped) for _, data in waiting)
             if ready >= self._limited(batch_size) or number == len(videos):
                 yield from self._run(waiting, run)

@@ -1,5 +1,6 @@
 """What may be given as a video: a file, frames, a list of these, or a folder."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,12 +135,32 @@ def check_exists(path: Path) -> None:
         )
 
 
-def letter_of(error: BaseException, name: str) -> str:
-    """Tell why one video cannot be read, without what is meant for lists of a training."""
+def letter_of(error: BaseException, path: Path | None, name: str) -> str:
+    """Tell why a video cannot be read: what a reader says is often the last link of a chain.
+
+    Args:
+        error: What the reader said.
+        path: The file, or ``None`` for an array.
+        name: What the video was called.
+    """
+    if path is not None and path.is_file():
+        if not path.stat().st_size:
+            return f'the video {name} is an empty file'
+        if _holds_sound_alone(path):
+            return f'the video {name} holds sound and no pictures'
     text = (' '.join(str(error).split()) or type(error).__name__).partition('; replace the file')[0]
+    text = re.sub(r'\[Errno -?\d+\] ', '', text).replace(f": '{path}'", '')
     return text if name in text else f'the video {name} cannot be read: {text}'
 
 
-def short_reason(error: BaseException, name: str) -> str:
+def short_reason(error: BaseException, path: Path | None, name: str) -> str:
     """Tell the same where the name of the video stands beside it."""
-    return letter_of(error, name).removeprefix(f'the video {name} ')
+    return letter_of(error, path, name).removeprefix(f'the video {name} ')
+
+
+def _holds_sound_alone(path: Path) -> bool:
+    try:
+        with av.open(str(path)) as container:
+            return bool(container.streams.audio) and not container.streams.video
+    except av.error.FFmpegError:
+        return False

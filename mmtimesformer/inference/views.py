@@ -1,8 +1,8 @@
 """A video becomes the views that a model sees, by the steps of its config's test pipeline.
 
 The steps fall into four parts: those that open the file, those that choose frames, the one that
-decodes them, and those that resize and crop. An array of frames skips the opening, and a window of
-a long video the decoding too.
+decodes them, and those that resize and crop. An array of frames skips the opening, and a window
+of a long video the decoding too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Views:
         if not opens or not decodes or opens[0] > decodes[0]:
             raise ValueError(
                 f'the test pipeline ({", ".join(names)}) does not open and decode a video; begin '
-                'it with mmtimesformer.VideoInit, a sampler of frames, and mmtimesformer.VideoDecode'
+                'it with mmtimesformer.VideoInit, a sampler, and mmtimesformer.VideoDecode'
             )
         steps = [TRANSFORMS.build(dict(step)) for step in pipeline]
         self._open = steps[: opens[0] + 1]

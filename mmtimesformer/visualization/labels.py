@@ -39,7 +39,7 @@ def draw_labels(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
         tuple(prediction.scores) if prediction.is_probability else (),
         height,
         width,
-    )
+    )[:height, :width]
     h, w = panel.shape[:2]
     margin = min(max(4, height // 40), height - h, width - w)
     rows = slice(height - h - margin, height - margin)

@@ -51,7 +51,7 @@ def draw_timeline(timeline: Timeline, path: str | Path, title: str = '') -> None
             length = segment.end - segment.start
             colour = colours.get(segment.label, FAINT)
             band.axvspan(segment.start, segment.end, color=colour, linewidth=0)
-            if length > span * (0.012 * len(segment.label) + 0.01):
+            if length > span * (0.0105 * len(segment.label) + 0.01):
                 middle = (segment.start + segment.end) / 2
                 band.text(
                     middle, 0.5, segment.label, ha='center', va='center', color='white',

@@ -1,0 +1,165 @@
+"""tools/predict.py and tools/extract_features.py, as a user starts them."""
+
+import csv
+import importlib.util
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+
+from mmtimesformer.datasets.video import Video
+
+Tool = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def tool(
+    tools: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> Tool:
+    """Run a tool in this process; return its exit code, and what it wrote to both streams."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *words: object) -> tuple[int, str, str]:
+        spec = importlib.util.spec_from_file_location(f'tool_{name}', tools / f'{name}.py')
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        with warnings.catch_warnings():
+            code = module.main([str(word) for word in words])
+        said = capfd.readouterr()
+        assert 'Traceback' not in said.err + said.out
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def checkpoint(tiny_config: Path, tmp_path: Path) -> Path:
+    from mmaction.registry import MODELS
+    from mmaction.utils import register_all_modules
+
+    register_all_modules(init_default_scope=False)
+    cfg = Config.fromfile(tiny_config)
+    cfg.test_dataloader.dataset.pipeline[0].type = 'mmtimesformer.VideoInit'
+    cfg.test_dataloader.dataset.pipeline[2].type = 'mmtimesformer.VideoDecode'
+    cfg.dump(tiny_config)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        model = MODELS.build(cfg.model)
+    torch.nn.init.normal_(model.cls_head.fc_cls.weight)
+    path = tmp_path / 'epoch_1.pth'
+    meta = {'cfg': cfg.pretty_text, 'dataset_meta': {'classes': ['left', 'right']}}
+    torch.save({'meta': meta, 'state_dict': model.state_dict()}, path)
+    return path
+
+
+def test_one_video_is_labelled(
+    tool: Tool, tiny_config: Path, checkpoint: Path, tiny_videos: Path
+) -> None:
+    code, out, err = tool('predict', tiny_videos / '0.mp4', tiny_config, checkpoint, '--topk', 1)
+    assert (code, err) == (0, '')
+    first, best = out.splitlines()
+    assert first == str(tiny_videos / '0.mp4')
+    assert best.split()[0] in ('left', 'right') and best.endswith('%')
+
+
+def test_a_training_checkpoint_needs_no_config(
+    tool: Tool, tiny_config: Path, checkpoint: Path, tiny_videos: Path
+) -> None:
+    with_config = tool('predict', tiny_videos / '0.mp4', tiny_config, checkpoint)
+    assert tool('predict', tiny_videos / '0.mp4', checkpoint) == with_config
+
+
+def test_a_folder_becomes_tables_and_videos(
+    tool: Tool, checkpoint: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / 'folder'
+    folder.mkdir()
+    for i in range(2):
+        (folder / f'{i}.mp4').write_bytes((tiny_videos / f'{i}.mp4').read_bytes())
+    (folder / 'broken.mp4').write_bytes(b'')
+    for name in ('x.json', 'x.csv'):
+        code, out, _ = tool('predict', folder, checkpoint, '--out', name, '--save-video', 'drawn')
+        assert code == 3
+        assert f'{folder}/broken.mp4\n  skipped: is an empty file' in out
+    told = json.loads(Path('x.json').read_text())
+    assert [len(one['top']) for one in told['videos']] == [2, 2]
+    assert told['score'] == 'mean of softmax'
+    assert told['skipped'] == [{'video': str(folder / 'broken.mp4'), 'reason': 'is an empty file'}]
+    with Path('x.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['rank'] for row in rows] == ['1', '2', '1', '2', '']
+    assert rows[-1]['skipped'] == 'is an empty file'
+    assert sorted(path.name for path in Path('drawn').iterdir()) == ['0.mp4', '1.mp4']
+
+
+def test_a_long_video_becomes_a_timeline(tool: Tool, checkpoint: Path, tiny_videos: Path) -> None:
+    code, out, _ = tool(
+        'predict', tiny_videos / '0.mp4', checkpoint, '--window', 0.4, '--stride', 0.1,
+        '--timeline', 't.png', 't.csv', '--out', 't.json', '--save-video', 'drawn.mp4',
+    )  # fmt: skip
+    assert code == 0
+    assert '0:00.0 - ' in out
+    with Path('t.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert [row['start'] for row in rows] == ['0.0', '0.1', '0.2', '0.267']
+    assert rows[0]['label_1'] in ('left', 'right')
+    assert len(json.loads(Path('t.json').read_text())['moments']) == 4
+    assert Path('t.png').read_bytes().startswith(b'\x89PNG')
+    assert len(Video('drawn.mp4')) == 20
+
+
+def test_numbers_in_the_place_of_names_are_explained(
+    tool: Tool, tiny_config: Path, checkpoint: Path, tiny_videos: Path
+) -> None:
+    state = torch.load(checkpoint)['state_dict']
+    torch.save({'state_dict': state}, 'bare.pth')
+    code, out, err = tool('predict', tiny_videos / '0.mp4', tiny_config, 'bare.pth')
+    assert code == 0
+    assert 'give --classes NAMES.txt' in err
+    Path('names.txt').write_text('up\ndown\n')
+    words = (tiny_videos / '0.mp4', tiny_config, 'bare.pth', '--classes', 'names.txt')
+    code, out, err = tool('predict', *words)
+    assert (code, err) == (0, '')
+    assert 'up' in out
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['nowhere.mp4', 'epoch_1.pth'], 'the video nowhere.mp4 does not exist'),
+        (['epoch_1.pth', 'epoch_1.pth'], 'the video epoch_1.pth'),
+        (['nowhere.mp4', 'nowhere.pth'], 'checkpoint nowhere.pth does not exist'),
+        (['nowhere.mp4', 'nowhere', 'epoch_1.pth'], 'config nowhere is neither a file'),
+        (['nowhere.mp4', 'epoch_1.pth', '--device', 'gpu'], "device 'gpu' is not known"),
+        (['nowhere.mp4', 'epoch_1.pth', '--topk', '0'], 'topk=0 is not positive'),
+        (['nowhere.mp4', 'epoch_1.pth', '--window', '-1'], 'window=-1.0 is not positive'),
+    ],
+)
+def test_a_mistake_is_told_in_a_sentence(
+    tool: Tool, checkpoint: Path, words: list[str], said: str
+) -> None:
+    code, _, err = tool('predict', *words)
+    assert code == 1
+    (letter,) = [line for line in err.splitlines() if line.startswith('error: ')]
+    assert said in letter
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['--stride', '1'], '--stride and --timeline go with --window'),
+        (['--window', '1', '--timeline', 't.pdf'], 'must end in .png or .csv'),
+        (['--out', 'x.txt'], 'must end in .json or .csv'),
+    ],
+)
+def test_a_wrong_command_line_is_told(
+    tool: Tool, capfd: pytest.CaptureFixture, words: list[str], said: str
+) -> None:
+    with pytest.raises(SystemExit, match='2'):
+        tool('predict', 'a.mp4', 'b.pth', *words)
+    assert said in capfd.readouterr().err
