@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from mmtimesformer.datasets.video import Video
@@ -227,7 +228,9 @@ def draw_attention(
             when = f'frame {number}' if seconds is None else f'{seconds[number]:.2f} s'
             axes.set_title(when, fontsize=8, color=GREY, loc='center', pad=4)
         if title:
-            figure.get_layout_engine().set(rect=(0, 0, 1, 1 - top / size[1]))
+            layout = figure.get_layout_engine()
+            assert isinstance(layout, ConstrainedLayoutEngine)
+            layout.set(rect=(0, 0, 1, 1 - top / size[1]))
             figure.text(0.008, 1 - 0.1 / size[1], title, va='top', fontsize=11)
 
 
