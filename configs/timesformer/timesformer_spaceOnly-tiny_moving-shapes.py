@@ -12,14 +12,3 @@ Expect: top-1 of at most 50: it cannot see the order of frames, and so it tells 
 _base_ = 'timesformer_divST-tiny_moving-shapes.py'
 
 model = dict(backbone=dict(attention_type='space_only'))
-optim_wrapper = dict(
-    paramwise_cfg=dict(
-        custom_keys=dict(
-            _delete_=True,  # no time_embed here
-            **{
-                'backbone.cls_token': dict(decay_mult=0.0),
-                'backbone.pos_embed': dict(decay_mult=0.0),
-            },
-        )
-    )
-)

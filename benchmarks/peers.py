@@ -1,0 +1,410 @@
+"""Us and the peers, in turn, in one process: python benchmarks/peers.py [options].
+
+All systems carry the same weights, and their logits are compared before anything is timed. Then
+each round runs every system once, and what is printed are medians, over rounds, of the ratio to
+ours *within* a round: what disturbs a machine disturbs neighbours alike. Peak memory is measured
+apart, each system in a process of its own.
+
+    python benchmarks/peers.py --quick                 # a few minutes
+    python benchmarks/peers.py --schemes joint_space_time --rows eval train
+
+On CUDA the same script times by events, reads peak memory from the allocator, and runs the peers
+under autocast.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmtimesformer import TimeSformer
+from mmtimesformer.checkpoints import convert_state_dict
+
+ROOT = Path(__file__).resolve().parent
+SCHEMES = ('divided_space_time', 'joint_space_time', 'space_only')
+ROWS = {  # name: videos, crops of each, whether it trains
+    'eval': (1, 1, False),
+    'eval3': (1, 3, False),
+    'train': (2, 1, True),
+}
+PRECISIONS = ('fp32', 'bf16')
+CLASSES = 400
+
+
+@dataclass(frozen=True)
+class Size:
+    """A clip and the model for it."""
+
+    num_frames: int = 8
+    img_size: int = 224
+    num_layers: int = 12
+    embed_dims: int = 768
+    num_heads: int = 12
+
+    def __str__(self) -> str:
+        return f'{self.num_frames}x{self.img_size}, {self.num_layers} layers'
+
+
+class Ours(nn.Module):
+    """The backbone with a linear classifier."""
+
+    def __init__(self, size: Size, scheme: str, **options: Any) -> None:
+        super().__init__()
+        self.backbone = TimeSformer(**vars(size), attention_type=scheme, **options)
+        self.head = nn.Linear(size.embed_dims, CLASSES)
+
+    def forward(self, video: Tensor) -> Tensor:
+        return self.head(self.backbone(video))
+
+
+class MMAction2(nn.Module):
+    """MMAction2's TimeSformer with the same classifier."""
+
+    def __init__(self, size: Size, scheme: str) -> None:
+        super().__init__()
+        from mmaction.models import TimeSformer as Backbone
+        from mmaction.utils import register_all_modules
+
+        register_all_modules(init_default_scope=True)
+        self.backbone = Backbone(
+            num_frames=size.num_frames,
+            img_size=size.img_size,
+            patch_size=16,
+            embed_dims=size.embed_dims,
+            num_transformer_layers=size.num_layers,
+            num_heads=size.num_heads,
+            attention_type=scheme,
+        )
+        self.cls_head = nn.ModuleDict({'fc_cls': nn.Linear(size.embed_dims, CLASSES)})
+
+    def forward(self, video: Tensor) -> Tensor:
+        return self.cls_head['fc_cls'](self.backbone(video))
+
+
+class HuggingFace(nn.Module):
+    """Transformers' TimesformerForVideoClassification."""
+
+    def __init__(self, size: Size, scheme: str) -> None:
+        super().__init__()
+        from transformers import TimesformerConfig, TimesformerForVideoClassification
+
+        self.model = TimesformerForVideoClassification(
+            TimesformerConfig(
+                image_size=size.img_size,
+                num_frames=size.num_frames,
+                hidden_size=size.embed_dims,
+                num_hidden_layers=size.num_layers,
+                num_attention_heads=size.num_heads,
+                intermediate_size=4 * size.embed_dims,
+                attention_type=scheme,
+                num_labels=CLASSES,
+            )
+        )
+
+    def forward(self, video: Tensor) -> Tensor:
+        return self.model(video.transpose(1, 2)).logits
+
+
+#: Peer → how to build it, and the format in which it takes our weights.
+SYSTEMS: dict[str, tuple[Callable[[Size, str], nn.Module], str]] = {
+    'ours': (Ours, 'mmtimesformer'),
+    'mmaction2': (MMAction2, 'mmaction2'),
+    'huggingface': (HuggingFace, 'huggingface'),
+}
+
+
+def build(system: str, size: Size, scheme: str, **options: Any) -> nn.Module:
+    """Build a system with the weights that all of them share."""
+    torch.manual_seed(0)
+    ours = Ours(size, scheme)
+    for name, parameter in ours.named_parameters():  # nothing at zero, nothing at one
+        std = 0.02 if parameter.ndim > 1 else 0.1
+        torch.nn.init.normal_(parameter, mean=float('norm' in name and 'weight' in name), std=std)
+    weights = {
+        ('cls_head.fc_cls.' + name[5:] if name.startswith('head.') else name): value
+        for name, value in ours.state_dict().items()
+    }
+    make, form = SYSTEMS[system]
+    model = make(size, scheme, **options)
+    if system == 'ours':
+        model.load_state_dict(ours.state_dict())
+        return model
+    converted, _ = convert_state_dict(weights, form)
+    target = model.model if system == 'huggingface' else model
+    target.load_state_dict(converted)
+    return model
+
+
+def step(model: nn.Module, video: Tensor, crops: int, trains: bool) -> Tensor:
+    """Run one step: logits averaged over crops, or a loss and its gradients."""
+    if not trains:
+        with torch.inference_mode():
+            return model(video).unflatten(0, (-1, crops)).mean(1)
+    model.zero_grad(set_to_none=True)
+    loss = model(video).float().logsumexp(-1).sum()
+    loss.backward()
+    return loss.detach()
+
+
+def timed(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Return the wall time and the CPU time of the work, in seconds."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def autocast(precision: str, device: torch.device) -> Any:
+    """Mixed precision as every system's users have it."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
+
+
+def compare(
+    size: Size, scheme: str, row: str, precision: str, args: argparse.Namespace
+) -> dict[str, Any]:
+    """Time every system on one row, in turn, and return medians and ratios to ours."""
+    device = torch.device(args.device)
+    videos, crops, trains = ROWS[row]
+    # Hugging Face's space-only attention is another network: its logits differ.
+    systems = [name for name in args.systems if (name, scheme) != ('huggingface', 'space_only')]
+    models = {name: build(name, size, scheme).to(device) for name in systems}
+    for model in models.values():
+        model.train(trains)
+    shape = (videos * crops, 3, size.num_frames, size.img_size, size.img_size)
+    video = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
+    check_equal(models, video[:1])
+
+    def once(name: str) -> Tensor:
+        with autocast(precision, device):
+            return step(models[name], video, crops, trains)
+
+    for name in models:  # warm-up
+        once(name)
+    rounds: list[dict[str, tuple[float, float]]] = []
+    for _ in range(args.rounds):
+        rounds.append({name: timed(lambda name=name: once(name), device) for name in models})
+    result: dict[str, Any] = {
+        'size': str(size), 'scheme': scheme, 'row': row, 'precision': precision,
+        'threads': torch.get_num_threads(), 'rounds': args.rounds, 'systems': {},
+    }  # fmt: skip
+    for name in models:
+        for i, clock in enumerate(('wall', 'cpu')):
+            ratios = [one[name][i] / one['ours'][i] for one in rounds]
+            result['systems'].setdefault(name, {})[clock] = {
+                'seconds': statistics.median(one[name][i] for one in rounds),
+                'ratio': quartiles(ratios),
+            }
+    return result
+
+
+def check_equal(models: dict[str, nn.Module], video: Tensor) -> None:
+    """See that all systems say the same before anything is timed.
+
+    Raises:
+        RuntimeError: Logits differ by more than 1e-4.
+    """
+    modes = {name: model.training for name, model in models.items()}
+    with torch.inference_mode():
+        logits = {name: model.eval()(video) for name, model in models.items()}
+    for name, model in models.items():
+        model.train(modes[name])
+        difference = (logits[name] - logits['ours']).abs().max().item()
+        if difference > 1e-4:
+            raise RuntimeError(f'{name} differs by {difference:.2g} from ours on the same weights')
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """Return the lower quartile, the median and the upper quartile."""
+    return [round(value, 3) for value in statistics.quantiles(values, n=4, method='inclusive')]
+
+
+def matmul_ceiling(device: torch.device) -> float:
+    """Return the best rate of a large fp32 matrix product here, in GFLOP/s."""
+    n = 2048
+    a, b = (torch.randn(n, n, device=device) for _ in range(2))
+    a @ b
+    seconds = min(timed(lambda: a @ b, device)[0] for _ in range(7))
+    return 2 * n**3 / seconds / 1e9
+
+
+def peak_memory(size: Size, scheme: str, row: str, system: str, options: dict[str, Any]) -> float:
+    """Return by how much a training step's peak exceeds the model at rest, in MiB.
+
+    Measured in a process of its own, on one thread.
+    """
+    job = json.dumps(
+        {'size': vars(size), 'scheme': scheme, 'row': row, 'system': system, 'options': options}
+    )
+    done = subprocess.run(
+        [sys.executable, __file__, '--measure-memory', job],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f'{system} failed: {done.stderr.strip().splitlines()[-1]}')
+    return float(done.stdout.split()[-1])
+
+
+def measure_memory(job: dict[str, Any]) -> None:
+    """Print the growth of this process's peak memory over one step, in MiB."""
+    torch.set_num_threads(1)
+    size, (videos, crops, trains) = Size(**job['size']), ROWS[job['row']]
+    model = build(job['system'], size, job['scheme'], **job['options']).train(trains)
+    video = torch.randn(videos * crops, 3, size.num_frames, size.img_size, size.img_size)
+    if trains:  # gradients are the model's own, not the step's
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    resident = int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize() / 1024
+    if trains:
+        model(video).logsumexp(-1).sum().backward()
+    else:
+        step(model, video, crops, trains)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print((max(after, before) - resident) / 1024)
+
+
+def machine() -> dict[str, str]:
+    """Describe the machine and the versions."""
+    import mmaction
+    import transformers
+
+    names = [
+        line.partition(':')[2].strip()
+        for line in Path('/proc/cpuinfo').read_text().splitlines()
+        if line.startswith('model name')
+    ]
+    return {
+        'date': date.today().isoformat(),
+        'cpu': f'{len(names)} x {names[0]}' if names else platform.processor(),
+        'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else 'none',
+        'python': platform.python_version(),
+        'torch': torch.__version__,
+        'mmaction2': mmaction.__version__,
+        'transformers': transformers.__version__,
+    }
+
+
+def as_table(results: list[dict[str, Any]], about: dict[str, Any]) -> str:
+    """Write results as Markdown."""
+    lines = [
+        '# Us and the peers',
+        '',
+        ', '.join(f'{key} {value}' for key, value in about.items()) + '.',
+        '',
+        'How many times as long a peer takes as we do, in the same round: median (quartiles) of',
+        'wall time, and the median of CPU time.',
+        '',
+        '| clip | attention | row | precision | threads | ours | share of ceiling | peer | wall | CPU |',
+        '|---|---|---|---|---|---|---|---|---|---|',
+    ]
+    for result in results:
+        ours = result['systems']['ours']['wall']['seconds']
+        for name, times in result['systems'].items():
+            if name == 'ours':
+                continue
+            low, median, high = times['wall']['ratio']
+            share = result.get('share')
+            cells = [
+                result['size'], result['scheme'].replace('_', ' '), result['row'],
+                result['precision'], result['threads'], f'{ours:.2f} s',
+                f'{100 * share:.0f} %' if share else '', name,
+                f'**{median:.2f}** ({low:.2f} to {high:.2f})', f'{times["cpu"]["ratio"][1]:.2f}',
+            ]  # fmt: skip
+            lines.append(f'| {" | ".join(map(str, cells))} |')
+    return '\n'.join(lines) + '\n'
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--systems', nargs='+', choices=SYSTEMS, default=list(SYSTEMS))
+    parser.add_argument('--schemes', nargs='+', choices=SCHEMES, default=list(SCHEMES))
+    parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
+    parser.add_argument('--precisions', nargs='+', choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument('--threads', nargs='+', type=int, default=[1, 2])
+    parser.add_argument('--layers', type=int, default=12)
+    parser.add_argument('--rounds', type=int, default=9)
+    parser.add_argument('--quick', action='store_true', help='4 layers, fp32, one thread')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--memory', action='store_true', help='peak memory of a training step too')
+    parser.add_argument('--out', type=Path, help='folder of peers.md and peers.json')
+    parser.add_argument('--measure-memory', help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if 'ours' not in args.systems:
+        args.systems = ['ours', *args.systems]
+    if args.quick:
+        args.layers, args.precisions, args.threads = 4, ['fp32'], [1]
+    return args
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what is asked for, print each row when it is done, and write the table."""
+    args = parse_args(argv)
+    if args.measure_memory:
+        measure_memory(json.loads(args.measure_memory))
+        return 0
+    about: dict[str, Any] = machine()
+    results: list[dict[str, Any]] = []
+    size = Size(num_layers=args.layers)
+    print(about, flush=True)
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        ceiling = matmul_ceiling(torch.device(args.device))
+        about[f'matmul, {threads} threads'] = f'{ceiling:.0f} GFLOP/s'
+        for scheme in args.schemes:
+            for row in args.rows:
+                for precision in args.precisions:
+                    result = compare(size, scheme, row, precision, args)
+                    result['share'] = share_of_ceiling(result, size, scheme, ceiling)
+                    results.append(result)
+                    print(as_table([result], {}).splitlines()[-2:], flush=True)
+    if args.memory:
+        for system in args.systems:
+            mebibytes = peak_memory(size, args.schemes[0], 'train', system, {})
+            about[f'peak of a training step, {system}'] = f'{mebibytes:.0f} MiB'
+    print(as_table(results, about))
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / 'peers.md').write_text(as_table(results, about))
+        (args.out / 'peers.json').write_text(json.dumps([about, *results], indent=1) + '\n')
+    return 0
+
+
+def share_of_ceiling(
+    result: dict[str, Any], size: Size, scheme: str, ceiling: float
+) -> float | None:
+    """Return which part of the ceiling an fp32 forward pass of ours reached."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    if result['precision'] != 'fp32' or result['row'] == 'train':
+        return None
+    videos, crops, _ = ROWS[result['row']]
+    with torch.device('meta'):
+        model = Ours(size, scheme).eval()
+        video = torch.empty(videos * crops, 3, size.num_frames, size.img_size, size.img_size)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(video)
+    return counter.get_total_flops() / result['systems']['ours']['wall']['seconds'] / 1e9 / ceiling
+
+
+if __name__ == '__main__':
+    sys.exit(main())
