@@ -237,7 +237,7 @@ class AttentionMaps:
         """
         t = self.grid[0]
         look = 1 - residual if residual < 1 else 1.0
-        for layer in reversed(self._kept()):
+        for layer in sorted(self.layers, reverse=True):
             looks = self.layers[layer]
             space = self._look(layer)
             if self.attention_type == 'joint_space_time':
@@ -263,16 +263,13 @@ class AttentionMaps:
             return rearrange(frames, 'b t (h w) -> b t h w', h=h)
         return rearrange(rows[..., 1:], 'b 1 (h w t) -> b t h w', h=h, w=w)
 
-    def _kept(self) -> list[int]:
-        return sorted(self.layers)
-
     def _look(self, layer: int, time: bool = False) -> Look:
-        number = layer + self.num_layers if layer < 0 else layer
+        (number,) = _choose_layers([layer], self.num_layers)
         if number not in self.layers:
-            kept = ', '.join(map(str, self._kept()))
+            kept = ', '.join(map(str, sorted(self.layers)))
             raise ValueError(
-                f'layer {layer} was not kept; these were: {kept}. Ask for another of the '
-                f'{self.num_layers}, or name it in attention_maps(video, layers=...)'
+                f'layer {layer} was not kept; these were: {kept}. Ask for one of them, or name it '
+                'in attention_maps(video, layers=...)'
             )
         look = self.layers[number].time if time else self.layers[number].space
         assert look is not None
@@ -318,7 +315,7 @@ def watch(
                 output, result = model(video), None
         else:
             with torch.inference_mode(False), torch.enable_grad():
-                output = model(video.clone().requires_grad_())
+                output = model(video.clone().requires_grad_(video.is_floating_point()))
                 result = score(output)
     b, _, t, height, width = video.shape
     grid = t, height // model.patch_size, width // model.patch_size
@@ -326,7 +323,8 @@ def watch(
     if result is not None:
         every = [look for layer in looks.values() for look in (layer.space, layer.time) if look]
         seen = [look.seen for look in every if look.seen is not None]
-        for look, gradient in zip(every, torch.autograd.grad(result.sum(), seen), strict=True):
+        gradients = torch.autograd.grad(result.sum(), seen, materialize_grads=True)
+        for look, gradient in zip(every, gradients, strict=True):
             look.seen_grad, look.seen = gradient, None
         result = result.detach()
     return AttentionMaps(scheme, b, grid, len(model.blocks), looks, _detached(output), result)

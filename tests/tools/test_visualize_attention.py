@@ -15,7 +15,7 @@ Tool = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def tool(tools: Path, capsys: pytest.CaptureFixture) -> Iterator[Tool]:
-    """Run the tool in this process; return its exit code and what it wrote."""
+    """Run the tool in this process; return its exit code, what it wrote, and its letters."""
     scopes = dict(DefaultScope._instance_dict)
 
     def run(*words: object) -> tuple[int, str, str]:
@@ -26,7 +26,8 @@ def tool(tools: Path, capsys: pytest.CaptureFixture) -> Iterator[Tool]:
         spec.loader.exec_module(module)
         code = module.main([str(word) for word in words])
         said = capsys.readouterr()
-        return code, said.out, said.err
+        letters = [line for line in said.err.splitlines() if line.startswith('error: ')]
+        return code, said.out, '\n'.join(letters)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('warnings.filterwarnings', lambda *args, **kwargs: None)
@@ -87,7 +88,7 @@ def test_options_reach_the_page(
     [
         (('--class', 'jumpin'), 'there is no class jumpin; .*nearest names are jumping'),
         (('--class', '2'), 'there is no class 2; give a name, or a number from 0 to 1'),
-        (('--method', 'last', '--layer', '5'), 'layer 5 was not kept; these were: 0'),
+        (('--method', 'last', '--layer', '5'), 'layer 5 is not one of the 1 of the model'),
         (('--method', 'last', '--head', '2'), 'head 2 is not one of 2; choose from 0 to 1'),
         (('--view', '3'), 'view 3 is not one of 3; choose from 0 to 2'),
         (('--layers', '4'), 'layer 4 is not there; choose from 0'),
