@@ -3,17 +3,22 @@
 from mmtimesformer.visualization.clips import draw_clips
 from mmtimesformer.visualization.confusion import confusion_matrix, draw_confusion
 from mmtimesformer.visualization.predictions import read_predictions, top1
+from mmtimesformer.visualization.report import Outcome, write_report
+from mmtimesformer.visualization.results import read_outcome
 from mmtimesformer.visualization.schemes import SchemeResult, draw_schemes
 from mmtimesformer.visualization.training import draw_training, read_training
 
 __all__ = [
     'SchemeResult',
+    'Outcome',
     'confusion_matrix',
     'draw_clips',
     'draw_confusion',
     'draw_schemes',
     'draw_training',
     'read_predictions',
+    'read_outcome',
     'read_training',
     'top1',
+    'write_report',
 ]

@@ -28,13 +28,19 @@ def read_training(work_dir: str | Path) -> dict[str, Curve]:
     return {name: sorted(values.items()) for name, values in steps.items()}
 
 
-def draw_training(curves: dict[str, Curve], path: str | Path, title: str = '') -> None:
+def draw_training(
+    curves: dict[str, Curve],
+    path: str | Path,
+    title: str = '',
+    mark: tuple[float, str] | None = None,
+) -> None:
     """Draw loss and validation accuracy over the epochs as a PNG.
 
     Args:
         curves: From :func:`read_training`.
         path: The picture.
         title: Said above it.
+        mark: An accuracy that is drawn as a line, in percent, and what it means.
 
     Raises:
         ValueError: There is no loss to draw.
@@ -62,16 +68,17 @@ def draw_training(curves: dict[str, Curve], path: str | Path, title: str = '') -
             ms=3,
             lw=1.2,
         )
-        right.axhline(50, color=GREY, lw=0.8, ls=':')
-        right.annotate(
-            'blind to the order of frames: 50 %',
-            (0.99, 51),
-            xycoords=('axes fraction', 'data'),
-            color=GREY,
-            fontsize=7.5,
-            ha='right',
-            va='bottom',
-        )
+        if mark is not None:
+            right.axhline(mark[0], color=GREY, lw=0.8, ls=':')
+            right.annotate(
+                mark[1],
+                (0.99, mark[0] + 1),
+                xycoords=('axes fraction', 'data'),
+                color=GREY,
+                fontsize=7.5,
+                ha='right',
+                va='bottom',
+            )
         right.set_ylim(0, 101)
         right.set_ylabel('validation top-1 (%)', color=ORANGE)
         axes.set_title(title)

@@ -1,0 +1,151 @@
+"""The report: its numbers, what it shows, and that it trusts neither pickles nor class names."""
+
+import os
+import pickle
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mmtimesformer.visualization.predictions import read_predictions
+from mmtimesformer.visualization.report import (
+    Outcome,
+    calibration,
+    class_accuracy,
+    top_k,
+    write_report,
+)
+from mmtimesformer.visualization.results import read_outcome
+
+SCORES = np.array(
+    [[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.4, 0.1], [0.05, 0.05, 0.9]], dtype=np.float32
+)
+LABELS = np.array([0, 1, 1, 0])
+
+
+def run_of(**changes: Any) -> Outcome:
+    return Outcome(**{'scores': SCORES, 'labels': LABELS, 'classes': 'abc', **changes})
+
+
+def dump(path: Path, scores: np.ndarray = SCORES, labels: np.ndarray = LABELS) -> Path:
+    """Write results as MMEngine's DumpResults does."""
+    samples = [
+        {'pred_scores': {'item': torch.tensor(row)}, 'gt_labels': {'item': torch.tensor([label])}}
+        for row, label in zip(scores, labels, strict=True)
+    ]
+    path.write_bytes(pickle.dumps(samples))
+    return path
+
+
+def test_the_scores_are_those_of_the_definition() -> None:
+    run = run_of()
+    assert top_k(run, 1) == 0.5  # the first two
+    assert top_k(run, 2) == 1.0  # the last one by the order of its two equal scores
+    assert class_accuracy(run)[:2].tolist() == [0.5, 0.5]
+    assert np.isnan(class_accuracy(run)[2])
+
+
+def test_calibration_is_the_mean_gap_between_confidence_and_accuracy() -> None:
+    confidence, accuracy, counts, error = calibration(run_of())
+    assert confidence == pytest.approx([0.5, 0.6, 0.7, 0.9])
+    assert accuracy.tolist() == [0, 1, 1, 0]
+    assert counts.tolist() == [1, 1, 1, 1]
+    assert error == pytest.approx((0.5 + 0.4 + 0.3 + 0.9) / 4)
+
+
+def test_sums_of_logits_become_probabilities() -> None:
+    run = run_of(scores=np.log(SCORES) * 1.0 + 7)
+    assert run.confidence == pytest.approx([0.7, 0.6, 0.5, 0.9], abs=1e-5)
+
+
+def test_the_page_holds_all_that_it_shows(tmp_path: Path, tiny_videos: Path) -> None:
+    videos = [tiny_videos / f'{i}.mp4' for i in range(4)]
+    page = write_report(run_of(videos=videos), tmp_path / 'new' / 'report.html').read_text()
+    assert '50.00 %' in page
+    assert page.count('data:image/jpeg;base64,') == 2, 'a strip of frames for each mistake'
+    assert re.search(r'<b>c</b> with 90%, truly <b>a</b> <span>3\.mp4', page)
+    assert page.index('with 90%') < page.index('with 50%'), 'the most confident comes first'
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert list((tmp_path / 'new').iterdir()) == [tmp_path / 'new' / 'report.html']
+
+
+def test_names_of_classes_are_text_and_not_markup(tmp_path: Path) -> None:
+    run = run_of(classes=['<script>alert(1)</script>', 'b', 'c'])
+    assert '<script>' not in write_report(run, tmp_path / 'report.html').read_text()
+
+
+def test_a_video_that_is_gone_is_said(tmp_path: Path) -> None:
+    run = run_of(videos=[tmp_path / 'gone.mp4'] * 4)
+    assert 'cannot be read any more' in write_report(run, tmp_path / 'report.html').read_text()
+
+
+def test_many_classes_get_a_list_instead_of_a_matrix(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    run = Outcome(
+        rng.random((300, 90)), rng.integers(0, 90, 300), [f'class {i}' for i in range(90)]
+    )
+    page = write_report(run, tmp_path / 'report.html').read_text()
+    assert 'Confusion matrix' not in page
+    assert 'Worst and best classes' in page and 'Most often confused' in page
+
+
+def test_a_perfect_test_has_no_mistakes(tmp_path: Path) -> None:
+    page = write_report(run_of(labels=SCORES.argmax(1)), tmp_path / 'report.html').read_text()
+    assert '<p>Nothing' not in page and 'Confusion matrix' in page
+    assert '<p>There are none.</p>' in page
+
+
+def test_results_are_read_without_running_them(tmp_path: Path) -> None:
+    class Hostile:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.mkdir, (str(tmp_path / 'executed'),)
+
+    path = tmp_path / 'result.pkl'
+    path.write_bytes(pickle.dumps([Hostile()]))
+    with pytest.raises(ValueError, match=r'asks for \w+\.mkdir'):
+        read_predictions(path)
+    assert not (tmp_path / 'executed').exists()
+    path.write_bytes(b'\x80\x04]')
+    with pytest.raises(ValueError, match='damaged'):
+        read_predictions(path)
+
+
+def test_names_and_videos_come_from_what_lies_beside(tmp_path: Path, tiny_videos: Path) -> None:
+    data = tmp_path / 'data'
+    shutil.copytree(tiny_videos, data)
+    (data / 'classes.txt').write_text('run\nwalk\nstand\n')
+    lines = (data / 'train.txt').read_text()
+    work = tmp_path / 'work'
+    work.mkdir()
+    (work / 'cfg.py').write_text(
+        f"test_dataloader = dict(dataset=dict(ann_file='{data}/train.txt', "
+        f"data_prefix=dict(video='{data}')))\n"
+    )
+    run = read_outcome(work, dump(work.parent / 'result.pkl'))
+    assert list(run.classes) == ['run', 'walk', 'stand']
+    assert [path.name for path in run.videos] == [line.split()[0] for line in lines.splitlines()]
+    (data / 'train.txt').write_text(lines + '5.mp4 1\n')
+    assert read_outcome(work, tmp_path / 'result.pkl').videos == [], 'other videos than tested'
+
+
+def test_too_few_names_and_no_predictions_are_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r'holds no \.pkl .* --dump'):
+        read_outcome(tmp_path)
+    (tmp_path / 'names.txt').write_text('run\n')
+    with pytest.raises(ValueError, match='1 class names are too few for 3 classes; set --classes'):
+        read_outcome(tmp_path, dump(tmp_path / 'result.pkl'), tmp_path / 'names.txt')
+
+
+def test_the_tool_writes_the_page_into_the_work_dir(tmp_path: Path, capfd: Any) -> None:
+    from runpy import run_path
+
+    tool = Path(__file__).parents[2] / 'tools' / 'analysis_tools' / 'report.py'
+    dump(tmp_path / 'result.pkl')
+    assert run_path(str(tool))['main']([str(tmp_path)]) == 0
+    assert (tmp_path / 'report.html').is_file()
+    assert run_path(str(tool))['main']([str(tmp_path / 'nowhere')]) == 1
+    assert 'holds no .pkl' in capfd.readouterr().err

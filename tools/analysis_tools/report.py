@@ -1,0 +1,47 @@
+"""Write a page about a test: python tools/analysis_tools/report.py WORK_DIR [options].
+
+WORK_DIR is that of a training, and holds what `tools/test.py … --dump WORK_DIR/result.pkl` wrote.
+The page holds all its pictures and needs no server.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmtimesformer.engine.letters import run_job
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('work_dir', type=Path, help='of the training')
+    parser.add_argument(
+        '--predictions', type=Path, help='what --dump wrote (the newest .pkl of WORK_DIR)'
+    )
+    parser.add_argument('--classes', type=Path, help='class names, one a line')
+    parser.add_argument('--out', type=Path, help='the page (WORK_DIR/report.html)')
+    parser.add_argument('--mistakes', type=int, default=8, help='how many are shown')
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    return parser.parse_args(argv)
+
+
+def write(args: argparse.Namespace) -> None:
+    """Collect what there is, and write the page."""
+    from mmtimesformer.visualization.report import write_report
+    from mmtimesformer.visualization.results import read_outcome
+
+    run = read_outcome(args.work_dir, args.predictions, args.classes)
+    page = write_report(run, args.out or args.work_dir / 'report.html', args.mistakes)
+    print(f'{page} ({page.stat().st_size / 1024:.0f} KiB): open it in a browser')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do the job; return the exit code."""
+    args = parse_args(argv)
+    return run_job(lambda: write(args), args.debug)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
