@@ -206,7 +206,7 @@ class DividedSpaceTimeBlock(EncoderBlock):
         Shape:
             - patches: ``b (p t) d`` -> ``b (p t) d``
         """
-        b = len(patches)
+        b = patches.shape[0]  # len() would be a constant to torch.export: one batch size
         tracks = rearrange(patches, 'b (p t) d -> (b p) t d', t=t)
         update = self.drop_path(self.temporal_attn(self.temporal_norm1(tracks)))
         return rearrange(self.temporal_fc(update), '(b p) t d -> b (p t) d', b=b)

@@ -214,7 +214,7 @@ class TimeSformer(BaseModule):
             tracks = rearrange(patches, '(b t) p d -> (b p) t d', t=t)
             tracks = tracks + resize_times(self.time_embed, t)
             patches = rearrange(tracks, '(b p) t d -> b (p t) d', b=b)
-        tokens = torch.cat([cls.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([cls.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.drop(tokens)
 
     def attention_maps(
