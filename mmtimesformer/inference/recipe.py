@@ -226,8 +226,9 @@ def _recipe_of_facts(contents: Contents, source: str) -> tuple[Recipe, Contents]
             f'checkpoint {source} does not tell how videos are shown to its model (it lacks '
             f'{" and ".join(missing)}); {GIVE_CONFIG}'
         )
-    protocol = _shipped_protocol(PROTOCOLS[told['source']])
     swap = seen.get('channel_order') == 'BGR'
+    is_ssv2 = swap and told['source'] == 'official'  # which alone were trained on BGR
+    protocol = _shipped_protocol('ssv2_official' if is_ssv2 else PROTOCOLS[told['source']])
     preprocessor = {
         **protocol['data_preprocessor'],
         'mean': [255 * x for x in seen['mean']],

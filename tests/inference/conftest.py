@@ -41,6 +41,26 @@ notes = dict({'a.key': 1})
 CLASSES = ['left', 'right', 'a very long name of a class that no narrow picture has room for']
 
 
+@pytest.fixture(scope='session')
+def made(
+    tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, torch.Tensor], str]:
+    """Weights, large enough that classes differ, and the config as MMEngine prints it (slowly)."""
+    from mmaction.registry import MODELS
+    from mmaction.utils import register_all_modules
+    from mmengine.registry import DefaultScope
+
+    path = tmp_path_factory.mktemp('config') / 'tiny.py'
+    path.write_text(CONFIG.replace('{videos}', str(tiny_videos)))
+    cfg = Config.fromfile(path)
+    register_all_modules(init_default_scope=False)
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        model = MODELS.build(cfg.model)
+    torch.nn.init.normal_(model.cls_head.fc_cls.weight)
+    return model.state_dict(), cfg.pretty_text
+
+
 @pytest.fixture
 def config(tmp_path: Path, tiny_videos: Path) -> Path:
     """A config file; the data that it names is there."""
@@ -50,29 +70,22 @@ def config(tmp_path: Path, tiny_videos: Path) -> Path:
 
 
 @pytest.fixture
-def weights(config: Path) -> dict[str, torch.Tensor]:
-    """Weights of the config's model, large enough that classes differ."""
-    from mmaction.registry import MODELS
-    from mmaction.utils import register_all_modules
-    from mmengine.registry import DefaultScope
-
-    register_all_modules(init_default_scope=False)
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        model = MODELS.build(Config.fromfile(config).model)
-    torch.nn.init.normal_(model.cls_head.fc_cls.weight)
-    return model.state_dict()
+def weights(made: tuple[dict[str, torch.Tensor], str]) -> dict[str, torch.Tensor]:
+    """Weights of the config's model."""
+    return made[0]
 
 
 @pytest.fixture
-def checkpoint(config: Path, weights: dict[str, torch.Tensor], tmp_path: Path) -> Path:
+def printed(made: tuple[dict[str, torch.Tensor], str]) -> str:
+    """The config's text as a checkpoint holds it."""
+    return made[1]
+
+
+@pytest.fixture
+def checkpoint(weights: dict[str, torch.Tensor], printed: str, tmp_path: Path) -> Path:
     """A checkpoint as a training writes it: with its config as text, and names of classes."""
-    return save(
-        tmp_path / 'epoch_1.pth',
-        weights,
-        cfg=Config.fromfile(config).pretty_text,
-        dataset_meta={'classes': CLASSES},
-    )
+    meta = {'cfg': printed, 'dataset_meta': {'classes': CLASSES}}
+    return save(tmp_path / 'epoch_1.pth', weights, **meta)
 
 
 def save(path: Path, weights: dict[str, torch.Tensor], **meta: Any) -> Path:

@@ -92,6 +92,13 @@ def test_a_converted_checkpoint_that_tells_its_preprocessing_is_enough(
     assert clf.clips(tiny_videos / '0.mp4').shape == (3, 3, 4, 32, 32)  # three crops
     assert clf(tiny_videos / '0.mp4').labels == [str(i) for i in clf(tiny_videos / '0.mp4').indices]
 
+    ssv2 = {**facts, 'source': 'official', 'preprocessing': {**seen, 'channel_order': 'BGR'}}
+    clf = VideoClassifier(checkpoint=save(tmp_path / 'ssv2.pth', weights, mmtimesformer=ssv2))
+    assert (clf.recipe.protocol, clf.fusion) == ('ssv2-official', 'sum of logits')
+    video = np.zeros((9, 32, 32, 3), np.uint8)
+    video[..., 0] = 255  # red comes last where the model wants BGR
+    assert clf.clips(video)[0, :, 0].mean((1, 2)).argmax() == 2
+
     del seen['frame_interval']
     untold = save(tmp_path / 'untold.pth', weights, mmtimesformer=facts)
     with pytest.raises(ValueError, match='it lacks frame_interval.*give its config too'):
@@ -145,6 +152,15 @@ def test_logits_are_not_shown_as_per_cent(
     found = VideoClassifier(cfg, checkpoint)(tiny_videos / '0.mp4')
     assert not found.is_probability
     assert '%' not in str(found)
+
+
+def test_views_that_are_kept_apart_are_averaged_as_probabilities(
+    clf: VideoClassifier, config: Path, checkpoint: Path, tiny_videos: Path
+) -> None:
+    cfg = Config.fromfile(config)
+    cfg.model.cls_head.average_clips = None
+    found, video = VideoClassifier(cfg, checkpoint), tiny_videos / '0.mp4'
+    assert np.allclose(found(video).all_scores, clf(video).all_scores, atol=1e-6)
 
 
 def test_names_come_from_the_argument_the_checkpoint_or_the_data(

@@ -1,5 +1,6 @@
 """The config in a checkpoint is read as plain values: nothing in it runs."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,17 @@ def test_the_text_of_a_shipped_config_reads_as_what_it_is(name: str) -> None:
     assert stored == {key: whole[key] for key in READ if key in whole}
 
 
-def hostile(config: Path, old: str, new: str, weights: dict[str, torch.Tensor]) -> Path:
-    text = Config.fromfile(config).pretty_text
-    assert old in text
-    return save(config.parent / 'hostile.pth', weights, cfg=text.replace(old, new))
+@pytest.fixture
+def hostile(
+    weights: dict[str, torch.Tensor], printed: str, tmp_path: Path
+) -> Callable[[str, str], Path]:
+    """Write a checkpoint whose config says something else."""
+
+    def write(old: str, new: str) -> Path:
+        assert old in printed
+        return save(tmp_path / 'hostile.pth', weights, cfg=printed.replace(old, new))
+
+    return write
 
 
 @pytest.mark.parametrize(
@@ -49,34 +57,36 @@ def hostile(config: Path, old: str, new: str, weights: dict[str, torch.Tensor]) 
     ],
 )
 def test_nothing_in_a_stored_config_runs(
-    config: Path, weights: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    old: str, new: str, said: str,
-) -> None:  # fmt: skip
+    hostile: Callable[[str, str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    old: str,
+    new: str,
+    said: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=said):
-        VideoClassifier(checkpoint=hostile(config, old, new, weights))
+        VideoClassifier(checkpoint=hostile(old, new))
     assert not (tmp_path / 'ran').exists()
 
 
 def test_what_else_a_stored_config_does_is_not_even_read(
-    config: Path, weights: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weights: dict[str, torch.Tensor],
+    printed: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'evil_module.py').write_text("import pathlib; pathlib.Path('ran').mkdir()")
     monkeypatch.syspath_prepend(tmp_path)
     text = "custom_imports = dict(imports=['evil_module'])\n__import__('os').mkdir('ran')\n"
-    checkpoint = save(
-        tmp_path / 'epoch.pth', weights, cfg=text + Config.fromfile(config).pretty_text
-    )
-    VideoClassifier(checkpoint=checkpoint)
+    VideoClassifier(checkpoint=save(tmp_path / 'epoch.pth', weights, cfg=text + printed))
     assert not (tmp_path / 'ran').exists()
 
 
-def test_a_stored_start_of_training_is_not_fetched(
-    config: Path, weights: dict[str, torch.Tensor]
-) -> None:
+def test_a_stored_start_of_training_is_not_fetched(hostile: Callable[[str, str], Path]) -> None:
     start = "init_cfg=dict(type='mmtimesformer.Pretrained', checkpoint='/nowhere.pth'), num_heads=2"
-    clf = VideoClassifier(checkpoint=hostile(config, 'num_heads=2', start, weights))
+    clf = VideoClassifier(checkpoint=hostile('num_heads=2', start))
     assert 'init_cfg' not in clf.recipe.model['backbone']
 
 

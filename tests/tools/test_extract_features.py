@@ -8,7 +8,7 @@ import pytest
 
 from mmtimesformer import VideoClassifier
 
-from .test_predict import Tool, checkpoint, tool  # noqa: F401  (fixtures)
+from .test_predict import Tool, checkpoint, tool, trained  # noqa: F401  (fixtures)
 
 
 def test_features_of_an_annotation_file_are_those_of_python(

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmtimesformer.datasets.video import Video
+
+from .conftest import TEXT
 
 Tool = Callable[..., tuple[int, str, str]]
 
@@ -38,23 +41,32 @@ def tool(
     return run
 
 
-@pytest.fixture
-def checkpoint(tiny_config: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_videos: Path) -> tuple[str, Path]:
+    """The text of a config that opens videos by path, and a checkpoint of it."""
     from mmaction.registry import MODELS
     from mmaction.utils import register_all_modules
 
+    text = TEXT.replace('{videos}', str(tiny_videos))
+    text = text.replace('DecordInit', 'mmtimesformer.VideoInit')
+    text = text.replace('DecordDecode', 'mmtimesformer.VideoDecode')
+    folder = tmp_path_factory.mktemp('trained')
+    (folder / 'tiny.py').write_text(text.replace("['mmtimesformer']", "['mmtimesformer.datasets']"))
+    cfg = Config.fromfile(folder / 'tiny.py')
     register_all_modules(init_default_scope=False)
-    cfg = Config.fromfile(tiny_config)
-    cfg.test_dataloader.dataset.pipeline[0].type = 'mmtimesformer.VideoInit'
-    cfg.test_dataloader.dataset.pipeline[2].type = 'mmtimesformer.VideoDecode'
-    cfg.dump(tiny_config)
     with DefaultScope.overwrite_default_scope('mmaction'):
         model = MODELS.build(cfg.model)
     torch.nn.init.normal_(model.cls_head.fc_cls.weight)
-    path = tmp_path / 'epoch_1.pth'
     meta = {'cfg': cfg.pretty_text, 'dataset_meta': {'classes': ['left', 'right']}}
-    torch.save({'meta': meta, 'state_dict': model.state_dict()}, path)
-    return path
+    torch.save({'meta': meta, 'state_dict': model.state_dict()}, folder / 'epoch_1.pth')
+    return text, folder / 'epoch_1.pth'
+
+
+@pytest.fixture
+def checkpoint(trained: tuple[str, Path], tiny_config: Path, tmp_path: Path) -> Path:
+    """A checkpoint in the folder of the test; ``tiny_config`` becomes its config."""
+    tiny_config.write_text(trained[0])
+    return Path(shutil.copy(trained[1], tmp_path))
 
 
 def test_one_video_is_labelled(
