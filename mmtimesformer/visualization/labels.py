@@ -41,7 +41,7 @@ def draw_labels(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
         width,
     )[:height, :width]
     h, w = panel.shape[:2]
-    margin = min(max(4, height // 40), height - h, width - w)
+    margin = min(_margin(height), height - h, width - w)
     rows = slice(height - h - margin, height - margin)
     columns = slice(margin, margin + w)
     drawn = frame.copy()
@@ -122,12 +122,13 @@ def _panel(
     size = max(11, min(height, width) // 22)
     font = _font(size)
     line, pad = round(size * 1.55), size // 2
-    rows = max(1, min(len(labels), (height - 2 * pad - 8) // line))
+    rows = max(1, min(len(labels), (height - pad - 2 * _margin(height)) // line))
     score_width = max(round(font.getlength(text)) for text in shown[:rows])
-    room = width - 8 - 4 * pad - score_width
+    widest = width - 2 * _margin(height)
+    room = widest - 4 * pad - score_width
     names = [_shortened(label, font, room) for label in labels[:rows]]
     name_width = max(round(font.getlength(name)) for name in names)
-    w = min(width, name_width + score_width + 4 * pad)
+    w = max(1, min(widest, name_width + score_width + 4 * pad))
     h = rows * line + pad
     image = Image.new('RGBA', (w, h), (*PANEL, round(255 * OPACITY)))
     draw = ImageDraw.Draw(image)
@@ -144,6 +145,11 @@ def _panel(
                 stroke_width=max(1, size // 12), stroke_fill=(*PANEL, 255),
             )  # fmt: skip
     return np.asarray(image)
+
+
+def _margin(height: int) -> int:
+    """Pixels between the veil and the edges of the frame."""
+    return max(4, height // 40)
 
 
 def _shortened(label: str, font: ImageFont.FreeTypeFont, room: int) -> str:

@@ -40,6 +40,9 @@ def test_labels_stay_inside_any_frame(shape: tuple[int, int]) -> None:
     drawn = draw_labels(frame, prediction(LONG, 'two', 'three', 'four', 'five'))
     assert drawn.shape == frame.shape
     assert (drawn != frame).any()
+    if min(shape) > 200:  # the edges are free on every side
+        edges = [drawn[:3], drawn[-3:], drawn[:, :3], drawn[:, -3:]]
+        assert not any(edge.any() for edge in edges)
 
 
 def test_small_frames_are_enlarged_by_a_whole_factor() -> None:
