@@ -1,0 +1,80 @@
+"""What an exported file tells of itself: how to feed it, and what its numbers mean."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import mmtimesformer
+from mmtimesformer.export.graph import ClipScores, normalisation
+from mmtimesformer.inference import VideoClassifier
+
+KEY = 'mmtimesformer'  # under which a file holds these facts, as JSON
+MEANINGS = {
+    'logits': 'logits of each clip',
+    'probabilities': 'softmax of each clip',
+}
+
+
+def describe(
+    classifier: VideoClassifier,
+    graph: ClipScores,
+    shape: tuple[int, int, int, int, int],
+    batch: int | None,
+) -> dict[str, Any]:
+    """Collect the facts as plain values.
+
+    Args:
+        classifier: Where the model is from.
+        graph: What the file computes.
+        shape: ``views c t H W``.
+        batch: Videos at a time, or ``None`` where any number will do.
+
+    Returns:
+        ``input`` (name, dtype, layout, shape, colour order, and the mean and std of pixels from 0
+        to 255 by which it is to be normalised, ``None`` where the file does so), ``output`` (name
+        and meaning), ``frames`` and ``interval`` of a clip, ``views``, ``fusion`` and ``protocol``
+        of the config's test, its ``pipeline`` step by step, ``classes``, and versions.
+    """
+    views, *clip = shape
+    model = classifier.model
+    fused = graph.output == 'fused'
+    raw = graph.with_preprocessing
+    mean, std = (values.flatten().tolist() for values in normalisation(model))
+    sampler = next((step for step in classifier.recipe.pipeline if 'clip_len' in step), {})
+    return {
+        'input': {
+            'name': 'video',
+            'dtype': 'uint8' if raw else 'float32',
+            'layout': 'b views c t H W' if fused else 'b c t H W',
+            'shape': [batch, views, *clip] if fused else [batch, *clip],
+            'colour': 'BGR' if model.data_preprocessor.to_rgb and not raw else 'RGB',
+            'mean': None if raw else mean,
+            'std': None if raw else std,
+        },
+        'output': {
+            'name': 'scores',
+            'meaning': MEANINGS.get(graph.output, f'{classifier.fusion} of {views} views'),
+        },
+        'attention_type': classifier.recipe.model['backbone'].get(
+            'attention_type', 'divided_space_time'
+        ),
+        'frames': clip[1],
+        'interval': sampler.get('frame_interval'),
+        'views': views,
+        'fusion': classifier.fusion,
+        'protocol': classifier.recipe.protocol,
+        'pipeline': [plain(step) for step in classifier.recipe.pipeline],
+        'classes': classifier.classes,
+        'checkpoint': Path(classifier.checkpoint).name,
+        'versions': {'mmtimesformer': mmtimesformer.__version__, 'torch': torch.__version__},
+    }
+
+
+def plain(value: Any) -> Any:
+    """Return a value of a config as JSON gives it back."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

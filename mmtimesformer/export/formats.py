@@ -1,0 +1,168 @@
+"""Three kinds of file: how each is written, and how it is read back as its user would.
+
+============  ============  ================================================================
+format        ending        read by
+============  ============  ================================================================
+onnx          .onnx         ONNX Runtime and whatever else knows ONNX
+torch-export  .pt2          ``torch.export.load``: PyTorch without this package
+torchscript   .torchscript  ``torch.jit.load``, also from C++; PyTorch has deprecated it
+============  ============  ================================================================
+
+Each takes the facts along, as JSON: ONNX under ``mmtimesformer`` in its ``metadata_props``, the
+other two as the extra file ``mmtimesformer``.
+"""
+
+import contextlib
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmtimesformer.export.facts import KEY
+
+Run = Callable[[Tensor], Tensor]
+
+OPSET = 18  # what torch writes without converting; 17 and newer ones can be asked for
+INSTALL = 'pip install "mmtimesformer[export]"'
+LARGEST_ONNX = 2**31  # bytes that one protobuf message may have
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file.
+
+    Attributes:
+        ending: Of its name.
+        write: Writes a module: ``write(module, example, dynamic, facts, path)``. The batch of the
+            example is that of the file, or with ``dynamic`` any.
+        read: Gives what runs the file, and its facts.
+    """
+
+    ending: str
+    write: Callable[[nn.Module, Tensor, bool, dict[str, Any], Path], None]
+    read: Callable[[Path], tuple[Run, dict[str, Any]]]
+
+
+def require_onnx() -> None:
+    """See that ONNX files can be written and run.
+
+    Raises:
+        ModuleNotFoundError: A package is missing; the message ends with the command that helps.
+    """
+    try:
+        for name in ('onnx', 'onnxscript', 'onnxruntime'):
+            importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            'ONNX files are written by onnx and onnxscript and compared by onnxruntime, but '
+            f'{error.name} is not installed; run: {INSTALL}'
+        ) from error
+
+
+def _write_onnx(
+    module: nn.Module, example: Tensor, dynamic: bool, facts: dict[str, Any], path: Path
+) -> None:
+    size = sum(weight.nbytes for weight in module.state_dict().values())
+    if size >= LARGEST_ONNX:
+        raise ValueError(
+            f'the weights are {size / 1e9:.1f} GB and an ONNX file holds 2.1; give --format '
+            'torch-export'
+        )
+    opset = facts['opset']
+    with _quiet():
+        program = torch.onnx.export(
+            module,
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[facts['input']['name']],
+            output_names=[facts['output']['name']],
+            dynamic_shapes=_dynamic_shapes(dynamic),
+            verbose=False,
+        )
+    assert program is not None
+    written = program.model.opset_imports['']
+    if written != opset:
+        raise ValueError(
+            f'torch {torch.__version__} cannot write opset {opset}, it wrote {written}; give '
+            f'--opset {written}'
+        )
+    for node in program.model.graph:
+        node.metadata_props.clear()  # stack traces, with the paths of this machine
+    program.model.producer_name = KEY
+    program.model.metadata_props[KEY] = json.dumps(facts)
+    program.save(path, external_data=False)
+
+
+def _read_onnx(path: Path) -> tuple[Run, dict[str, Any]]:
+    onnxruntime: Any = importlib.import_module('onnxruntime')
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    facts = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
+    name = facts['input']['name']
+    return lambda video: torch.from_numpy(session.run(None, {name: video.numpy()})[0]), facts
+
+
+def _write_torch_export(
+    module: nn.Module, example: Tensor, dynamic: bool, facts: dict[str, Any], path: Path
+) -> None:
+    program = torch.export.export(module, (example,), dynamic_shapes=_dynamic_shapes(dynamic))
+    for node in program.graph.nodes:
+        node.meta.pop('stack_trace', None)  # with the paths of this machine
+    with path.open('wb') as file:
+        torch.export.save(program, file, extra_files={KEY: json.dumps(facts)})
+
+
+def _read_torch_export(path: Path) -> tuple[Run, dict[str, Any]]:
+    extra = {KEY: ''}
+    with path.open('rb') as file:
+        program = torch.export.load(file, extra_files=extra)
+    return program.module(), json.loads(extra[KEY])
+
+
+def _write_torchscript(
+    module: nn.Module, example: Tensor, dynamic: bool, facts: dict[str, Any], path: Path
+) -> None:
+    # A trace keeps whatever batch comes; that of the facts is what was compared.
+    with _quiet():
+        traced = torch.jit.trace(module, example, check_trace=False)
+        torch.jit.save(traced, path, _extra_files={KEY: json.dumps(facts)})
+
+
+def _read_torchscript(path: Path) -> tuple[Run, dict[str, Any]]:
+    extra = {KEY: ''}
+    with _quiet():
+        return torch.jit.load(path, _extra_files=extra), json.loads(extra[KEY])
+
+
+def _dynamic_shapes(dynamic: bool) -> Any:
+    return ({0: torch.export.Dim('batch')},) if dynamic else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep to ourselves what exporters say of torchvision, of deprecation and of tracing."""
+    loud = logging.getLogger('torch.onnx')
+    level = loud.level
+    loud.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        loud.setLevel(level)
+
+
+FORMATS = {
+    'onnx': Format('.onnx', _write_onnx, _read_onnx),
+    'torch-export': Format('.pt2', _write_torch_export, _read_torch_export),
+    'torchscript': Format('.torchscript', _write_torchscript, _read_torchscript),
+}

@@ -1,0 +1,158 @@
+"""What an exported file computes: clips of one fixed shape in, scores of the classes out."""
+
+import copy
+from typing import Any
+
+import numpy as np
+from einops import rearrange, reduce
+from torch import Tensor, nn
+
+from mmtimesformer.inference import VideoClassifier
+from mmtimesformer.models import TimeSformer
+from mmtimesformer.resize import resize_positions, resize_times
+
+OUTPUTS = ('logits', 'probabilities', 'fused')
+
+
+def clip_shape(classifier: VideoClassifier) -> tuple[int, int, int, int, int]:
+    """Return ``views c t H W``, what the config's test makes of a video.
+
+    Raises:
+        ValueError: It depends on the video, so that no fixed shape fits.
+    """
+    shapes = {}
+    for height, width in ((240, 320), (320, 240)):
+        # A video of any length and size costs nothing while all its pixels are the same one.
+        frames = np.broadcast_to(np.uint8(0), (300, height, width, 3))
+        shapes[height, width] = tuple(classifier.views.of_array(frames, fps=30)['inputs'].shape)
+    landscape, portrait = shapes.values()
+    if landscape != portrait:
+        raise ValueError(
+            f'the test pipeline of {classifier.recipe.name} makes clips of {landscape[-2:]} pixels '
+            f'of a landscape video and {portrait[-2:]} of a portrait one, and a file holds one '
+            'shape; add CenterCrop or ThreeCrop to test_pipeline'
+        )
+    views, c, t, height, width = landscape
+    return views, c, t, height, width
+
+
+class ClipScores(nn.Module):
+    """The backbone and the classifier of a trained recogniser, for clips of one shape.
+
+    It is a copy. Its embeddings are resized here, once, so that no resize is left in the file.
+
+    Args:
+        classifier: The trained model.
+        shape: ``views c t H W``.
+        output: ``'logits'`` or ``'probabilities'`` of each clip, or ``'fused'``: the scores of a
+            video from all its views, as in the config's test.
+        with_preprocessing: Take pixels as they come out of a video, RGB of uint8, and normalise
+            them inside.
+
+    Shape:
+        - video: ``b c t H W``, or ``b views c t H W`` for ``'fused'`` -> ``b classes``
+
+    Raises:
+        TypeError: The model is no TimeSformer under a classifier.
+        ValueError: The classifier was not trained.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        classifier: VideoClassifier,
+        shape: tuple[int, int, int, int, int],
+        output: str = 'logits',
+        with_preprocessing: bool = False,
+    ) -> None:
+        super().__init__()
+        assert output in OUTPUTS
+        _check(classifier)
+        model = classifier.model
+        self.views, _, t, height, width = shape
+        self.output = output
+        self.fusion = model.cls_head.average_clips or 'prob'
+        self.backbone = _built_for(model.backbone, t, height, width)
+        self.head = copy.deepcopy(model.cls_head.fc_cls)
+        self.with_preprocessing = with_preprocessing
+        self.swap_colours = with_preprocessing and model.data_preprocessor.to_rgb
+        mean, std = normalisation(model)
+        self.register_buffer('mean', mean.clone())
+        self.register_buffer('std', std.clone())
+        self.eval().cpu().requires_grad_(False)
+
+    def forward(self, video: Tensor) -> Tensor:
+        if self.output == 'fused':
+            video = rearrange(video, 'b views c t H W -> (b views) c t H W')
+        if self.with_preprocessing:
+            video = self.normalise(video)
+        logits = self.head(self.backbone(video))
+        if self.output == 'logits':
+            return logits
+        if self.output == 'fused' and self.fusion != 'prob':
+            how = 'sum' if self.fusion == 'sum' else 'mean'
+            return reduce(logits, '(b views) classes -> b classes', how, views=self.views)
+        probabilities = logits.softmax(-1)
+        if self.output == 'probabilities':
+            return probabilities
+        return reduce(probabilities, '(b views) classes -> b classes', 'mean', views=self.views)
+
+    def normalise(self, video: Tensor) -> Tensor:
+        """Do what the recogniser's data preprocessor does.
+
+        Shape:
+            - video: ``b c t H W``, RGB of uint8 -> the same of float32, as the backbone takes it
+        """
+        if self.swap_colours:
+            video = video.flip(1)
+        return (video.float() - self.mean) / self.std
+
+
+def normalisation(model: Any) -> tuple[Tensor, Tensor]:
+    """Return mean and std of pixels from 0 to 255, in the order of the model's colours.
+
+    Shape:
+        - both: ``c 1 1 1``
+    """
+    preprocessor = model.data_preprocessor
+    if getattr(preprocessor, 'mean', None) is None:
+        raise ValueError(
+            'model.data_preprocessor has no mean and std, so a file could not tell how its clips '
+            'are normalised; set both (mean=[0, 0, 0], std=[1, 1, 1] change nothing)'
+        )
+    return preprocessor.mean.cpu(), preprocessor.std.cpu()
+
+
+def _built_for(backbone: TimeSformer, t: int, height: int, width: int) -> TimeSformer:
+    """Return a copy of the backbone whose embeddings have exactly the size of the clip."""
+    built = copy.deepcopy(backbone).requires_grad_(False)
+    grid = height // built.patch_size, width // built.patch_size
+    built.pos_embed = nn.Parameter(resize_positions(built.pos_embed, built.grid, grid), False)
+    built.grid = grid
+    if built.time_embed is not None:
+        built.time_embed = nn.Parameter(resize_times(built.time_embed, t), False)
+    return built
+
+
+def _check(classifier: VideoClassifier) -> None:
+    model = classifier.model
+    backbone, head = getattr(model, 'backbone', None), getattr(model, 'cls_head', None)
+    neck = getattr(model, 'neck', None)
+    if not isinstance(backbone, TimeSformer) or not hasattr(head, 'fc_cls') or neck is not None:
+        raise TypeError(
+            f'{classifier.recipe.name} has a {type(backbone).__name__} with '
+            f'{"a neck and " if neck is not None else ""}a {type(head).__name__}; exported are '
+            'mmtimesformer.TimeSformer and TimeSformerHead, without a neck'
+        )
+    if backbone.out_type != 'cls_token':
+        raise ValueError(
+            f'backbone.out_type={backbone.out_type!r} leaves no class token for a classifier; set '
+            "it to 'cls_token'"
+        )
+    if fresh := classifier.account.keys('fresh'):
+        raise ValueError(
+            f'checkpoint {classifier.checkpoint} has no weights for {", ".join(fresh)}, so the '
+            'labels of the file would mean nothing; give the config that it was trained with'
+        )

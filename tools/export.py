@@ -1,0 +1,151 @@
+"""Write a trained model as ONNX: python tools/export.py CONFIG CHECKPOINT [options].
+
+Also as a program of torch.export, or as TorchScript. The file is then run beside PyTorch, and kept
+only if no score differs by more than 1e-4. How to feed it is told in the file itself, as JSON.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmtimesformer.checkpoints import write_atomically
+from mmtimesformer.engine.letters import run_job
+from mmtimesformer.engine.requirements import require_mmaction
+
+OLDEST_OPSET = 17
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'config',
+        nargs='?',
+        help='a config file, or the name of a shipped config; a checkpoint of tools/train.py needs '
+        'none: give that alone',
+    )
+    parser.add_argument('checkpoint', help='the weights')
+    parser.add_argument('--format', choices=['onnx', 'torch-export', 'torchscript'], default='onnx')
+    parser.add_argument(
+        '--out', type=Path, metavar='FILE', help="here, under the checkpoint's name, if not given"
+    )
+    parser.add_argument(
+        '--batch', default='dynamic', metavar='N|dynamic', help='videos at a time; any, by default'
+    )
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument(
+        '--logits',
+        dest='output',
+        action='store_const',
+        const='logits',
+        help='out come the logits of each clip (the default)',
+    )
+    output.add_argument(
+        '--probabilities',
+        dest='output',
+        action='store_const',
+        const='probabilities',
+        help='out comes the softmax of each clip',
+    )
+    output.add_argument(
+        '--views',
+        dest='output',
+        action='store_const',
+        const='fused',
+        help="all views of a video go in, and their fused scores come out, as in the config's test",
+    )
+    parser.add_argument(
+        '--with-preprocessing',
+        action='store_true',
+        help='pixels of uint8 go in, RGB, and are normalised inside',
+    )
+    parser.add_argument('--opset', type=int, help='of ONNX; 18 by default, 17 at least')
+    parser.add_argument('--classes', metavar='NAMES.txt', help='names of the classes, one a line')
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    parser.set_defaults(output='logits')
+    args = parser.parse_args(argv)
+    if args.batch != 'dynamic' and not (args.batch.isdecimal() and int(args.batch) > 0):
+        parser.error(f'--batch {args.batch} is neither a positive number nor dynamic')
+    if args.opset is not None and args.format != 'onnx':
+        parser.error('--opset goes with --format onnx')
+    if args.opset is not None and args.opset < OLDEST_OPSET:
+        parser.error(f'--opset {args.opset} is too old; give {OLDEST_OPSET} or more')
+    return args
+
+
+def export(args: argparse.Namespace) -> None:
+    """Write the file, run it, and keep it if it says what PyTorch says."""
+    require_mmaction()
+    from mmtimesformer.export import (
+        FORMATS,
+        OPSET,
+        TOLERANCE,
+        ClipScores,
+        clip_shape,
+        compare,
+        describe,
+        require_onnx,
+    )
+    from mmtimesformer.inference import VideoClassifier
+
+    if args.format == 'onnx':
+        require_onnx()
+    kind = FORMATS[args.format]
+    out = args.out or Path(Path(args.checkpoint).stem + kind.ending)
+    if out.suffix != kind.ending:
+        raise ValueError(f'--out {out} does not end in {kind.ending}, as {args.format} does')
+    classifier = VideoClassifier(args.config, args.checkpoint, 'cpu', args.classes)
+    shape = clip_shape(classifier)
+    graph = ClipScores(classifier, shape, args.output, args.with_preprocessing)
+    dynamic = args.batch == 'dynamic'
+    batch = None if dynamic else int(args.batch)
+    facts = describe(classifier, graph, shape, batch)
+    if args.format == 'onnx':
+        facts['opset'] = args.opset or OPSET
+
+    with write_atomically(out) as part:
+        # Of two videos: torch.export takes a batch of one for a constant.
+        kind.write(graph, example(facts, batch or 2), dynamic, facts, part)
+        run, told = kind.read(part)
+        if told != json.loads(json.dumps(facts)):
+            raise ValueError('the file does not tell the facts that were put in; it was not kept')
+        batches = (1, 3) if batch is None else (batch,)
+        differences = list(compare(run, classifier, graph, shape, batches))
+    report(out, args.format, facts, differences, TOLERANCE)
+
+
+def example(facts: dict, batch: int):
+    """Return an input to trace the model with."""
+    import torch
+
+    told = facts['input']
+    return torch.zeros(batch, *told['shape'][1:], dtype=getattr(torch, told['dtype']))
+
+
+def report(out: Path, kind: str, facts: dict, differences: list, tolerance: float) -> None:
+    """Say what was written, and how far it is from PyTorch."""
+    told = facts['input']
+    sizes = ', '.join('b' if size is None else str(size) for size in told['shape'])
+    pixels = 'pixels' if told['mean'] is None else 'normalised'
+    opset = f', opset {facts["opset"]}' if 'opset' in facts else ''
+    print(f'in    {told["name"]}: ({sizes}) of {told["dtype"]}, {told["colour"]}, {pixels}')
+    print(f'out   {facts["output"]["name"]}: {facts["output"]["meaning"]}')
+    for one in differences:
+        print(
+            f'check {one.what}, batch {one.batch}: scores up to {one.scale:.3g}, largest '
+            f'difference from PyTorch {one.largest:.1e} (allowed {tolerance:.0e})'
+        )
+    print(f'wrote {out}: {kind}{opset}, {out.stat().st_size / 1e6:.1f} MB')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do the job; return the exit code."""
+    args = parse_args(argv)
+    return run_job(lambda: export(args), args.debug)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
