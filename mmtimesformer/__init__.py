@@ -17,11 +17,12 @@ if find_spec('cv2'):
     import mmtimesformer.engine  # noqa: F401
 
 if TYPE_CHECKING:
-    from mmtimesformer.inference import VideoClassifier
+    from mmtimesformer.inference import VideoClassifier as VideoClassifier
 
 __version__ = '0.1.0'
 
-__all__ = ['TimeSformer', 'VideoClassifier', '__version__']
+# Without VideoClassifier, so that `import *` works where MMAction2 is not.
+__all__ = ['TimeSformer', '__version__']
 
 
 def __getattr__(name: str) -> Any:

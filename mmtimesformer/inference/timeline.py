@@ -212,7 +212,8 @@ class Windows:
         if given < len(self):
             if not given:
                 raise ValueError(f'the video {self.video.path} cannot be read: {reason}')
-            self.note = f'the last {len(self) - given} of {len(self)} windows are missing: {reason}'
+            missing = len(self) - given
+            self.note = f'windows missing at the end: {missing} of {len(self)}; {reason}'
 
 
 def clock(seconds: float) -> str:
