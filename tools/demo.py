@@ -178,6 +178,7 @@ def cfg_options(args: argparse.Namespace) -> list[str]:
             dataset = f'{loader}_dataloader.dataset'
             options.append(f'{dataset}.ann_file={args.data}/{split}.txt')
             options.append(f'{dataset}.data_prefix.video={args.data}/videos_{split}')
+            options.append(f'{dataset}.metainfo.classes={args.data}/classes.txt')
     return ['--cfg-options', *options] if options else []
 
 

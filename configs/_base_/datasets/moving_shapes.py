@@ -13,6 +13,7 @@ data_root_val = 'data/moving_shapes/videos_val'
 ann_file_train = 'data/moving_shapes/train.txt'
 ann_file_val = 'data/moving_shapes/val.txt'
 ann_file_test = ann_file_val
+metainfo = dict(classes='data/moving_shapes/classes.txt')  # a name a line
 
 train_pipeline = [
     dict(type='mmtimesformer.VideoInit', reader='pyav'),
@@ -50,6 +51,7 @@ train_dataloader = dict(
         type=dataset_type,
         ann_file=ann_file_train,
         data_prefix=dict(video=data_root),
+        metainfo=metainfo,
         pipeline=train_pipeline,
     ),
 )
@@ -62,6 +64,7 @@ val_dataloader = dict(
         type=dataset_type,
         ann_file=ann_file_val,
         data_prefix=dict(video=data_root_val),
+        metainfo=metainfo,
         pipeline=val_pipeline,
         test_mode=True,
     ),
@@ -75,6 +78,7 @@ test_dataloader = dict(
         type=dataset_type,
         ann_file=ann_file_test,
         data_prefix=dict(video=data_root_val),
+        metainfo=metainfo,
         pipeline=test_pipeline,
         test_mode=True,
     ),
