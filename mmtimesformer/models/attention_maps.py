@@ -209,11 +209,12 @@ class AttentionMaps:
         """
         t, h, w = self.grid
         like = next(iter(self.layers.values())).space.tokens  # type: ignore[union-attr]
+        dtype = torch.promote_types(like.dtype, torch.float32)  # half loses small shares
         if self.attention_type == 'space_only':
-            row = like.new_zeros(self.batch, 1, t, 1 + h * w)
+            row = like.new_zeros(self.batch, 1, t, 1 + h * w, dtype=dtype)
             row[..., 0] = 1 / t
             return rearrange(row, 'b 1 t n -> b 1 (t n)')
-        row = like.new_zeros(self.batch, 1, 1 + h * w * t)
+        row = like.new_zeros(self.batch, 1, 1 + h * w * t, dtype=dtype)
         row[..., 0] = 1
         return row
 
@@ -317,17 +318,21 @@ def watch(
             with torch.inference_mode(False), torch.enable_grad():
                 output = model(video.clone().requires_grad_(video.is_floating_point()))
                 result = score(output)
+                _differentiate(result, looks)
     b, _, t, height, width = video.shape
     grid = t, height // model.patch_size, width // model.patch_size
     _check_rows(looks, scheme, b, grid)
-    if result is not None:
-        every = [look for layer in looks.values() for look in (layer.space, layer.time) if look]
-        seen = [look.seen for look in every if look.seen is not None]
-        gradients = torch.autograd.grad(result.sum(), seen, materialize_grads=True)
-        for look, gradient in zip(every, gradients, strict=True):
-            look.seen_grad, look.seen = gradient, None
-        result = result.detach()
-    return AttentionMaps(scheme, b, grid, len(model.blocks), looks, _detached(output), result)
+    reached = None if result is None else result.detach()
+    return AttentionMaps(scheme, b, grid, len(model.blocks), looks, _detached(output), reached)
+
+
+def _differentiate(score: Tensor, layers: dict[int, LayerLooks]) -> None:
+    """Keep how the score changes with what each attention gathered, and let the graph go."""
+    looks = [look for layer in layers.values() for look in (layer.space, layer.time) if look]
+    seen = [look.seen for look in looks if look.seen is not None]
+    gradients = torch.autograd.grad(score.sum(), seen, materialize_grads=True)
+    for look, gradient in zip(looks, gradients, strict=True):
+        look.seen_grad, look.seen = gradient, None
 
 
 def scheme_of(model: Any) -> str:
@@ -347,7 +352,7 @@ def _through(rows: Tensor, look: Look, weigh: Weigh) -> Tensor:
     b, n, _ = look.tokens.shape
     size = max(1, CHUNK // (b * look.attention.num_heads * n))
     chunks = (slice(start, min(start + size, n)) for start in range(0, n, size))
-    return sum(rows[..., chunk] @ weigh(look, chunk) for chunk in chunks)  # type: ignore[return-value]
+    return sum(rows[..., chunk] @ weigh(look, chunk).to(rows.dtype) for chunk in chunks)  # type: ignore[return-value]
 
 
 def _through_frames(rows: Tensor, look: Look, weigh: Weigh, t: int, lend: float | None) -> Tensor:

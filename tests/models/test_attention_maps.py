@@ -395,7 +395,25 @@ def test_relevance_without_a_score_is_refused(tiny_backbone_cfg: dict[str, Any])
         model_of(tiny_backbone_cfg).attention_maps(video()).relevance()
 
 
-# Long and wide, and parts of one's own
+# Long and wide, low precision, and parts of one's own
+
+
+def test_relevance_can_be_asked_for_in_inference_mode(tiny_backbone_cfg: dict[str, Any]) -> None:
+    model, x = model_of(tiny_backbone_cfg), video()
+    expected = model.attention_maps(x, score=lambda cls: cls[:, 0]).relevance()
+    with torch.inference_mode():
+        found = model.attention_maps(x, score=lambda cls: cls[:, 0]).relevance()
+    torch.testing.assert_close(found, expected)
+
+
+def test_layers_are_multiplied_in_float32_also_of_a_bfloat16_model(
+    tiny_backbone_cfg: dict[str, Any],
+) -> None:
+    model, x = model_of(tiny_backbone_cfg), video()
+    expected = model.attention_maps(x).rollout()
+    found = model.bfloat16().attention_maps(x.bfloat16()).rollout()
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.02)
 
 
 @every_scheme
