@@ -66,7 +66,7 @@ class Look:
         grads = rearrange(
             self.seen_grad[:, queries], 'b n (heads c) -> b heads n c', heads=values.shape[1]
         )
-        return grads @ values.mT
+        return grads.to(values.dtype) @ values.mT  # autocast leaves gradients in its own type
 
 
 @dataclass(eq=False)

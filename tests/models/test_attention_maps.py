@@ -406,6 +406,18 @@ def test_relevance_can_be_asked_for_in_inference_mode(tiny_backbone_cfg: dict[st
     torch.testing.assert_close(found, expected)
 
 
+def test_maps_of_a_pass_under_autocast_are_near_those_without(
+    tiny_backbone_cfg: dict[str, Any],
+) -> None:
+    model, x = model_of(tiny_backbone_cfg), video()
+    expected = model.attention_maps(x, score=lambda cls: cls[:, 0])
+    with torch.autocast('cpu', torch.bfloat16):
+        found = model.attention_maps(x, score=lambda cls: cls[:, 0])
+    torch.testing.assert_close(found.rollout(), expected.rollout(), rtol=0, atol=0.02)
+    difference = (found.relevance() - expected.relevance()).abs().max()
+    assert difference < 0.1 * expected.relevance().max()
+
+
 def test_layers_are_multiplied_in_float32_also_of_a_bfloat16_model(
     tiny_backbone_cfg: dict[str, Any],
 ) -> None:
