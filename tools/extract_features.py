@@ -72,6 +72,10 @@ def extract(args: argparse.Namespace) -> int:
     root, names = list_videos(args.source, args.root)
     if not names:
         raise ValueError(f'{args.source} names no video')
+    if not any((root / name).exists() for name in names):
+        raise FileNotFoundError(
+            f'none of the {len(names)} videos that {args.source} names is below {root}; set --root'
+        )
     classifier = VideoClassifier(args.config, args.checkpoint, args.device)
     classifier.check_features(args.feature, args.layers)
     settings = {

@@ -77,3 +77,15 @@ def test_a_mistake_is_told_in_a_sentence(
     assert code == 1
     assert said in err
     assert not Path('out').exists()
+
+
+def test_videos_that_lie_elsewhere_are_told_with_the_option(
+    tool: Tool, tiny_config: Path, checkpoint: Path, tiny_videos: Path, tmp_path: Path  # noqa: F811
+) -> None:  # fmt: skip
+    source = tmp_path / 'list.txt'
+    source.write_text((tiny_videos / 'val.txt').read_text())
+    words = (tiny_config, checkpoint, source, '--out', 'out')
+    code, _, err = tool('extract_features', *words)
+    assert code == 1
+    assert 'none of the 3 videos' in err and 'set --root' in err
+    assert tool('extract_features', *words, '--root', tiny_videos)[0] == 0
