@@ -29,7 +29,7 @@ from mmtimesformer.export.facts import KEY
 
 Run = Callable[[Tensor], Tensor]
 
-OPSET = 18  # what torch writes without converting; 17 and newer ones can be asked for
+OPSET = 18  # what torch writes by itself; it converts to newer ones, and to 17 it cannot
 INSTALL = 'pip install "mmtimesformer[export]"'
 LARGEST_ONNX = 2**31  # bytes that one protobuf message may have
 
@@ -92,7 +92,7 @@ def _write_onnx(
     if written != opset:
         raise ValueError(
             f'torch {torch.__version__} cannot write opset {opset}, it wrote {written}; give '
-            f'--opset {written}'
+            f'--opset {written}, or leave --opset out'
         )
     for node in program.model.graph:
         node.metadata_props.clear()  # stack traces, with the paths of this machine
@@ -117,6 +117,7 @@ def _write_torch_export(
     program = torch.export.export(module, (example,), dynamic_shapes=_dynamic_shapes(dynamic))
     for node in program.graph.nodes:
         node.meta.pop('stack_trace', None)  # with the paths of this machine
+    program.example_inputs = None  # else the clips themselves are in the file
     with path.open('wb') as file:
         torch.export.save(program, file, extra_files={KEY: json.dumps(facts)})
 
@@ -134,7 +135,8 @@ def _write_torchscript(
     # A trace keeps whatever batch comes; that of the facts is what was compared.
     with _quiet():
         traced = torch.jit.trace(module, example, check_trace=False)
-        torch.jit.save(traced, path, _extra_files={KEY: json.dumps(facts)})
+        with path.open('wb') as file:  # given a path, torch would write its temporary name inside
+            torch.jit.save(traced, file, _extra_files={KEY: json.dumps(facts)})
 
 
 def _read_torchscript(path: Path) -> tuple[Run, dict[str, Any]]:
@@ -149,16 +151,18 @@ def _dynamic_shapes(dynamic: bool) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to ourselves what exporters say of torchvision, of deprecation and of tracing."""
-    loud = logging.getLogger('torch.onnx')
-    level = loud.level
-    loud.setLevel(logging.ERROR)
+    """Keep to ourselves what exporters say of torchvision, deprecation, tracing and opsets."""
+    loud = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript')]
+    levels = [logger.level for logger in loud]
+    for logger in loud:
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             yield
     finally:
-        loud.setLevel(level)
+        for logger, level in zip(loud, levels, strict=True):
+            logger.setLevel(level)
 
 
 FORMATS = {

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from einops import rearrange, reduce
+from mmaction.models.heads import TimeSformerHead  # noqa: TID251  (ours is one, too)
 from torch import Tensor, nn
 
 from mmtimesformer.inference import VideoClassifier
@@ -140,7 +141,8 @@ def _check(classifier: VideoClassifier) -> None:
     model = classifier.model
     backbone, head = getattr(model, 'backbone', None), getattr(model, 'cls_head', None)
     neck = getattr(model, 'neck', None)
-    if not isinstance(backbone, TimeSformer) or not hasattr(head, 'fc_cls') or neck is not None:
+    ours = isinstance(backbone, TimeSformer) and isinstance(head, TimeSformerHead)
+    if not ours or neck is not None:
         raise TypeError(
             f'{classifier.recipe.name} has a {type(backbone).__name__} with '
             f'{"a neck and " if neck is not None else ""}a {type(head).__name__}; exported are '

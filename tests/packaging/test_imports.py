@@ -23,6 +23,7 @@ MAY_IMPORT = {
     'datasets': CORE | VIDEO | {'rich'},
     'inference': CORE | VIDEO | {'rich'},
     'visualization': CORE | VIDEO | {'matplotlib', 'PIL'},
+    'export': CORE | {'mmaction'},
     'heads': CORE | {'mmaction'},  # heads.py, which `import mmtimesformer` leaves out
     '.': CORE,  # other files beside these folders, such as registry.py
 }
@@ -35,6 +36,7 @@ MAY_USE = {
     'datasets': set(),
     'inference': {'checkpoints', 'datasets', 'engine', 'heads', 'models'},
     'visualization': {'checkpoints', 'datasets', 'engine', 'inference', 'models'},
+    'export': {'inference', 'models'},
     'heads': {'engine'},
     '.': {'checkpoints', 'compat', 'engine', 'inference', 'models'},  # inference: when asked for
 }
