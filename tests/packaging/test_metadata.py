@@ -67,7 +67,9 @@ def test_pins_satisfy_every_requirement(python: str, machine: tuple[str, str]) -
     pins = _pins(python, *machine)
     here = dict(python_version=python, sys_platform=machine[0], platform_machine=machine[1])
     for line in [
-        line for extra in ('', 'mmaction', 'test', 'lint') for line in _requirements(extra)
+        line
+        for extra in ('', 'mmaction', 'export', 'test', 'lint')
+        for line in _requirements(extra)
     ]:
         if line.name == PROJECT['name'] or (line.marker and not line.marker.evaluate(here)):
             continue
