@@ -141,11 +141,10 @@ def _check(classifier: VideoClassifier) -> None:
     model = classifier.model
     backbone, head = getattr(model, 'backbone', None), getattr(model, 'cls_head', None)
     neck = getattr(model, 'neck', None)
-    ours = isinstance(backbone, TimeSformer) and isinstance(head, TimeSformerHead)
-    if not ours or neck is not None:
+    if not isinstance(backbone, TimeSformer) or not isinstance(head, TimeSformerHead) or neck:
         raise TypeError(
             f'{classifier.recipe.name} has a {type(backbone).__name__} with '
-            f'{"a neck and " if neck is not None else ""}a {type(head).__name__}; exported are '
+            f'{"a neck and " if neck else ""}a {type(head).__name__}; exported are '
             'mmtimesformer.TimeSformer and TimeSformerHead, without a neck'
         )
     if backbone.out_type != 'cls_token':
