@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -195,9 +196,9 @@ def compare(
 
     for name in models:  # warm-up
         once(name)
-    rounds: list[dict[str, tuple[float, float]]] = []
-    for _ in range(args.rounds):
-        rounds.append({name: timed(lambda name=name: once(name), device) for name in models})
+    rounds = [
+        {name: timed(partial(once, name), device) for name in models} for _ in range(args.rounds)
+    ]
     result: dict[str, Any] = {
         'size': str(size), 'scheme': scheme, 'row': row, 'precision': precision,
         'threads': torch.get_num_threads(), 'rounds': args.rounds, 'systems': {},
@@ -311,7 +312,7 @@ def as_table(results: list[dict[str, Any]], about: dict[str, Any]) -> str:
         'How many times as long a peer takes as we do, in the same round: median (quartiles) of',
         'wall time, and the median of CPU time.',
         '',
-        '| clip | attention | row | precision | threads | ours | share of ceiling | peer | wall | CPU |',
+        '| clip | attention | row | precision | threads | ours | of ceiling | peer | wall | CPU |',
         '|---|---|---|---|---|---|---|---|---|---|',
     ]
     for result in results:
