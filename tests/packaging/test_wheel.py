@@ -36,7 +36,12 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     copy = tmp_path_factory.mktemp('checkout') / 'mmtimesformer'
     heavy = ('.venv*', '.git', 'work_dirs', 'data', 'build', 'dist', '*.egg-info', '.*_cache')
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*heavy, '__pycache__'))
+    at_the_top, below = (shutil.ignore_patterns(*p, '__pycache__') for p in (heavy, ()))
+    shutil.copytree(
+        ROOT,
+        copy,
+        ignore=lambda path, names: (at_the_top if path == str(ROOT) else below)(path, names),
+    )
     code = 'from setuptools import build_meta; print(build_meta.build_sdist("dist"))'
     _run(sys.executable, '-c', code, cwd=copy)
     (archive,) = (copy / 'dist').glob('*.tar.gz')
@@ -78,6 +83,7 @@ def test_wheel_carries_every_config_and_tool_and_the_index(wheel: Path) -> None:
     assert len(files) > 3
     missing = {f'mmtimesformer/.mim/{file}' for file in [*files, 'model-index.yml']} - names
     assert missing == set()
+    assert 'mmtimesformer/visualization/attention_page.html' in names
 
 
 def test_wheel_installs_our_package_and_no_other(wheel: Path) -> None:
