@@ -303,7 +303,7 @@ def test_rollout_is_the_forward_pass_of_a_model_that_only_looks(
     torch.testing.assert_close((row @ tokens)[:, 0], last)
 
 
-@MODELS.register_module(name='mapstest.LooksAtItself', force=True)
+@MODELS.register_module(force=True)
 class LooksAtItself(SelfAttention):
     """Every token sees itself alone."""
 
@@ -319,7 +319,7 @@ class LooksAtItself(SelfAttention):
 def test_rollout_of_identity_attention_is_the_identity(
     attention_type: str, tiny_backbone_cfg: dict[str, Any]
 ) -> None:
-    own = {'type': 'mmtimesformer.mapstest.LooksAtItself'}
+    own = {'type': 'mmtimesformer.LooksAtItself'}
     model = model_of(tiny_backbone_cfg, attention_type=attention_type, attn_cfg=own)
     maps = model.attention_maps(video())
     assert torch.count_nonzero(maps.rollout()) == 0
@@ -448,7 +448,7 @@ def test_one_frame_is_enough(attention_type: str, tiny_backbone_cfg: dict[str, A
     assert maps.rollout().shape == (2, 1, H, W)
 
 
-@MODELS.register_module(name='mapstest.Sharper', force=True)
+@MODELS.register_module(force=True)
 class Sharper(SelfAttention):
     """Scores twice as large, and weights that tell."""
 
@@ -463,7 +463,7 @@ class Sharper(SelfAttention):
         return (2 * q[:, :, queries] @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
 
 
-@MODELS.register_module(name='mapstest.Silent', force=True)
+@MODELS.register_module(force=True)
 class Silent(SelfAttention):
     """Looks in its own way, and does not say how."""
 
@@ -472,7 +472,7 @@ class Silent(SelfAttention):
 
 
 def test_an_attention_of_ones_own_tells_its_weights(tiny_backbone_cfg: dict[str, Any]) -> None:
-    own = {'type': 'mmtimesformer.mapstest.Sharper'}
+    own = {'type': 'mmtimesformer.Sharper'}
     maps = model_of(tiny_backbone_cfg, attn_cfg=own).attention_maps(video())
     look = maps.layers[1].time
     gathered = look.weights() @ look.attention.project(look.tokens)[2]
@@ -483,7 +483,7 @@ def test_an_attention_of_ones_own_tells_its_weights(tiny_backbone_cfg: dict[str,
 def test_an_attention_that_does_not_tell_its_weights_is_refused(
     tiny_backbone_cfg: dict[str, Any],
 ) -> None:
-    own = {'type': 'mmtimesformer.mapstest.Silent'}
+    own = {'type': 'mmtimesformer.Silent'}
     with pytest.raises(TypeError, match='Silent looks in its own way.*give Silent a method wei'):
         model_of(tiny_backbone_cfg, attn_cfg=own).attention_maps(video())
     model = model_of(tiny_backbone_cfg)
