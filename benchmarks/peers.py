@@ -15,7 +15,6 @@ under autocast.
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -271,14 +270,22 @@ def measure_memory(job: dict[str, Any]) -> None:
     if trains:  # gradients are the model's own, not the step's
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    resident = int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize() / 1024
+    resident = memory_of_this_process('VmRSS')
     if trains:
         model(video).logsumexp(-1).sum().backward()
     else:
         step(model, video, crops, trains)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print((max(after, before) - resident) / 1024)
+    print(memory_of_this_process('VmHWM') - resident)
+
+
+def memory_of_this_process(what: str) -> float:
+    """Return ``VmRSS`` (now) or ``VmHWM`` (at its peak) in MiB.
+
+    Of the process alone: ``getrusage`` would count what it was forked from.
+    """
+    lines = Path('/proc/self/status').read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f'{what}:'))
+    return int(line.split()[1]) / 1024
 
 
 def machine() -> dict[str, str]:
