@@ -1,7 +1,8 @@
 """Files become frames: open a video by its path, decode the frames that were asked for.
 
-decord decodes where it has a wheel (x86-64 Linux and Windows), PyAV everywhere else; both are
-FFmpeg underneath and give the same pixels to within the rounding of colours.
+PyAV decodes, and no more than the frames need (:mod:`.thrifty_reader`); decord stands by for files
+that PyAV cannot read. Both are FFmpeg underneath and give the same pixels to within the rounding of
+colours, 3 of 255; which of them reads a file is decided by the file alone.
 
 NOTE: files are opened by path. MMAction2 reads them into memory first, and decord then crashes the
 process on about one in ten truncated files instead of raising an error.
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from mmtimesformer.datasets.thrifty_reader import ThriftyReader
 from mmtimesformer.registry import TRANSFORMS
 
 T = TypeVar('T')
@@ -36,51 +38,7 @@ class DecordReader:
         return list(self.container.get_batch(list(indices)).asnumpy())
 
 
-class PyAVReader:
-    """A video through PyAV; frames are decoded in order, up to the last that is wanted."""
-
-    def __init__(self, path: Path, num_threads: int) -> None:
-        self.path = path
-        self.num_threads = num_threads
-        self._opened = self._open()  # opening costs as much as decoding a few small frames
-        stream = self._opened.streams.video[0]
-        self.fps = float(stream.average_rate or stream.guessed_rate or 0)
-        self.length = stream.frames
-        if not self.length:  # some containers do not say; then count the packets, and begin anew
-            with self._opened as container:
-                self.length = sum(packet.size > 0 for packet in container.demux(stream))
-            self._opened = None
-
-    def __len__(self) -> int:
-        return self.length
-
-    def frames(self, indices: Sequence[int]) -> list[np.ndarray]:
-        import av
-
-        wanted, found = set(map(int, indices)), {}
-        # One converter of colours for all frames: to_ndarray(format='rgb24') would set up one for
-        # each, which costs more than decoding a small frame.
-        reformatter = av.video.reformatter.VideoReformatter()
-        container, self._opened = self._opened or self._open(), None
-        with container:
-            container.streams.video[0].thread_count = self.num_threads
-            for i, frame in enumerate(container.decode(video=0)):
-                if i in wanted:
-                    found[i] = reformatter.reformat(frame, format='rgb24').to_ndarray()
-                if i >= max(wanted):
-                    break
-        if len(found) < len(wanted):
-            missing = sorted(wanted - set(found))
-            raise ValueError(f'frame {missing[0]} of {len(self)} is not there')
-        return [found[int(i)] for i in indices]
-
-    def _open(self) -> Any:
-        import av
-
-        return av.open(str(self.path))
-
-
-READERS: dict[str, Callable[[Path, int], Any]] = {'decord': DecordReader, 'pyav': PyAVReader}
+READERS: dict[str, Callable[[Path, int], Any]] = {'decord': DecordReader, 'pyav': ThriftyReader}
 
 
 class Video:
@@ -88,8 +46,9 @@ class Video:
 
     Args:
         path: The file.
-        reader: ``'decord'``, ``'pyav'``, or ``'auto'``: decord where it is installed, and PyAV for
-            what decord cannot read (it fails on some narrow frames, AV1 and GIF).
+        reader: ``'decord'``, ``'pyav'``, or ``'auto'``: PyAV, and for what it cannot read decord,
+            where that is installed. (decord fails on some narrow frames, AV1 and GIF, and takes
+            1.1 to 3 times as long: benchmarks/data.py.)
         num_threads: Threads that decode; 1 is best where data-loader workers share the cores.
 
     Attributes:
@@ -110,7 +69,7 @@ class Video:
         if reader != 'auto' and reader not in READERS:
             raise ValueError(f'reader={reader!r} is not known; set it to auto, decord or pyav')
         if reader == 'auto':
-            self._readers = ['decord', 'pyav'] if find_spec('decord') else ['pyav']
+            self._readers = ['pyav', 'decord'] if find_spec('decord') else ['pyav']
         else:
             self._readers = [reader]
         self._reader: Any = None
@@ -161,7 +120,7 @@ class VideoInit(BaseTransform):
     it. Added keys: ``video_reader``, ``total_frames``, ``avg_fps`` (frames per second).
 
     Args:
-        reader: ``'decord'``, ``'pyav'``, or ``'auto'``: decord where it is installed.
+        reader: ``'decord'``, ``'pyav'``, or ``'auto'``, see :class:`Video`.
         num_threads: Threads that decode one video.
     """
 

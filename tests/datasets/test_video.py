@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS
 
+from mmtimesformer.datasets.thrifty_reader import ThriftyReader
 from mmtimesformer.datasets.video import Video, VideoDecode, VideoInit
 
 
@@ -41,12 +42,26 @@ def test_frames_come_as_asked_for(counted: Path, reader: str) -> None:
     assert [round(frame.mean() / 10) for frame in frames] == wanted
 
 
-def test_what_decord_cannot_decode_is_left_to_pyav(tmp_path: Path) -> None:
+def test_auto_reads_what_decord_cannot(tmp_path: Path) -> None:
     pytest.importorskip('decord')
     path = write_counted(tmp_path / 'narrow.mp4', width=48)
     with pytest.raises(ValueError, match=r'narrow\.mp4 .* cannot be read by decord'):
         Video(path, 'decord').frames([3])
     (frame,) = Video(path, 'auto').frames([3])
+    assert round(frame.mean() / 10) == 3
+
+
+@pytest.mark.parametrize('method', ['__init__', 'frames'])
+def test_what_pyav_cannot_read_is_left_to_decord(
+    counted: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip('decord')
+
+    def fail(*_: object) -> None:
+        raise av.FFmpegError(1, 'no')
+
+    monkeypatch.setattr(ThriftyReader, method, fail)
+    (frame,) = Video(counted, 'auto').frames([3])
     assert round(frame.mean() / 10) == 3
 
 

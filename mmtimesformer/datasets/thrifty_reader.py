@@ -1,0 +1,188 @@
+"""Decoding no more of a video than the wanted frames ask for, through PyAV.
+
+A clip of 8 frames, 32 apart, needs 8 of 225 frames. A decoder must still work through most of what
+lies between, because frames are stored as differences from others. Three things need not be
+decoded, and leaving them out changes no pixel:
+
+- what lies in front of the last *keyframe* before a wanted frame. Nothing after a keyframe refers
+  to anything before it, but for frames that are stored after the keyframe and shown before it;
+- an unwanted frame to which no other refers, as most B-frames are: libavcodec calls it
+  *non-reference* and passes over it if asked to;
+- what is stored after the last wanted frame.
+
+Frames are numbered as they are shown. Their order follows from the times of the packets, which are
+all read when the video is opened, as decord reads them, and kept until they are decoded. Where that
+order is not certain, frames are decoded from the beginning and counted.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from itertools import chain, count, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# Codecs of which a packet is always a frame, shown once. (MPEG-4 may say "as before" and VP8 stores
+# frames that are never shown: those are counted.)
+INDEXED_CODECS = {'av1', 'libdav1d', 'h264', 'hevc', 'mjpeg', 'vp9'}
+# Codecs whose decoder passes over a non-reference frame as if it had never been there. In VP9 even
+# such a frame teaches the arithmetic decoder.
+SKIPPING_CODECS = {'h264'}
+# Packets of up to this many bytes are kept from opening to decoding; more are read again.
+KEPT_BYTES = 32 * 2**20
+PROGRESSIVE = 1  # of a decoder's field_order: 0 is unknown, more are interlaced
+
+
+class ThriftyReader:
+    """A video through PyAV, of which only what is needed is decoded, in order.
+
+    Args:
+        path: The file.
+        num_threads: Threads that decode.
+
+    Attributes:
+        fps: Frames per second, 0 if the file does not tell.
+        indexed: Whether frames are found by the times of their packets. Else they are counted from
+            the first, because a time is missing or repeated, the first packet is no keyframe,
+            frames are stored as two fields, or the codec is not among ``INDEXED_CODECS``.
+    """
+
+    def __init__(self, path: Path, num_threads: int) -> None:
+        self.path = path
+        self._container = self._open()
+        stream = self._container.streams.video[0]
+        self.fps = float(stream.average_rate or stream.guessed_rate or 0)
+        self._decoder = stream.codec_context
+        self._decoder.thread_count = num_threads
+        self._skips = self._decoder.name in SKIPPING_CODECS
+        self._packets: list[Any] | None = []
+        self._times: list[int] = []  # of packets as they are stored
+        self._keys: list[int] = []  # which of them are keyframes
+        shown = []  # which of them are shown
+        size = 0
+        for i, packet in enumerate(_stored(self._container)):
+            self._times.append(packet.pts)
+            if packet.is_keyframe:
+                self._keys.append(i)
+            if not packet.is_discard:  # by an edit list
+                shown.append(i)
+            size += packet.size
+            if size > KEPT_BYTES:
+                self._packets = None
+            elif self._packets is not None:
+                self._packets.append(packet)
+        self.indexed = self._is_indexed()
+        if self.indexed:
+            shown.sort(key=self._times.__getitem__)
+            self._numbers = {self._times[i]: number for number, i in enumerate(shown)}
+        self._shown = shown
+
+    def __len__(self) -> int:
+        return len(self._shown)
+
+    def frames(self, indices: Sequence[int]) -> list[np.ndarray]:
+        """Decode frames, in the order asked for; no two of them share memory.
+
+        Raises:
+            ValueError: A frame is not there.
+        """
+        import av
+
+        places: dict[int, list[int]] = {}  # where in the answer a frame goes
+        for place, number in enumerate(indices):
+            places.setdefault(int(number), []).append(place)
+        # One converter of colours for all frames: to set it up costs more than a small frame.
+        convert = partial(av.video.reformatter.VideoReformatter().reformat, format='rgb24')
+        answer: Any = None
+        left = set(places)
+        for number, frame in self._decode(left):
+            pixels = _as_array(convert(frame))
+            if answer is None:
+                answer = np.empty((len(indices), *pixels.shape), np.uint8)
+            answer[places[number]] = pixels
+        if left:
+            raise ValueError(f'frame {min(left)} of {len(self)} is not there')
+        return list(answer)
+
+    def _decode(self, left: set[int]) -> Iterator[tuple[int, Any]]:
+        """Decode frames until none is left: first as little as possible, then all there is."""
+        if self.indexed and min(left) >= 0 and max(left) < len(self):
+            for start, stop in self._runs(left):
+                yield from self._decode_run(start, stop, left, self._skips)
+        if left:
+            yield from self._decode_run(0, len(self._times), left)
+
+    def _runs(self, wanted: Iterable[int]) -> list[tuple[int, int]]:
+        """Choose the packets to be decoded: runs from a keyframe to a wanted frame."""
+        needed = []
+        for i in (self._shown[number] for number in wanted):
+            key = bisect_right(self._keys, i) - 1
+            while self._times[self._keys[key]] > self._times[i]:  # shown before, stored after it
+                key -= 1
+            needed.append((self._keys[key], i + 1))
+        runs: list[tuple[int, int]] = []
+        for start, stop in sorted(needed):
+            if runs and start <= runs[-1][1]:
+                start, before = runs.pop()
+                stop = max(stop, before)
+            runs.append((start, stop))
+        return runs
+
+    def _decode_run(
+        self, start: int, stop: int, left: set[int], skip: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """Decode packets ``start`` to ``stop``; what is found is not left any more.
+
+        From a keyframe that is none, libavcodec gives out no frame before it knows all pixels.
+        """
+        wanted = {self._shown[number] for number in left} if skip else set()
+        counted = count()
+        stored = self._packets or _stored(self._open())
+        try:
+            for i, packet in enumerate(chain(islice(stored, start, stop), [None]), start):
+                if skip:
+                    self._decoder.skip_frame = 'DEFAULT' if i in wanted else 'NONREF'
+                for frame in self._decoder.decode(packet):  # None: what it has held back
+                    number = self._numbers.get(frame.pts) if self.indexed else next(counted)
+                    if number in left:
+                        left.remove(number)
+                        yield number, frame
+                if not left:
+                    return
+        finally:
+            self._decoder.skip_frame = 'DEFAULT'
+            self._decoder.flush_buffers()
+
+    def _is_indexed(self) -> bool:
+        times, first = self._times, self._times[:1]
+        return (
+            self._decoder.name in INDEXED_CODECS
+            # AVI has no times; those that FFmpeg makes up are right where no frame changes places.
+            and (self._container.format.name != 'avi' or len(self._keys) == len(times))
+            and not getattr(self._decoder, 'field_order', 0) > PROGRESSIVE
+            and self._keys[:1] == [0]
+            and None not in times
+            and len(set(times)) == len(times)
+            and [min(times)] == first
+        )
+
+    def _open(self) -> Any:
+        import av
+
+        return av.open(str(self.path))
+
+
+def _stored(container: Any) -> Iterator[Any]:
+    """Read a video's packets in the order in which they are stored."""
+    for packet in container.demux(container.streams.video[0]):
+        if packet.size:  # else it is the end
+            yield packet
+
+
+def _as_array(frame: Any) -> np.ndarray:
+    """View the pixels of an RGB frame as an array; rows are padded in memory."""
+    (plane,) = frame.planes
+    rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+    return rows[:, : 3 * frame.width].reshape(frame.height, frame.width, 3)
