@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from mmtimesformer.datasets.preparation.finding import walk_videos
+from mmtimesformer.datasets.thrifty_reader import upright
 from mmtimesformer.datasets.video import Video
 
 WRONG_ARRAY = (
@@ -97,7 +98,8 @@ class Frame:
 
     def pixels(self) -> np.ndarray:
         """Return ``(H, W, 3)``, RGB of uint8."""
-        return np.asarray(self._reformatter.reformat(self._decoded, format='rgb24').to_ndarray())
+        decoded = self._reformatter.reformat(self._decoded, format='rgb24').to_ndarray()
+        return upright(decoded, self._decoded)
 
 
 def stream_frames(video: Video) -> Iterator[Frame]:
@@ -148,6 +150,9 @@ def letter_of(error: BaseException, path: Path | None, name: str) -> str:
             return f'the video {name} is an empty file'
         if _holds_sound_alone(path):
             return f'the video {name} holds sound and no pictures'
+        if 'Invalid data found' in str(error):
+            size = path.stat().st_size
+            return f'the video {name} ({size:,} bytes) is no video file, or it is cut off'
     text = (' '.join(str(error).split()) or type(error).__name__).partition('; replace the file')[0]
     text = re.sub(r'\[Errno -?\d+\] ', '', text).replace(f": '{path}'", '')
     return text if name in text else f'the video {name} cannot be read: {text}'

@@ -29,6 +29,31 @@ def counted(tmp_path: Path) -> Path:
     return write_counted(tmp_path / 'counted.mp4', width=64)
 
 
+def turned(path: Path, out: Path) -> Path:
+    """Copy an mp4, and note in it that a player shall turn it a quarter to the right."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b'tkhd') + 44  # of the matrix, in a header of version 0
+    matrix = [0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30]
+    data[start : start + 36] = b''.join(n.to_bytes(4, 'big', signed=True) for n in matrix)
+    out.write_bytes(data)
+    return out
+
+
+@pytest.mark.parametrize('reader', ['decord', 'pyav'])
+def test_a_video_that_a_phone_stored_lying_down_is_upright(
+    reader: str, tiny_videos: Path, tmp_path: Path
+) -> None:
+    if reader == 'decord':
+        pytest.importorskip('decord')
+    if not hasattr(av.VideoFrame, 'rotation'):
+        pytest.skip('this PyAV does not tell by how much a frame is to be turned')
+    lying = Video(tiny_videos / '0.mp4', reader).frames([0, 7])
+    upright = Video(turned(tiny_videos / '0.mp4', tmp_path / 'turned.mp4'), reader).frames([0, 7])
+    for before, after in zip(lying, upright, strict=True):
+        assert before.shape == (64, 96, 3)
+        assert np.array_equal(after, np.rot90(before, -1))
+
+
 @pytest.mark.parametrize('reader', ['decord', 'pyav'])
 def test_frames_come_as_asked_for(counted: Path, reader: str) -> None:
     if reader == 'decord':

@@ -1,6 +1,7 @@
 """Windows cover a long video in order, each is a video of its own, and few frames are held."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -10,7 +11,7 @@ from mmtimesformer import VideoClassifier
 from mmtimesformer.datasets.video import Video
 from mmtimesformer.inference import Moment, Prediction, Timeline
 from mmtimesformer.inference.timeline import Windows, clock
-from mmtimesformer.inference.videos import stream_frames
+from mmtimesformer.inference.videos import Frame, stream_frames
 
 COUNT, FPS = 47, 10
 
@@ -146,3 +147,12 @@ def test_a_file_that_is_no_video_is_told(clf: VideoClassifier, tmp_path: Path) -
     (tmp_path / 'no.mp4').write_bytes(b'none')
     with pytest.raises(ValueError, match=r'no.mp4 \(4 bytes\) cannot be read'):
         clf.timeline(tmp_path / 'no.mp4', window=1)
+
+
+@pytest.mark.parametrize('rotation', [0, 90, -90, 180])
+def test_frames_are_turned_as_a_player_turns_them(rotation: int) -> None:
+    stored = np.random.default_rng(0).integers(0, 255, (2, 5, 3), np.uint8)
+    converted = SimpleNamespace(to_ndarray=lambda: stored)
+    converter = SimpleNamespace(reformat=lambda frame, format: converted)
+    frame = Frame(0, 0.0, SimpleNamespace(rotation=rotation), converter)
+    assert np.array_equal(frame.pixels(), np.rot90(stored, rotation // 90))
