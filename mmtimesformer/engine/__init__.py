@@ -13,6 +13,7 @@ try:
     from mmtimesformer.engine.pretrained import FitCheckpoint, Pretrained
     from mmtimesformer.engine.protocol import NameProtocol
     from mmtimesformer.engine.runner import Runner, latest_checkpoint
+    from mmtimesformer.engine.view_scores import KeepViewScores
 except ModuleNotFoundError as error:
     if error.name != 'cv2':
         raise
@@ -22,6 +23,7 @@ else:
 __all__ = [
     'Bfloat16OptimWrapper',
     'FitCheckpoint',
+    'KeepViewScores',
     'LayerDecay',
     'NameProtocol',
     'PredictionPictures',

@@ -167,3 +167,5 @@ def _dump_results(cfg: Config, path: str) -> None:
     evaluator = cfg.get('test_evaluator') or []
     evaluators = list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
     cfg.test_evaluator = [*evaluators, {'type': 'DumpResults', 'out_file_path': path}]
+    views = {'type': 'mmtimesformer.KeepViewScores'}
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), views]

@@ -19,6 +19,19 @@ def label_of(sample: Any) -> int:
     return int(_read(sample, 'gt_labels', 'gt_label').flatten()[0])
 
 
+def view_scores_of(sample: Any) -> Tensor | None:
+    """Return the logits of each view, or ``None`` where they were not kept.
+
+    :class:`~mmtimesformer.engine.view_scores.KeepViewScores` keeps them.
+
+    Shape:
+        - scores: ``views classes``
+    """
+    fields = sample if isinstance(sample, dict) else dict(sample.all_items())
+    scores: Tensor | None = fields.get('view_scores')
+    return scores
+
+
 def _read(sample: Any, old: str, new: str) -> Any:
     fields = sample if isinstance(sample, dict) else dict(sample.all_items())
     if new in fields:

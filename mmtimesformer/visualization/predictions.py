@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch._utils import _rebuild_tensor_v2
 
-from mmtimesformer.engine.results import label_of, scores_of
+from mmtimesformer.engine.results import label_of, scores_of, view_scores_of
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -46,7 +46,22 @@ class _ResultsUnpickler(pickle.Unpickler):
 
 
 def read_predictions(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read what ``tools/test.py --dump`` wrote.
+    """Read what ``tools/test.py --dump`` wrote: the scores of each video, and what is true of it.
+
+    Shape:
+        - scores: ``videos classes``
+        - labels: ``videos``
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds no predictions, or a program.
+    """
+    scores, labels, _ = read_views(path)
+    return scores, labels
+
+
+def read_views(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Read what ``tools/test.py --dump`` wrote, with what each view of a video said.
 
     The file is a Python pickle, a program; here it can build lists, dicts and tensors, and do
     nothing else.
@@ -55,11 +70,13 @@ def read_predictions(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
         path: The ``.pkl`` file.
 
     Returns:
-        The scores of all videos and classes, and the true label of each video.
+        The scores of all videos and classes, the true label of each video, and the logits of each
+        view; ``None`` in their place where they were not kept, or some video has other views.
 
     Shape:
         - scores: ``videos classes``
         - labels: ``videos``
+        - logits: ``videos views classes``
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -77,7 +94,10 @@ def read_predictions(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     if not isinstance(samples, list) or not samples:
         raise ValueError(f'{path} holds no predictions; test with at least one video')
     scores = np.stack([scores_of(sample).numpy() for sample in samples])
-    return scores, np.array([label_of(sample) for sample in samples])
+    labels = np.array([label_of(sample) for sample in samples])
+    views = [None if v is None else v.numpy() for v in map(view_scores_of, samples)]
+    shapes = {None if one is None else one.shape for one in views}
+    return scores, labels, None if len(shapes) > 1 or None in shapes else np.stack(views)
 
 
 def top1(scores: np.ndarray, labels: np.ndarray) -> float:

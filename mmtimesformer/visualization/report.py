@@ -1,9 +1,8 @@
-"""One page about one test: scores, curves, confusions, mistakes, calibration. Needs no server."""
+"""One page about one test: scores, curves, confusions, mistakes, calibration, views."""
 
 import base64
 import html
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from mmtimesformer.visualization.agreement import Agreement, agreement_of
 from mmtimesformer.visualization.confusion import confusion_matrix, draw_confusion
-from mmtimesformer.visualization.figures import BLUE, GREY, picture
+from mmtimesformer.visualization.figures import BLUE, GREY, INK, picture
 from mmtimesformer.visualization.training import draw_training, read_training
 
 MOST_CLASSES_DRAWN = 60  # a larger confusion matrix cannot be read; the list below it can
 BINS = 10  # of confidence
+MOST_VIEWS_LISTED = 12
 
 
 @dataclass
@@ -31,6 +32,8 @@ class Outcome:
         videos: The file of each video, if known, in the order of the scores.
         about: ``result.meta.json``, as ``tools/test.py --dump`` writes it.
         work_dir: Of the training, for its curves.
+        view_scores: The logits of each view of a video, ``videos views classes``, where they were
+            kept.
     """
 
     scores: np.ndarray
@@ -39,6 +42,7 @@ class Outcome:
     videos: Sequence[Path] = ()
     about: dict[str, Any] = field(default_factory=dict)
     work_dir: Path | None = None
+    view_scores: np.ndarray | None = None
 
     @property
     def guesses(self) -> np.ndarray:
@@ -99,16 +103,19 @@ def write_report(run: Outcome, path: str | Path, mistakes: int = 8) -> Path:
     if not len(run.labels):
         raise ValueError('there is no video in the results; test with at least one')
     counts = confusion_matrix(run.labels, run.guesses, len(run.classes))
-    parts = [_tiles(run)]
     with TemporaryDirectory() as folder:
-        parts += _curves(run, Path(folder))
-        parts += _confusion(run, counts, Path(folder))
-        parts += _classes(run)
-        parts += _mistakes(run, mistakes)
-        parts += _calibration(run, Path(folder))
-    parts += _origin(run)
+        pictures = Path(folder)
+        parts = [
+            _tiles(run),
+            _pair(_curves(run, pictures), _calibration(run, pictures)),
+            _pair(_confusion(run, counts, pictures), _classes(run) + _confused(run, counts)),
+            _mistakes(run, mistakes),
+            _views(run, mistakes),
+            _origin(run),
+        ]
     title = Path(run.about.get('config') or 'Test').stem
-    page = PAGE.replace('{{title}}', html.escape(title)).replace('{{body}}', '\n'.join(parts))
+    page = PAGE.replace('{{title}}', html.escape(title))
+    page = page.replace('{{about}}', html.escape(_about(run))).replace('{{body}}', '\n'.join(parts))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.partial')
@@ -120,110 +127,205 @@ def write_report(run: Outcome, path: str | Path, mistakes: int = 8) -> Path:
 # -- sections --------------------------------------------------------------------------------------
 
 
+def _about(run: Outcome) -> str:
+    """Say in one line what was tested, and how."""
+    about, views = run.about, run.about.get('views')
+    words = [
+        Path(about['checkpoint']).name if about.get('checkpoint') else '',
+        f'{views["clips"]} × {views["crops"]} views (clips × crops)' if views else '',
+        about.get('fusion') or '',
+        str(about.get('date') or '')[:10],
+    ]
+    return ' · '.join(filter(None, words))
+
+
 def _tiles(run: Outcome) -> str:
     k = min(5, len(run.classes))
     figures = {
-        'top-1': f'{top_k(run, 1):.2%}',
-        f'top-{k}': f'{top_k(run, k):.2%}',
-        'mean over classes': f'{np.nanmean(class_accuracy(run)):.2%}',
+        'top-1': _percent(top_k(run, 1), 2),
+        f'top-{k}': _percent(top_k(run, k), 2),
+        'mean over classes': _percent(float(np.nanmean(class_accuracy(run))), 2),
+        'calibration error': _percent(calibration(run)[3]),
         'videos': f'{len(run.labels):,}',
     }
+    if run.view_scores is not None:
+        agrees = agreement_of(run.view_scores, run.labels, run.guesses).agrees.mean()
+        figures['all views agree'] = _percent(agrees)
     tiles = ''.join(
-        f'<div class="tile"><b>{value.replace("%", " %")}</b>{name}</div>'
-        for name, value in figures.items()
+        f'<div class="tile"><b>{value}</b>{name}</div>' for name, value in figures.items()
     )
-    return f'<section class="tiles">{tiles}</section>'
+    return f'<div class="tiles">{tiles}</div>'
 
 
-def _curves(run: Outcome, folder: Path) -> list[str]:
+def _curves(run: Outcome, folder: Path) -> str:
     curves = read_training(run.work_dir) if run.work_dir else {}
     if not curves.get('loss'):
-        return []
+        return ''
     draw_training(curves, folder / 'training.png')
-    return [_section('Training', _image(folder / 'training.png', 'Loss and validation accuracy'))]
+    return _section('Training', _image(folder / 'training.png', 'Loss and validation accuracy'))
 
 
-def _confusion(run: Outcome, counts: np.ndarray, folder: Path) -> list[str]:
-    body = ''
-    if len(run.classes) <= MOST_CLASSES_DRAWN:
-        draw_confusion(counts, run.classes, folder / 'confusion.png')
-        body = _image(folder / 'confusion.png', 'Confusion matrix')
+def _calibration(run: Outcome, folder: Path) -> str:
+    confidence, accuracy, counts, error = calibration(run)
+    with picture(folder / 'calibration.png', 6.4, 3.6) as (_, axes):
+        axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=':')
+        axes.plot(confidence, accuracy, color=BLUE, lw=0.8, alpha=0.4)
+        sizes = 20 + 380 * counts / counts.sum()
+        axes.scatter(confidence, accuracy, s=sizes, color=BLUE, alpha=0.85, lw=0, clip_on=False)
+        for x, y, n, size in zip(confidence, accuracy, counts, sizes, strict=True):
+            away = (0, 3 + size**0.5 / 2)
+            axes.annotate(
+                f'{n:,}', (x, y), away, textcoords='offset points', fontsize=8, ha='center',
+                color=INK,
+            )  # fmt: skip
+        axes.set_xlim(0, 1.02)
+        axes.set_ylim(0, 1.12)
+        axes.set_yticks(np.linspace(0, 1, 6))
+        axes.set_xlabel('confidence')
+        axes.set_ylabel('share that is right')
+    body = _image(folder / 'calibration.png', 'Reliability diagram')
+    body += (
+        f'<p>Numbers are videos. Confidence and accuracy differ by {_percent(error)} on average '
+        '(expected calibration error); below the dotted line the model is surer than it should be.'
+        '</p>'
+    )
+    return _section('Is it as sure as it is right?', body)
+
+
+def _confusion(run: Outcome, counts: np.ndarray, folder: Path) -> str:
+    if len(run.classes) > MOST_CLASSES_DRAWN:
+        return ''
+    draw_confusion(counts, run.classes, folder / 'confusion.png')
+    body = _image(folder / 'confusion.png', 'Confusion matrix')
+    return _section('Which class is taken for which', body)
+
+
+def _confused(run: Outcome, counts: np.ndarray) -> str:
     wrong = counts - np.diag(np.diag(counts))
     rows = [
         (run.classes[i], run.classes[j], int(wrong[i, j]))
         for i, j in np.argwhere(wrong)[np.argsort(-wrong[wrong > 0], kind='stable')][:10]
     ]
-    if rows:
-        body += '<p>Most often confused:</p>' + _table(('true', 'taken for', 'videos'), rows)
-    return [_section('Which class is taken for which', body or '<p>Nothing is confused.</p>')]
+    if not rows:
+        return ''
+    return _section('Most often confused', _table(('true', 'taken for', 'videos'), rows))
 
 
-def _classes(run: Outcome) -> list[str]:
+def _classes(run: Outcome) -> str:
     accuracy = class_accuracy(run)
     counts = np.bincount(run.labels, minlength=len(run.classes))
     order = [i for i in np.argsort(accuracy, kind='stable') if counts[i]]
-    rows = [(run.classes[i], f'{accuracy[i]:.1%}', int(counts[i])) for i in order]
-    heads = ('class', 'right', 'videos')
-    if len(rows) <= 20:
-        return [_section('Classes, worst first', _table(heads, rows))]
-    body = f'<div class="pair">{_table(heads, rows[:10])}{_table(heads, rows[::-1][:10])}</div>'
-    return [_section('Worst and best classes', body)]
+    bars = [(run.classes[i], float(accuracy[i]), f'of {counts[i]:,}') for i in order]
+    if len(bars) <= 20:
+        return _section('Classes, worst first', _bars(bars))
+    worst, best = (f'<h3>{word}</h3>' for word in ('Worst', 'Best'))
+    body = worst + _bars(bars[:10]) + best + _bars(bars[::-1][:10])
+    return _section('Worst and best classes', body)
 
 
-def _mistakes(run: Outcome, number: int) -> list[str]:
+def _mistakes(run: Outcome, number: int) -> str:
     wrong = np.flatnonzero(run.guesses != run.labels)
     chosen = wrong[np.argsort(-run.confidence[wrong], kind='stable')][:number]
     if not len(chosen):
-        return [_section('Mistakes', '<p>There are none.</p>')]
+        return _section('Mistakes', '<p>There are none.</p>')
     figures = []
     for i in chosen:
-        name = html.escape(Path(run.videos[i]).name if len(run.videos) else f'video {i}')
         said, true = (html.escape(run.classes[c]) for c in (run.guesses[i], run.labels[i]))
-        figures.append(
-            f'<figure>{_strip(run.videos[i]) if len(run.videos) else ""}<figcaption>'
-            f'<b>{said}</b> with {run.confidence[i]:.0%}, truly <b>{true}</b> '
-            f'<span>{name}</span></figcaption></figure>'
-        )
-    return [_section('The most confident mistakes', ''.join(figures))]
+        caption = f'<b>{said}</b> with {_percent(run.confidence[i], 0)}, truly <b>{true}</b>'
+        figures.append(_figure(run, i, caption))
+    return _section('The most confident mistakes', _figures(figures))
 
 
-def _calibration(run: Outcome, folder: Path) -> list[str]:
-    confidence, accuracy, counts, error = calibration(run)
-    with picture(folder / 'calibration.png', 4.6, 3.4) as (_, axes):
-        axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=':')
-        axes.plot(confidence, accuracy, color=BLUE, marker='o', lw=1.2)
-        for x, y, n in zip(confidence, accuracy, counts, strict=True):
-            axes.annotate(
-                f'{n}', (x, y), (0, 6), textcoords='offset points', fontsize=7, ha='center'
+def _views(run: Outcome, number: int) -> str:
+    title = 'Do the views of a video agree?'
+    if run.view_scores is None:
+        told = run.about.get('views') or {}
+        if told.get('clips', 2) * told.get('crops', 2) == 1:
+            why = 'The test took one view of each video, so there is nothing to compare.'
+        else:
+            why = (
+                'Not known: the result file has the fused scores of each video and not what each '
+                'view said. tools/test.py --dump writes both; test again to see it here.'
             )
-        axes.set_xlim(0, 1.03)
-        axes.set_ylim(0, 1.08)
-        axes.set_xlabel('confidence')
-        axes.set_ylabel('share that is right')
-    body = _image(folder / 'calibration.png', 'Reliability diagram')
-    body += (
-        f'<p>Expected calibration error {error:.1%}: by so much confidence and accuracy differ on '
-        'average. Below the dotted line the model is surer than it should be. Numbers are videos.'
-        '</p>'
+        return _section(title, f'<p>{why}</p>')
+    found = agreement_of(run.view_scores, run.labels, run.guesses)
+    single = found.accuracy
+    body = (
+        f'<p>All {found.views} views name the same class in <b>{_percent(found.agrees.mean())}</b> '
+        f'of the videos. A view by itself is right in {_percent(single.mean())} on average, all '
+        f'of them fused in <b>{_percent(found.fused_accuracy)}</b>; at least one view is right in '
+        f'{_percent(found.right_in_any)}.</p>'
     )
-    return [_section('Is it as sure as it is right?', body)]
+    alone = [(f'view {i} alone', float(share), '') for i, share in enumerate(single)]
+    if found.views > MOST_VIEWS_LISTED:
+        alone = [('worst view', float(single.min()), ''), ('best view', float(single.max()), '')]
+    body += _bars([*alone, ('all views fused', found.fused_accuracy, '')])
+    figures = [_disagreement(run, found, i) for i in found.least(number)]
+    if figures:
+        body += (
+            '<h3>Where they agree least</h3><p>Overlap is the share of a view’s probability that '
+            'lies where the mean of all views puts it.</p>' + _figures(figures)
+        )
+    return _section(title, body)
 
 
-def _origin(run: Outcome) -> list[str]:
+def _disagreement(run: Outcome, found: Agreement, i: int) -> str:
+    votes = ', '.join(
+        f'{html.escape(run.classes[label])} ×\u2009{count}' for label, count in found.votes(i)
+    )
+    said, true = (html.escape(run.classes[c]) for c in (found.fused[i], found.labels[i]))
+    verdict = 'which is true' if said == true else f'truly <b>{true}</b>'
+    overlap = _percent(found.overlap[i], 0)
+    return _figure(run, i, f'{votes}; fused <b>{said}</b>, {verdict}; overlap {overlap}')
+
+
+def _origin(run: Outcome) -> str:
     about = dict(run.about)
     about.pop('classes', None)
     views = about.pop('views', None)
     if views:
         about['views'] = f'{views["clips"]} clips x {views["crops"]} crops'
     rows = [
-        (key, json.dumps(value) if isinstance(value, dict | list) else value)
+        (key, ', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value)
         for key, value in about.items()
         if value is not None
     ]
-    return [_section('How this came about', _table(('', ''), rows))] if rows else []
+    return _section('How this came about', _table(('', ''), rows)) if rows else ''
 
 
 # -- pieces ----------------------------------------------------------------------------------------
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f'{100 * share:.{digits}f}\u00a0%'
+
+
+def _pair(*sections: str) -> str:
+    """Set sections side by side, where there is room; an empty one is left out."""
+    return f'<div class="pair">{"".join(f"<div>{one}</div>" for one in sections if one)}</div>'
+
+
+def _bars(rows: Sequence[tuple[str, float, str]]) -> str:
+    """Draw shares as bars: a name, a share, and a word behind it."""
+    drawn = ''.join(
+        f'<tr><td>{html.escape(name)}</td><td class="bar"><i style="width:{100 * share:.1f}%"></i>'
+        f'</td><td class="number">{_percent(share)}</td><td class="note">{word}</td></tr>'
+        for name, share, word in rows
+    )
+    return f'<table class="bars">{drawn}</table>'
+
+
+def _figures(figures: Sequence[str]) -> str:
+    return f'<div class="figures">{"".join(figures)}</div>'
+
+
+def _figure(run: Outcome, i: int, caption: str) -> str:
+    """Show frames of a video, where it is known which one it was, and words below them."""
+    name = html.escape(Path(run.videos[i]).name if len(run.videos) else f'video {i}')
+    return (
+        f'<figure>{_strip(run.videos[i]) if len(run.videos) else ""}<figcaption>{caption} '
+        f'<span>{name}</span></figcaption></figure>'
+    )
 
 
 def _strip(video: Path, frames: int = 5, height: int = 96) -> str:
@@ -274,23 +376,50 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width">
 <title>{{title}}</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #1f2933; max-width: 60rem; margin: 2rem auto;
-       padding: 0 1rem; }
-h1 { font-size: 1.35rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.05rem; border-top: 1px solid #e4e7eb; padding-top: 1.2rem; margin-top: 2rem; }
-img { max-width: 100%; }
-table { border-collapse: collapse; margin: .5rem 0; }
-td, th { text-align: left; padding: .15rem 1.2rem .15rem 0; border-bottom: 1px solid #e4e7eb;
+:root { --ink: #1f2933; --grey: #7b8794; --line: #e4e7eb; --blue: #3366aa; }
+* { box-sizing: border-box; }
+body { font: 15px/1.55 system-ui, sans-serif; color: var(--ink); background: #f5f7fa; margin: 0; }
+main { max-width: 76rem; margin: 0 auto; padding: 2rem 1.2rem 3rem; }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.05rem; margin: 0 0 .8rem; }
+h3 { font-size: .92rem; margin: 1.1rem 0 .3rem; }
+p { margin: .6rem 0; max-width: 46rem; }
+.about { color: var(--grey); margin: .3rem 0 1.4rem; }
+section { background: white; border: 1px solid var(--line); border-radius: 10px;
+          padding: 1.2rem 1.4rem; margin-bottom: 1.1rem; }
+img { max-width: 100%; display: block; }
+table { border-collapse: collapse; }
+td, th { text-align: left; padding: .22rem 1.2rem .22rem 0; border-bottom: 1px solid var(--line);
          overflow-wrap: anywhere; vertical-align: top; }
-th { color: #7b8794; font-weight: 500; }
-figure { margin: 1rem 0; }
-figcaption span { color: #7b8794; margin-left: .6rem; }
-.tiles { display: flex; flex-wrap: wrap; gap: 1rem; }
-.tile { background: #f5f7fa; border-radius: 8px; padding: .8rem 1.4rem; color: #52606d; }
-.tile b { display: block; font-size: 1.6rem; color: #3366aa; font-weight: 600; }
-.pair { display: flex; flex-wrap: wrap; gap: 0 3rem; }
+th { color: var(--grey); font-weight: 500; }
+tr:last-child td { border-bottom: 0; }
+.tiles { display: flex; flex-wrap: wrap; gap: 1.1rem; margin-bottom: 1.1rem; }
+.tile { flex: 1 1 8.5rem; background: white; border: 1px solid var(--line); border-radius: 10px;
+        padding: .8rem 1.2rem; color: var(--grey); }
+.tile b { display: block; font-size: 1.55rem; line-height: 1.3; color: var(--blue);
+          font-weight: 600; white-space: nowrap; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr));
+        column-gap: 1.1rem; align-items: stretch; }
+.pair > div { display: flex; flex-direction: column; min-width: 0; }
+.pair > div > section:last-child { flex: 1; }
+.bars { width: 100%; max-width: 46rem; }
+.bars td { border: 0; vertical-align: middle; padding: .16rem .8rem .16rem 0; }
+.bars .bar { width: 55%; }
+.bars i { display: block; height: .8rem; border-radius: 3px; background: var(--blue);
+          min-width: 1px; }
+.bars .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.bars .note { color: var(--grey); white-space: nowrap; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
+           gap: 1.1rem 1.4rem; margin-top: .8rem; }
+figure { margin: 0; }
+figure img { width: 100%; border-radius: 5px; }
+figcaption { margin-top: .3rem; font-size: .92rem; }
+figcaption span { color: var(--grey); margin-left: .4rem; overflow-wrap: anywhere; }
 </style>
+<main>
 <h1>{{title}}</h1>
+<p class="about">{{about}}</p>
 {{body}}
+</main>
 </html>
 """

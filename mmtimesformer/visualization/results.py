@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmtimesformer.visualization.predictions import read_predictions
+from mmtimesformer.visualization.predictions import read_views
 from mmtimesformer.visualization.report import Outcome
 
 
@@ -30,7 +30,7 @@ def read_outcome(
     """
     work_dir = Path(work_dir)
     predictions = predictions or _newest_predictions(work_dir)
-    scores, labels = read_predictions(predictions)
+    scores, labels, view_scores = read_views(predictions)
     meta = predictions.with_suffix('.meta.json')
     about: dict[str, Any] = json.loads(meta.read_text('utf-8')) if meta.is_file() else {}
     dataset = _test_set(work_dir, about)
@@ -47,6 +47,7 @@ def read_outcome(
         videos if len(videos) == len(labels) else [],
         about,
         work_dir,
+        view_scores,
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mmtimesformer.checkpoints.pickles import load_torch
-from mmtimesformer.engine.results import label_of
+from mmtimesformer.engine.results import label_of, scores_of, view_scores_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MMACTION2_TOOLS = Path(mmaction.__file__).parent / '.mim' / 'tools'
@@ -83,6 +83,9 @@ def test_train_move_resume_and_test(tools: Path, tiny_config: Path, elsewhere: P
     assert [name[:14] for name in pictures] == ['000000_3_said_', '000002_5_said_']
     results = pickle.loads((elsewhere / 'result.pkl').read_bytes())
     assert [label_of(result) for result in results] == [1, 0, 1]
+    for result in results:  # three crops of two classes, fused by the mean of their softmax
+        fused = view_scores_of(result).softmax(1).mean(0)
+        assert fused.tolist() == pytest.approx(scores_of(result).tolist(), abs=1e-6)
 
     top1 = re.search(r'acc/top1: ([\d.]+)', said).group(1)
     analysis = MMACTION2_TOOLS / 'analysis_tools'
@@ -119,6 +122,7 @@ def test_two_processes_on_cpus(tools: Path, tiny_config: Path, elsewhere: Path) 
     )  # fmt: skip
     results = pickle.loads((elsewhere / 'result.pkl').read_bytes())
     assert len(results) == 3  # an odd number, and none counted twice
+    assert [tuple(view_scores_of(result).shape) for result in results] == [(3, 2)] * 3
 
 
 @pytest.mark.slow

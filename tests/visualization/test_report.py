@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmtimesformer.visualization.agreement import agreement_of
 from mmtimesformer.visualization.predictions import read_predictions
 from mmtimesformer.visualization.report import (
     Outcome,
@@ -31,12 +32,19 @@ def run_of(**changes: Any) -> Outcome:
     return Outcome(**{'scores': SCORES, 'labels': LABELS, 'classes': 'abc', **changes})
 
 
-def dump(path: Path, scores: np.ndarray = SCORES, labels: np.ndarray = LABELS) -> Path:
+def dump(
+    path: Path,
+    scores: np.ndarray = SCORES,
+    labels: np.ndarray = LABELS,
+    views: np.ndarray | None = None,
+) -> Path:
     """Write results as MMEngine's DumpResults does."""
-    samples = [
+    samples: list[dict[str, Any]] = [
         {'pred_scores': {'item': torch.tensor(row)}, 'gt_labels': {'item': torch.tensor([label])}}
         for row, label in zip(scores, labels, strict=True)
     ]
+    for sample, one in zip(samples, [] if views is None else views, strict=False):
+        sample['view_scores'] = torch.tensor(one)
     path.write_bytes(pickle.dumps(samples))
     return path
 
@@ -65,12 +73,72 @@ def test_sums_of_logits_become_probabilities() -> None:
 def test_the_page_holds_all_that_it_shows(tmp_path: Path, tiny_videos: Path) -> None:
     videos = [tiny_videos / f'{i}.mp4' for i in range(4)]
     page = write_report(run_of(videos=videos), tmp_path / 'new' / 'report.html').read_text()
-    assert '50.00 %' in page
+    assert '50.00\u00a0%' in page
     assert page.count('data:image/jpeg;base64,') == 2, 'a strip of frames for each mistake'
-    assert re.search(r'<b>c</b> with 90%, truly <b>a</b> <span>3\.mp4', page)
-    assert page.index('with 90%') < page.index('with 50%'), 'the most confident comes first'
+    assert re.search(r'<b>c</b> with 90\u00a0%, truly <b>a</b> <span>3\.mp4', page)
+    assert page.index('with 90\u00a0%') < page.index('with 50\u00a0%'), (
+        'the most confident comes first'
+    )
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert list((tmp_path / 'new').iterdir()) == [tmp_path / 'new' / 'report.html']
+
+
+# what the views said
+
+
+def test_views_are_compared_by_their_best_classes_and_by_the_probability_they_share() -> None:
+    sure = np.log(np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0]]) + 1e-9)
+    logits = np.stack([sure[[0, 0]], sure[[0, 1]], sure[[1, 1]], sure[[0, 2]]]) + 5
+    found = agreement_of(logits, labels=np.array([0, 1, 0, 2]), fused=np.array([0, 0, 1, 0]))
+    assert found.agrees.tolist() == [True, False, True, True]
+    assert found.overlap == pytest.approx([1, 0.5, 1, 0.75], abs=1e-6)
+    assert found.accuracy.tolist() == [0.25, 0.5]
+    assert found.fused_accuracy == 0.25
+    assert found.right_in_any == 0.5
+    assert found.least(5) == [1], 'one that agrees is not shown, however unsure it is'
+    assert found.votes(1) == [(0, 1), (1, 1)]
+
+
+def test_the_page_tells_how_far_the_views_of_a_video_agree(tmp_path: Path) -> None:
+    views = np.log(np.stack([SCORES, SCORES], axis=1))
+    views[3, 1] = [9, 0, 0]
+    views[1, 0] = [0, 0, 9]
+    result = dump(tmp_path / 'result.pkl', views=views)
+    page = write_report(read_outcome(tmp_path, result), tmp_path / 'report.html').read_text()
+    assert 'All 2 views name the same class in <b>50.0\u00a0%</b>' in page
+    assert 'view 1 alone' in page
+    assert '2 ×\u20091, 0 ×\u20091; fused <b>2</b>, truly <b>0</b>' in page
+    assert page.rindex('<span>video 3<') < page.rindex('<span>video 1<'), 'the least comes first'
+
+
+@pytest.mark.parametrize(
+    ('about', 'said'),
+    [
+        ({}, 'tools/test.py --dump writes both; test again'),
+        ({'views': {'clips': 10, 'crops': 3}}, 'writes both; test again'),
+        ({'views': {'clips': 1, 'crops': 1}}, 'one view of each video'),
+    ],
+)
+def test_a_result_without_views_says_why_the_part_is_missing(
+    tmp_path: Path, about: dict[str, Any], said: str
+) -> None:
+    assert said in write_report(run_of(about=about), tmp_path / 'report.html').read_text()
+
+
+def test_many_views_are_told_by_the_worst_and_the_best(tmp_path: Path) -> None:
+    run = run_of(view_scores=np.repeat(np.log(SCORES)[:, None], 30, axis=1))
+    page = write_report(run, tmp_path / 'report.html').read_text()
+    assert 'All 30 views' in page and 'worst view' in page
+    assert 'view 1 alone' not in page and 'Where they agree least' not in page
+
+
+def test_views_of_unequal_number_are_left_out(tmp_path: Path) -> None:
+    path = dump(tmp_path / 'result.pkl')
+    samples = pickle.loads(path.read_bytes())
+    for i, sample in enumerate(samples):
+        sample['view_scores'] = torch.zeros(2 + i % 2, 3)
+    path.write_bytes(pickle.dumps(samples))
+    assert read_outcome(tmp_path, path).view_scores is None
 
 
 def test_names_of_classes_are_text_and_not_markup(tmp_path: Path) -> None:
@@ -95,7 +163,7 @@ def test_many_classes_get_a_list_instead_of_a_matrix(tmp_path: Path) -> None:
 
 def test_a_perfect_test_has_no_mistakes(tmp_path: Path) -> None:
     page = write_report(run_of(labels=SCORES.argmax(1)), tmp_path / 'report.html').read_text()
-    assert '<p>Nothing' not in page and 'Confusion matrix' in page
+    assert 'Most often confused' not in page and 'Confusion matrix' in page
     assert '<p>There are none.</p>' in page
 
 
