@@ -95,9 +95,9 @@ def read_views(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | N
         raise ValueError(f'{path} holds no predictions; test with at least one video')
     scores = np.stack([scores_of(sample).numpy() for sample in samples])
     labels = np.array([label_of(sample) for sample in samples])
-    views = [None if v is None else v.numpy() for v in map(view_scores_of, samples)]
-    shapes = {None if one is None else one.shape for one in views}
-    return scores, labels, None if len(shapes) > 1 or None in shapes else np.stack(views)
+    views = [v.numpy() for v in map(view_scores_of, samples) if v is not None]
+    alike = len(views) == len(samples) and len({one.shape for one in views}) == 1
+    return scores, labels, np.stack(views) if alike else None
 
 
 def top1(scores: np.ndarray, labels: np.ndarray) -> float:
