@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from mmtimesformer.datasets.containers import in_time, kept_size, open_container
+
 # Codecs of which a packet is always a frame, shown once. (MPEG-4 may say "as before" and VP8 stores
 # frames that are never shown: those are counted.)
 INDEXED_CODECS = {'av1', 'libdav1d', 'h264', 'hevc', 'mjpeg', 'vp9'}
@@ -51,7 +53,7 @@ class ThriftyReader:
 
     def __init__(self, path: Path, num_threads: int) -> None:
         self.path = path
-        self._container = self._open()
+        self._container = open_container(path)
         stream = self._container.streams.video[0]
         self.fps = float(stream.average_rate or stream.guessed_rate or 0)
         self._decoder = stream.codec_context
@@ -62,7 +64,7 @@ class ThriftyReader:
         self._keys: list[int] = []  # which of them are keyframes
         shown = []  # which of them are shown
         size = 0
-        for i, packet in enumerate(_stored(self._container)):
+        for i, packet in enumerate(in_time(_stored(self._container), 'to open')):
             self._times.append(packet.pts)
             if packet.is_keyframe:
                 self._keys.append(i)
@@ -85,8 +87,12 @@ class ThriftyReader:
     def frames(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Decode frames, in the order asked for; no two of them share memory.
 
+        They come upright, as players show them and decord gives them out; very large ones come
+        smaller (:func:`.containers.kept_size`). If the size changes on the way, the first counts.
+
         Raises:
             ValueError: A frame is not there.
+            TimeoutError: It takes too long.
         """
         import av
 
@@ -94,11 +100,13 @@ class ThriftyReader:
         for place, number in enumerate(indices):
             places.setdefault(int(number), []).append(place)
         # One converter of colours for all frames: to set it up costs more than a small frame.
-        convert = partial(av.video.reformatter.VideoReformatter().reformat, format='rgb24')
+        convert = partial(_as_rgb, av.video.reformatter.VideoReformatter())
         answer: Any = None
         left = set(places)
         for number, frame in self._decode(left):
-            pixels = upright(_as_array(convert(frame)), frame)
+            if answer is None:
+                size = kept_size(frame.width, frame.height)
+            pixels = upright(_as_array(convert(frame, *size)), frame)
             if answer is None:
                 answer = np.empty((len(indices), *pixels.shape), np.uint8)
             answer[places[number]] = pixels
@@ -139,9 +147,10 @@ class ThriftyReader:
         """
         wanted = {self._shown[number] for number in left} if skip else set()
         counted = count()
-        stored = self._packets or _stored(self._open())
+        stored = self._packets or _stored(open_container(self.path))
+        packets = in_time(chain(islice(stored, start, stop), [None]), 'to decode')
         try:
-            for i, packet in enumerate(chain(islice(stored, start, stop), [None]), start):
+            for i, packet in enumerate(packets, start):
                 if skip:
                     self._decoder.skip_frame = 'DEFAULT' if i in wanted else 'NONREF'
                 for frame in self._decoder.decode(packet):  # None: what it has held back
@@ -168,11 +177,6 @@ class ThriftyReader:
             and [min(times)] == first
         )
 
-    def _open(self) -> Any:
-        import av
-
-        return av.open(str(self.path))
-
 
 def upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
     """Turn the pixels of a frame as a player does.
@@ -192,6 +196,13 @@ def _stored(container: Any) -> Iterator[Any]:
     for packet in container.demux(container.streams.video[0]):
         if packet.size:  # else it is the end
             yield packet
+
+
+def _as_rgb(converter: Any, frame: Any, width: int, height: int) -> Any:
+    try:  # left alone it starts a thread for each core
+        return converter.reformat(frame, width, height, 'rgb24', threads=1)
+    except TypeError:  # of a PyAV that knows no threads here
+        return converter.reformat(frame, width, height, 'rgb24')
 
 
 def _as_array(frame: Any) -> np.ndarray:

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from mmtimesformer.datasets.bad_videos import UnreadableVideo
+from mmtimesformer.datasets.containers import KEPT_PIXELS, check_file, open_container, unreadable
 from mmtimesformer.datasets.thrifty_reader import ThriftyReader
 from mmtimesformer.registry import TRANSFORMS
 
@@ -23,11 +25,17 @@ T = TypeVar('T')
 
 
 class DecordReader:
-    """A video through decord."""
+    """A video through decord, if PyAV finds no fault with its header."""
 
     def __init__(self, path: Path, num_threads: int) -> None:
         import decord
 
+        with open_container(path) as container:
+            decoder = container.streams.video[0].codec_context
+            if decoder.width * decoder.height > KEPT_PIXELS:  # it takes 30 bytes for each
+                raise ValueError(
+                    f'frames of {decoder.width} x {decoder.height} pixels are too large for decord'
+                )
         self.container = decord.VideoReader(str(path), num_threads=num_threads)
         self.fps = float(self.container.get_avg_fps())
 
@@ -55,27 +63,24 @@ class Video:
         fps: Frames per second.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It cannot be read as a video, or holds no frame.
+        MissingVideo: There is no such file.
+        UnreadableVideo: It cannot be read as a video, or holds no frame; a ``ValueError``.
     """
 
     def __init__(self, path: str | Path, reader: str = 'auto', num_threads: int = 1) -> None:
         self.path = Path(path)
         self.num_threads = num_threads
-        if not self.path.is_file():
-            raise FileNotFoundError(
-                f'the video {path} does not exist; correct the annotation file or data_prefix'
-            )
         if reader != 'auto' and reader not in READERS:
             raise ValueError(f'reader={reader!r} is not known; set it to auto, decord or pyav')
         if reader == 'auto':
             self._readers = ['pyav', 'decord'] if find_spec('decord') else ['pyav']
         else:
             self._readers = [reader]
+        check_file(self.path)
         self._reader: Any = None
         self._length, self.fps = self._ask(lambda reader: (len(reader), reader.fps))
         if self._length < 1:
-            raise ValueError(self._unreadable('it holds no frame'))
+            raise unreadable(self.path, 'it holds no frame', self._readers[0])
 
     def __len__(self) -> int:
         return self._length
@@ -84,7 +89,7 @@ class Video:
         """Decode frames, in the order asked for, each ``(H, W, 3)`` RGB ``uint8``.
 
         Raises:
-            ValueError: A frame cannot be decoded.
+            UnreadableVideo: A frame cannot be decoded.
         """
         return self._ask(lambda reader: reader.frames(indices))
 
@@ -97,19 +102,21 @@ class Video:
         except ModuleNotFoundError:
             raise
         except Exception as error:  # decord and PyAV have a class for each way to say no
-            if len(self._readers) == 1:
-                raise ValueError(self._unreadable(error)) from error
-        self._reader = None
-        del self._readers[0]
-        return self._ask(question)
+            refused = unreadable(self.path, _in_words(error), self._readers[0])
+            refused.__cause__ = error
+        if len(self._readers) > 1 and not isinstance(refused.__cause__, TimeoutError):
+            self._reader = None
+            first = self._readers.pop(0)
+            try:
+                return self._ask(question)
+            except UnreadableVideo:
+                self._readers = [first]
+        raise refused
 
-    def _unreadable(self, why: object) -> str:
-        reason = next(iter(str(why).strip().splitlines()), type(why).__name__)
-        return (
-            f'the video {self.path} ({self.path.stat().st_size} bytes) cannot be read by '
-            f'{self._readers[0]}: {reason}; replace the file, or take its line out of the '
-            'annotation file'
-        )
+
+def _in_words(error: Exception) -> str:
+    told = getattr(error, 'strerror', None) or str(error)  # without number and file, if so told
+    return next(iter(told.strip().splitlines()), type(error).__name__)
 
 
 @TRANSFORMS.register_module()

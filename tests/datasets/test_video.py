@@ -126,15 +126,16 @@ def test_a_file_that_is_no_video_is_named(
         pytest.importorskip('decord')
     path = tmp_path / 'bad.mp4'
     path.write_bytes(counted.read_bytes()[:900] if content is None else content)
-    with pytest.raises(ValueError, match=r'bad\.mp4 \(\d+ bytes\) cannot be read by') as error:
+    with pytest.raises(ValueError, match=r'bad\.mp4 \(\d+ bytes\) cannot be read') as error:
         Video(path, reader)
     assert '\n' not in str(error.value)
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
-    for path in (tmp_path / 'none.mp4', tmp_path):
-        with pytest.raises(FileNotFoundError, match=f'{path.name} does not exist; .*data_prefix'):
-            Video(path)
+    with pytest.raises(FileNotFoundError, match=r'none\.mp4 does not exist; .*data_prefix'):
+        Video(tmp_path / 'none.mp4')
+    with pytest.raises(ValueError, match=f'{tmp_path.name}.* cannot be read: it is a folder'):
+        Video(tmp_path)
 
 
 def test_an_unknown_reader_is_answered_with_the_known_ones(counted: Path) -> None:
