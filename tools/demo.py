@@ -25,7 +25,7 @@ from mmtimesformer.checkpoints.pickles import load_torch
 from mmtimesformer.datasets.moving_shapes import CLASSES, MOTIONS, Settings
 from mmtimesformer.engine.configs import find_config
 from mmtimesformer.engine.letters import run_job
-from mmtimesformer.engine.runner import latest_checkpoint
+from mmtimesformer.engine.resuming import latest_checkpoint
 from mmtimesformer.visualization import (
     SchemeResult,
     confusion_matrix,

@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
         train(args)
 
-    return run_job(job, args.debug)
+    return run_job(job, args.debug, goes_on='the same command with --resume goes on')
 
 
 if __name__ == '__main__':

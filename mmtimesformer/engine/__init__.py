@@ -6,29 +6,39 @@ model still works, and ``requirements.require_mmaction`` says what is missing.
 """
 
 try:
+    from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook
+    from mmtimesformer.engine.exact_loop import ExactEpochLoop, KeepPosition
     from mmtimesformer.engine.layer_decay import LayerDecay
     from mmtimesformer.engine.loading import register_checkpoint_readers
     from mmtimesformer.engine.precision import Bfloat16OptimWrapper
     from mmtimesformer.engine.prediction_pictures import PredictionPictures
     from mmtimesformer.engine.pretrained import FitCheckpoint, Pretrained
     from mmtimesformer.engine.protocol import NameProtocol
-    from mmtimesformer.engine.runner import Runner, latest_checkpoint
+    from mmtimesformer.engine.resuming import latest_checkpoint
+    from mmtimesformer.engine.runner import Runner
+    from mmtimesformer.engine.stop_signals import StopOnSignal
+    from mmtimesformer.engine.storage import register_atomic_backend
     from mmtimesformer.engine.view_scores import KeepViewScores
 except ModuleNotFoundError as error:
     if error.name != 'cv2':
         raise
 else:
     register_checkpoint_readers()
+    register_atomic_backend()
 
 __all__ = [
     'Bfloat16OptimWrapper',
+    'ExactEpochLoop',
     'FitCheckpoint',
     'KeepViewScores',
+    'KeepPosition',
     'LayerDecay',
     'NameProtocol',
     'PredictionPictures',
     'Pretrained',
     'Runner',
+    'SafeCheckpointHook',
+    'StopOnSignal',
     'latest_checkpoint',
     'register_checkpoint_readers',
 ]

@@ -15,7 +15,8 @@ from mmengine.dist import is_main_process
 from mmtimesformer.engine import precision
 from mmtimesformer.engine.configs import find_config
 from mmtimesformer.engine.preflight import check_config, check_options
-from mmtimesformer.engine.runner import Runner, latest_checkpoint
+from mmtimesformer.engine.resuming import latest_checkpoint
+from mmtimesformer.engine.runner import Runner
 
 
 def train(args: Namespace) -> None:

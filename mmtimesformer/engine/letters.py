@@ -6,6 +6,8 @@ code  meaning
 0     done
 1     a mistake in the config, the files or the machine, or a run that failed
 2     a mistake on the command line
+3     done, but some of the videos or files could not be read; the tool says which
+75    a training was asked to stop (SIGTERM, SIGUSR1) and has saved: run it again with ``--resume``
 130   interrupted (Ctrl-C)
 ====  =========================================================================
 """
@@ -15,22 +17,39 @@ import sys
 import traceback
 from collections.abc import Callable
 
-DONE, FAILED, INTERRUPTED = 0, 1, 130
+DONE, FAILED, INCOMPLETE, STOPPED, INTERRUPTED = 0, 1, 3, 75, 130  # 75: EX_TEMPFAIL, "try again"
 LETTERS = (ValueError, TypeError, LookupError, OSError, ImportError)
 
 
-def run_job(job: Callable[[], object], debug: bool = False) -> int:
+class EndOfRun(Exception):  # noqa: N818 (it is no error)
+    """A run that ends early as it was asked to; its text is for the user.
+
+    Args:
+        sentence: How it ended, and how it goes on.
+        code: The exit code.
+    """
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+def run_job(job: Callable[[], object], debug: bool = False, goes_on: str = '') -> int:
     """Run a tool's job and return the exit code.
 
     Args:
         job: What the tool does.
         debug: Show the stack trace of a failure, not only its sentence.
+        goes_on: How the job can be gone on with after an interruption, if it can.
     """
     try:
         job()
     except KeyboardInterrupt:
-        print('\ninterrupted; a training goes on with --resume', file=sys.stderr)
+        print('\ninterrupted' + (f'; {goes_on}' if goes_on else ''), file=sys.stderr)
         return INTERRUPTED
+    except EndOfRun as end:
+        print(f'\n{end}', file=sys.stderr)
+        return end.code
     except Exception as error:
         if debug:
             traceback.print_exc()

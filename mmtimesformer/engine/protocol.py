@@ -73,10 +73,11 @@ def facts(cfg: Any, stage: str, views: int) -> dict[str, Any]:
         stage: ``'val'`` or ``'test'``.
         views: Views of one video that the model saw.
     """
-    dataset = cfg[f'{stage}_dataloader'].get('dataset') or {}
-    samplers = [step for step in dataset.get('pipeline') or () if 'clip_len' in step]
+    dataset = (cfg.get(f'{stage}_dataloader') or {}).get('dataset') or {}
+    pipeline = dataset.get('pipeline') if isinstance(dataset, dict) else None
+    samplers = [step for step in pipeline or () if 'clip_len' in step]
     clips = samplers[0].get('num_clips', 1) if samplers else 1
-    head = cfg.model.get('cls_head') or {}
+    head = (cfg.get('model') or {}).get('cls_head') or {}
     return {
         'protocol': cfg.get('protocol'),
         'views': {'clips': clips, 'crops': views // clips},

@@ -4,20 +4,30 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine import dist
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
+from torch.utils.data import DataLoader
 
+from mmtimesformer.engine.agreement import failing_together, from_main
+from mmtimesformer.engine.clips_per_video import with_clips_per_video
+from mmtimesformer.engine.exact_loop import KeepPosition
 from mmtimesformer.engine.precision import keep_scores_in_float32
 from mmtimesformer.engine.pretrained import FitCheckpoint
 from mmtimesformer.engine.protocol import NameProtocol
+from mmtimesformer.engine.resuming import newest_whole_checkpoint
+from mmtimesformer.engine.side_files import forgive_log_file, forgive_visualizer
+from mmtimesformer.engine.stop_signals import StopOnSignal, StopSignals
+from mmtimesformer.engine.work_dir_lock import only_one_training
 
 # What MMEngine says on every run and no user can change: in its log, and as Python's warnings.
 LOGGED_NOISE = (
@@ -25,7 +35,16 @@ LOGGED_NOISE = (
     '"HardDiskBackend" is the alias',
     'paramwise_options',  # a line for each parameter
 )
-WARNED_NOISE = ('Setting (OMP|MKL)_NUM_THREADS', '`broadcast_buffers` is deprecated')
+# Ours do what MMEngine's do, and survive more. With the prefix `mmengine.` MMEngine's are meant.
+OURS = {
+    'EpochBasedTrainLoop': 'mmtimesformer.ExactEpochLoop',
+    'CheckpointHook': 'mmtimesformer.SafeCheckpointHook',
+}
+WARNED_NOISE = (
+    'Setting (OMP|MKL)_NUM_THREADS',
+    '`broadcast_buffers` is deprecated',
+    'Detected call of `scheduler.step',  # on resuming after the last step of an epoch
+)
 
 
 class Runner(MMEngineRunner):
@@ -35,7 +54,9 @@ class Runner(MMEngineRunner):
 
     - joins processes by gloo where there is no GPU, and wraps the model without GPU numbers;
     - loads checkpoints of other systems, and refuses one that does not fit the model;
-    - resumes from a ``work_dir`` that was moved or copied;
+    - resumes exactly, from the newest checkpoint that is whole, in a ``work_dir`` that may have
+      been moved or copied, and lets no second training into it;
+    - stops on SIGTERM and SIGUSR1 after a step, with all saved;
     - names the protocol with every score;
     - accumulates gradients up to a config's total batch where there are fewer GPUs, if asked;
     - counts accumulated gradients when it scales the learning rate, and says what it did;
@@ -78,10 +99,45 @@ class Runner(MMEngineRunner):
         files = [handler.baseFilename for handler in logger.handlers if _writes_file(handler)]
         if files:
             for handler in logger.handlers:
-                if not _writes_file(handler):
+                if isinstance(handler, logging.FileHandler):
+                    forgive_log_file(handler)
+                else:
                     handler.addFilter(_is_for_terminal)
             logger.info(f'Environment, config and hooks are in {files[0]}')
         return logger
+
+    @staticmethod
+    def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
+        """Build it; ``clips_per_video`` takes several clips of each video that is decoded."""
+        if isinstance(dataloader, dict) and 'clips_per_video' in dataloader:
+            dataloader = with_clips_per_video(dataloader)
+        return MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
+
+    def build_visualizer(self, visualizer: Any = None) -> Any:
+        """Build it, so that it may fail to write without ending the run."""
+        built = super().build_visualizer(visualizer)
+        forgive_visualizer(built, self.logger.warning)
+        return built
+
+    def build_train_loop(self, loop: Any) -> Any:
+        """Build the loop; one by epochs is ours, which resumes exactly."""
+        if isinstance(loop, dict) and loop.get('by_epoch'):
+            loop = {'type': 'EpochBasedTrainLoop', **loop}
+            del loop['by_epoch']
+        return super().build_train_loop(_ours(loop))
+
+    def train(self) -> nn.Module:
+        """Train; alone in the ``work_dir``, and with an ear for signals that ask to stop."""
+        with StopSignals() as self.stop_signals, self._alone_in_work_dir():
+            return super().train()
+
+    @contextmanager
+    def _alone_in_work_dir(self) -> Iterator[None]:
+        with ExitStack() as held:
+            with failing_together():
+                if dist.is_main_process():
+                    held.enter_context(only_one_training(self.work_dir, self.logger.warning))
+            yield
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Share the model between processes, without GPU numbers where it lies on a CPU."""
@@ -101,15 +157,22 @@ class Runner(MMEngineRunner):
 
     def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
         """Register the hooks of the config, and those of ours that are not among them."""
-        super().register_hooks(default_hooks, custom_hooks)
-        for ours in (FitCheckpoint, NameProtocol):
+        default_hooks = {
+            'checkpoint': {'type': 'CheckpointHook', 'interval': 1},
+            **(default_hooks or {}),
+        }
+        super().register_hooks(
+            {name: _ours(hook) for name, hook in default_hooks.items()},
+            [_ours(hook) for hook in custom_hooks or ()],
+        )
+        for ours in (FitCheckpoint, NameProtocol, KeepPosition, StopOnSignal):
             if not any(isinstance(hook, ours) for hook in self.hooks):
                 self.register_hook(ours())
 
     def load_or_resume(self) -> None:
         """Find the newest checkpoint by its name beside ``last_checkpoint``, wherever that lies."""
         if self._resume and self._load_from is None and not self._has_loaded:
-            newest = latest_checkpoint(self.work_dir)
+            newest = self._newest_checkpoint()
             self._load_from, self._resume = newest, newest is not None
             self.logger.info(
                 f'Resumes from {newest}.'
@@ -117,6 +180,51 @@ class Runner(MMEngineRunner):
                 else f'Nothing to resume in {self.work_dir}; starts from the beginning.'
             )
         super().load_or_resume()
+
+    def _newest_checkpoint(self) -> str | None:
+        """Let the main process look for all, and all fail if it finds only damaged ones."""
+        found: str | ValueError | OSError | None = None
+        if dist.is_main_process():
+            try:
+                found = newest_whole_checkpoint(self.work_dir, self.logger.warning)
+            except (ValueError, OSError) as error:
+                found = error
+        found = from_main(found)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Save, with the gradients of a step that is begun; a failure is one of all processes.
+
+        Raises:
+            OSError: It could not be written, in the main process, which writes for all.
+        """
+        self.pending_gradients = self._accumulated_gradients()
+        try:
+            with failing_together():
+                super().save_checkpoint(*args, **kwargs)
+        finally:
+            self.pending_gradients = None
+
+    def _accumulated_gradients(self) -> dict[str, torch.Tensor] | None:
+        """Return the gradients of a step that waits for more batches, averaged over processes.
+
+        NOTE: one process gets its own back, bit for bit. Several get the mean, which the step would
+        have taken of them in the end, and differ by its rounding.
+        """
+        wrapper = self.optim_wrapper
+        if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
+            return None
+        model: Any = getattr(self.model, 'module', self.model)
+        gradients = {
+            name: parameter.grad.detach().clone()
+            for name, parameter in model.named_parameters()
+            if parameter.grad is not None
+        }
+        for gradient in gradients.values():
+            dist.all_reduce(gradient, 'mean')
+        return {name: gradient.cpu() for name, gradient in gradients.items()}
 
     def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
         """Build it; with ``auto_scale_lr.accumulate`` one step sees ``base_batch_size`` videos.
@@ -136,10 +244,16 @@ class Runner(MMEngineRunner):
             counts = base // (self.world_size * videos)
             optim_wrapper = {**optim_wrapper, 'accumulative_counts': counts}
             self.logger.info(
-                f'One step sees {base} videos: {self.world_size} processes x {videos} videos x '
-                f'{counts} accumulated batches.'
+                f'One step sees {base} {self._samples}: {self.world_size} processes x {videos} '
+                f'{self._samples} x {counts} accumulated batches.'
             )
         return super().build_optim_wrapper(optim_wrapper)
+
+    @property
+    def _samples(self) -> str:
+        """What a batch counts."""
+        several = self._train_dataloader.get('clips_per_video', 1) > 1
+        return 'clips' if several else 'videos'
 
     def scale_lr(
         self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
@@ -162,32 +276,17 @@ class Runner(MMEngineRunner):
             if name.rpartition('.')[2] == 'lr':
                 self.logger.info(
                     f'{name} {before[name][0]:g} -> {after[name][0]:g}: one step sees '
-                    f'{math.prod(parts)} videos (processes x videos x accumulated batches = '
+                    f'{math.prod(parts)} {self._samples} '
+                    f'(processes x {self._samples} x accumulated batches = '
                     f'{" x ".join(map(str, parts))}), auto_scale_lr.base_batch_size={base}.'
                 )
 
 
-def latest_checkpoint(work_dir: str | os.PathLike[str]) -> str | None:
-    """Return the checkpoint that a run in ``work_dir`` saved last, or ``None`` for none.
-
-    MMEngine notes its absolute path in ``last_checkpoint``. A folder that was moved or copied has a
-    file of that name beside the note, which is meant then; the noted path is the second choice.
-
-    Raises:
-        FileNotFoundError: A checkpoint is noted, and is at neither place.
-    """
-    note = Path(work_dir) / 'last_checkpoint'
-    if not note.is_file():
-        return None
-    noted = Path(note.read_text().strip())
-    beside = note.parent / noted.name
-    for path in (beside, noted):
-        if path.is_file():
-            return str(path)
-    raise FileNotFoundError(
-        f'{note} names {noted}, which is neither there nor at {beside}; '
-        'give the checkpoint itself: --resume PATH'
-    )
+def _ours(part: Any) -> Any:
+    """Put our part in the place of MMEngine's where a config names MMEngine's without a prefix."""
+    if isinstance(part, dict) and part.get('type') in OURS:
+        return {**part, 'type': OURS[part['type']]}
+    return part
 
 
 def _writes_file(handler: logging.Handler) -> bool:

@@ -5,7 +5,8 @@ import types
 
 import pytest
 
-from mmtimesformer.engine.letters import run_job, sentence_of
+from mmtimesformer.engine import letters
+from mmtimesformer.engine.letters import STOPPED, EndOfRun, run_job, sentence_of
 from mmtimesformer.engine.requirements import require_mmaction
 
 
@@ -46,9 +47,26 @@ def test_debug_shows_where(capsys: pytest.CaptureFixture) -> None:
     assert 'Traceback' in said and 'in fail' in said and said.endswith('\nerror: a\n')
 
 
-def test_an_interruption_is_130(capsys: pytest.CaptureFixture) -> None:
+def test_an_interruption_is_130_and_tells_how_to_go_on_if_one_can(
+    capsys: pytest.CaptureFixture,
+) -> None:
     assert run_job(lambda: fail(KeyboardInterrupt())) == 130
-    assert '--resume' in capsys.readouterr().err
+    assert capsys.readouterr().err == '\ninterrupted\n'
+    assert run_job(lambda: fail(KeyboardInterrupt()), goes_on='try --resume') == 130
+    assert capsys.readouterr().err == '\ninterrupted; try --resume\n'
+
+
+def test_an_end_that_was_asked_for_has_its_own_code(capsys: pytest.CaptureFixture) -> None:
+    assert run_job(lambda: fail(EndOfRun('stopped after step 3', STOPPED))) == 75
+    assert capsys.readouterr().err == '\nstopped after step 3\n'
+
+
+def test_every_exit_code_is_in_the_table() -> None:
+    told = {line.split()[0] for line in (letters.__doc__ or '').splitlines() if line[:1].isdigit()}
+    codes = (
+        letters.DONE, letters.FAILED, letters.INCOMPLETE, letters.STOPPED, letters.INTERRUPTED
+    )  # fmt: skip
+    assert {str(code) for code in codes} | {'2'} == told
 
 
 def test_a_data_loading_process_is_reduced_to_the_cause() -> None:

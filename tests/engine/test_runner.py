@@ -9,7 +9,8 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
-from mmtimesformer.engine.runner import Runner, _is_for_terminal, latest_checkpoint
+from mmtimesformer.engine.resuming import latest_checkpoint
+from mmtimesformer.engine.runner import Runner, _is_for_terminal
 
 
 class Said(list):

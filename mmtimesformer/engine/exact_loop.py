@@ -1,0 +1,346 @@
+"""Training that can end at any step and goes on as if it had not.
+
+Two things decide what a step does beside the weights: which samples it sees, and the random numbers
+drawn on the way. Here both follow from *where* the training is, so that no generator's state has to
+be saved:
+
+- the samples of an epoch are what the sampler gives for the epoch's number, less those already
+  seen, which are skipped as numbers, without a file being opened;
+- each sample draws from generators seeded by (seed, epoch, index), in whichever process it is
+  loaded; each step from those seeded by (seed, number of the step).
+
+So a run that goes on is the run that never stopped, bit for bit where the arithmetic is repeatable
+(CPUs; GPUs with ``--deterministic``), with any number of data-loading processes.
+"""
+
+import random
+import signal
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import EpochBasedTrainLoop
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+
+from mmtimesformer.engine.checkpoint_hook import save_mid_epoch
+from mmtimesformer.registry import HOOKS, LOOPS
+
+ORDER, SAMPLE, STEP, VALIDATION = range(4)  # what is drawn for, the second word of a seed
+GRACE = 45  # seconds that a data-loading process outlives a SIGTERM meant for the run
+Key = tuple[int, tuple[int, ...]]  # index of a sample, and the words of its seed
+
+
+@LOOPS.register_module()
+class ExactEpochLoop(EpochBasedTrainLoop):
+    """MMEngine's ``EpochBasedTrainLoop`` that resumes exactly, within an epoch too.
+
+    It takes the same arguments, and the Runner puts it where a config says ``by_epoch=True`` or
+    ``EpochBasedTrainLoop`` (``mmengine.EpochBasedTrainLoop`` is MMEngine's own). Beyond that one,
+
+    - a data-loading process that dies, killed or out of memory, does not end the training: the
+      others are replaced with it, and the epoch goes on where it was;
+    - a validation that was due when the run ended is made up for.
+
+    Args:
+        runner: The Runner.
+        dataloader: A data loader or its config.
+        max_epochs: Epochs to train.
+        val_begin: The first epoch after which to validate.
+        val_interval: Epochs between two validations.
+        dynamic_intervals: Pairs of an epoch and the ``val_interval`` from there on.
+        max_worker_losses: How often in an epoch data-loading processes may die.
+
+    Raises:
+        TypeError: The data set is a stream, in which no position can be found again.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        dataloader: Any,
+        max_epochs: int,
+        val_begin: int = 1,
+        val_interval: int = 1,
+        dynamic_intervals: list[tuple[int, int]] | None = None,
+        max_worker_losses: int = 10,
+    ) -> None:
+        super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
+        if isinstance(self.dataloader.dataset, IterableDataset):
+            raise TypeError(
+                f'{type(self.dataloader.dataset).__name__} is a stream, and a stream cannot be '
+                "resumed exactly; set train_cfg.type='mmengine.EpochBasedTrainLoop'"
+            )
+        self.max_worker_losses = max_worker_losses
+        self.step_in_epoch = 0  # steps of this epoch that are done
+        self.owes_validation = False
+        self.indices: list[int] = []  # of the samples in the batch at hand
+        self._keys = _Keys(self.dataloader.batch_sampler)
+        self._reader: DataLoader | None = None
+
+    def run(self) -> torch.nn.Module:
+        """Train from where the checkpoint was, or from the beginning."""
+        self.runner.call_hook('before_train')
+        if self.owes_validation and self.runner.val_loop is not None:
+            self.runner.logger.info(f'Validates epoch {self._epoch}, which was due when it ended.')
+            self._validate()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self._decide_current_val_interval()
+            if self._validation_is_due(self._epoch):
+                self._validate()
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def run_epoch(self) -> None:
+        """Do the steps of this epoch that are not done."""
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        for batch in self._batches():
+            seed_all(self.runner.seed, STEP, self._iter)
+            self.run_iter(self.step_in_epoch, batch)
+            self.step_in_epoch += 1
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+        self.step_in_epoch = 0
+
+    def position_at(self, epoch: int, iteration: int) -> dict[str, Any]:
+        """Tell where a checkpoint is that says so many epochs and steps are done."""
+        this_epoch = epoch == self._epoch
+        began = self._iter - self.step_in_epoch
+        return {
+            'step': iteration - began if this_epoch else 0,
+            'steps': len(self.dataloader),
+            'videos_per_step': self._videos_per_step(),
+            'order': self._sampler_seed(),
+            'owes_validation': (
+                self.owes_validation if this_epoch else self._validation_is_due(epoch)
+            ),
+        }
+
+    def go_on_from(self, meta: dict[str, Any]) -> None:
+        """Take up the position that a checkpoint's ``meta`` tells."""
+        saved = meta.get('position') or {}
+        steps = len(self.dataloader)
+        step = saved.get('step', meta['iter'] - meta['epoch'] * steps)
+        if not 0 <= step <= saved.get('steps', steps):
+            step = 0  # MMEngine's, of a loop of another length
+        self.owes_validation = saved.get('owes_validation', False)
+        if self._keys.sampler is not None and saved.get('order') is not None:
+            self._keys.sampler.seed = saved['order']
+        videos, before = self._videos_per_step(), saved.get('videos_per_step')
+        if before not in (None, videos):
+            step = min(step * before // videos, steps)
+            self.runner.logger.warning(
+                f'The checkpoint is of steps over {before} videos, and now a step sees {videos}: '
+                'the training goes on, but is not the one that would have been without a stop.'
+            )
+        self.step_in_epoch = step
+        if step:
+            self.runner.logger.info(f'Goes on after step {step} of {steps} of the epoch.')
+
+    def _validation_is_due(self, epoch: int) -> bool:
+        return (
+            self.runner.val_loop is not None
+            and epoch >= self.val_begin
+            and (epoch % self.val_interval == 0 or epoch == self._max_epochs)
+        )
+
+    def _validate(self) -> None:
+        self.owes_validation = True  # until its result is there, see KeepPosition
+        seed_all(self.runner.seed, VALIDATION, self._epoch)
+        self.runner.val_loop.run()
+
+    def leave_validation(self) -> None:
+        """Give the model its own weights back where a validation of averaged ones is broken off."""
+        for hook in self.runner.hooks:
+            if isinstance(hook, EMAHook):
+                hook._swap_ema_parameters()
+
+    def _batches(self) -> Iterator[Any]:
+        """Give the batches of this epoch that are to come; replace data loaders that die."""
+        losses = 0
+        while self.step_in_epoch < len(self.dataloader):
+            seed_all(self.runner.seed, ORDER, self._epoch)
+            self._keys.start(self.runner.seed, self._epoch, self.step_in_epoch)
+            if self._reader is None:
+                self._reader = _reader_like(self.dataloader, self._keys)
+            batches: Any = None
+            try:
+                batches = iter(self._reader)
+                _forget_sigchld()
+                for batch in batches:
+                    self.indices = self._keys.given.popleft()
+                    yield batch
+                return
+            except (RuntimeError, MemoryError) as error:
+                if not is_worker_loss(error):
+                    raise
+                losses += 1
+                for worker in getattr(batches, '_workers', ()):
+                    worker.kill()  # some may wait for ever for what the dead one held
+                self._reader = None
+                self._tell_of_loss(str(error).split('\n')[0] or 'out of memory.', losses)
+
+    def _tell_of_loss(self, what: str, losses: int) -> None:
+        """Say that data loaders died, and make an end where that has happened too often."""
+        if losses > self.max_worker_losses:
+            if self.runner.world_size == 1:  # the others would be in the midst of a step
+                save_mid_epoch(self.runner, {'epoch': self._epoch, 'iter': self._iter})
+            raise ChildProcessError(
+                f'data-loading processes died {losses} times in this epoch, the last time: {what} '
+                'They may need more memory than there is: set train_dataloader.num_workers lower, '
+                'or give the run more (in a container also --shm-size); --resume goes on'
+            )
+        self.runner.logger.warning(
+            f'Data-loading processes are replaced, for one died: {what} The epoch goes on after '
+            f'step {self.step_in_epoch} ({losses} of {self.max_worker_losses} such losses).'
+        )
+
+    def _videos_per_step(self) -> int:
+        return (getattr(self._keys.batch_sampler, 'batch_size', 1) or 1) * self.runner.world_size
+
+    def _sampler_seed(self) -> int | None:
+        seed = getattr(self._keys.sampler, 'seed', None)
+        return seed if isinstance(seed, int) else None
+
+
+@HOOKS.register_module()
+class KeepPosition(Hook):
+    """Write into each checkpoint where in the epoch it was, and read it when a run goes on.
+
+    With it go the gradients that are accumulated for a step that is not done.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Add ``meta['position']``, and ``gradients`` where a step is begun."""
+        loop, meta = runner._train_loop, checkpoint['meta']
+        if isinstance(loop, ExactEpochLoop):
+            meta['position'] = loop.position_at(meta['epoch'], meta['iter'])
+        gradients = getattr(runner, 'pending_gradients', None)
+        if gradients and 'optimizer' in checkpoint:
+            checkpoint['gradients'] = gradients
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
+        """Take the position up, when it is to be resumed and not only started from."""
+        if not getattr(runner, '_resume', False):
+            return
+        if isinstance(runner._train_loop, ExactEpochLoop):
+            runner._train_loop.go_on_from(checkpoint['meta'])
+        model = getattr(runner.model, 'module', runner.model)
+        for name, parameter in model.named_parameters():
+            gradient = checkpoint.get('gradients', {}).get(name)
+            if gradient is not None:
+                parameter.grad = gradient.to(parameter.device)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """The result is there, and is saved with what CheckpointHook saves next."""
+        if isinstance(runner._train_loop, ExactEpochLoop):
+            runner._train_loop.owes_validation = False
+
+
+def seed_all(*words: int) -> None:
+    """Seed the generators of Python, NumPy and torch, each differently for each row of words."""
+    python, numpy, one, two = np.random.SeedSequence(words).generate_state(4).tolist()
+    random.seed(python)
+    np.random.seed(numpy)  # noqa: NPY002 (what MMAction2's transforms draw from)
+    if get_worker_info() is None and torch.accelerator.is_available():
+        torch.manual_seed(one << 32 | two)
+    else:  # a fifth of a millisecond sooner
+        torch.default_generator.manual_seed(one << 32 | two)
+
+
+def is_worker_loss(error: BaseException) -> bool:
+    """Whether torch tells that a data-loading process is gone, not that it raised something."""
+    return isinstance(error, MemoryError) or str(error).startswith('DataLoader worker (pid')
+
+
+class _Keys(Sampler):
+    """The batches of an epoch, as keys that carry the seed of each sample, from some batch on."""
+
+    def __init__(self, batch_sampler: Any) -> None:
+        self.batch_sampler = batch_sampler
+        self.sampler = getattr(batch_sampler, 'sampler', None)
+        self.given: deque[list[int]] = deque()  # read ahead of the training, batch by batch
+        self.start(0, 0, 0)
+
+    def start(self, seed: int, epoch: int, done: int) -> None:
+        self.seed, self.epoch, self.done = seed, epoch, done
+        self.given.clear()
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler) - self.done
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        seen: Counter[int] = Counter()  # a sampler may give an index twice, to be cut twice
+        for number, batch in enumerate(self.batch_sampler):
+            keys: list[Key] = []
+            for index in batch:
+                keys.append((index, (self.seed, SAMPLE, self.epoch, index, seen[index])))
+                seen[index] += 1
+            if number >= self.done:
+                self.given.append(list(batch))
+                yield keys
+
+
+class _Seeded(Dataset):
+    """A data set that seeds the generators for each sample, by the sample's key."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> Any:
+        index, words = key
+        seed_all(*words)
+        return self.dataset[index]
+
+
+class _StartWorker:
+    """What a data-loading process does first: as configured, and it outlives the run's signals.
+
+    Slurm and torchrun send SIGTERM to every process of a run, and the run wants to finish its step.
+    A worker that heard it leaves after :data:`GRACE` seconds at the latest, so that nothing waits
+    for it in vain.
+    """
+
+    def __init__(self, configured: Any) -> None:
+        self.configured = configured
+
+    def __call__(self, worker: int) -> None:
+        if self.configured is not None:
+            self.configured(worker)
+        if hasattr(signal, 'alarm'):
+            signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _reader_like(loader: DataLoader, keys: _Keys) -> DataLoader:
+    """Build a data loader with the settings of another, over keys instead of indices."""
+    names = (
+        'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'multiprocessing_context',
+        'generator', 'prefetch_factor', 'persistent_workers', 'pin_memory_device',
+    )  # fmt: skip
+    return DataLoader(
+        _Seeded(loader.dataset),
+        batch_sampler=keys,
+        worker_init_fn=_StartWorker(loader.worker_init_fn),
+        **{name: getattr(loader, name) for name in names if hasattr(loader, name)},
+    )
+
+
+def _forget_sigchld() -> None:
+    """Take away the handler by which torch raises in the midst of a step when a worker dies.
+
+    It would leave the optimiser with half of its weights updated. The death is noticed all the
+    same, at the next batch that does not come.
+    """
+    if hasattr(signal, 'SIGCHLD') and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,0 +1,45 @@
+"""Logs and curves tell of a run; a full disk under them must not end it."""
+
+import functools
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+DRAWING = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 'close')
+
+
+def forgive_visualizer(visualizer: Any, warn: Callable[[str], object]) -> None:
+    """Let a visualizer's backends lose what they cannot write, and say so once for each."""
+    for name, backend in visualizer._vis_backends.items():
+        told: list[str] = []
+        for method in DRAWING:
+            setattr(backend, method, _forgiving(getattr(backend, method), name, told, warn))
+
+
+def _forgiving(
+    write: Callable[..., Any], name: str, told: list[str], warn: Callable[[str], object]
+) -> Callable[..., Any]:
+    @functools.wraps(write)
+    def forgiving(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return write(*args, **kwargs)
+        except OSError as error:
+            if not told:
+                told.append(name)
+                warn(f'{name} could not write ({error}): curves and pictures may have gaps')
+
+    return forgiving
+
+
+def forgive_log_file(handler: logging.FileHandler) -> None:
+    """Say once that a log file cannot be written, instead of a stack trace for each line."""
+    told: list[str] = []
+
+    def say_once(record: logging.LogRecord) -> None:
+        if not told:
+            told.append(handler.baseFilename)
+            error = sys.exc_info()[1]
+            print(f'{handler.baseFilename} cannot be written: {error}', file=sys.stderr)
+
+    handler.handleError = say_once  # type: ignore[method-assign]

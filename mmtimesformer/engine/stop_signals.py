@@ -1,0 +1,110 @@
+"""A run that is asked to stop finishes its step, saves, and ends with a code that says so.
+
+Clusters ask by SIGTERM (Slurm before the time limit or on preemption, Kubernetes, torchrun) or by
+SIGUSR1 (``sbatch --signal=USR1@120``). What follows is the same.
+"""
+
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+from mmengine import dist
+from mmengine.hooks import Hook
+
+from mmtimesformer.engine.agreement import anywhere, smallest
+from mmtimesformer.engine.checkpoint_hook import save_mid_epoch
+from mmtimesformer.engine.exact_loop import ExactEpochLoop
+from mmtimesformer.engine.letters import STOPPED, EndOfRun
+from mmtimesformer.registry import HOOKS
+
+SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1') if hasattr(signal, name)]
+
+
+class StopSignals:
+    """While it is entered, signals that ask to stop are noted instead of ending the process.
+
+    Attributes:
+        received: The name of the first such signal, and the time it came, or ``None``.
+    """
+
+    def __init__(self) -> None:
+        self.received: tuple[str, float] | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> 'StopSignals':
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received = self.received or (signal.Signals(number).name, time.monotonic())
+
+
+@HOOKS.register_module()
+class StopOnSignal(Hook):
+    """End the training at the first whole step after a signal that asks for it.
+
+    All processes of a run end at the same step, whichever of them heard the signal. The state is
+    saved as ``mid_epoch.pth``, from which ``--resume`` goes on.
+    """
+
+    priority = 'LOWEST'  # after CheckpointHook
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.common = 0  # validation batches that every process has
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Look whether any process was asked to stop; then end after a whole optimiser step."""
+        self.asked = self.asked or anywhere(_received(runner) is not None)
+        should_update = getattr(runner.optim_wrapper, 'should_update', lambda: True)
+        if self.asked and should_update():
+            self._end(runner, {'epoch': runner.epoch, 'iter': runner.iter + 1})
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Count the batches at which all processes can meet."""
+        self.common = smallest(len(runner.val_loop.dataloader))
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """End in a validation at once; it is made up for when the run goes on."""
+        if batch_idx >= self.common or not isinstance(runner._train_loop, ExactEpochLoop):
+            return
+        if anywhere(_received(runner) is not None):
+            runner._train_loop.leave_validation()
+            self._end(runner, {'epoch': runner.epoch, 'iter': runner.iter})
+
+    def _end(self, runner: Any, meta: dict[str, Any]) -> None:
+        name, since = _received(runner) or ('a signal to another process', time.monotonic())
+        saved = save_mid_epoch(runner, meta)
+        runner.visualizer.close()
+        dist.barrier()  # the first process to end would have the others killed while one saves
+        what = {
+            None: 'nothing is saved, for the config has no CheckpointHook',
+            False: 'its last steps could not be saved, see the log',
+            True: f'all is saved {time.monotonic() - since:.1f} s later',
+        }[saved]
+        raise EndOfRun(
+            f'stopped by {name} after epoch {meta["epoch"]}, step {meta["iter"]}; {what}; the same '
+            'command with --resume goes on',
+            STOPPED,
+        )
+
+
+def _received(runner: Any) -> tuple[str, float] | None:
+    signals = getattr(runner, 'stop_signals', None)
+    return signals.received if signals else None

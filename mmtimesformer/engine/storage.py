@@ -1,0 +1,58 @@
+"""MMEngine's files appear whole under their names, or not at all.
+
+MMEngine writes a checkpoint straight under its final name; a process killed meanwhile leaves half a
+file there. Ours stands in the place of its local file backend, so all that MMEngine writes through
+it (checkpoints, dumped results) goes to a temporary file first. MMAction2's tools gain that too, by
+importing this package.
+"""
+
+import os
+from pathlib import Path
+
+from mmengine.fileio import FileClient, HardDiskBackend, LocalBackend, register_backend
+
+from mmtimesformer.checkpoints.files import write_atomically
+
+PARTIAL = '.*.part'  # how write_atomically names what is not whole yet
+
+
+class AtomicBackend(LocalBackend):
+    """MMEngine's local file backend, whose files are written by :func:`write_atomically`."""
+
+    def put(self, obj: bytes, filepath: str | os.PathLike[str]) -> None:
+        """Write bytes; a device or a pipe, which must not be replaced, is written to directly."""
+        if _is_special(filepath):
+            super().put(obj, filepath)
+            return
+        with write_atomically(filepath) as partial:
+            partial.write_bytes(obj)
+
+    def put_text(self, obj: str, filepath: str | os.PathLike[str], encoding: str = 'utf-8') -> None:
+        """Write text, as :meth:`put` does."""
+        self.put(obj.encode(encoding), filepath)
+
+
+class AtomicDiskBackend(AtomicBackend, HardDiskBackend):
+    """The same for the older name, which ``file_client_args`` asks for."""
+
+
+def register_atomic_backend() -> None:
+    """Put our backend in the place of MMEngine's; doing it twice is doing it once."""
+    register_backend('local', AtomicBackend, force=True, prefixes='')
+    FileClient.register_backend('disk', AtomicDiskBackend, force=True)
+
+
+def sweep_partial_files(folder: str | os.PathLike[str]) -> list[Path]:
+    """Remove what killed processes left half written in a folder; return what it was.
+
+    Call it only where no other process writes, such as under the lock of a ``work_dir``.
+    """
+    partial = sorted(Path(folder).glob(PARTIAL))
+    for path in partial:
+        path.unlink(missing_ok=True)
+    return partial
+
+
+def _is_special(path: str | os.PathLike[str]) -> bool:
+    path = Path(path)
+    return path.exists() and not path.is_file()

@@ -1,0 +1,303 @@
+"""At every moment there is a whole checkpoint, also when the disk is full or the process is killed.
+
+The slow tests kill many times; the fast ones a few.
+"""
+
+import contextlib
+import errno
+import multiprocessing
+import os
+import random
+import shutil
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.logging import MessageHub
+from mmengine.runner.checkpoint import save_checkpoint
+
+from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook
+from mmtimesformer.engine.loading import load_from_local
+from mmtimesformer.engine.resuming import newest_whole_checkpoint
+from mmtimesformer.engine.storage import AtomicBackend
+from tests.engine.conftest import At, Train, assert_equal, whole_state
+
+# Python 3.12 warns of forks beside threads; these children only write files, and are killed.
+pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
+
+
+class Said(list):
+    """A logger that keeps what it is told."""
+
+    info = warning = list.append
+
+
+class SavingRunner:
+    """As much of a Runner as the hook needs, that saves ten megabytes at each step."""
+
+    def __init__(self, work_dir: Path) -> None:
+        self.work_dir = str(work_dir)
+        self.message_hub = MessageHub('saving')
+        self.logger = Said()
+        newest = newest_whole_checkpoint(work_dir, pytest.fail)
+        saved = load_from_local(newest) if newest else {}
+        self.iter = saved.get('iter', 0)
+        if saved:
+            self.message_hub.load_state_dict(saved['message_hub'])
+
+    def save_checkpoint(self, out_dir: str, name: str, *_: Any, **__: Any) -> None:
+        weights = torch.full((2_500_000,), float(self.iter))
+        hub = self.message_hub.state_dict()
+        save_checkpoint(
+            {'iter': self.iter, 'state_dict': {'w': weights}, 'message_hub': hub},
+            f'{out_dir}/{name}',
+        )
+
+
+def save_for_ever(work_dir: Path, told: Connection) -> None:
+    """Save at each step and keep one checkpoint; tell the number of each saved step."""
+    runner = SavingRunner(work_dir)
+    hook = SafeCheckpointHook(by_epoch=False, interval=1, max_keep_ckpts=1)
+    hook.before_train(runner)
+    assert not list(work_dir.glob('.*.part'))  # swept
+    told.send(runner.iter)
+    while True:
+        runner.iter += 1
+        hook._save_checkpoint_with_step(runner, runner.iter, {'epoch': 0, 'iter': runner.iter})
+        told.send(runner.iter)
+
+
+def kill_while_saving(work_dir: Path, kills: int) -> tuple[int, int]:
+    """Kill a process that saves all the time; return how often in midst of a file, and the losses.
+
+    After each kill a whole checkpoint must be found, no older than the last one that was reported
+    as saved, and no half file may stand under a final name.
+    """
+    processes, moments = multiprocessing.get_context('fork'), random.Random(0)
+    reported = in_midst = lost = 0
+    work_dir.mkdir()
+    for _ in range(kills):
+        ear, mouth = processes.Pipe(duplex=False)
+        process = processes.Process(target=save_for_ever, args=(work_dir, mouth))
+        process.start()
+        mouth.close()
+        assert ear.poll(60) and ear.recv() >= reported
+        time.sleep(moments.uniform(0, 0.2))
+        process.kill()
+        process.join()
+        with contextlib.suppress(EOFError):
+            while True:
+                reported = ear.recv()
+        ear.close()
+        in_midst += bool(list(work_dir.glob('.*.part')))
+        newest = newest_whole_checkpoint(work_dir, pytest.fail)
+        lost += newest is None and reported > 0
+        for path in work_dir.glob('*.pth'):
+            whole = load_torch(path)
+            assert torch.equal(whole['state_dict']['w'], torch.full((2_500_000,), whole['iter']))
+        lost += newest is not None and load_torch(newest)['iter'] < reported
+        assert len(list(work_dir.glob('*.pth'))) <= 2
+    return in_midst, lost
+
+
+def test_a_kill_at_any_moment_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
+    _, lost = kill_while_saving(tmp_path / 'work', kills=10)
+    assert lost == 0
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
+    in_midst, lost = kill_while_saving(tmp_path / 'work', kills=200)
+    print(f'{in_midst} of 200 kills hit a file half written; lost {lost}')
+    assert lost == 0
+    assert in_midst >= 20  # else the test does not do what it says
+
+
+def test_a_new_checkpoint_is_whole_before_the_old_one_goes(train: Train, tmp_path: Path) -> None:
+    """With one kept, two stand there for a moment, and the note never names a missing one."""
+    seen = []
+
+    def look(runner: Any) -> None:
+        noted = (tmp_path / 'work/last_checkpoint').read_text()
+        seen.append((Path(noted).is_file(), sorted(p.name for p in tmp_path.glob('work/epoch*'))))
+
+    replace = os.replace
+
+    def looking_replace(source: Any, target: Any) -> None:
+        if str(target).endswith('epoch_2.pth'):
+            look(None)
+        replace(source, target)
+        if str(target).endswith('epoch_2.pth'):
+            look(None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, 'replace', looking_replace)
+        train(checkpoint={'max_keep_ckpts': 1})
+    assert seen == [(True, ['epoch_1.pth']), (True, ['epoch_1.pth', 'epoch_2.pth'])]
+    assert sorted(path.name for path in tmp_path.glob('work/epoch*')) == ['epoch_3.pth']
+
+
+def test_the_best_one_goes_only_when_a_better_one_is_there(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed = []
+    remove = AtomicBackend.remove
+
+    def looking_remove(self: AtomicBackend, path: str) -> None:
+        removed.append(sorted(p.name for p in tmp_path.glob('work/best*')))
+        remove(self, path)
+
+    monkeypatch.setattr(AtomicBackend, 'remove', looking_remove)
+    train(val_interval=1, checkpoint={'save_best': 'mean_acc'})
+    assert removed and all(len(best) == 2 for best in removed)
+    assert len(list(tmp_path.glob('work/best*'))) == 1
+
+
+@pytest.mark.parametrize('damage', ['cut', 'byte', 'empty', 'gone'])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
+    train: Train, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture
+) -> None:
+    train()
+    shutil.copytree(tmp_path / 'work', tmp_path / 'damaged')
+    newest = tmp_path / 'damaged/epoch_3.pth'
+    content = bytearray(newest.read_bytes())
+    if damage == 'cut':
+        content = content[: len(content) // 2]
+    elif damage == 'byte':
+        content[len(content) // 2] ^= 1
+    elif damage == 'empty':
+        content.clear()
+    newest.write_bytes(content)
+    if damage == 'gone':
+        newest.unlink()
+        (tmp_path / 'work/epoch_3.pth').rename(tmp_path / 'work/kept.pth')
+    capsys.readouterr()
+    train(work_dir=tmp_path / 'damaged', resume=True)
+    said = capsys.readouterr().out
+    assert 'damaged/epoch_2.pth' in said
+    assert damage == 'gone' or 'damaged/epoch_3.pth is damaged' in said
+    if damage == 'gone':
+        (tmp_path / 'work/kept.pth').rename(tmp_path / 'work/epoch_3.pth')
+    assert_equal(whole_state(tmp_path / 'work/epoch_3.pth'), whole_state(newest))
+
+
+def test_only_damaged_checkpoints_are_an_error_not_a_new_start(
+    train: Train, tmp_path: Path
+) -> None:
+    train(train_cfg={'max_epochs': 1, 'val_interval': 1})
+    (tmp_path / 'work/epoch_1.pth').write_bytes(b'PK')
+    with pytest.raises(ValueError, match='every checkpoint in .* is damaged .*--resume'):
+        train(resume=True)
+
+
+def test_the_newest_is_found_without_its_note(train: Train, tmp_path: Path) -> None:
+    train()
+    (tmp_path / 'work/last_checkpoint').unlink()
+    assert newest_whole_checkpoint(tmp_path / 'work', pytest.fail) == f'{tmp_path}/work/epoch_3.pth'
+
+
+class FullDisk:
+    """A disk on which files of the given ending cannot be written, while it is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ending: str) -> None:
+        self.full, self.attempts = False, 0
+        write = Path.write_bytes
+
+        def write_bytes(path: Path, content: bytes) -> int:
+            if self.full and ending in path.name:
+                self.attempts += 1
+                write(path, content[:1000])
+                raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+            return write(path, content)
+
+        monkeypatch.setattr(Path, 'write_bytes', write_bytes)
+
+    def fill(self, _runner: Any = None) -> None:
+        self.full = True
+
+    def clear(self, _runner: Any = None) -> None:
+        self.full = False
+
+
+def test_a_full_disk_is_outlived_and_tried_again(
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    train(work_dir=tmp_path / 'whole')
+    disk = FullDisk(monkeypatch, '.pth')
+    there = []
+    look = At(10, lambda runner: there.append(sorted(p.name for p in tmp_path.glob('work/*.pth'))))
+    capsys.readouterr()
+    train(
+        At(7, disk.fill),
+        look,
+        At(15, disk.clear),
+        checkpoint={'max_keep_ckpts': 1, 'retry_interval': 2},
+        val_interval=1,
+    )
+    said = capsys.readouterr().out
+    assert disk.attempts == 2  # after epoch 2, and two steps later; then it is not full any more
+    assert 'epoch_2.pth could not be written: [Errno 28] No space left on device' in said
+    assert f'keeps {tmp_path}/work/epoch_1.pth' in said
+    assert there == [['epoch_1.pth']]
+    assert sorted(p.name for p in tmp_path.glob('work/*.pth')) == ['epoch_3.pth']
+    assert not list(tmp_path.glob('work/.*.part'))
+
+
+def test_the_last_checkpoint_is_waited_for_and_then_missed_aloud(
+    train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch, '.pth')
+    with pytest.raises(OSError, match='the training is done, and its last checkpoint could not'):
+        train(At(17, disk.fill), checkpoint={'patience': 0.5})
+    assert disk.attempts > 2
+
+
+def test_a_full_disk_under_the_best_checkpoint_leaves_the_one_before(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk(monkeypatch, 'best')
+    how = {'val_interval': 1, 'checkpoint': {'save_best': 'mean_acc'}}
+    runner = train(At(7, disk.fill), **how)
+    best = [path.name for path in tmp_path.glob('work/best*')]
+    assert disk.attempts >= 1
+    assert best == ['best_mean_acc_epoch_1.pth']
+    assert runner.message_hub.get_info('best_ckpt') == f'{tmp_path}/work/{best[0]}'
+
+
+def test_a_full_disk_under_curves_and_log_is_outlived(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    def fill(runner: Any) -> None:
+        monkeypatch.setattr('mmengine.visualization.vis_backend.dump', full)
+        for handler in runner.logger.handlers:
+            if hasattr(handler, 'baseFilename'):
+                monkeypatch.setattr(handler.stream, 'write', full, raising=False)
+
+    train(At(7, fill))
+    out, err = capfd.readouterr()
+    assert out.count('LocalVisBackend could not write ([Errno 28]') == 1
+    assert err.count('.log cannot be written: [Errno 28]') == 1
+    assert 'Traceback' not in err
+    assert (tmp_path / 'work/epoch_3.pth').is_file()
+
+
+def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    backend = AtomicBackend()
+    os.mkfifo(tmp_path / 'pipe')
+    reader = os.open(tmp_path / 'pipe', os.O_RDONLY | os.O_NONBLOCK)
+    backend.put(b'hello', tmp_path / 'pipe')
+    assert os.read(reader, 10) == b'hello'
+    os.close(reader)
+    assert (tmp_path / 'pipe').is_fifo()
+    backend.put_text('hällo', tmp_path / 'new/file')
+    assert (tmp_path / 'new/file').read_text('utf-8') == 'hällo'
