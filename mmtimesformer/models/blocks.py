@@ -12,10 +12,14 @@ space-only               its own frame
 from typing import Any
 
 import torch
-from einops import rearrange, reduce, repeat
+import torch.nn.functional as F
+from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from mmtimesformer.models.attention import SelfAttention
 from mmtimesformer.models.embeddings import init_temporal
+from mmtimesformer.models.ffn import FFN
+from mmtimesformer.models.folding import Fold, is_watched
 from mmtimesformer.registry import MODELS
 
 
@@ -28,7 +32,7 @@ class DropPath(nn.Module):
         drop_rate: Chance of a row to be dropped; 0 drops none, 1 is not allowed.
 
     Shape:
-        - rows: ``b n d`` -> ``b n d``; one draw for each of the ``b`` rows
+        - rows: ``b … d`` -> the same; one draw for each of the ``b`` rows
     """
 
     def __init__(self, drop_rate: float) -> None:
@@ -44,7 +48,8 @@ class DropPath(nn.Module):
         if not self.training or self.drop_rate == 0:
             return rows
         keep = 1 - self.drop_rate
-        return rows * rows.new_empty(len(rows), 1, 1).bernoulli_(keep).div_(keep)
+        draws = rows.new_empty(rows.shape[:1] + (1,) * (rows.ndim - 1))
+        return rows * draws.bernoulli_(keep).div_(keep)
 
     def extra_repr(self) -> str:
         return f'drop_rate={self.drop_rate:.3g}'
@@ -150,9 +155,13 @@ class DividedSpaceTimeBlock(EncoderBlock):
 
     1. *Time.* Each patch looks at the same place in every frame. The class token has no place,
        so it takes no part.
-    2. *Space.* Each frame's patches look at each other and at the class token. The class token is
-       lent to every frame, comes back once per frame, and the mean of these goes on.
+    2. *Space.* Each frame's patches look at each other and at the class token, of which every
+       frame has a copy. The mean of what the copies bring back is added to all of them, so they
+       stay one token.
     3. The MLP.
+
+    Tokens lie frame by frame, so frames are a view of them, and nothing is put together or taken
+    apart but the tracks. Copies of the class token cost ``t - 1`` tokens, 0.4 % of 8 x 224 x 224.
 
     Args: those of :class:`EncoderBlock`, and
 
@@ -160,7 +169,7 @@ class DividedSpaceTimeBlock(EncoderBlock):
             :func:`~mmtimesformer.models.embeddings.init_temporal`.
 
     Shape:
-        - tokens: ``b (1+p*t) d`` -> the same
+        - frames: ``b t 1+p d`` -> the same
     """
 
     def __init__(self, *args: Any, temporal_init: str = 'zero', **kwargs: Any) -> None:
@@ -171,64 +180,84 @@ class DividedSpaceTimeBlock(EncoderBlock):
         self.temporal_fc = nn.Linear(embed_dims, embed_dims)
         nn.init.zeros_(self.temporal_fc.bias)
         init_temporal(self.temporal_fc.weight, temporal_init)
+        self._fold = Fold()
 
-    def forward(self, tokens: Tensor, t: int) -> Tensor:
-        tokens = self.pass_time(tokens, t)
-        tokens = tokens + self.attend_space(tokens, t)
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+    def forward(self, frames: Tensor, t: int) -> Tensor:
+        frames = frames + self.attend_time(frames)
+        frames = frames + self.attend_space(frames)
+        frames = frames + self.drop_path(self.mlp(self.norm2(frames)))
+        return self.reunite(frames) if self.training and _is_random(self.mlp) else frames
 
-    def class_token(self, tokens: Tensor, t: int) -> Tensor:
+    def class_token(self, frames: Tensor, t: int) -> Tensor:
         """Return the class token of what :meth:`forward` returns, computed for it alone.
 
         Shape:
-            - tokens: ``b (1+p*t) d`` -> ``b 1 d``
+            - frames: ``b t 1+p d`` -> ``b 1 1 d``
         """
-        frames = self.lend_class_token(self.pass_time(tokens, t), t)
-        update = self.drop_path(self.attn.first(self.norm1(frames)))
-        cls = tokens[:, :1] + reduce(update, '(b t) 1 d -> b 1 d', 'mean', t=t)
+        frames = frames + self.attend_time(frames)
+        tokens = self.norm1(rearrange(frames, 'b t n d -> (b t) n d'))
+        update = self.drop_path(self.attn.first(tokens))
+        cls = frames[:, :1, :1] + reduce(update, '(b t) 1 d -> b 1 1 d', 'mean', t=t)
         return cls + self.drop_path(self.mlp(self.norm2(cls)))
 
-    def pass_time(self, tokens: Tensor, t: int) -> Tensor:
-        """Let time into every patch; the class token stays as it is.
+    def attend_time(self, frames: Tensor) -> Tensor:
+        """Return the update of every patch from its own track; that of the class token is zero.
 
-        Shape:
-            - tokens: ``b (1+p*t) d`` -> the same
-        """
-        cls, patches = tokens[:, :1], tokens[:, 1:]
-        return torch.cat([cls, patches + self.attend_time(patches, t)], dim=1)
-
-    def attend_time(self, patches: Tensor, t: int) -> Tensor:
-        """Update every patch from its own track.
+        ``temporal_fc`` follows the output projection of the attention with nothing but drop path
+        between them, so the two are applied as one where nothing of the user's stands between.
 
         NOTE: drop path acts per track, before ``temporal_fc``, so that a dropped track still gets
         the bias of ``temporal_fc``. All published weights were trained that way.
 
         Shape:
-            - patches: ``b (p t) d`` -> ``b (p t) d``
+            - frames: ``b t 1+p d`` -> the same
         """
-        b = patches.shape[0]  # len() would be a constant to torch.export: one batch size
-        tracks = rearrange(patches, 'b (p t) d -> (b p) t d', t=t)
-        update = self.drop_path(self.temporal_attn(self.temporal_norm1(tracks)))
-        return rearrange(self.temporal_fc(update), '(b p) t d -> b (p t) d', b=b)
+        b, t, n, d = frames.shape  # len() would be a constant to torch.export: one batch size
+        tracks = rearrange(self.temporal_norm1(frames)[:, :, 1:], 'b t p d -> (b p) t d')
+        attn, fc = self.temporal_attn, self.temporal_fc
+        if t * n > d and _runs_into(attn, fc):
+            weight, bias = self._fold(attn.proj, fc)
+            update = self.drop_path(F.linear(attn.look(tracks), weight, bias)) + fc.bias
+        else:
+            update = fc(self.drop_path(attn(tracks)))
+        update = rearrange(update, '(b p) t d -> b t p d', b=b)
+        return F.pad(update, (0, 0, 1, 0))  # zero for the class token
 
-    def attend_space(self, tokens: Tensor, t: int) -> Tensor:
-        """Update every patch, and the class token, from each frame; drop path acts per frame.
+    def attend_space(self, frames: Tensor) -> Tensor:
+        """Return the update of every token from its own frame; drop path acts per frame.
 
         Shape:
-            - tokens: ``b (1+p*t) d`` -> ``b (1+p*t) d``
+            - frames: ``b t 1+p d`` -> the same
         """
-        frames = self.lend_class_token(tokens, t)
-        update = self.drop_path(self.attn(self.norm1(frames)))
-        cls_update = reduce(update[:, :1], '(b t) 1 d -> b 1 d', 'mean', t=t)
-        patches_update = rearrange(update[:, 1:], '(b t) p d -> b (p t) d', t=t)
-        return torch.cat([cls_update, patches_update], dim=1)
+        t = frames.shape[1]
+        tokens = rearrange(frames, 'b t n d -> (b t) n d')
+        update = self.drop_path(self.attn(self.norm1(tokens)))
+        return self.reunite(rearrange(update, '(b t) n d -> b t n d', t=t))
 
-    def lend_class_token(self, tokens: Tensor, t: int) -> Tensor:
-        """Part the video into frames, each with the class token in front.
+    def reunite(self, frames: Tensor) -> Tensor:
+        """Give the class token of each frame the mean of all frames', so that it is one token.
 
         Shape:
-            - tokens: ``b (1+p*t) d`` -> ``(b t) (1+p) d``
+            - frames: ``b t 1+p d`` -> the same
         """
-        cls = repeat(tokens[:, :1], 'b 1 d -> (b t) 1 d', t=t)
-        patches = rearrange(tokens[:, 1:], 'b (p t) d -> (b t) p d', t=t)
-        return torch.cat([cls, patches], dim=1)
+        cls = frames[:, :, :1].mean(1, keepdim=True).expand(-1, frames.shape[1], -1, -1)
+        return torch.cat([cls, frames[:, :, 1:]], dim=2)
+
+
+def _is_random(mlp: nn.Module) -> bool:
+    """Say whether an MLP may treat copies of one token differently in training."""
+    return not (type(mlp) is FFN and mlp.drop.p == 0)
+
+
+def _runs_into(attn: nn.Module, fc: nn.Module) -> bool:
+    """Say whether what an attention gathers goes through its ``proj`` and ``fc``, and no more.
+
+    An attention of the user's own, a layer replaced (LoRA, quantisation), a hook that waits for
+    what passes, and dropout between the two all want both layers run.
+    """
+    return (
+        type(attn) is SelfAttention
+        and type(attn.proj) is type(fc) is nn.Linear
+        and not (attn.training and attn.proj_drop.p)
+        and not any(map(is_watched, (attn, attn.proj, attn.proj_drop, fc)))
+    )

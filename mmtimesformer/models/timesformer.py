@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from einops import rearrange, reduce
+from einops import rearrange, reduce, repeat
 from mmengine.model import BaseModule
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from mmtimesformer.models.blocks import (
     SpaceOnlyBlock,
 )
 from mmtimesformer.models.embeddings import PatchEmbed, init_temporal
+from mmtimesformer.models.folding import is_watched
 from mmtimesformer.models.loading import refuse_other_weights
 from mmtimesformer.registry import MODELS
 from mmtimesformer.resize import resize_positions, resize_times
@@ -129,6 +130,7 @@ class TimeSformer(BaseModule):
         height, width = to_2tuple(img_size)
         _check_patches(height, width, patch_size, 'backbone.img_size')
 
+        self.attention_type = attention_type
         self.patch_size = patch_size
         self.in_channels = in_channels
         self.grid = height // patch_size, width // patch_size
@@ -175,7 +177,7 @@ class TimeSformer(BaseModule):
         grid = height // self.patch_size, width // self.patch_size
 
         tokens = self.embed(video)
-        states = [tokens]
+        states = [tokens] if self.out_type == 'hidden_states' else []
         for block in self.blocks:
             step: Any = block
             if self.out_type == 'cls_token' and block is self.blocks[-1] and _is_as_built(block):
@@ -198,24 +200,30 @@ class TimeSformer(BaseModule):
         """Turn pixels into tokens that know where they are and, but for space-only, when.
 
         Every frame gets the same positions, every track the same times; the class token has a
-        position of its own and no time.
+        position of its own and no time. How tokens lie is the attention type's choice: divided
+        has them frame by frame, each with a copy of the class token in front.
 
         Shape:
-            - video: ``b c t H W`` -> ``b (1+p*t) d``; space-only: ``(b t) (1+p) d``
+            - video: ``b c t H W`` -> divided: ``b t 1+p d``; joint: ``b (1+p*t) d``; space-only:
+              ``(b t) (1+p) d``
         """
         b, _, t, height, width = video.shape
         grid = height // self.patch_size, width // self.patch_size
         positions = resize_positions(self.pos_embed, self.grid, grid)
 
-        cls = self.cls_token + positions[:, :1]
+        cls = self.drop(self.cls_token + positions[:, :1].expand(b, -1, -1))
         patches = self.patch_embed(rearrange(video, 'b c t H W -> (b t) c H W'))
-        patches = patches + positions[:, 1:]
+        patches = rearrange(patches, '(b t) p d -> b t p d', b=b)
+        places = positions[:, 1:]
         if self.time_embed is not None:
-            tracks = rearrange(patches, '(b t) p d -> (b p) t d', t=t)
-            tracks = tracks + resize_times(self.time_embed, t)
-            patches = rearrange(tracks, '(b p) t d -> b (p t) d', b=b)
-        tokens = torch.cat([cls.expand(patches.shape[0], -1, -1), patches], dim=1)
-        return self.drop(tokens)
+            places = places + rearrange(resize_times(self.time_embed, t), '1 t d -> t 1 d')
+        patches = self.drop(patches + places)
+        if self.attention_type == 'joint_space_time':
+            return torch.cat([cls, rearrange(patches, 'b t p d -> b (p t) d')], dim=1)
+        frames = torch.cat([repeat(cls, 'b 1 d -> b t 1 d', t=t), patches], dim=2)
+        if self.attention_type == 'space_only':
+            return rearrange(frames, 'b t n d -> (b t) n d')
+        return frames
 
     def attention_maps(
         self,
@@ -225,9 +233,9 @@ class TimeSformer(BaseModule):
     ) -> AttentionMaps:
         """Return who looks at whom in this video: every layer and head, in time and in space.
 
-        The pass is an ordinary one, of whole blocks: ``maps.output`` is, bit for bit, what the
-        model returns without maps (with ``out_type='cls_token'``, to rounding: see
-        ``SelfAttention.first``). Weights are computed from it when asked for.
+        The pass is one of whole blocks in which every layer runs by itself: ``maps.output`` is
+        what the model returns without maps, to rounding. Weights are computed from it when asked
+        for.
 
         Args:
             video: As for the model itself, which must be in evaluation.
@@ -253,10 +261,12 @@ class TimeSformer(BaseModule):
             - tokens: as :meth:`embed` gives them -> ``b d`` and ``b t h w d``
         """
         h, w = grid
-        cls, patches = self.unpack_class(tokens, t), tokens[:, 1:]
-        if self.time_embed is None:
-            return cls, rearrange(patches, '(b t) (h w) d -> b t h w d', t=t, h=h, w=w)
-        return cls, rearrange(patches, 'b (h w t) d -> b t h w d', t=t, h=h, w=w)
+        cls = self.unpack_class(tokens, t)
+        if self.attention_type == 'joint_space_time':
+            return cls, rearrange(tokens[:, 1:], 'b (h w t) d -> b t h w d', t=t, h=h, w=w)
+        if self.attention_type == 'space_only':
+            tokens = rearrange(tokens, '(b t) n d -> b t n d', t=t)
+        return cls, rearrange(tokens[:, :, 1:], 'b t (h w) d -> b t h w d', h=h, w=w)
 
     def unpack_class(self, tokens: Tensor, t: int) -> Tensor:
         """Return the class token of each video.
@@ -266,9 +276,9 @@ class TimeSformer(BaseModule):
         Shape:
             - tokens: as :meth:`embed` gives them, with or without the patches -> ``b d``
         """
-        if self.time_embed is None:
+        if self.attention_type == 'space_only':
             return reduce(tokens[:, 0], '(b t) d -> b d', 'mean', t=t)
-        return tokens[:, 0]
+        return tokens[:, 0] if self.attention_type == 'joint_space_time' else tokens[:, 0, 0]
 
     def train(self, mode: bool = True) -> 'TimeSformer':
         """Switch to training, but leave frozen parts in evaluation: no dropout, no drop path."""
@@ -319,7 +329,7 @@ def _is_as_built(block: nn.Module) -> bool:
     return (
         type(block) in (DividedSpaceTimeBlock, JointSpaceTimeBlock, SpaceOnlyBlock)
         and type(block.attn) is SelfAttention
-        and not any(part._forward_hooks or part._forward_pre_hooks for part in block.modules())
+        and not any(map(is_watched, block.modules()))
     )
 
 

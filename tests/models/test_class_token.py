@@ -94,8 +94,8 @@ def test_drop_path_drops_the_same_rows(
 
 
 class Louder(DividedSpaceTimeBlock):
-    def attend_space(self, tokens: Tensor, t: int) -> Tensor:
-        return 2 * super().attend_space(tokens, t)
+    def attend_space(self, frames: Tensor) -> Tensor:
+        return 2 * super().attend_space(frames)
 
 
 class Sharper(SelfAttention):

@@ -36,6 +36,19 @@ def who_sees_whom(attend: Callable[[Tensor], Tensor], n: int, rows: int = 1) -> 
     return seen
 
 
+def as_frames(tokens: Tensor) -> Tensor:
+    """Lay out the class token and the patches ``(p t)`` as a divided block takes them."""
+    cls = tokens[:, None, :1].expand(-1, T, -1, -1)
+    return torch.cat([cls, rearrange(tokens[:, 1:], 'b (p t) d -> b t p d', t=T)], dim=2)
+
+
+def as_tokens(frames: Tensor) -> Tensor:
+    """Lay them out again as :func:`as_frames` was given them; all class tokens must agree."""
+    cls, patches = frames[:, :, 0], frames[:, :, 1:]
+    torch.testing.assert_close(cls, cls[:, :1].expand_as(cls))
+    return torch.cat([cls[:, :1], rearrange(patches, 'b t p d -> b (p t) d')], dim=1)
+
+
 def places() -> tuple[Tensor, Tensor]:
     """Location and frame of every patch token, in the order ``(p t)``."""
     return torch.arange(P).repeat_interleave(T), torch.arange(T).repeat(P)
@@ -43,17 +56,22 @@ def places() -> tuple[Tensor, Tensor]:
 
 def test_in_time_a_patch_sees_exactly_its_own_track() -> None:
     block = randomise(DividedSpaceTimeBlock(D, HEADS)).eval()
-    seen = who_sees_whom(lambda patches: block.attend_time(patches, T), P * T, rows=2)
+    seen = who_sees_whom(
+        lambda tokens: as_tokens(block.attend_time(as_frames(tokens))), 1 + P * T, rows=2
+    )
     location, _ = places()
-    same_track = location[:, None] == location[None]
+    expected = torch.zeros(1 + P * T, 1 + P * T, dtype=torch.bool)  # the class token sees nobody
+    expected[1:, 1:] = location[:, None] == location[None]
     for row in range(2):
-        assert torch.equal(seen[row, :, row], same_track)
+        assert torch.equal(seen[row, :, row], expected)
         assert not seen[row, :, 1 - row].any(), 'videos of a batch must not see each other'
 
 
 def test_in_space_a_patch_sees_exactly_its_own_frame_and_the_class_token() -> None:
     block = randomise(DividedSpaceTimeBlock(D, HEADS)).eval()
-    seen = who_sees_whom(lambda tokens: block.attend_space(tokens, T), 1 + P * T, rows=2)
+    seen = who_sees_whom(
+        lambda tokens: as_tokens(block.attend_space(as_frames(tokens))), 1 + P * T, rows=2
+    )
     _, frame = places()
     expected = torch.ones(1 + P * T, 1 + P * T, dtype=torch.bool)
     expected[1:, 1:] = frame[:, None] == frame[None]
@@ -65,12 +83,15 @@ def test_in_space_a_patch_sees_exactly_its_own_frame_and_the_class_token() -> No
 def test_in_a_divided_block_a_patch_sees_its_frame_and_the_tracks_that_cross_it() -> None:
     """Everything is in reach of a patch within one block; time alone does not reach the class."""
     block = randomise(DividedSpaceTimeBlock(D, HEADS)).eval()
-    seen = who_sees_whom(lambda tokens: block(tokens, T), 1 + P * T)[0, :, 0]
-    assert seen.all()
+
+    def whole(tokens: Tensor) -> Tensor:
+        return as_tokens(block(as_frames(tokens), T))
+
+    assert who_sees_whom(whole, 1 + P * T).all()
 
     for layer in (block.attn.qkv, block.attn.proj):  # without space, only tracks are left
         nn.init.zeros_(layer.weight)
-    seen = who_sees_whom(lambda tokens: block(tokens, T), 1 + P * T)[0, :, 0]
+    seen = who_sees_whom(whole, 1 + P * T)[0, :, 0]
     location, _ = places()
     expected = torch.zeros(1 + P * T, 1 + P * T, dtype=torch.bool)
     expected[0, 0] = True
@@ -217,27 +238,35 @@ def dropped_rows(block: nn.Module, part: str, tokens: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ('block_type', 'n', 'part', 'rows'),
     [
-        (DividedSpaceTimeBlock, 1 + P * T, 'time', 40 * P),  # per location
-        (DividedSpaceTimeBlock, 1 + P * T, 'space', 40 * T),  # per frame
-        (DividedSpaceTimeBlock, 1 + P * T, 'mlp', 40),  # per video
-        (JointSpaceTimeBlock, 1 + P * T, 'space', 40),
-        (SpaceOnlyBlock, 1 + P, 'space', 40),
+        (DividedSpaceTimeBlock, (T, 1 + P), 'time', 40 * P),  # per location
+        (DividedSpaceTimeBlock, (T, 1 + P), 'space', 40 * T),  # per frame
+        (DividedSpaceTimeBlock, (T, 1 + P), 'mlp', 40),  # per video
+        (JointSpaceTimeBlock, (1 + P * T,), 'space', 40),
+        (SpaceOnlyBlock, (1 + P,), 'space', 40),
     ],
 )
-def test_drop_path_drops_whole_rows(block_type: type, n: int, part: str, rows: int) -> None:
+def test_drop_path_drops_whole_rows(
+    block_type: type, n: tuple[int, ...], part: str, rows: int
+) -> None:
     block = randomise(block_type(D, HEADS, drop_path_rate=0.4)).train()
-    dropped = dropped_rows(block, part, torch.randn(40, n, D))
+    dropped = dropped_rows(block, part, torch.randn(40, *n, D))
     assert len(dropped) == rows
     assert 0.2 < dropped.float().mean() < 0.6
 
 
 def test_a_dropped_track_still_gets_the_bias_of_temporal_fc() -> None:
     block = randomise(DividedSpaceTimeBlock(D, HEADS, drop_path_rate=0.5)).train()
-    update = rearrange(
-        block.attend_time(torch.randn(8, P * T, D), T), 'b (p t) d -> (b p) t d', t=T
-    )
+    update = block.attend_time(torch.randn(8, T, 1 + P, D))
+    update = rearrange(update[:, :, 1:], 'b t p d -> (b p) t d')
     only_bias = (update - block.temporal_fc.bias).abs().amax((1, 2)) < 1e-6
     assert 0.2 < only_bias.float().mean() < 0.8
+
+
+@pytest.mark.parametrize('ffn_cfg', [None, dict(type='mmtimesformer.FFN', drop_rate=0.5)])
+def test_the_class_token_stays_one_token(ffn_cfg: dict[str, Any] | None) -> None:
+    """Each frame has a copy; neither attention nor the dropout of an MLP parts them."""
+    block = randomise(DividedSpaceTimeBlock(D, HEADS, drop_path_rate=0.3, ffn_cfg=ffn_cfg)).train()
+    as_tokens(block(as_frames(torch.randn(6, 1 + P * T, D)), T))
 
 
 def test_drop_path_keeps_the_mean() -> None:

@@ -49,10 +49,10 @@ class ScaledAttention(SelfAttention):
 class TimeAfterSpaceBlock(DividedSpaceTimeBlock):
     """A user's own block: the other order of the two steps."""
 
-    def forward(self, tokens: Tensor, t: int) -> Tensor:
-        tokens = tokens + self.attend_space(tokens, t)
-        tokens[:, 1:] += self.attend_time(tokens[:, 1:], t)
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+    def forward(self, frames: Tensor, t: int) -> Tensor:
+        frames = frames + self.attend_space(frames)
+        frames = frames + self.attend_time(frames)
+        return frames + self.drop_path(self.mlp(self.norm2(frames)))
 
 
 @pytest.mark.parametrize('part', PARTS)
