@@ -82,6 +82,32 @@ def read_views(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | N
         FileNotFoundError: There is no such file.
         ValueError: It holds no predictions, or a program.
     """
+    samples = _read(path)
+    scores = np.stack([scores_of(sample).numpy() for sample in samples])
+    labels = np.array([label_of(sample) for sample in samples])
+    views = [v.numpy() for v in map(view_scores_of, samples) if v is not None]
+    alike = len(views) == len(samples) and len({one.shape for one in views}) == 1
+    return scores, labels, np.stack(views) if alike else None
+
+
+def read_failures(path: str | Path) -> dict[int, tuple[str, str]]:
+    """Read which videos of a test could not be read, and were counted as wrong.
+
+    Returns:
+        By their numbers, the file of each and what was wrong with it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds no predictions, or a program.
+    """
+    return {
+        i: (str(sample.get('filename', '')), str(sample['failed']))
+        for i, sample in enumerate(_read(path))
+        if sample.get('failed')
+    }
+
+
+def _read(path: str | Path) -> list[dict[str, Any]]:
     if not Path(path).is_file():
         raise FileNotFoundError(f'{path} does not exist; write it with tools/test.py --dump {path}')
     try:
@@ -93,11 +119,7 @@ def read_views(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | N
         ) from error
     if not isinstance(samples, list) or not samples:
         raise ValueError(f'{path} holds no predictions; test with at least one video')
-    scores = np.stack([scores_of(sample).numpy() for sample in samples])
-    labels = np.array([label_of(sample) for sample in samples])
-    views = [v.numpy() for v in map(view_scores_of, samples) if v is not None]
-    alike = len(views) == len(samples) and len({one.shape for one in views}) == 1
-    return scores, labels, np.stack(views) if alike else None
+    return samples
 
 
 def top1(scores: np.ndarray, labels: np.ndarray) -> float:

@@ -4,7 +4,7 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +19,7 @@ from mmtimesformer.visualization.training import draw_training, read_training
 MOST_CLASSES_DRAWN = 60  # a larger confusion matrix cannot be read; the list below it can
 BINS = 10  # of confidence
 MOST_VIEWS_LISTED = 12
+MOST_FAILED_LISTED = 50
 
 
 @dataclass
@@ -34,6 +35,8 @@ class Outcome:
         work_dir: Of the training, for its curves.
         view_scores: The logits of each view of a video, ``videos views classes``, where they were
             kept.
+        failed: By their numbers, the file of each video that could not be read, and why. They count
+            as wrong, and the model has said nothing of them.
     """
 
     scores: np.ndarray
@@ -43,6 +46,7 @@ class Outcome:
     about: dict[str, Any] = field(default_factory=dict)
     work_dir: Path | None = None
     view_scores: np.ndarray | None = None
+    failed: dict[int, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def guesses(self) -> np.ndarray:
@@ -56,6 +60,20 @@ class Outcome:
             rows = np.exp(rows - rows.max(axis=1, keepdims=True))
             rows = rows / rows.sum(axis=1, keepdims=True)
         return rows.max(axis=1)
+
+    def seen(self) -> 'Outcome':
+        """Return the test without the videos that could not be read."""
+        kept = [i for i in range(len(self.labels)) if i not in self.failed]
+        if not self.failed or not kept:
+            return self
+        return replace(
+            self,
+            scores=self.scores[kept],
+            labels=self.labels[kept],
+            videos=[self.videos[i] for i in kept] if len(self.videos) else (),
+            view_scores=None if self.view_scores is None else self.view_scores[kept],
+            failed={},
+        )
 
 
 def top_k(run: Outcome, k: int) -> float:
@@ -102,15 +120,17 @@ def write_report(run: Outcome, path: str | Path, mistakes: int = 8) -> Path:
     """
     if not len(run.labels):
         raise ValueError('there is no video in the results; test with at least one')
-    counts = confusion_matrix(run.labels, run.guesses, len(run.classes))
+    seen = run.seen()
+    counts = confusion_matrix(seen.labels, seen.guesses, len(run.classes))
     with TemporaryDirectory() as folder:
         pictures = Path(folder)
         parts = [
             _tiles(run),
-            _pair(_curves(run, pictures), _calibration(run, pictures)),
+            _failed(run),
+            _pair(_curves(run, pictures), _calibration(seen, pictures)),
             _pair(_confusion(run, counts, pictures), _classes(run) + _confused(run, counts)),
-            _mistakes(run, mistakes),
-            _views(run, mistakes),
+            _mistakes(seen, mistakes),
+            _views(seen, mistakes),
             _origin(run),
         ]
     title = Path(run.about.get('config') or 'Test').stem
@@ -140,21 +160,38 @@ def _about(run: Outcome) -> str:
 
 
 def _tiles(run: Outcome) -> str:
+    seen = run.seen()
     k = min(5, len(run.classes))
     figures = {
         'top-1': _percent(top_k(run, 1), 2),
         f'top-{k}': _percent(top_k(run, k), 2),
         'mean over classes': _percent(float(np.nanmean(class_accuracy(run))), 2),
-        'calibration error': _percent(calibration(run)[3]),
+        'calibration error': _percent(calibration(seen)[3]),
         'videos': f'{len(run.labels):,}',
     }
-    if run.view_scores is not None:
-        agrees = agreement_of(run.view_scores, run.labels, run.guesses).agrees.mean()
+    if run.failed:
+        figures['could not be read'] = f'{len(run.failed):,}'
+    if seen.view_scores is not None:
+        agrees = agreement_of(seen.view_scores, seen.labels, seen.guesses).agrees.mean()
         figures['all views agree'] = _percent(agrees)
     tiles = ''.join(
         f'<div class="tile"><b>{value}</b>{name}</div>' for name, value in figures.items()
     )
     return f'<div class="tiles">{tiles}</div>'
+
+
+def _failed(run: Outcome) -> str:
+    if not run.failed:
+        return ''
+    rows = list(run.failed.values())
+    body = (
+        '<p>They count as wrong in the scores above and in those of the classes; what follows is '
+        'about the others.</p>'
+    )
+    body += _table(('file', 'why'), rows[:MOST_FAILED_LISTED])
+    if len(rows) > MOST_FAILED_LISTED:
+        body += f'<p>And {len(rows) - MOST_FAILED_LISTED:,} more.</p>'
+    return _section('Videos that could not be read', body)
 
 
 def _curves(run: Outcome, folder: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from mmtimesformer.visualization.predictions import read_views
+from mmtimesformer.visualization.predictions import read_failures, read_views
 from mmtimesformer.visualization.report import Outcome
 
 
@@ -48,6 +48,7 @@ def read_outcome(
         about,
         work_dir,
         view_scores,
+        read_failures(predictions),
     )
 
 

@@ -70,6 +70,26 @@ def test_sums_of_logits_become_probabilities() -> None:
     assert run.confidence == pytest.approx([0.7, 0.6, 0.5, 0.9], abs=1e-5)
 
 
+def test_videos_that_could_not_be_read_are_wrong_and_no_mistake_of_the_model(
+    tmp_path: Path,
+) -> None:
+    path = dump(tmp_path / 'result.pkl')
+    samples = pickle.loads(path.read_bytes())
+    samples[3].update(failed='it is <empty>', filename='data/d.mp4')
+    path.write_bytes(pickle.dumps(samples))
+    run = read_outcome(tmp_path, path)
+    assert run.failed == {3: ('data/d.mp4', 'it is <empty>')}
+    assert top_k(run, 1) == 0.5
+    page = write_report(run, tmp_path / 'report.html').read_text()
+    assert '<b>1</b>could not be read' in page
+    assert 'Videos that could not be read' in page
+    assert 'it is &lt;empty&gt;' in page
+    assert 'with 90\u00a0%' not in page, 'the model has not seen it'
+    assert 'with 50\u00a0%' in page
+    assert calibration(run.seen())[2].sum() == 3
+    assert 'could not be read' not in write_report(run_of(), tmp_path / 'report.html').read_text()
+
+
 def test_the_page_holds_all_that_it_shows(tmp_path: Path, tiny_videos: Path) -> None:
     videos = [tiny_videos / f'{i}.mp4' for i in range(4)]
     page = write_report(run_of(videos=videos), tmp_path / 'new' / 'report.html').read_text()
