@@ -6,6 +6,7 @@ model still works, and ``requirements.require_mmaction`` says what is missing.
 """
 
 try:
+    from mmtimesformer.engine.bad_videos import BadVideos
     from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook
     from mmtimesformer.engine.exact_loop import ExactEpochLoop, KeepPosition
     from mmtimesformer.engine.layer_decay import LayerDecay
@@ -27,6 +28,7 @@ else:
     register_atomic_backend()
 
 __all__ = [
+    'BadVideos',
     'Bfloat16OptimWrapper',
     'ExactEpochLoop',
     'FitCheckpoint',

@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmtimesformer.engine.agreement import failing_together, from_main
+from mmtimesformer.engine.bad_videos import BadVideos
 from mmtimesformer.engine.clips_per_video import with_clips_per_video
 from mmtimesformer.engine.exact_loop import KeepPosition
 from mmtimesformer.engine.precision import keep_scores_in_float32
@@ -165,7 +166,7 @@ class Runner(MMEngineRunner):
             {name: _ours(hook) for name, hook in default_hooks.items()},
             [_ours(hook) for hook in custom_hooks or ()],
         )
-        for ours in (FitCheckpoint, NameProtocol, KeepPosition, StopOnSignal):
+        for ours in (FitCheckpoint, NameProtocol, KeepPosition, StopOnSignal, BadVideos):
             if not any(isinstance(hook, ours) for hook in self.hooks):
                 self.register_hook(ours())
 

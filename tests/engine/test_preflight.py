@@ -87,6 +87,19 @@ def test_a_long_list_is_read_whole_and_its_videos_are_sampled(tmp_path: Path) ->
         check_config(cfg, 'train')
 
 
+def test_a_data_set_that_goes_on_without_a_video_may_miss_some(tmp_path: Path) -> None:
+    cfg = config(tmp_path, ['a.mp4 0', 'b.mp4 1'])
+    (tmp_path / 'b.mp4').unlink()
+    with pytest.raises(FileNotFoundError, match=r'b\.mp4 does not exist .*line 2'):
+        check_config(cfg, 'train')
+    cfg.train_dataloader.dataset.type = 'mmtimesformer.VideoDataset'
+    (note,) = check_config(cfg, 'train')
+    assert note.startswith('1 of 2 videos that were looked for are missing: video ')
+    (tmp_path / 'a.mp4').unlink()
+    with pytest.raises(FileNotFoundError, match=r'a\.mp4 does not exist'):
+        check_config(cfg, 'train')
+
+
 def test_lists_elsewhere_and_of_other_kinds_are_left_alone(tmp_path: Path) -> None:
     cfg = config(tmp_path, ['a.mp4 9'], ann_file='s3://bucket/list.txt')
     assert check_config(cfg, 'train') == []

@@ -7,7 +7,7 @@
 # NOTE: no Flip. A mirrored `left` is a `right`, and a mirrored `clockwise` turns the other way.
 # NOTE: the frames of a test (3, 5, ..., 17 of 0..20) read the same from both ends, so that a model
 # blind to their order must answer a clip and its reversed twin alike.
-dataset_type = 'VideoDataset'
+dataset_type = 'mmtimesformer.VideoDataset'
 data_root = 'data/moving_shapes/videos_train'
 data_root_val = 'data/moving_shapes/videos_val'
 ann_file_train = 'data/moving_shapes/train.txt'

@@ -1,5 +1,6 @@
 # How videos are loaded, whatever the data set: one annotation file and one folder for each stage.
 #
+# A video that cannot be read is replaced in training and counts as wrong in testing.
 # A data set's own file beside this one names its files; how videos become clips is the protocol's,
 # in ../protocols/; a config puts the two together.
 train_dataloader = dict(
@@ -7,21 +8,21 @@ train_dataloader = dict(
     num_workers=8,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type='VideoDataset'),
+    dataset=dict(type='mmtimesformer.VideoDataset'),
 )
 val_dataloader = dict(
     batch_size=8,
     num_workers=8,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='VideoDataset', test_mode=True),
+    dataset=dict(type='mmtimesformer.VideoDataset', test_mode=True),
 )
 test_dataloader = dict(
     batch_size=1,
     num_workers=8,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type='VideoDataset', test_mode=True),
+    dataset=dict(type='mmtimesformer.VideoDataset', test_mode=True),
 )
 
 val_evaluator = dict(type='AccMetric')

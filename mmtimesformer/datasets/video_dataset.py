@@ -1,0 +1,171 @@
+"""A data set in which a bad video is no disaster, and no secret.
+
+Among a million videos some hundred cannot be read. MMAction2's ``VideoDataset`` ends the run at the
+first of them. Here
+
+- in training another video takes its place;
+- in validation and testing it stays, and counts as wrong: a score is worth nothing if the videos
+  that are hard to read are left out of it.
+
+Samples carry the news to :class:`mmtimesformer.engine.BadVideos`, which logs and lists each bad
+video, and stops a training that meets too many.
+"""
+# ruff: noqa: NPY002  (the global state is what is seeded)
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from mmaction.datasets import VideoDataset as MMAction2VideoDataset
+from mmaction.structures import ActionDataSample
+from mmengine.logging import print_log
+from mmengine.structures import LabelData
+from torch.utils.data import get_worker_info
+
+from mmtimesformer.datasets.bad_videos import is_of_reader, reason_of
+from mmtimesformer.registry import DATASETS
+
+TRIES = 10  # so many videos, and then the data set as a whole must be wrong
+
+
+@DATASETS.register_module()
+class VideoDataset(MMAction2VideoDataset):
+    """MMAction2's ``VideoDataset`` that goes on where a video cannot be read.
+
+    It takes the same arguments. Errors of a reader are caught, and no others: a transform that
+    fails is a bug to be seen.
+
+    In training the other video is drawn by NumPy's global state and the number of the bad one.
+    Where that state is seeded for each sample, as :class:`mmtimesformer.engine.ExactEpochLoop`
+    does, a run that is resumed draws it again. Its sample has ``replaces``, a list with ``file``,
+    ``reason`` and ``worker`` (a data-loading process, -1 for none) of each video that was tried
+    before it.
+
+    In testing the sample of a bad video is a :class:`FailedSample`: black frames, of the shape that
+    another video gets by the same pipeline.
+
+    Attributes:
+        has_listener: Whether somebody reads what the samples tell of bad videos; else each is
+            logged here, each time.
+
+    Raises:
+        ValueError: Ten videos, or all there are, cannot be read one after the other.
+    """
+
+    has_listener = False
+
+    def prepare_data(self, idx: int) -> Any:
+        """Return a sample; that of another video, or a failed one, if this cannot be read."""
+        info = self.get_data_info(idx)
+        try:
+            return self.pipeline(info)
+        except Exception as error:
+            if not is_of_reader(error, info['filename']):
+                raise
+            failed = [_complaint(info['filename'], error)]
+        for other in self._others(idx):
+            info = self.get_data_info(other)
+            filename = info['filename']
+            if self.test_mode:
+                info = {**self.get_data_info(idx), 'filename': filename}
+            try:
+                sample = self.pipeline(info)
+            except Exception as error:
+                if not is_of_reader(error, filename):
+                    raise
+                failed.append(_complaint(filename, error))
+                continue
+            if sample is None:
+                continue
+            if not self.has_listener:
+                said = f'{failed[0]["file"]} cannot be read: {failed[0]["reason"]}'
+                print_log(said, logger='current', level=logging.WARNING)
+            if self.test_mode:
+                return _as_failed(sample, failed[0])
+            return _as_replacing(sample, failed)
+        raise ValueError(
+            f'{len(failed)} videos one after the other cannot be read, the first is '
+            f'{failed[0]["file"]}: {failed[0]["reason"]}; correct ann_file or data_prefix of this '
+            'dataset, or find the bad ones with tools/data/check_videos.py'
+        )
+
+    def _others(self, index: int) -> Iterator[int]:
+        """Draw other videos: in training anew each time, in testing always the same."""
+        seed = [index] if self.test_mode else [index, np.random.randint(2**31)]
+        others = len(self) - 1
+        drawn = np.random.default_rng(seed).choice(others, min(others, TRIES - 1), replace=False)
+        return (int(other) + (other >= index) for other in drawn)
+
+
+class FailedSample(ActionDataSample):
+    """The sample of a video that cannot be read: whatever the model says of it is wrong.
+
+    Scores that are written into it become those of a guess that knows one thing, which class it is
+    not: 0 for the true class and the same for all others, so that it is wrong in every metric
+    (top 5 among five classes excepted, which cannot be wrong). ``failed`` says why it cannot be
+    read, and ``filename`` which video it is; both go into a dump of the results.
+    """
+
+    def set_field(self, value: Any, name: str, dtype: Any = None, field_type: str = 'data') -> None:
+        """Set a field; see the class for those with predictions."""
+        truth = self.get('gt_labels', self.get('gt_label'))
+        kind = name.strip('_')
+        if truth is not None and kind in _PREDICTIONS:
+            item = truth.item if isinstance(truth, LabelData) else truth
+            if isinstance(value, LabelData):
+                value = LabelData(**{k: self._wrong(kind, v, item) for k, v in value.items()})
+            else:
+                value = self._wrong(kind, value, item)
+        super().set_field(value, name, dtype, field_type)
+
+    def _wrong(self, kind: str, value: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        if kind.startswith('pred_label'):
+            scores = self.get('pred_scores', self.get('pred_score'))
+            scores = scores.item if isinstance(scores, LabelData) else scores
+            return value if scores is None else scores.argmax(-1, keepdim=True)
+        return wrong_scores(value, truth)
+
+
+# In the words of MMAction2 1.1.0 and 1.2.0, and of engine/view_scores.py
+_PREDICTIONS = {'pred_scores', 'pred_labels', 'pred_score', 'pred_label', 'view_scores'}
+
+
+def wrong_scores(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """Return scores of the same shape that are wrong: 0 for the truth, alike for the others.
+
+    Shape:
+        - scores: ``(views) classes``; the result adds up to 1 over the classes
+        - truth: one label (-1 for unknown), or a 0 or 1 for each class
+    """
+    wrong = torch.ones_like(scores)
+    if len(truth) == 1:
+        wrong[..., truth[truth >= 0].long()] = 0
+    else:
+        wrong[..., truth > 0] = 0
+    return wrong / wrong.sum(-1, keepdim=True).clamp(min=1)
+
+
+def _complaint(filename: str, error: Exception) -> dict[str, Any]:
+    worker = get_worker_info()
+    return {
+        'file': str(filename),
+        'reason': reason_of(error),
+        'worker': worker.id if worker else -1,
+    }
+
+
+def _as_replacing(sample: Any, failed: list[dict[str, Any]]) -> Any:
+    for clip in sample if isinstance(sample, list) else [sample]:  # several clips of a video
+        clip['data_samples'].set_metainfo({'replaces': failed})
+    return sample
+
+
+def _as_failed(sample: Any, failed: dict[str, Any]) -> Any:
+    packed = sample['data_samples']
+    marked = FailedSample(metainfo={**packed.metainfo, 'filename': failed['file']})
+    marked.set_metainfo({'failed': failed['reason'], 'worker': failed['worker']})
+    for name, value in packed.items():
+        setattr(marked, name, value)
+    return {**sample, 'inputs': torch.zeros_like(sample['inputs']), 'data_samples': marked}

@@ -1,0 +1,176 @@
+"""Bad videos are logged and listed once, by however many processes; too many end a training."""
+
+import json
+import multiprocessing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mmtimesformer.engine.bad_videos import BadVideoList, BadVideos
+
+
+class Sample(dict):
+    """What carries the news: a data sample answers to ``get`` and to attributes."""
+
+    __getattr__ = dict.__getitem__
+
+
+def bad(*names: str) -> dict[str, Any]:
+    """A batch of one sample that took the place of these videos."""
+    videos = [{'file': name, 'reason': 'it is empty', 'worker': 3} for name in names]
+    return {'inputs': [], 'data_samples': [Sample(), Sample(replaces=videos)]}
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Any:
+    """As much of a Runner as the hook asks."""
+    said: list[str] = []
+    loader = SimpleNamespace(dataset=[None] * 1000)
+    return SimpleNamespace(
+        work_dir=str(tmp_path), epoch=1, iter=29, rank=0,
+        said=said, logger=SimpleNamespace(warning=said.append),
+        train_dataloader=loader, val_dataloader=loader, test_dataloader=loader,
+        _train_loop=SimpleNamespace(dataloader=loader), _val_loop=None, _test_loop=None,
+    )  # fmt: skip
+
+
+def start(runner: Any, **options: Any) -> BadVideos:
+    hook = BadVideos(**options)
+    hook.before_run(runner)
+    hook.before_train(runner)
+    return hook
+
+
+def listed(runner: Any) -> list[dict[str, Any]]:
+    path = Path(runner.work_dir) / 'bad_videos.jsonl'
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_bad_video_is_logged_and_listed_once(runner: Any) -> None:
+    hook = start(runner)
+    hook.before_train_iter(runner, 0, {'inputs': [], 'data_samples': [Sample()]})
+    assert runner.said == []
+    for _ in range(3):
+        hook.before_train_iter(runner, 0, bad('a ü.mp4', 'b.mp4'))
+    assert len(runner.said) == 2
+    assert runner.said[0].startswith('a ü.mp4 cannot be read: it is empty; another video takes')
+    when = {'stage': 'train', 'epoch': 2, 'iter': 30, 'rank': 0, 'worker': 3}
+    assert listed(runner) == [
+        {'file': name, 'reason': 'it is empty', **when} for name in ('a ü.mp4', 'b.mp4')
+    ]
+
+
+def test_a_resumed_training_goes_on_with_the_list_and_a_new_one_begins_anew(runner: Any) -> None:
+    start(runner).before_train_iter(runner, 0, bad('a.mp4'))
+    start(runner).before_train_iter(runner, 0, bad('a.mp4', 'b.mp4'))
+    assert [video['file'] for video in listed(runner)] == ['a.mp4', 'b.mp4']
+    assert len(runner.said) == 2
+    runner.iter = 0
+    start(runner).before_train_iter(runner, 0, bad('c.mp4'))
+    assert [video['file'] for video in listed(runner)] == ['c.mp4']
+
+
+def test_more_than_the_share_stops_the_training(runner: Any) -> None:
+    hook = start(runner)
+    for number in range(10):
+        hook.before_train_iter(runner, 0, bad(f'{number}.mp4'))
+    for _ in range(100):
+        hook.before_train_iter(runner, 0, bad('3.mp4'))  # met again, in every epoch
+    with pytest.raises(ValueError, match=r'11 of 1,000 .* 10 may be bad .*jsonl.*\.max_share'):
+        hook.before_train_iter(runner, 0, bad('10.mp4'))
+
+
+def test_a_few_are_tolerated_in_a_small_data_set(runner: Any) -> None:
+    runner.train_dataloader.dataset = [None] * 10
+    hook = start(runner)
+    hook.before_train_iter(runner, 0, bad(*'abcde'))
+    with pytest.raises(ValueError, match=r'6 of 10 training videos cannot be read, and 5 may'):
+        hook.before_train_iter(runner, 0, bad('f'))
+    runner.iter = 0
+    with pytest.raises(ValueError, match=r'1 of 10 .* 0 may be bad'):
+        start(runner, max_few=0, max_share=0).before_train_iter(runner, 0, bad('a'))
+
+
+def test_what_earlier_parts_of_the_run_and_others_met_counts(runner: Any) -> None:
+    start(runner).before_train_iter(runner, 0, bad(*map(str, range(10))))
+    with pytest.raises(ValueError, match='11 of 1,000'):
+        start(runner).before_train_iter(runner, 0, bad('new'))
+
+
+def test_failed_videos_of_a_test_are_told_and_summed_up(runner: Any) -> None:
+    hook = start(runner)
+    good, failed = Sample(), Sample(filename='a.mp4', failed='it is empty', worker=0)
+    for _ in range(2):  # two validations; in one of them a video may come twice, to fill a batch
+        hook.before_val_epoch(runner)
+        hook.after_val_iter(runner, 0, None, [good, failed])
+        hook.after_val_iter(runner, 1, None, [failed])
+        hook.after_val_epoch(runner)
+    hook.before_test_epoch(runner)
+    hook.after_test_iter(runner, 0, None, [good])
+    hook.after_test_epoch(runner)
+    assert len(runner.said) == 3
+    assert 'a.mp4 cannot be read: it is empty; it counts as wrong' in runner.said[0]
+    assert runner.said[1].startswith('1 of 1,000 videos could not be read, and count as wrong')
+    assert runner.said[2] == runner.said[1]
+    assert listed(runner)[0]['stage'] == 'val'
+
+
+def test_the_data_sets_know_that_somebody_listens(runner: Any) -> None:
+    class Inner:
+        has_listener = False
+
+    inner = Inner()
+    runner._val_loop = SimpleNamespace(
+        dataloader=SimpleNamespace(
+            dataset=SimpleNamespace(datasets=[SimpleNamespace(dataset=inner)])
+        )
+    )
+    start(runner)
+    assert inner.has_listener
+
+
+def test_a_list_that_cannot_be_written_does_not_end_the_run(runner: Any, tmp_path: Path) -> None:
+    hook = start(runner)
+    (tmp_path / 'bad_videos.jsonl').mkdir()
+    hook.before_train_iter(runner, 0, bad('a.mp4'))
+    assert 'bad_videos.jsonl cannot be written' in runner.said[0]
+    assert runner.said[1].startswith('a.mp4 cannot be read')
+
+
+def test_arguments_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match=r'max_share=1\.5 is no share; .*bad_videos\.max_share'):
+        BadVideos(max_share=1.5)
+    with pytest.raises(ValueError, match='max_few=-1 is negative'):
+        BadVideos(max_few=-1)
+
+
+def add_many(path: Path, start: int, found: Any) -> None:
+    """Add sixty videos, of which most are also added by others."""
+    mine = BadVideoList(path)
+    for number in range(start, start + 60):
+        found.put(len(mine.add([{'file': f'{number}.mp4', 'reason': 'x' * 3000}])))
+
+
+@pytest.mark.filterwarnings('ignore:.*multi-threaded.*fork:DeprecationWarning')
+def test_many_processes_write_one_list_without_doubles_or_torn_lines(tmp_path: Path) -> None:
+    path = tmp_path / 'list.jsonl'
+    context = multiprocessing.get_context('fork')
+    found = context.Queue()
+    writers = [context.Process(target=add_many, args=(path, 10 * i, found)) for i in range(4)]
+    for writer in writers:
+        writer.start()
+    news = [found.get(timeout=60) for _ in range(4 * 60)]
+    for writer in writers:
+        writer.join()
+    names = [json.loads(line)['file'] for line in path.read_text().splitlines()]
+    assert sorted(names) == sorted({f'{number}.mp4' for number in range(90)})
+    assert sum(news) == 90, 'each was new to one of them'
+
+
+def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / 'list.jsonl'
+    path.write_text('{"file": "a.mp4"}\n{"file": "b.m')
+    assert BadVideoList(path).add([{'file': 'a.mp4'}, {'file': 'b.mp4'}]) == [{'file': 'b.mp4'}]
+    assert path.read_text() == '{"file": "a.mp4"}\n{"file": "b.m\n{"file": "b.mp4"}\n'
