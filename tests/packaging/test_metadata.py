@@ -77,6 +77,21 @@ def test_pins_satisfy_every_requirement(python: str, machine: tuple[str, str]) -
 
 
 @pytest.mark.parametrize('python', PYTHONS)
+def test_the_page_to_try_a_model_adds_packages_and_changes_none(python: str) -> None:
+    here = dict(python_version=python, sys_platform='linux', platform_machine='x86_64')
+    pins = _pins(python, 'linux', 'x86_64')
+    added = [
+        line for line in _lines('demo.txt') if line.marker is None or line.marker.evaluate(here)
+    ]
+    names = [canonicalize_name(line.name) for line in added]
+    assert len(names) == len(set(names))
+    assert not set(names) & set(pins)
+    (gradio,) = (line for line in _requirements('demo') if line.name == 'gradio')
+    (pinned,) = (line for line in added if line.name == 'gradio')
+    assert gradio.specifier.contains(str(pinned.specifier).removeprefix('=='))
+
+
+@pytest.mark.parametrize('python', PYTHONS)
 def test_decord_is_pinned_exactly_where_it_has_a_wheel(python: str) -> None:
     assert [machine for machine in MACHINES if 'decord' in _pins(python, *machine)] == [
         ('linux', 'x86_64')

@@ -141,3 +141,13 @@ def test_shipped_config_can_be_named_outside_the_checkout(site: Path) -> None:
     path, backbone = _python(site, code).splitlines()
     assert Path(path).is_relative_to(site)
     assert backbone == 'mmtimesformer.TimeSformer'
+
+
+def test_tools_run_by_name_outside_the_checkout(site: Path) -> None:
+    code = (
+        'import runpy, sys; sys.argv[1:] = [{!r}, "--help"];'
+        'runpy.run_module("mmtimesformer", run_name="__main__")'
+    )
+    for name in ('predict', 'visualize_attention', 'export', 'data/folder'):
+        said = _python(site, code.format(name))
+        assert said.startswith(f'usage: {Path(name).name}.py')

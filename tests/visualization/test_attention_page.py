@@ -1,17 +1,10 @@
 """The page holds the weights that it says it holds, and shows what one asks for in a browser."""
 
 import base64
-import contextlib
 import json
-import os
 import re
-import shutil
-import socket
-import subprocess
 import time
-import urllib.request
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +19,8 @@ from mmtimesformer.inference import Prediction
 from mmtimesformer.visualization import attention_page
 from mmtimesformer.visualization.attention import Sight
 from mmtimesformer.visualization.attention_page import decode, encode, write_page
+
+from .browser import Browser, in_a_browser
 
 T, H, W = 3, 2, 5
 P = H * W
@@ -154,113 +149,20 @@ def test_the_page_asks_for_nothing_from_outside(
 
 # In a browser
 
-BROWSER = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chrome'))), None)
-in_a_browser = pytest.mark.skipif(
-    not (BROWSER and shutil.which('chromedriver')),
-    reason='needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)',
-)
-FLAGS = (
-    '--headless --disable-gpu --disable-quic --no-first-run --disable-background-networking '
-    '--disable-component-update --disable-sync --window-size=1200,1500'
-)
+
+def picture(browser: Browser, canvas: str = '#stage') -> str:
+    return browser.run(f'return document.querySelector({canvas!r}).toDataURL()')
 
 
-class Browser:
-    """Chromium through chromedriver, which is spoken to in plain HTTP."""
-
-    def __init__(self, port: int, profile: Path) -> None:
-        self.address = f'http://127.0.0.1:{port}'
-        flags = [*FLAGS.split(), f'--user-data-dir={profile}']
-        if hasattr(os, 'geteuid') and os.geteuid() == 0:
-            flags.append('--no-sandbox')  # Chromium's own sandbox does not run as root
-        wanted = {
-            'browserName': 'chrome',
-            'goog:chromeOptions': {'args': flags, 'binary': BROWSER},
-            'goog:loggingPrefs': {'browser': 'ALL'},
-        }
-        self.session = ''
-        answer = self.ask('/session', {'capabilities': {'alwaysMatch': wanted}})
-        self.session = f'/session/{answer["sessionId"]}'
-
-    def ask(self, path: str, body: dict[str, Any] | None = None, method: str = '') -> Any:
-        request = urllib.request.Request(
-            self.address + self.session + path,
-            json.dumps(body).encode() if body is not None else None,
-            {'Content-Type': 'application/json'},
-            method=method or ('GET' if body is None else 'POST'),
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)['value']
-
-    def run(self, script: str) -> Any:
-        return self.ask('/execute/sync', {'script': script, 'args': []})
-
-    def open(self, page: Path) -> None:
-        self.ask('/url', {'url': page.resolve().as_uri()})
-        self.wait('return document.body.dataset.ready === "yes"')
-
-    def wait(self, script: str) -> None:
-        for _ in range(100):
-            if self.run(script):
-                return
-            time.sleep(0.1)
-        raise AssertionError(f'never came true: {script}; {self.complaints()}')
-
-    def complaints(self) -> list[str]:
-        return [entry['message'] for entry in self.ask('/se/log', {'type': 'browser'})]
-
-    def click(self, element: str, x: float = 0.5, y: float = 0.5) -> None:
-        """Click with the mouse into an element, at shares of its width and height."""
-        box = self.run(
-            f'const e = document.querySelector({element!r}); e.scrollIntoView({{block: "center"}});'
-            'const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]'
-        )
-        place = {'x': round(box[0] + x * box[2]), 'y': round(box[1] + y * box[3])}
-        steps = [
-            {'type': 'pointerMove', 'duration': 0, 'origin': 'viewport', **place},
-            {'type': 'pointerDown', 'button': 0},
-            {'type': 'pointerUp', 'button': 0},
-        ]
-        mouse = {'type': 'pointer', 'id': 'mouse', 'actions': steps}
-        self.ask('/actions', {'actions': [mouse]})
-
-    def press(self, key: str) -> None:
-        steps = [{'type': 'keyDown', 'value': key}, {'type': 'keyUp', 'value': key}]
-        self.ask('/actions', {'actions': [{'type': 'key', 'id': 'keys', 'actions': steps}]})
-
-    def picture(self, canvas: str = '#stage') -> str:
-        return self.run(f'return document.querySelector({canvas!r}).toDataURL()')
-
-    def reads(self, words: str) -> None:
-        """See that the sentence below the large picture has these words, now or soon."""
-        found = ''
-        for _ in range(50):
-            found = self.run('return document.getElementById("sentence").textContent')
-            if words in found.replace('\u00a0', ' '):
-                return
-            time.sleep(0.1)
-        raise AssertionError(f'{words!r} is not in {found!r}')
-
-
-@pytest.fixture(scope='module')
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    driver = subprocess.Popen(
-        ['chromedriver', f'--port={port}'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), socket.create_connection(('127.0.0.1', port), 1):
-                break
-            time.sleep(0.1)
-        opened = Browser(port, tmp_path_factory.mktemp('profile'))
-        yield opened
-        opened.ask('', method='DELETE')
-    finally:
-        driver.terminate()
-        driver.wait()
+def reads(browser: Browser, words: str) -> None:
+    """See that the sentence below the large picture has these words, now or soon."""
+    found = ''
+    for _ in range(50):
+        found = browser.run('return document.getElementById("sentence").textContent')
+        if words in found.replace('\u00a0', ' '):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f'{words!r} is not in {found!r}')
 
 
 @in_a_browser
@@ -272,25 +174,25 @@ def test_a_browser_shows_the_page_and_follows_what_is_chosen(
     browser.open(write_page(sight, tmp_path / 'page.html').path)
     browser.click('#stage', 0.5 / W, 0.5 / H)
     browser.click('#film button:nth-child(1)')
-    browser.reads('row 0, column 0 at 0.00')
-    seen = {browser.picture()}
+    reads(browser, 'row 0, column 0 at 0.00')
+    seen = {picture(browser)}
 
     def is_new(what: str) -> None:
-        picture = browser.picture()
-        assert picture not in seen, what
-        seen.add(picture)
+        shown = picture(browser)
+        assert shown not in seen, what
+        seen.add(shown)
 
     browser.click('#stage', 3.5 / W, 1.5 / H)
-    browser.reads('row 1, column 3')
+    reads(browser, 'row 1, column 3')
     is_new('another patch')
     browser.click('#film button:nth-child(2)')
-    browser.reads('row 1, column 3 at 0.20')
+    reads(browser, 'row 1, column 3 at 0.20')
     is_new('another frame')
     browser.click('#layers button:nth-child(1)')
-    browser.reads('Layer 0, the mean of heads')
+    reads(browser, 'Layer 0, the mean of heads')
     is_new('another layer')
     browser.click('#heads button:nth-child(4)')
-    browser.reads('Layer 0, head 2')
+    reads(browser, 'Layer 0, head 2')
     is_new('another head')
 
     # The numbers on the page are those of the maps.
@@ -307,20 +209,20 @@ def test_a_browser_shows_the_page_and_follows_what_is_chosen(
         expected.append(f'along time most at {0.2 * int(along.argmax()):.2f} s')
         expected.append(percent(along.max()))
     for words in expected:
-        browser.reads(words)
+        reads(browser, words)
 
     browser.press('\ue012')  # arrow left
-    browser.reads('row 1, column 2')
+    reads(browser, 'row 1, column 2')
     is_new('a patch by key')
     browser.press('.')
-    browser.reads('at 0.40')
+    reads(browser, 'at 0.40')
     is_new('a frame by key')
     browser.press('c')
-    browser.reads('The class token')
+    reads(browser, 'The class token')
     is_new('the class token')
-    before = browser.picture('#summary canvas')
+    before = picture(browser, '#summary canvas')
     browser.click('#methods button:nth-child(3)')
-    assert browser.picture('#summary canvas') != before
+    assert picture(browser, '#summary canvas') != before
     assert browser.complaints() == []
 
 
@@ -345,5 +247,5 @@ def test_a_page_of_means_and_of_unkept_layers_works_in_a_browser(
     )
     assert browser.run('return document.querySelectorAll("#heads button").length') == 1
     browser.press('+')  # there is no other head
-    browser.reads('Layer 1, the mean of heads')
+    reads(browser, 'Layer 1, the mean of heads')
     assert browser.complaints() == []

@@ -1,0 +1,60 @@
+"""Run a tool by its name, also where there is no checkout.
+
+    python -m mmtimesformer                      # lists them
+    python -m mmtimesformer predict --help
+    python -m mmtimesformer data/folder my_videos --out data/your_own
+
+A wheel carries the files of ``tools/``; this starts them.
+"""
+
+import ast
+import difflib
+import runpy
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+FOLDERS = (PACKAGE / '.mim' / 'tools', PACKAGE.parent / 'tools')  # of a wheel; of a checkout
+
+
+def tools() -> dict[str, Path]:
+    """Return the file of each tool, by its name."""
+    folder = next((one for one in FOLDERS if one.is_dir()), FOLDERS[0])
+    files = sorted(folder.rglob('*.py'))
+    return {file.relative_to(folder).with_suffix('').as_posix(): file for file in files}
+
+
+def main(arguments: list[str]) -> int:
+    """Start the tool that is named first, with the rest of the arguments."""
+    found = tools()
+    if not arguments or arguments[0] in ('-h', '--help'):
+        print('usage: python -m mmtimesformer TOOL [its arguments]\n')
+        width = max(map(len, found), default=0)
+        for name, file in found.items():
+            print(f'  {name:<{width}}  {_first_sentence(file)}')
+        return 0
+    name, *rest = arguments
+    short = {one.rpartition('/')[2]: one for one in found}  # report is analysis_tools/report
+    wanted = name.removesuffix('.py')
+    wanted = wanted if wanted in found else short.get(wanted, '')
+    if not wanted:
+        near = difflib.get_close_matches(name, [*found, *short], n=1, cutoff=0.5)
+        hint = f': is it {near[0]}?' if near else '.'
+        print(
+            f'error: there is no tool {name}{hint} Without a name all are listed', file=sys.stderr
+        )
+        return 2
+    file = found[wanted]
+    sys.argv = [str(file), *rest]
+    sys.path.insert(0, str(file.parent))  # as python does for a file that it is given
+    runpy.run_path(str(file), run_name='__main__')
+    return 0
+
+
+def _first_sentence(file: Path) -> str:
+    text = ast.get_docstring(ast.parse(file.read_text(encoding='utf-8'))) or ''
+    return text.partition('\n')[0].partition(': python ')[0].rstrip('.')
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

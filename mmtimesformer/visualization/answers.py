@@ -1,0 +1,119 @@
+"""What a page to try a model shows of one video: labels with bars, and where the model looked.
+
+It knows nothing of the page's framework; ``tools/demo_app.py`` puts the parts in their places.
+"""
+
+import html
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+
+from mmtimesformer.engine.letters import sentence_of
+from mmtimesformer.inference import Prediction, VideoClassifier
+from mmtimesformer.visualization.attention import (
+    METHODS,
+    Sight,
+    describe,
+    draw_attention,
+    see,
+    write_attention_video,
+)
+from mmtimesformer.visualization.attention_page import write_page
+
+KEPT = 4  # videos whose attention is remembered, for another way to show it
+MEGABYTES = 6.0  # of weights in the page of layers and heads, which travels inside another page
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The parts of the page that belong to one video.
+
+    Attributes:
+        words: HTML: the labels with bars, or why there are none.
+        grid: A picture of the frames and of what was looked at; ``None`` without an answer.
+        overlay: A video of both.
+        walk: HTML: the page on which one walks through layers, heads, frames and patches.
+    """
+
+    words: str
+    grid: Path | None = None
+    overlay: Path | None = None
+    walk: str = ''
+
+
+class Answers:
+    """Answers about videos, each in the same parts.
+
+    Args:
+        classifier: The model.
+        folder: For pictures and videos; one for temporary files, if not given.
+    """
+
+    def __init__(self, classifier: VideoClassifier, folder: Path | None = None) -> None:
+        self.classifier = classifier
+        self.folder = folder or Path(mkdtemp(prefix='mmtimesformer-'))
+        self._seen: OrderedDict[tuple[str, int], Sight] = OrderedDict()
+        self._written = 0
+
+    def methods(self) -> dict[str, str]:
+        """Return the ways to show attention: what a person calls each, and its name."""
+        return {
+            'through all layers': 'rollout',
+            'in the last layer': 'last',
+            'that spoke for the label': 'gradient',
+        }
+
+    def __call__(self, video: str | Path | None, method: str = 'rollout') -> Answer:
+        """Label a video and draw its attention; what is wrong with it is said in words."""
+        if video is None:
+            return Answer('')
+        try:
+            sight = self._see(Path(video))
+            heat = sight.heat(method)
+            place = self._place()
+            title = METHODS[method].replace('the class,', f'{sight.name},')
+            rows = {'attention': heat}
+            draw_attention(sight.frames, rows, place / 'grid.png', title, sight.seconds)
+            write_attention_video(sight.frames, heat, place / 'overlay.mp4', sight.seconds)
+            write_page(sight, place / 'page.html', megabytes=MEGABYTES, method=method)
+        except Exception as error:  # whatever a stranger's file brings about
+            return Answer(f'<div class="letter">{html.escape(_without_folder(error, video))}</div>')
+        walk = html.escape((place / 'page.html').read_text(encoding='utf-8'), quote=True)
+        return Answer(
+            bars(sight.prediction) + f'<p class="made">{html.escape(describe(sight.maps))}</p>',
+            place / 'grid.png',
+            place / 'overlay.mp4',
+            f'<iframe title="Layers, heads, frames and patches" srcdoc="{walk}"></iframe>',
+        )
+
+    def _see(self, video: Path) -> Sight:
+        key = str(video), video.stat().st_mtime_ns
+        if key not in self._seen:
+            self._seen[key] = see(self.classifier, video, gradients=True)
+            while len(self._seen) > KEPT:
+                self._seen.popitem(last=False)
+        return self._seen[key]
+
+    def _place(self) -> Path:
+        """Return a new folder: what a browser has loaded under a name it does not load again."""
+        self._written += 1
+        return self.folder / f'{self._written:06d}'
+
+
+def bars(prediction: Prediction) -> str:
+    """Write the best classes as HTML, each with a bar where scores are probabilities."""
+    rows = []
+    for rank, label in enumerate(prediction.labels):
+        share = prediction.scores[rank] if prediction.is_probability else 0.0
+        bar = f'<i style="width:{100 * share:.2f}%"></i>' if prediction.is_probability else ''
+        rows.append(
+            f'<li><b>{html.escape(label)}</b><span>{prediction.shown(rank)}</span>'
+            f'<div class="bar">{bar}</div></li>'
+        )
+    return f'<ol class="labels">{"".join(rows)}</ol>'
+
+
+def _without_folder(error: Exception, video: str | Path) -> str:
+    """Say what is wrong; where an upload lies is of no use to the one who uploaded it."""
+    return sentence_of(error).replace(f'{Path(video).parent}/', '')
