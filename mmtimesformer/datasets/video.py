@@ -9,6 +9,7 @@ process on about one in ten truncated files instead of raising an error.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -56,7 +57,7 @@ class Video:
         path: The file.
         reader: ``'decord'``, ``'pyav'``, or ``'auto'``: PyAV, and for what it cannot read decord,
             where that is installed. (decord fails on some narrow frames, AV1 and GIF, and takes
-            1.1 to 3 times as long: benchmarks/data.py.)
+            1.1 to 3 times as long.)
         num_threads: Threads that decode; 1 is best where data-loader workers share the cores.
 
     Attributes:
@@ -73,7 +74,7 @@ class Video:
         if reader != 'auto' and reader not in READERS:
             raise ValueError(f'reader={reader!r} is not known; set it to auto, decord or pyav')
         if reader == 'auto':
-            self._readers = ['pyav', 'decord'] if find_spec('decord') else ['pyav']
+            self._readers = ['pyav', 'decord'] if _is_installed('decord') else ['pyav']
         else:
             self._readers = [reader]
         check_file(self.path)
@@ -112,6 +113,11 @@ class Video:
             except UnreadableVideo:
                 self._readers = [first]
         raise refused
+
+
+@cache  # or it would take a millisecond for each video
+def _is_installed(package: str) -> bool:
+    return find_spec(package) is not None
 
 
 def _in_words(error: Exception) -> str:

@@ -15,6 +15,7 @@ file                  what it does
 :mod:`.isolation`     one call per video, in processes that may crash or hang
 :mod:`.checking`      decodes every video
 :mod:`.resizing`      makes every video smaller
+:mod:`.transcoding`   writes every video anew, to be read faster
 ====================  ==========================================================================
 
 Nothing here needs a GPU, and nothing is downloaded.

@@ -16,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from mmtimesformer.datasets.containers import open_container
 from mmtimesformer.datasets.preparation.annotations import take_name
 from mmtimesformer.datasets.preparation.checking import check_length, promised_frames
 from mmtimesformer.datasets.preparation.finding import walk_videos
@@ -146,7 +147,8 @@ def resize_video(resize: Resize) -> str:
         if resize.ffmpeg:
             _by_ffmpeg(resize, resize.ffmpeg)
         else:
-            _by_pyav(resize)
+            options = {'preset': 'fast', 'crf': str(resize.quality)}
+            encode_again(resize.source, resize.part, resize.short_side, options)
         check_length(promised_frames(resize.part)[0], *promised)
     except av.FFmpegError as error:
         raise ValueError(error.strerror) from error
@@ -170,18 +172,35 @@ def _by_ffmpeg(resize: Resize, program: str) -> None:
         raise ValueError(f'ffmpeg: {lines[-1]}')
 
 
-def _by_pyav(resize: Resize) -> None:
+def encode_again(source: Path, target: Path, short_side: int, options: dict[str, str]) -> int:
+    """Write every frame of a video again as H.264 in MP4, without sound, upright, by PyAV.
+
+    FFmpeg's ``scale`` brings colours to the matrix that is meant where none is told (BT.601).
+
+    Args:
+        source: The video.
+        target: The file to be written.
+        short_side: Pixels; a smaller video keeps its size, but for an odd pixel.
+        options: x264's options.
+
+    Returns:
+        Number of frames.
+
+    Raises:
+        ValueError: There is no frame.
+    """
     import av
 
-    with av.open(str(resize.source)) as source, av.open(str(resize.part), 'w', 'mp4') as target:
-        stream = source.streams.video[0]
+    with open_container(source) as container, av.open(str(target), 'w', 'mp4') as written:
+        stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate or Fraction(30)
-        frames = source.decode(stream)
+        frames = container.decode(stream)
         first = next(frames, None)
         if first is None:
             raise ValueError('it holds no frame')
-        graph = _scaling(stream, first, resize.short_side)
+        graph = _scaling(stream, first, min(short_side, first.width, first.height))
         out: Any = None
+        count = 0
         tick = -1
         for frame in chain([first], frames):
             graph.vpush(frame)
@@ -192,12 +211,13 @@ def _by_pyav(resize: Resize) -> None:
             small.pts, small.time_base = tick, 1 / rate
             small.pict_type = 0  # the encoder chooses anew which frames stand alone
             if out is None:
-                options = {'preset': 'fast', 'crf': str(resize.quality), 'threads': '1'}
-                out = target.add_stream('libx264', rate=rate, options=options)
+                out = written.add_stream('libx264', rate=rate, options={**options, 'threads': '1'})
                 out.width, out.height, out.pix_fmt = small.width, small.height, 'yuv420p'
                 out.codec_context.time_base = 1 / rate
-            target.mux(out.encode(small))
-        target.mux(out.encode())
+            written.mux(out.encode(small))
+            count += 1
+        written.mux(out.encode())
+    return count
 
 
 def _scaling(stream: Any, frame: Any, short_side: int) -> Any:
@@ -216,10 +236,7 @@ def _scaling(stream: Any, frame: Any, short_side: int) -> Any:
     if abs(frame.rotation) == 90:
         width, height = height, width
     factor = short_side / min(width, height)
-    size = [
-        short_side if side == min(width, height) else 2 * round(side * factor / 2)
-        for side in (width, height)
-    ]
+    size = [2 * max(1, round(side * factor / 2)) for side in (width, height)]
     # JPEG's range of brightness, 0..255, becomes video's, 16..235.
     full = frame.color_range == 2 or frame.format.name.startswith('yuvj')
     span = ':in_range=full:out_range=limited' if full else ''

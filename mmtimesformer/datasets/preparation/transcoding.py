@@ -1,0 +1,276 @@
+"""Writing videos anew so that clips of a few frames are read from them in little time.
+
+In a video as it comes, a frame is stored as what differs from others, up to 250 frames back: a clip
+of 8 frames costs the decoding of hundreds. Two things bring that down, at the price of disk space:
+
+- keyframes that stand closer together: at every one decoding may begin. The gap between them is
+  called *group of pictures*, GOP; in a GOP of one every frame stands alone;
+- x264's ``fastdecode``: no filter that smooths the edges of blocks, and codes that are read faster.
+
+Quality is lost as in every encoding; how much is told for each file by its peak signal-to-noise
+ratio. What a file's name promises is checked before it gets it: every frame of the source is there,
+and can be decoded.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmtimesformer.datasets.preparation.annotations import take_name
+from mmtimesformer.datasets.preparation.checking import check_length, name_in, promised_frames
+from mmtimesformer.datasets.preparation.finding import walk_videos
+from mmtimesformer.datasets.preparation.isolation import call_apart
+from mmtimesformer.datasets.preparation.reading import read_lines
+from mmtimesformer.datasets.preparation.resizing import encode_again
+from mmtimesformer.datasets.video import Video
+
+CLIP = (8, 32)  # frames, and from one to the next: what is read to tell how much faster it is
+TIMED = 12  # files in which that is measured
+PSNR_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How videos are written.
+
+    Attributes:
+        short_side: Pixels, even; smaller videos keep their size.
+        gop: Frames from one keyframe to the next, at most.
+        crf: x264's constant rate factor; less is better and larger.
+    """
+
+    short_side: int
+    gop: int
+    crf: int
+
+    @property
+    def options(self) -> dict[str, str]:
+        """What x264 is told."""
+        return {
+            'preset': 'fast',
+            'tune': 'fastdecode',
+            'crf': str(self.crf),
+            'g': str(self.gop),
+        }
+
+
+# docs/datasets/README.md has what they cost and give, as benchmarks/data.py measures it. Where each
+# frame stands alone (a GOP of 1) they are read faster still, and at that size have lost 6 dB more.
+PRESETS = {
+    'storage': Preset(short_side=320, gop=16, crf=23),
+    'balanced': Preset(short_side=320, gop=8, crf=23),
+    'speed': Preset(short_side=256, gop=4, crf=23),
+}
+
+
+@dataclass(frozen=True)
+class Transcode:
+    """One video to be written anew.
+
+    Attributes:
+        source: The video.
+        target: The new file, ``.mp4``.
+        part: Where it is written until it is finished.
+        preset: How.
+        timed: Whether to measure how long reading takes, before and after.
+    """
+
+    source: Path
+    target: Path
+    part: Path
+    preset: Preset
+    timed: bool
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of a video.
+
+    Attributes:
+        before: Bytes of the source.
+        after: Bytes of the new file.
+        psnr: Decibels between the frames of both, at the new size.
+        speedup: How many clips are read from it in the time of one of the source, if measured.
+    """
+
+    before: int
+    after: int
+    psnr: float
+    speedup: float | None
+
+
+def list_sources(folder: Path, annotations: Sequence[Path]) -> list[str]:
+    """List the videos that annotation files name, each once; without any, those of the folder."""
+    if not annotations:
+        return [name for name, _ in walk_videos(folder)]
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f'the video folder {folder} does not exist (looked in {folder.absolute().parent})'
+        )
+    names = (name_in(line) for path in annotations for line in read_lines(path))
+    return list(dict.fromkeys(names))
+
+
+def plan_transcodes(
+    source: Path, target: Path, names: Sequence[str], preset: Preset, timeout: float
+) -> tuple[list[Transcode], list[tuple[int, int]]]:
+    """List what is to be done, and sweep up what a killed run has left.
+
+    Args:
+        source: Folder of the videos.
+        target: Folder of the new ones, laid out alike.
+        names: The videos, relative to ``source``.
+        preset: How to write them.
+        timeout: Seconds after which an unfinished file belongs to nobody any more.
+
+    Returns:
+        What is to be done; and of videos that are done already, their bytes before and after.
+
+    Raises:
+        ValueError: The folders lie in one another, a name leads out of its folder, two videos would
+            become one file, or a number of the preset is none that x264 takes.
+    """
+    if preset.short_side < 2 or preset.short_side % 2 or preset.gop < 1:
+        raise ValueError(
+            f'--short-side {preset.short_side} must be an even number of pixels, and --gop '
+            f'{preset.gop} at least 1'
+        )
+    origin, goal = source.resolve(), target.resolve()
+    if origin == goal or origin in goal.parents or goal in origin.parents:
+        raise ValueError(f'{target} and {source} lie in one another; set DST to a folder beside it')
+    targets: dict[Path, str] = {}
+    todo: list[Transcode] = []
+    done: list[tuple[int, int]] = []
+    for name in names:
+        path = (target / name).with_suffix('.mp4')
+        if goal not in path.resolve().parents:
+            raise ValueError(f'{name} leads out of {target}; give SRC so that names lie below it')
+        if path in targets:
+            raise ValueError(f'{targets[path]} and {name} would both become {path}; rename one')
+        targets[path] = name
+        if path.exists():
+            before = (source / name).stat().st_size if (source / name).is_file() else 0
+            done.append((before, path.stat().st_size))
+            continue
+        part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+        todo.append(
+            Transcode(
+                (source / name).absolute(),
+                path.absolute(),
+                part.absolute(),
+                preset,
+                timed=len(todo) < TIMED,
+            )
+        )
+    for left in target.rglob('.*.part') if target.is_dir() else ():
+        if time.time() - left.stat().st_mtime > timeout:
+            left.unlink(missing_ok=True)
+    return todo, done
+
+
+def transcode_videos(
+    todo: Sequence[Transcode], num_workers: int, timeout: float
+) -> Generator[tuple[Transcode, Written | None, str | None], None, None]:
+    """Write videos anew, in parallel.
+
+    Yields:
+        What was to be done; what became of it, or ``None`` and what went wrong.
+    """
+    at_work = set(todo)
+    results = call_apart(transcode_video, todo, num_workers, timeout, (__name__,))
+    try:
+        with closing(results):
+            for job, written, wrong in results:
+                job.part.unlink(missing_ok=True)
+                at_work.discard(job)
+                yield job, written, wrong
+    finally:
+        for job in at_work:  # those whose processes have just been killed
+            job.part.unlink(missing_ok=True)
+
+
+def transcode_video(job: Transcode) -> Written:
+    """Write one video anew, and see that all of it is there.
+
+    Raises:
+        ValueError: It cannot be decoded, ends long before its header says, or what was written is
+            not what was read.
+    """
+    import av
+
+    source = Video(job.source)
+    try:
+        check_length(len(source), *promised_frames(job.source))
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        count = encode_again(job.source, job.part, job.preset.short_side, job.preset.options)
+    except av.FFmpegError as error:
+        raise ValueError(error.strerror) from error
+    if count != len(source):
+        raise ValueError(f'{count} of {len(source)} frames can be decoded')
+    target = Video(job.part)
+    decoded = _count_decoded(job.part)
+    if not len(target) == decoded == count:
+        raise ValueError(f'of {count} frames {len(target)} were written, {decoded} come back')
+    psnr = _psnr(source, target)
+    speedup = _clip_seconds(job.source) / _clip_seconds(job.part) if job.timed else None
+    before, after = job.source.stat().st_size, job.part.stat().st_size
+    take_name(job.part, job.target)
+    return Written(before, after, psnr, speedup)
+
+
+def rewrite_annotation(path: Path, target: Path) -> tuple[list[str], int]:
+    """Return the lines of an annotation file with the new names, and how many are left out.
+
+    Left out are videos that have not been written.
+    """
+    lines, missing = [], 0
+    for line in read_lines(path):
+        name = name_in(line)
+        renamed = Path(name).with_suffix('.mp4')
+        if (target / renamed).is_file():
+            lines.append(renamed.as_posix() + line[len(name) :])
+        else:
+            missing += 1
+    return lines, missing
+
+
+def _count_decoded(path: Path) -> int:
+    import av
+
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def _psnr(source: Video, target: Video) -> float:
+    """Compare some frames of two videos, in decibels; those of the source are brought to size."""
+    import cv2
+
+    indices = np.linspace(0, len(source) - 1, PSNR_FRAMES).round().astype(int).tolist()
+    squares = []
+    for old, new in zip(source.frames(indices), target.frames(indices), strict=True):
+        height, width = new.shape[:2]
+        same_size = old.shape == new.shape
+        fitted = (
+            old if same_size else cv2.resize(old, (width, height), interpolation=cv2.INTER_AREA)
+        )
+        squares.append(np.mean((fitted.astype(np.float32) - new) ** 2))
+    return float(10 * np.log10(255**2 / max(np.mean(squares), 1e-3)))
+
+
+def _clip_seconds(path: Path) -> float:
+    """Measure the CPU time of opening a video and reading a clip, the median of some times."""
+    frames, interval = CLIP
+    times = []
+    for i in range(5):
+        start = time.process_time()
+        video = Video(path)
+        first = i * max(0, len(video) - frames * interval) // 4
+        video.frames([(first + k * interval) % len(video) for k in range(frames)])
+        times.append(time.process_time() - start)
+    return statistics.median(times)
