@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from mmtimesformer.datasets.video import Video
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 10  # seconds
-PRELOAD = ('mmtimesformer.datasets.video_dataset', 'mmtimesformer.models')
+PRELOAD = ('mmtimesformer.datasets.video_dataset', 'mmtimesformer.models', 'av', 'decord')
 
 
 def train_pipeline(reader: str) -> Compose:
@@ -74,24 +75,34 @@ def test_no_file_of_a_few_makes_a_reader_hang_or_crash(bad_videos: dict[Path, st
 def test_no_file_makes_a_reader_hang_or_crash(bad_videos: dict[Path, str], reader: str) -> None:
     if reader == 'decord':
         pytest.importorskip('decord')
-    pipeline, found = train_pipeline(reader), []
+    pipeline, found, seconds = train_pipeline(reader), [], []
     for _ in range(5):
         for path, kind in bad_videos.items():
-            found += faults(path, kind, open_apart(pipeline, path), reader)
+            start = time.monotonic()
+            wrong = open_apart(pipeline, path)
+            seconds.append(time.monotonic() - start)
+            found += faults(path, kind, wrong, reader)
     assert not found
+    print(f'{reader}: {len(seconds)} openings, the slowest took {max(seconds[1:]):.1f} s')
 
 
 PEAK = """
-import json, resource, sys
+import json, re, sys
+import av
 from mmtimesformer.datasets.video import Video
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def peak():  # in megabytes; getrusage would tell that of the process that started this one, too
+    with open('/proc/self/status') as status:
+        return int(re.search('VmHWM:[^0-9]*([0-9]+)', status.read())[1]) / 1024
+
+before = peak()
 video = Video(sys.argv[1])
 frames = video.frames([0, len(video) // 2, len(video) - 1])
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([(peak - before) / 1024, frames[0].size // 3, len(video)]))
+print(json.dumps([peak() - before, frames[0].size // 3, len(video)]))
 """
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='the peak is read in /proc')
 @pytest.mark.slow
 def test_the_largest_videos_take_neither_the_memory_nor_long(large_videos: dict[Path, str]) -> None:
     for path in large_videos:
@@ -104,7 +115,7 @@ def test_the_largest_videos_take_neither_the_memory_nor_long(large_videos: dict[
         )
         megabytes, pixels, length = json.loads(done.stdout)
         print(f'{path.name}: {megabytes:.0f} MB')
-        assert megabytes < 1000
+        assert 0 < megabytes < 1000
         assert pixels <= KEPT_PIXELS
         assert length == 36_000 or 'hours' not in path.name
 

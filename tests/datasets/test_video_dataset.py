@@ -82,7 +82,8 @@ def test_the_replacement_follows_from_the_seed_and_the_index_alone(folder: Path)
     one, other = labels([2, 4]), labels([4, 2])
     assert one == other
     assert len({*one[2]}) > 1, 'in another epoch another video takes its place'
-    assert one[2] != one[4], 'and not that of another bad one'
+    same = sum(a == b for a, b in zip(one[2], one[4], strict=True))
+    assert same <= 6, 'and not that of another bad one, unless by chance'
 
 
 def test_workers_tell_which_of_them_met_it(folder: Path) -> None:

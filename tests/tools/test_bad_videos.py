@@ -41,12 +41,12 @@ def config(tiny_config: Path, tiny_videos: Path, tmp_path: Path) -> Path:
     return tiny_config
 
 
-def train(config: Path, work_dir: Path, **options: Any) -> None:
+def train(config: Path, work_dir: Path, resume: str | None = None, **options: Any) -> None:
     options = {'train_dataloader.num_workers': 2, **options}
     commands.train(
         Namespace(
             config=str(config), work_dir=str(work_dir), cfg_options=options, launcher='none',
-            no_validate=True, amp=None, auto_scale_lr=False, accumulate=False, resume=None,
+            no_validate=True, amp=None, auto_scale_lr=False, accumulate=False, resume=resume,
             seed=3, diff_rank_seed=False, deterministic=True,
         )
     )  # fmt: skip
@@ -72,6 +72,24 @@ def test_a_training_goes_on_and_lists_what_it_met(config: Path, tmp_path: Path) 
     said = log(tmp_path / 'work')
     assert len(re.findall(r'7\.mp4 cannot be read: it is empty; another video', said)) == 1
     assert load_torch(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 10, 'no step is left out'
+
+
+def test_a_resumed_training_takes_the_same_videos_for_the_bad_ones(
+    config: Path, tmp_path: Path
+) -> None:
+    """Bit for bit, though each part has other data-loading processes."""
+    three = {'train_cfg.max_epochs': 3, 'default_hooks.checkpoint.max_keep_ckpts': 3}
+    train(config, tmp_path / 'whole', **three)
+    first = str(tmp_path / 'whole/epoch_1.pth')
+    train(config, tmp_path / 'parts', first, **three, **{'train_dataloader.num_workers': 0})
+    whole, parts = (
+        load_torch(tmp_path / name / 'epoch_3.pth')['state_dict'] for name in ('whole', 'parts')
+    )
+    assert whole.keys() == parts.keys()
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    met = [{v['file'] for v in listed(tmp_path / name)} for name in ('whole', 'parts')]
+    assert met[0] == met[1]
+    assert len(met[0]) == 2
 
 
 def test_too_many_bad_videos_end_a_training(config: Path, tmp_path: Path) -> None:
