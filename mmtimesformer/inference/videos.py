@@ -160,7 +160,8 @@ def letter_of(error: BaseException, path: Path | None, name: str) -> str:
 
 def short_reason(error: BaseException, path: Path | None, name: str) -> str:
     """Tell the same where the name of the video stands beside it."""
-    return letter_of(error, path, name).removeprefix(f'the video {name} ')
+    letter = letter_of(error, path, name).removeprefix(f'the video {name} ')
+    return re.sub(r'^\([\d,]+ bytes\) ', '', letter)
 
 
 def _holds_sound_alone(path: Path) -> bool:
