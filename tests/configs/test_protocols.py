@@ -46,7 +46,8 @@ def mmaction_scope() -> Any:
 OPEN = [dict(type='mmtimesformer.VideoInit')]
 SAMPLE = dict(type='SampleFrames', clip_len=8, frame_interval=32, num_clips=1)
 DECODE = [dict(type='mmtimesformer.VideoDecode')]
-PACK = [dict(type='FormatShape', input_format='NCTHW'), dict(type='PackActionInputs')]
+# In the place of FormatShape(input_format='NCTHW'), of which it gives the array.
+PACK = [dict(type='mmtimesformer.FormatClips'), dict(type='PackActionInputs')]
 MMACTION2 = {
     'train': [
         *OPEN, SAMPLE, *DECODE,
@@ -84,7 +85,7 @@ def test_the_mmaction2_configs_hold_what_that_system_publishes(scheme: str) -> N
             'persistent_workers': True,
             'sampler': dict(type='DefaultSampler', shuffle=stage == 'train'),
             'dataset': {
-                'type': 'VideoDataset',
+                'type': 'mmtimesformer.VideoDataset',
                 'ann_file': 'data/kinetics400/kinetics400_'
                 f'{"train" if stage == "train" else "val"}_list_videos.txt',
                 'data_prefix': dict(

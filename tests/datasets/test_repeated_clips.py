@@ -2,6 +2,7 @@
 # ruff: noqa: NPY002  (the global state is what transforms draw from)
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from mmengine.registry import TRANSFORMS
 from torch import nn
 
 from mmtimesformer.datasets import FormatClips, RepeatClips, Video, collate_clips
+from mmtimesformer.datasets.video_dataset import VideoDataset
 from mmtimesformer.engine.clips_per_video import with_clips_per_video
+from mmtimesformer.engine.results import label_of
 from mmtimesformer.engine.runner import Runner
 
 PIPELINE: list[dict[str, Any]] = [
@@ -95,6 +98,20 @@ def test_a_video_that_gives_nothing_gives_no_clip(tiny_videos: Path) -> None:
         pipeline: list[Any] = list(PIPELINE)
         pipeline.insert(place, lambda results: None)
         assert RepeatClips(2, pipeline)(start(tiny_videos)) is None
+
+
+def test_a_bad_video_is_replaced_by_clips_of_another(tiny_videos: Path, tmp_path: Path) -> None:
+    (tmp_path / 'bad.mp4').write_bytes(b'')
+    shutil.copy(tiny_videos / '0.mp4', tmp_path)
+    (tmp_path / 'list.txt').write_text('bad.mp4 3\n0.mp4 5\n')
+    dataset = VideoDataset(
+        ann_file=str(tmp_path / 'list.txt'),
+        data_prefix=dict(video=str(tmp_path)),
+        pipeline=[dict(type='mmtimesformer.RepeatClips', clips_per_video=2, transforms=PIPELINE)],
+    )
+    one, other = (clip['data_samples'] for clip in dataset[0])
+    assert label_of(one) == label_of(other) == 5
+    assert one.replaces[0]['file'].endswith('bad.mp4')
 
 
 def test_a_pipeline_that_does_not_decode_is_refused() -> None:

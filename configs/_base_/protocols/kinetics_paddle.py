@@ -27,7 +27,7 @@ train_pipeline = [
     dict(type='mmtimesformer.ShortSideJitter', scale_range=(256, 320)),
     dict(type='RandomCrop', size=224),
     dict(type='Flip', flip_ratio=0.5),
-    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='mmtimesformer.FormatClips'),
     dict(type='PackActionInputs'),
 ]
 val_pipeline = train_pipeline
@@ -46,6 +46,6 @@ test_pipeline = [
     dict(type='mmtimesformer.VideoDecode'),
     dict(type='mmtimesformer.ShortSideResize', size=224),
     dict(type='ThreeCrop', crop_size=224),
-    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='mmtimesformer.FormatClips'),
     dict(type='PackActionInputs'),
 ]

@@ -25,7 +25,7 @@ train_pipeline = [
     dict(type='mmtimesformer.VideoDecode'),
     dict(type='mmtimesformer.ShortSideJitter', scale_range=(256, 320), inverse_uniform=True),
     dict(type='RandomCrop', size=224),
-    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='mmtimesformer.FormatClips'),
     dict(type='PackActionInputs'),
 ]
 val_pipeline = [
@@ -34,7 +34,7 @@ val_pipeline = [
     dict(type='mmtimesformer.VideoDecode'),
     dict(type='mmtimesformer.ShortSideJitter', scale_range=(256, 320), inverse_uniform=True),
     dict(type='RandomCrop', size=224),
-    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='mmtimesformer.FormatClips'),
     dict(type='PackActionInputs'),
 ]
 test_pipeline = [
@@ -43,6 +43,6 @@ test_pipeline = [
     dict(type='mmtimesformer.VideoDecode'),
     dict(type='mmtimesformer.ShortSideResize', size=224),
     dict(type='mmtimesformer.UniformCrops', crop_size=224, num_crops=3),
-    dict(type='FormatShape', input_format='NCTHW'),
+    dict(type='mmtimesformer.FormatClips'),
     dict(type='PackActionInputs'),
 ]
