@@ -9,6 +9,7 @@ try:
     from mmtimesformer.engine.bad_videos import BadVideos
     from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook
     from mmtimesformer.engine.exact_loop import ExactEpochLoop, KeepPosition
+    from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
     from mmtimesformer.engine.layer_decay import LayerDecay
     from mmtimesformer.engine.loading import register_checkpoint_readers
     from mmtimesformer.engine.precision import Bfloat16OptimWrapper
@@ -40,6 +41,7 @@ __all__ = [
     'Pretrained',
     'Runner',
     'SafeCheckpointHook',
+    'SkipNonFiniteSteps',
     'StopOnSignal',
     'latest_checkpoint',
     'register_checkpoint_readers',

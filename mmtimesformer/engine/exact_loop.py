@@ -14,10 +14,9 @@ So a run that goes on is the run that never stopped, bit for bit where the arith
 """
 
 import random
-import signal
-import threading
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -27,10 +26,10 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from mmtimesformer.engine.checkpoint_hook import save_mid_epoch
+from mmtimesformer.engine.worker_losses import WatchedBatches, WorkerLostError, end_workers
 from mmtimesformer.registry import HOOKS, LOOPS
 
 ORDER, SAMPLE, STEP, VALIDATION = range(4)  # what is drawn for, the second word of a seed
-GRACE = 45  # seconds that a data-loading process outlives a SIGTERM meant for the run
 Key = tuple[int, tuple[int, ...]]  # index of a sample, and the words of its seed
 
 
@@ -83,6 +82,14 @@ class ExactEpochLoop(EpochBasedTrainLoop):
 
     def run(self) -> torch.nn.Module:
         """Train from where the checkpoint was, or from the beginning."""
+        try:
+            return self._run()
+        finally:
+            if self._reader is not None and self._reader._iterator is not None:  # persistent ones
+                end_workers(self._reader._iterator)
+            self._reader = None
+
+    def _run(self) -> torch.nn.Module:
         self.runner.call_hook('before_train')
         if self.owes_validation and self.runner.val_loop is not None:
             self.runner.logger.info(f'Validates epoch {self._epoch}, which was due when it ended.')
@@ -99,10 +106,11 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         """Do the steps of this epoch that are not done."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        for batch in self._batches():
-            seed_all(self.runner.seed, STEP, self._iter)
-            self.run_iter(self.step_in_epoch, batch)
-            self.step_in_epoch += 1
+        with closing(self._batches()) as batches:
+            for batch in batches:
+                seed_all(self.runner.seed, STEP, self._iter)
+                self.run_iter(self.step_in_epoch, batch)
+                self.step_in_epoch += 1
         self.runner.call_hook('after_train_epoch')
         self._epoch += 1
         self.step_in_epoch = 0
@@ -160,7 +168,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             if isinstance(hook, EMAHook):
                 hook._swap_ema_parameters()
 
-    def _batches(self) -> Iterator[Any]:
+    def _batches(self) -> Generator[Any, None, None]:
         """Give the batches of this epoch that are to come; replace data loaders that die."""
         losses = 0
         while self.step_in_epoch < len(self.dataloader):
@@ -168,22 +176,19 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             self._keys.start(self.runner.seed, self._epoch, self.step_in_epoch)
             if self._reader is None:
                 self._reader = _reader_like(self.dataloader, self._keys)
-            batches: Any = None
+            watched = WatchedBatches(self._reader)
             try:
-                batches = iter(self._reader)
-                _forget_sigchld()
-                for batch in batches:
-                    self.indices = self._keys.given.popleft()
-                    yield batch
+                with watched as batches:
+                    for batch in batches:
+                        self.indices = self._keys.given.popleft()
+                        yield batch
                 return
-            except (RuntimeError, MemoryError) as error:
-                if not is_worker_loss(error):
-                    raise
+            except WorkerLostError as loss:
                 losses += 1
-                for worker in getattr(batches, '_workers', ()):
-                    worker.kill()  # some may wait for ever for what the dead one held
-                self._reader = None
-                self._tell_of_loss(str(error).split('\n')[0] or 'out of memory.', losses)
+                self._tell_of_loss(str(loss), losses)
+            finally:
+                if not watched.is_usable:
+                    self._reader = None
 
     def _tell_of_loss(self, what: str, losses: int) -> None:
         """Say that data loaders died, and make an end where that has happened too often."""
@@ -191,12 +196,12 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             if self.runner.world_size == 1:  # the others would be in the midst of a step
                 save_mid_epoch(self.runner, {'epoch': self._epoch, 'iter': self._iter})
             raise ChildProcessError(
-                f'data-loading processes died {losses} times in this epoch, the last time: {what} '
+                f'data-loading processes died {losses} times in this epoch, the last by {what}. '
                 'They may need more memory than there is: set train_dataloader.num_workers lower, '
                 'or give the run more (in a container also --shm-size); --resume goes on'
             )
         self.runner.logger.warning(
-            f'Data-loading processes are replaced, for one died: {what} The epoch goes on after '
+            f'Data-loading processes are replaced, for one died ({what}). The epoch goes on after '
             f'step {self.step_in_epoch} ({losses} of {self.max_worker_losses} such losses).'
         )
 
@@ -255,11 +260,6 @@ def seed_all(*words: int) -> None:
         torch.default_generator.manual_seed(one << 32 | two)
 
 
-def is_worker_loss(error: BaseException) -> bool:
-    """Whether torch tells that a data-loading process is gone, not that it raised something."""
-    return isinstance(error, MemoryError) or str(error).startswith('DataLoader worker (pid')
-
-
 class _Keys(Sampler):
     """The batches of an epoch, as keys that carry the seed of each sample, from some batch on."""
 
@@ -303,25 +303,6 @@ class _Seeded(Dataset):
         return self.dataset[index]
 
 
-class _StartWorker:
-    """What a data-loading process does first: as configured, and it outlives the run's signals.
-
-    Slurm and torchrun send SIGTERM to every process of a run, and the run wants to finish its step.
-    A worker that heard it leaves after :data:`GRACE` seconds at the latest, so that nothing waits
-    for it in vain.
-    """
-
-    def __init__(self, configured: Any) -> None:
-        self.configured = configured
-
-    def __call__(self, worker: int) -> None:
-        if self.configured is not None:
-            self.configured(worker)
-        if hasattr(signal, 'alarm'):
-            signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
-            signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-
-
 def _reader_like(loader: DataLoader, keys: _Keys) -> DataLoader:
     """Build a data loader with the settings of another, over keys instead of indices."""
     names = (
@@ -331,16 +312,6 @@ def _reader_like(loader: DataLoader, keys: _Keys) -> DataLoader:
     return DataLoader(
         _Seeded(loader.dataset),
         batch_sampler=keys,
-        worker_init_fn=_StartWorker(loader.worker_init_fn),
+        worker_init_fn=loader.worker_init_fn,
         **{name: getattr(loader, name) for name in names if hasattr(loader, name)},
     )
-
-
-def _forget_sigchld() -> None:
-    """Take away the handler by which torch raises in the midst of a step when a worker dies.
-
-    It would leave the optimiser with half of its weights updated. The death is noticed all the
-    same, at the next batch that does not come.
-    """
-    if hasattr(signal, 'SIGCHLD') and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -22,12 +22,13 @@ from mmtimesformer.engine.agreement import failing_together, from_main
 from mmtimesformer.engine.bad_videos import BadVideos
 from mmtimesformer.engine.clips_per_video import with_clips_per_video
 from mmtimesformer.engine.exact_loop import KeepPosition
+from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
 from mmtimesformer.engine.precision import keep_scores_in_float32
 from mmtimesformer.engine.pretrained import FitCheckpoint
 from mmtimesformer.engine.protocol import NameProtocol
 from mmtimesformer.engine.resuming import newest_whole_checkpoint
 from mmtimesformer.engine.side_files import forgive_log_file, forgive_visualizer
-from mmtimesformer.engine.stop_signals import StopOnSignal, StopSignals
+from mmtimesformer.engine.stop_signals import StartWorker, StopOnSignal, StopSignals
 from mmtimesformer.engine.work_dir_lock import only_one_training
 
 # What MMEngine says on every run and no user can change: in its log, and as Python's warnings.
@@ -57,6 +58,7 @@ class Runner(MMEngineRunner):
     - loads checkpoints of other systems, and refuses one that does not fit the model;
     - resumes exactly, from the newest checkpoint that is whole, in a ``work_dir`` that may have
       been moved or copied, and lets no second training into it;
+    - leaves out steps that are no number, and ends after too many of them;
     - stops on SIGTERM and SIGUSR1 after a step, with all saved;
     - names the protocol with every score;
     - accumulates gradients up to a config's total batch where there are fewer GPUs, if asked;
@@ -109,10 +111,16 @@ class Runner(MMEngineRunner):
 
     @staticmethod
     def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
-        """Build it; ``clips_per_video`` takes several clips of each video that is decoded."""
+        """Build it; ``clips_per_video`` takes several clips of each video that is decoded.
+
+        Its processes leave signals to the run.
+        """
         if isinstance(dataloader, dict) and 'clips_per_video' in dataloader:
             dataloader = with_clips_per_video(dataloader)
-        return MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
+        loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
+        if not isinstance(loader.worker_init_fn, StartWorker):
+            loader.worker_init_fn = StartWorker(loader.worker_init_fn)
+        return loader
 
     def build_visualizer(self, visualizer: Any = None) -> Any:
         """Build it, so that it may fail to write without ending the run."""
@@ -166,7 +174,9 @@ class Runner(MMEngineRunner):
             {name: _ours(hook) for name, hook in default_hooks.items()},
             [_ours(hook) for hook in custom_hooks or ()],
         )
-        for ours in (FitCheckpoint, NameProtocol, KeepPosition, StopOnSignal, BadVideos):
+        for ours in (
+            FitCheckpoint, NameProtocol, KeepPosition, SkipNonFiniteSteps, StopOnSignal, BadVideos
+        ):  # fmt: skip
             if not any(isinstance(hook, ours) for hook in self.hooks):
                 self.register_hook(ours())
 

@@ -4,9 +4,11 @@ Clusters ask by SIGTERM (Slurm before the time limit or on preemption, Kubernete
 SIGUSR1 (``sbatch --signal=USR1@120``). What follows is the same.
 """
 
+import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -15,6 +17,7 @@ from mmengine.hooks import Hook
 
 from mmtimesformer.engine.agreement import anywhere, smallest
 from mmtimesformer.engine.checkpoint_hook import save_mid_epoch
+from mmtimesformer.engine.children import end_with_parent
 from mmtimesformer.engine.exact_loop import ExactEpochLoop
 from mmtimesformer.engine.letters import STOPPED, EndOfRun
 from mmtimesformer.registry import HOOKS
@@ -108,3 +111,34 @@ class StopOnSignal(Hook):
 def _received(runner: Any) -> tuple[str, float] | None:
     signals = getattr(runner, 'stop_signals', None)
     return signals.received if signals else None
+
+
+class StartWorker:
+    """What a data-loading process does first: as configured, and it leaves signals to the run.
+
+    Slurm and torchrun send SIGTERM to every process of a run; the run wants to finish its step and
+    needs its data loaders for that. They go when their parent, and nobody else, tells them to, and
+    when it ends.
+
+    Args:
+        configured: The ``worker_init_fn`` that was there before.
+    """
+
+    def __init__(self, configured: Callable[[int], object] | None) -> None:
+        self.configured = configured
+        self.parent = os.getpid()
+
+    def __call__(self, worker: int) -> None:
+        end_with_parent(self.parent, signal.SIGKILL)
+        if self.configured is not None:
+            self.configured(worker)
+        if hasattr(signal, 'sigwaitinfo'):  # Linux; elsewhere nobody tells who sent a signal
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            threading.Thread(target=_obey, args=(self.parent,), daemon=True).start()
+
+
+def _obey(parent: int) -> None:
+    while True:
+        heard = signal.sigwaitinfo(SIGNALS)
+        if heard.si_pid == parent and heard.si_signo == signal.SIGTERM:
+            os._exit(0)

@@ -14,11 +14,12 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = '.training'
+PATIENCE = 10  # seconds to wait for one who may just be ending
 
 
 @contextmanager
 def only_one_training(
-    work_dir: str | os.PathLike[str], warn: Callable[[str], object], patience: float = 10
+    work_dir: str | os.PathLike[str], warn: Callable[[str], object]
 ) -> Iterator[None]:
     """Hold the lock of a ``work_dir``; only the main process of a run asks for it.
 
@@ -28,7 +29,6 @@ def only_one_training(
     Args:
         work_dir: The folder; a file in it tells who trains there.
         warn: Is told where the disk knows no locks, as some network disks do not.
-        patience: Seconds to wait for one who may just be ending.
 
     Raises:
         OSError: Another process holds it; the message tells its machine and number.
@@ -39,7 +39,7 @@ def only_one_training(
         return
     path.touch()
     with path.open('r+') as file:
-        given_up = time.monotonic() + patience
+        given_up = time.monotonic() + PATIENCE
         while True:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

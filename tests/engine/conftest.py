@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from mmengine.registry import DefaultScope
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -32,7 +33,8 @@ class Noise(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         drawn = random.random(), np.random.rand(), float(torch.rand(()))  # noqa: NPY002
-        return {'inputs': torch.tensor(drawn) + index / SAMPLES, 'data_samples': float(index % 2)}
+        inputs = torch.tensor(drawn) + index / SAMPLES
+        return {'inputs': inputs, 'data_samples': BaseDataElement(label=index % 2)}
 
     def get_data_info(self, index: int) -> dict[str, str]:
         return {'filename': f'videos/{index}.mp4'}
@@ -46,11 +48,12 @@ class Guess(BaseModel):
         torch.manual_seed(1)
         self.layers = nn.Sequential(nn.Linear(3, 16), nn.Dropout(0.3), nn.GELU(), nn.Linear(16, 1))
 
-    def forward(self, inputs: list[Tensor], data_samples: list[float], mode: str = 'tensor') -> Any:
+    def forward(self, inputs: list[Tensor], data_samples: list[Any], mode: str = 'tensor') -> Any:
         guesses = self.layers(torch.stack(list(inputs)))[:, 0]
         if mode == 'predict':
-            return [{'guess': float(guess)} for guess in guesses]
-        return {'loss': (guesses - torch.tensor(data_samples)).square().mean()}
+            return [BaseDataElement(guess=float(guess)) for guess in guesses]
+        labels = torch.tensor([sample.label for sample in data_samples])
+        return {'loss': (guesses - labels).square().mean()}
 
 
 class MeanGuess(BaseMetric):
@@ -110,13 +113,15 @@ def train(tmp_path: Path) -> Iterator[Train]:
             'sampler': sampler or {'type': 'DefaultSampler', 'shuffle': True},
             'batch_size': 4,
             'num_workers': workers,
+            'prefetch_factor': 1 if workers else None,
             'persistent_workers': persistent,
         }
         loop = {**({'val_interval': val_interval} if val_interval else {}), **(train_cfg or {})}
         validation: dict[str, Any] = {}
         if val_interval:
             validation = {
-                'val_dataloader': {**loader, 'num_workers': 0, 'persistent_workers': False},
+                'val_dataloader': {**loader, 'num_workers': 0, 'persistent_workers': False}
+                | {'prefetch_factor': None},
                 'val_cfg': {},
                 'val_evaluator': Evaluator(MeanGuess()),
             }

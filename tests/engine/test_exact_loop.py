@@ -13,8 +13,9 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, IterableDataset
 
 from mmtimesformer.checkpoints.pickles import load_torch
-from mmtimesformer.engine.exact_loop import ExactEpochLoop
+from mmtimesformer.engine.exact_loop import ExactEpochLoop, _reader_like
 from mmtimesformer.engine.letters import STOPPED, EndOfRun
+from mmtimesformer.engine.worker_losses import end_workers
 from tests.engine.conftest import At, Guess, Train, assert_equal, whole_state
 
 
@@ -95,10 +96,11 @@ def test_the_number_of_data_loading_processes_changes_nothing(train: Train, tmp_
 
 def test_an_index_given_twice_is_cut_twice_and_in_each_epoch_anew(train: Train) -> None:
     loop = train().train_loop
+    reader = _reader_like(loop.dataloader, loop._keys)
 
     def inputs(epoch: int, done: int = 0) -> list[list[float]]:
         loop._keys.start(3, epoch, done)
-        return [row.tolist() for batch in loop._reader for row in batch['inputs']]
+        return [row.tolist() for batch in reader for row in batch['inputs']]
 
     assert inputs(0) == inputs(0) != inputs(1)
     assert inputs(0, done=4) == inputs(0)[16:]
@@ -170,7 +172,9 @@ def test_training_by_iterations_is_left_to_mmengine(train: Train, tmp_path: Path
     }
     with pytest.raises(EndOfRun, match='step 6'):
         train(At(5, ask_to_stop), **how)
-    assert train(resume=True, workers=2, persistent=True, **how).iter == 9
+    runner = train(resume=True, workers=2, persistent=True, **how)
+    assert runner.iter == 9
+    end_workers(runner.train_loop.dataloader_iterator._iterator)  # or they are waited for
     assert (tmp_path / 'work/iter_9.pth').is_file()
 
 

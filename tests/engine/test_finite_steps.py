@@ -1,0 +1,156 @@
+"""NaN and infinite losses and gradients are left out, counted and named; too many end the run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.engine.finite_steps import NotFiniteError, SkipNonFiniteSteps, are_finite
+from tests.engine.conftest import At, Guess, Train, assert_equal, whole_state
+
+
+class Spoil(torch.autograd.Function):
+    """The same number forward; backward whatever it is told."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gradient: float) -> Tensor:
+        ctx.gradient = gradient
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return gradient * ctx.gradient, None
+
+
+class Spoiled(Guess):
+    """A model whose loss or gradient at some steps (counted in batches) is no number."""
+
+    def __init__(self, what: str, steps: set[int]) -> None:
+        super().__init__()
+        self.what, self.steps, self.batch = what, steps, 0
+
+    def forward(self, inputs: Any, data_samples: Any, mode: str = 'tensor') -> Any:
+        losses = super().forward(inputs, data_samples, mode)
+        if mode == 'loss':
+            if self.batch in self.steps:
+                losses['loss'] = {
+                    'nan loss': lambda loss: loss * torch.nan,
+                    'infinite loss': lambda loss: loss + torch.inf,  # its gradient is finite
+                    'nan gradient': lambda loss: Spoil.apply(loss, torch.nan),
+                    'infinite gradient': lambda loss: Spoil.apply(loss, torch.inf),
+                }[self.what](losses['loss'])
+            self.batch += 1
+        return losses
+
+
+class Weights(At):
+    """Look at weights, their average and the optimiser's state before a step."""
+
+    def __init__(self, step: int) -> None:
+        self.seen: dict[str, Any] = {}
+
+        def look(runner: Any) -> None:
+            self.seen = {
+                'model': {k: v.clone() for k, v in runner.model.state_dict().items()},
+                'state': [
+                    {k: v.clone() for k, v in state.items()}
+                    for state in runner.optim_wrapper.optimizer.state.values()
+                ],
+            }
+
+        super().__init__(step, look)
+
+
+@pytest.mark.parametrize('clip', [True, False])
+@pytest.mark.parametrize('what', ['nan loss', 'infinite loss', 'nan gradient', 'infinite gradient'])
+def test_the_step_changes_nothing_and_is_told(
+    train: Train, tmp_path: Path, what: str, clip: bool, capsys: pytest.CaptureFixture
+) -> None:
+    before, after, end = Weights(8), Weights(9), Weights(17)
+    optim = {} if clip else {'clip_grad': None}
+    runner = train(before, after, end, model=Spoiled(what, {8}), optim=optim)
+    assert_equal(before.seen, after.seen)
+    assert all(value.isfinite().all() for value in runner.model.state_dict().values())
+    assert not torch.equal(
+        after.seen['model']['layers.0.weight'], end.seen['model']['layers.0.weight']
+    )
+    (told,) = (line for line in capsys.readouterr().out.splitlines() if 'is left out' in line)
+    kind = what.split()[1]
+    assert f'epoch 2, step 9 is left out: {"the" if kind == "loss" else "a"} {kind} is not' in told
+    assert '(1 in a row, 1 in all)' in told
+    indices = list(runner.train_dataloader.sampler)  # of the last epoch; this was in the second
+    runner.train_dataloader.sampler.set_epoch(1)
+    indices = list(runner.train_dataloader.sampler)[8:12]
+    assert told.endswith('Its videos: ' + ', '.join(f'videos/{i}.mp4' for i in indices))
+    hub = load_torch(tmp_path / 'work/epoch_3.pth')['message_hub']['runtime_info']
+    assert (hub['left_out'], hub['left_out_in_row']) == (1, 0)
+
+
+def test_under_bfloat16_as_well(train: Train, capsys: pytest.CaptureFixture) -> None:
+    runner = train(
+        model=Spoiled('nan loss', {8}), optim={'type': 'mmtimesformer.Bfloat16OptimWrapper'}
+    )
+    assert '(1 in a row, 1 in all)' in capsys.readouterr().out
+    assert all(value.isfinite().all() for value in runner.model.state_dict().values())
+
+
+def test_a_step_over_several_batches_is_left_out_as_a_whole(
+    train: Train, capsys: pytest.CaptureFixture
+) -> None:
+    """Batches 8 to 11 make one step; the one that is no number is named, not the others."""
+    before, after = Weights(8), Weights(12)
+    runner = train(before, after, model=Spoiled('nan loss', {9}), optim={'accumulative_counts': 4})
+    assert_equal(before.seen, after.seen)
+    (told,) = (line for line in capsys.readouterr().out.splitlines() if 'is left out' in line)
+    assert told.count('.mp4') == 4
+    assert all(value.isfinite().all() for value in runner.model.state_dict().values())
+
+
+def test_too_many_in_a_row_end_the_run_with_a_letter(train: Train, tmp_path: Path) -> None:
+    """Two in a row, one that is fine, three in a row."""
+    spoiled = {6, 7, 9, 10, 11}
+    with pytest.raises(NotFiniteError) as error:
+        train(SkipNonFiniteSteps(max_in_row=3), model=Spoiled('nan loss', spoiled))
+    letter = str(error.value)
+    assert 'is not a finite number for 3 steps in a row, the last one epoch 2, step 12;' in letter
+    assert 'optim_wrapper.optimizer.lr' in letter
+    assert 'clip_grad' not in letter  # is set
+    saved = load_torch(tmp_path / 'work/epoch_1.pth')
+    assert all(value.isfinite().all() for value in saved['state_dict'].values())
+
+
+def test_the_count_goes_on_when_the_run_does(train: Train, tmp_path: Path) -> None:
+    spoiled = set(range(4, 18))
+    with pytest.raises(NotFiniteError):
+        train(SkipNonFiniteSteps(max_in_row=5), model=Spoiled('nan loss', spoiled))
+    with pytest.raises(NotFiniteError, match='for 5 steps in a row, the last one epoch 2, step 9'):
+        train(
+            SkipNonFiniteSteps(max_in_row=5),
+            model=Spoiled('nan loss', set(range(18))),
+            resume=True,
+        )
+
+
+def test_watching_changes_no_bit(train: Train, tmp_path: Path, monkeypatch: Any) -> None:
+    train(work_dir=tmp_path / 'watched')
+    monkeypatch.setattr(SkipNonFiniteSteps, 'before_train', lambda *_: None)
+    train(work_dir=tmp_path / 'alone')
+    one, other = (whole_state(tmp_path / name / 'epoch_3.pth') for name in ('watched', 'alone'))
+    assert_equal(one, other)
+
+
+def test_finite_is_all_of_it() -> None:
+    fine = [
+        torch.ones(3, 5),
+        torch.zeros(0),
+        torch.tensor(1e-30),
+        torch.ones(2, dtype=torch.bfloat16),
+    ]
+    assert are_finite([])
+    assert are_finite(fine)
+    assert are_finite([*fine, torch.eye(3).to_sparse()])
+    for bad in (torch.nan, torch.inf, -torch.inf):
+        assert not are_finite([*fine, torch.tensor([0.0, bad])])

@@ -1,0 +1,75 @@
+"""One training at a time in a folder; the operating system gives the lock back."""
+
+import errno
+import multiprocessing
+import os
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from mmtimesformer.engine import work_dir_lock
+from mmtimesformer.engine.work_dir_lock import only_one_training
+from tests.engine.conftest import Train
+
+pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
+
+
+def hold(work_dir: Path, told: Connection) -> None:
+    with only_one_training(work_dir, pytest.fail):
+        child = os.fork()  # as a data-loading process, which outlives its parent a little
+        if child == 0:
+            time.sleep(30)
+            os._exit(0)
+        told.send(child)
+        time.sleep(30)
+
+
+def test_a_second_training_is_told_of_the_first_and_a_killed_one_holds_nothing(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work_dir = tmp_path / 'work'
+    work_dir.mkdir()
+    processes = multiprocessing.get_context('fork')
+    ear, mouth = processes.Pipe(duplex=False)
+    first = processes.Process(target=hold, args=(work_dir, mouth))
+    first.start()
+    assert ear.poll(30)
+    child = ear.recv()
+    monkeypatch.setattr(work_dir_lock, 'PATIENCE', 0.3)
+    with pytest.raises(OSError, match=rf'work is in use: process {first.pid} on \S+, since .*202'):
+        train()
+    assert not list(work_dir.glob('*.pth'))
+    first.kill()
+    first.join()
+    train()
+    assert (work_dir / 'epoch_3.pth').is_file()
+    os.kill(child, 9)
+
+
+def test_a_training_waits_for_one_that_is_just_ending(tmp_path: Path) -> None:
+    processes = multiprocessing.get_context('fork')
+    ear, mouth = processes.Pipe(duplex=False)
+    first = processes.Process(target=hold, args=(tmp_path, mouth))
+    first.start()
+    assert ear.poll(30)
+    os.kill(ear.recv(), 9)
+    began = time.monotonic()
+    processes.Process(target=lambda: (time.sleep(0.5), os.kill(first.pid, 9))).start()
+    with only_one_training(tmp_path, pytest.fail):
+        assert 0.4 < time.monotonic() - began < 5
+    first.join()
+
+
+def test_a_disk_without_locks_is_told_and_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(work_dir_lock.fcntl, 'lockf', no_locks)
+    said: list[str] = []
+    with only_one_training(tmp_path, said.append):
+        pass
+    assert 'cannot be locked' in said[0] and 'see to it yourself' in said[0]
