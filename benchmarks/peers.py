@@ -7,22 +7,26 @@ apart, each system in a process of its own.
 
     python benchmarks/peers.py --quick                 # a few minutes
     python benchmarks/peers.py --schemes joint_space_time --rows eval train
+    python benchmarks/peers.py --rows --memory         # levels of with_cp alone
+    python benchmarks/peers.py --from benchmarks/results/peers.json   # the table again
 
-On CUDA the same script times by events, reads peak memory from the allocator, and runs the peers
-under autocast.
+On CUDA the same script waits for the device before it reads a clock, reads peak memory from the
+allocator, and can compile ours (``--compile``).
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +44,7 @@ ROWS = {  # name: videos, crops of each, whether it trains
     'train': (2, 1, True),
 }
 PRECISIONS = ('fp32', 'bf16')
+GRADIENTS = 1e-4  # largest difference of a gradient, relative to the largest of its parameter
 CLASSES = 400
 
 
@@ -55,6 +60,14 @@ class Size:
 
     def __str__(self) -> str:
         return f'{self.num_frames}x{self.img_size}, {self.num_layers} layers'
+
+
+SIZES = {  # long clips and large pictures at reduced depth: what a layer costs is the question
+    '8x224': Size(),
+    '16x448': Size(16, 448, num_layers=2),
+    '96x224': Size(96, 224, num_layers=2),
+}
+LEVELS = (False, 'pointwise', 'projections', 'mlp', 'block')
 
 
 class Ours(nn.Module):
@@ -183,11 +196,13 @@ def compare(
     # Hugging Face's space-only attention is another network: its logits differ.
     systems = [name for name in args.systems if (name, scheme) != ('huggingface', 'space_only')]
     models = {name: build(name, size, scheme).to(device) for name in systems}
+    if args.compile:
+        models['ours, compiled'] = torch.compile(build('ours', size, scheme).to(device))
     for model in models.values():
         model.train(trains)
     shape = (videos * crops, 3, size.num_frames, size.img_size, size.img_size)
     video = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
-    check_equal(models, video[:1])
+    check_equal(models, video[:1], trains)
 
     def once(name: str) -> Tensor:
         with autocast(precision, device):
@@ -212,20 +227,38 @@ def compare(
     return result
 
 
-def check_equal(models: dict[str, nn.Module], video: Tensor) -> None:
-    """See that all systems say the same before anything is timed.
+def check_equal(models: dict[str, nn.Module], video: Tensor, trains: bool) -> None:
+    """See that all systems say the same before anything is timed; drop path is off for it.
 
     Raises:
-        RuntimeError: Logits differ by more than 1e-4.
+        RuntimeError: Logits differ by more than 1e-4, or the gradients of the first parameter,
+            which all later ones pass into, by more than ``GRADIENTS``.
     """
-    modes = {name: model.training for name, model in models.items()}
-    with torch.inference_mode():
-        logits = {name: model.eval()(video) for name, model in models.items()}
+    logits, gradients = {}, {}
     for name, model in models.items():
-        model.train(modes[name])
+        mode = model.training
+        model.eval()
+        with torch.set_grad_enabled(trains):
+            logits[name] = model(video)
+        if trains:
+            logits[name].logsumexp(-1).sum().backward()
+            gradients[name] = first_projection(model).grad.flatten()
+            model.zero_grad(set_to_none=True)
+        model.train(mode)
+    for name in models:
         difference = (logits[name] - logits['ours']).abs().max().item()
         if difference > 1e-4:
             raise RuntimeError(f'{name} differs by {difference:.2g} from ours on the same weights')
+        if trains:
+            ours = gradients['ours']
+            difference = ((gradients[name] - ours).abs().max() / ours.abs().max()).item()
+            if difference > GRADIENTS:
+                raise RuntimeError(f'gradients of {name} differ from ours by {difference:.2g}')
+
+
+def first_projection(model: nn.Module) -> Any:
+    """Return the weights that turn patches into tokens."""
+    return next(p for p in model.parameters() if p.ndim == 4)
 
 
 def quartiles(values: list[float]) -> list[float]:
@@ -245,7 +278,8 @@ def matmul_ceiling(device: torch.device) -> float:
 def peak_memory(size: Size, scheme: str, row: str, system: str, options: dict[str, Any]) -> float:
     """Return by how much a training step's peak exceeds the model at rest, in MiB.
 
-    Measured in a process of its own, on one thread.
+    Measured in a process of its own, on one thread, in which the C library hands large blocks
+    back at once: what it keeps for later is not what a step needs.
     """
     job = json.dumps(
         {'size': vars(size), 'scheme': scheme, 'row': row, 'system': system, 'options': options}
@@ -255,6 +289,7 @@ def peak_memory(size: Size, scheme: str, row: str, system: str, options: dict[st
         capture_output=True,
         text=True,
         check=False,
+        env={**os.environ, 'MALLOC_MMAP_THRESHOLD_': '65536'},
     )
     if done.returncode:
         raise RuntimeError(f'{system} failed: {done.stderr.strip().splitlines()[-1]}')
@@ -264,18 +299,26 @@ def peak_memory(size: Size, scheme: str, row: str, system: str, options: dict[st
 def measure_memory(job: dict[str, Any]) -> None:
     """Print the growth of this process's peak memory over one step, in MiB."""
     torch.set_num_threads(1)
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     size, (videos, crops, trains) = Size(**job['size']), ROWS[job['row']]
-    model = build(job['system'], size, job['scheme'], **job['options']).train(trains)
+    model = build(job['system'], size, job['scheme'], **job['options']).train(trains).to(device)
     video = torch.randn(videos * crops, 3, size.num_frames, size.img_size, size.img_size)
+    video = video.to(device)
     if trains:  # gradients are the model's own, not the step's
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter)
-    resident = memory_of_this_process('VmRSS')
+    if device.type == 'cuda':
+        resident = torch.cuda.memory_allocated() / 2**20
+    else:
+        resident = memory_of_this_process('VmRSS')
     if trains:
         model(video).logsumexp(-1).sum().backward()
     else:
         step(model, video, crops, trains)
-    print(memory_of_this_process('VmHWM') - resident)
+    if device.type == 'cuda':
+        print(torch.cuda.max_memory_allocated() / 2**20 - resident)
+    else:
+        print(memory_of_this_process('VmHWM') - resident)
 
 
 def memory_of_this_process(what: str) -> float:
@@ -309,26 +352,79 @@ def machine() -> dict[str, str]:
     }
 
 
-def as_table(results: list[dict[str, Any]], about: dict[str, Any]) -> str:
-    """Write results as Markdown."""
+def levels_of_memory(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure peak memory of a training step of MMAction2's and of ours at each level.
+
+    Times are interleaved, and of 4 layers: a level costs each block the same.
+    """
+    device = torch.device(args.device)
+    size, scheme = Size(num_layers=4), SCHEMES[0]
+    video = torch.randn(2, 3, size.num_frames, size.img_size, size.img_size).to(device)
+    models = {'mmaction2': build('mmaction2', size, scheme).to(device).train()}
+    for level in LEVELS:
+        models[str(level)] = build('ours', size, scheme, with_cp=level).to(device).train()
+    for model in models.values():
+        step(model, video, 1, True)
+    rounds = [
+        {n: timed(partial(step, m, video, 1, True), device) for n, m in models.items()}
+        for _ in range(args.rounds)
+    ]
+    rows = []
+    for name in models:
+        system = name if name == 'mmaction2' else 'ours'
+        options = {} if name == 'mmaction2' else {'with_cp': False if name == 'False' else name}
+        rows.append(
+            {
+                'system': system,
+                'level': '' if name == 'mmaction2' else name,
+                'peak': peak_memory(Size(), scheme, 'train', system, options),
+                'time': quartiles([one[name][0] / one['False'][0] for one in rounds]),
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def memory_table(rows: list[dict[str, Any]]) -> str:
+    """Write levels of memory as Markdown."""
+    peer = rows[0]['peak']
     lines = [
-        '# Us and the peers',
         '',
-        ', '.join(f'{key} {value}' for key, value in about.items()) + '.',
+        '## Memory of a training step',
         '',
+        'Growth of the peak over the model at rest, 2 clips, fp32, divided attention, 12 layers,',
+        'in a process of its own; time of a step in times of ours without recomputation, median',
+        '(quartiles), interleaved, 4 layers.',
+        '',
+        '| system | `with_cp` | peak | of MMAction2 | time |',
+        '|---|---|---|---|---|',
+    ]
+    for row in rows:
+        low, median, high = row['time']
+        lines.append(
+            f'| {row["system"]} | {row["level"]} | {row["peak"]:.0f} MiB | '
+            f'÷ {peer / row["peak"]:.2f} | **{median:.2f}** ({low:.2f} to {high:.2f}) |'
+        )
+    return '\n'.join(lines) + '\n'
+
+
+def as_table(results: list[dict[str, Any]]) -> str:
+    """Write comparisons as Markdown."""
+    lines = [
         'How many times as long a peer takes as we do, in the same round: median (quartiles) of',
-        'wall time, and the median of CPU time.',
+        'wall time, and the median of CPU time. The ceiling is the best rate of a 2048-cubed fp32',
+        'product just before.',
         '',
         '| clip | attention | row | precision | threads | ours | of ceiling | peer | wall | CPU |',
         '|---|---|---|---|---|---|---|---|---|---|',
     ]
     for result in results:
         ours = result['systems']['ours']['wall']['seconds']
+        share = result.get('share')
         for name, times in result['systems'].items():
             if name == 'ours':
                 continue
             low, median, high = times['wall']['ratio']
-            share = result.get('share')
             cells = [
                 result['size'], result['scheme'].replace('_', ' '), result['row'],
                 result['precision'], result['threads'], f'{ours:.2f} s',
@@ -346,21 +442,26 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--systems', nargs='+', choices=SYSTEMS, default=list(SYSTEMS))
     parser.add_argument('--schemes', nargs='+', choices=SCHEMES, default=list(SCHEMES))
-    parser.add_argument('--rows', nargs='+', choices=ROWS, default=list(ROWS))
+    parser.add_argument('--sizes', nargs='+', choices=SIZES, default=['8x224'])
+    parser.add_argument('--rows', nargs='*', choices=ROWS, default=list(ROWS))
     parser.add_argument('--precisions', nargs='+', choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument('--threads', nargs='+', type=int, default=[1, 2])
-    parser.add_argument('--layers', type=int, default=12)
+    parser.add_argument('--layers', type=int, help='other than the size has')
     parser.add_argument('--rounds', type=int, default=9)
     parser.add_argument('--quick', action='store_true', help='4 layers, fp32, one thread')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument('--memory', action='store_true', help='peak memory of a training step too')
-    parser.add_argument('--out', type=Path, help='folder of peers.md and peers.json')
+    parser.add_argument('--memory', action='store_true', help='levels of with_cp as well')
+    parser.add_argument('--compile', action='store_true', help='ours through torch.compile as well')
+    parser.add_argument(
+        '--out', type=Path, help='folder of peers.md and peers.json, to which results are added'
+    )
+    parser.add_argument('--from', dest='source', type=Path, help='print the table of a peers.json')
     parser.add_argument('--measure-memory', help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if 'ours' not in args.systems:
         args.systems = ['ours', *args.systems]
     if args.quick:
-        args.layers, args.precisions, args.threads = 4, ['fp32'], [1]
+        args.layers, args.precisions, args.threads = args.layers or 4, ['fp32'], [1]
     return args
 
 
@@ -370,31 +471,64 @@ def main(argv: list[str] | None = None) -> int:
     if args.measure_memory:
         measure_memory(json.loads(args.measure_memory))
         return 0
-    about: dict[str, Any] = machine()
-    results: list[dict[str, Any]] = []
-    size = Size(num_layers=args.layers)
-    print(about, flush=True)
-    for threads in args.threads:
+    if args.source:
+        print(report(json.loads(args.source.read_text())))
+        return 0
+    found: dict[str, Any] = {'machine': machine(), 'results': [], 'memory': []}
+    print(found['machine'], flush=True)
+    for job in jobs(args):
+        threads, name, scheme, row, precision = job
+        size = SIZES[name] if not args.layers else replace(SIZES[name], num_layers=args.layers)
         torch.set_num_threads(threads)
         ceiling = matmul_ceiling(torch.device(args.device))
-        about[f'matmul, {threads} threads'] = f'{ceiling:.0f} GFLOP/s'
-        for scheme in args.schemes:
-            for row in args.rows:
-                for precision in args.precisions:
-                    result = compare(size, scheme, row, precision, args)
-                    result['share'] = share_of_ceiling(result, size, scheme, ceiling)
-                    results.append(result)
-                    print(as_table([result], {}).splitlines()[-2:], flush=True)
+        result = compare(size, scheme, row, precision, args)
+        result['ceiling'] = ceiling
+        result['share'] = share_of_ceiling(result, size, scheme, ceiling)
+        found['results'].append(result)
+        print('\n'.join(as_table([result]).splitlines()[-len(args.systems) + 1 :]), flush=True)
+        save(found, args.out)
     if args.memory:
-        for system in args.systems:
-            mebibytes = peak_memory(size, args.schemes[0], 'train', system, {})
-            about[f'peak of a training step, {system}'] = f'{mebibytes:.0f} MiB'
-    print(as_table(results, about))
-    if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / 'peers.md').write_text(as_table(results, about))
-        (args.out / 'peers.json').write_text(json.dumps([about, *results], indent=1) + '\n')
+        torch.set_num_threads(max(args.threads))
+        found['memory'] = levels_of_memory(args)
+    print(save(found, args.out))
     return 0
+
+
+def jobs(args: argparse.Namespace) -> list[tuple[int, str, str, str, str]]:
+    """List what to compare; on a CPU without bfloat16 arithmetic, nothing in bfloat16."""
+    precisions = args.precisions
+    if args.device == 'cpu' and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        print('This CPU has no bfloat16 arithmetic; its rows are left out.')
+        precisions = [precision for precision in precisions if precision != 'bf16']
+    return list(product(args.threads, args.sizes, args.schemes, args.rows, precisions))
+
+
+def save(found: dict[str, Any], folder: Path | None) -> str:
+    """Return the report, and write it with what the folder holds already."""
+    if folder is None:
+        return report(found)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / 'peers.json'
+    before = json.loads(path.read_text()) if path.exists() else {'results': [], 'memory': []}
+    keys = ('size', 'scheme', 'row', 'precision', 'threads')
+    rows = {tuple(x[k] for k in keys): x for x in [*before['results'], *found['results']]}
+    merged = {
+        'machine': found['machine'],
+        'results': list(rows.values()),
+        'memory': found['memory'] or before['memory'],
+    }
+    path.write_text(json.dumps(merged, indent=1) + '\n')
+    (folder / 'peers.md').write_text(report(merged))
+    return report(merged)
+
+
+def report(found: dict[str, Any]) -> str:
+    """Write everything found as Markdown."""
+    about = ', '.join(f'{key} {value}' for key, value in found['machine'].items())
+    parts = ['# Us and the peers', '', f'{about}.', '', as_table(found['results'])]
+    if found['memory']:
+        parts.append(memory_table(found['memory']))
+    return '\n'.join(parts)
 
 
 def share_of_ceiling(

@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, DefaultScope
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmtimesformer.engine.requirements import require_mmaction
@@ -48,12 +49,24 @@ def measure_complexity(cfg: Config, size: tuple[int, int] | None = None) -> Comp
     height, width = size or _pair(backbone.get('img_size', 224))
     clip = backbone.get('in_channels', 3), backbone.get('num_frames', 8), height, width
     counter = FlopCounterMode(display=False)
-    model.backbone.out_type = 'tokens'  # the tables count what the last block does for patches too
+    # The tables count the network as the paper draws it: what the last block does for patches too,
+    # and each layer by itself, which a hook on it asks for.
+    model.backbone.out_type = 'tokens'
+    for module in model.backbone.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda *_: None)
     with counter, torch.no_grad():
         model.backbone(torch.empty(1, *clip, device='meta'))
-    return Complexity(
-        clip, counter.get_total_flops() // 2, sum(p.numel() for p in model.parameters())
-    )
+    multiply_adds = counter.get_total_flops() // 2 - _for_copies(model.backbone, clip[1])
+    return Complexity(clip, multiply_adds, sum(p.numel() for p in model.parameters()))
+
+
+def _for_copies(backbone: Any, t: int) -> int:
+    """Count what MLPs do for the copies of the class token, of which the paper has one."""
+    if getattr(backbone, 'attention_type', None) != 'divided_space_time':
+        return 0
+    layers = [m for block in backbone.blocks for m in block.mlp.modules()]
+    return (t - 1) * sum(m.weight.numel() for m in layers if isinstance(m, nn.Linear))
 
 
 def _build_on_meta(cfg: Config) -> BaseModel:

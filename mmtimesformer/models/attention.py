@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from mmtimesformer.registry import MODELS
 
+SEQUENCES = 65_535  # what a CUDA grid takes along its second axis
+TILE = 128  # queries that an attention kernel works on at once
+
 
 @MODELS.register_module()
 class SelfAttention(nn.Module):
@@ -61,9 +64,8 @@ class SelfAttention(nn.Module):
         Shape:
             - tokens: ``b n d`` -> ``b n d``
         """
-        q, k, v = self.project(tokens)
         dropout = self.attn_drop_rate if self.training else 0.0
-        seen = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        seen = attend(*self.project(tokens), dropout)
         return rearrange(seen, 'b heads n c -> b n (heads c)')
 
     def project(self, tokens: Tensor) -> Tensor:
@@ -118,3 +120,60 @@ class SelfAttention(nn.Module):
         total = weights.sum(-1, keepdim=True)  # 1, but for dropout
         seen = torch.einsum('b h d, h c d -> b h c', weights @ tokens, wv) + total * bv
         return self.proj_drop(self.proj(rearrange(seen, 'b heads c -> b 1 (heads c)')))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """Return ``softmax(q k^T / sqrt(c)) v``, by the way that suits the device and the shape.
+
+    On CUDA, kernels work in tiles of ``TILE`` queries, of which a track of 8 frames fills a
+    sixteenth; and they take ``SEQUENCES`` sequences at most. So short sequences are packed, and
+    what is still too many goes in portions.
+
+    Shape:
+        - q, k, v: ``b heads n c`` -> the same
+    """
+    b, _, n, _ = q.shape
+    if not q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    if (group := group_of(b, n)) > 1:
+        return attend_packed(q, k, v, group, dropout)
+    return attend_in_portions(q, k, v, SEQUENCES, dropout)
+
+
+def group_of(b: int, n: int) -> int:
+    """Return how many of ``b`` sequences of ``n`` tokens to pack: all groups alike, in one tile."""
+    return next((g for g in range(TILE // n, 1, -1) if b % g == 0), 1)
+
+
+def attend_packed(q: Tensor, k: Tensor, v: Tensor, group: int, dropout: float = 0.0) -> Tensor:
+    """Let several sequences be one, in which each sees itself alone: a block-diagonal mask.
+
+    Shape:
+        - q, k, v: ``(b group) heads n c`` -> the same
+    """
+    n = q.shape[2]
+    q, k, v = (rearrange(x, '(b g) heads n c -> b heads (g n) c', g=group) for x in (q, k, v))
+    sequence = torch.arange(group * n, device=q.device) // n
+    mask = sequence[:, None] == sequence
+    seen = attend_in_portions(q, k, v, SEQUENCES, dropout, mask)
+    return rearrange(seen, 'b heads (g n) c -> (b g) heads n c', g=group)
+
+
+def attend_in_portions(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    portion: int,
+    dropout: float = 0.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Attend to ``portion`` sequences at a time.
+
+    Shape:
+        - q, k, v: ``b heads n c`` -> the same
+    """
+    seen = [
+        F.scaled_dot_product_attention(*some, attn_mask=mask, dropout_p=dropout)
+        for some in zip(q.split(portion), k.split(portion), v.split(portion), strict=True)
+    ]
+    return seen[0] if len(seen) == 1 else torch.cat(seen)

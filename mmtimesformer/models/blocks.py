@@ -214,6 +214,7 @@ class DividedSpaceTimeBlock(EncoderBlock):
         """
         b, t, n, d = frames.shape  # len() would be a constant to torch.export: one batch size
         tracks = rearrange(self.temporal_norm1(frames)[:, :, 1:], 'b t p d -> (b p) t d')
+        tracks = tracks.contiguous()  # with one video it is a view, and linear layers copy worse
         attn, fc = self.temporal_attn, self.temporal_fc
         if t * n > d and _runs_into(attn, fc):
             weight, bias = self._fold(attn.proj, fc)

@@ -9,7 +9,6 @@ from einops import rearrange, reduce, repeat
 from mmengine.model import BaseModule
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from mmtimesformer.models.attention import SelfAttention
 from mmtimesformer.models.attention_maps import AttentionMaps, watch
@@ -21,6 +20,7 @@ from mmtimesformer.models.blocks import (
 from mmtimesformer.models.embeddings import PatchEmbed, init_temporal
 from mmtimesformer.models.folding import is_watched
 from mmtimesformer.models.loading import refuse_other_weights
+from mmtimesformer.models.recomputation import LEVELS, recompute
 from mmtimesformer.registry import MODELS
 from mmtimesformer.resize import resize_positions, resize_times
 
@@ -29,6 +29,9 @@ BLOCKS = {
     'joint_space_time': 'mmtimesformer.JointSpaceTimeBlock',
     'space_only': 'mmtimesformer.SpaceOnlyBlock',
 }
+# Bytes. The C library returns larger blocks to the system when they are freed, and the system
+# clears the next one page by page.
+LARGE = 2**25
 OUT_TYPES = ('cls_token', 'tokens', 'hidden_states')
 
 
@@ -61,8 +64,10 @@ class TimeSformer(BaseModule):
         norm_eps: Epsilon of the layer norms.
         frozen_stages: Parts that are not trained: -1 for none, 0 for the embeddings, ``k`` for the
             first ``k`` blocks as well; at ``num_layers`` the final norm too.
-        with_cp: Recompute blocks in the backward pass instead of keeping their activations: less
-            memory, about a third more time.
+        with_cp: What to compute again in the backward pass instead of keeping it, less memory for
+            more time: ``'pointwise'``, ``'projections'``, ``'mlp'``, or ``'block'`` (also
+            ``True``), each of which includes those before it, see
+            :mod:`~mmtimesformer.models.recomputation`. ``False``: nothing.
         out_type: What comes out, see ``Shape``.
         temporal_init: Start of ``time_embed`` and ``temporal_fc``: ``'zero'`` for weights seeded
             from images, ``'random'`` for training from scratch (see
@@ -111,7 +116,7 @@ class TimeSformer(BaseModule):
         drop_path_rate: float = 0.1,
         norm_eps: float = 1e-6,
         frozen_stages: int = -1,
-        with_cp: bool = False,
+        with_cp: bool | str = False,
         out_type: str = 'cls_token',
         temporal_init: str = 'zero',
         embed_init_std: float = 0.02,
@@ -123,6 +128,7 @@ class TimeSformer(BaseModule):
         super().__init__(init_cfg)
         _check_choice('attention_type', attention_type, tuple(BLOCKS))
         _check_choice('out_type', out_type, OUT_TYPES)
+        _check_choice('with_cp', with_cp, LEVELS)
         _check_range('num_frames', num_frames, 1)
         _check_range('patch_size', patch_size, 1)
         _check_range('num_layers', num_layers, 1)
@@ -173,6 +179,13 @@ class TimeSformer(BaseModule):
 
     def forward(self, video: Tensor) -> Any:
         self._check_video(video)
+        portion = self._videos_at_a_time(video)
+        if portion < len(video):
+            return torch.cat([self.run(videos) for videos in video.split(portion)])
+        return self.run(video)
+
+    def run(self, video: Tensor) -> Any:
+        """Do what the model does with all videos at once; see the class for what comes out."""
         t, height, width = video.shape[2:]
         grid = height // self.patch_size, width // self.patch_size
 
@@ -183,7 +196,7 @@ class TimeSformer(BaseModule):
             if self.out_type == 'cls_token' and block is self.blocks[-1] and _is_as_built(block):
                 step = block.class_token
             if self.with_cp and self.training:
-                tokens = checkpoint(step, tokens, t, use_reentrant=False)
+                tokens = recompute(step, tokens, t, level=self.with_cp)
             else:
                 tokens = step(tokens, t)
             if self.out_type == 'hidden_states':
@@ -292,6 +305,24 @@ class TimeSformer(BaseModule):
         refuse_other_weights(self.state_dict(), state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
+    def _videos_at_a_time(self, video: Tensor) -> int:
+        """Return how many videos to run together; all, but for inference on a CPU.
+
+        There a video by itself keeps the cores as busy as many do, and tensors above ``LARGE``
+        are slow. In portions, three crops of 8 x 224 x 224 take 5 % less time and a third of the
+        memory. Hooks see all videos at once.
+        """
+        b, _, t, height, width = video.shape
+        if torch.is_grad_enabled() or video.device.type != 'cpu' or self.out_type != 'cls_token':
+            return b
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
+            return b
+        if b == 1 or any(map(is_watched, self.modules())):
+            return b
+        tokens = t * height * width // self.patch_size**2
+        hidden = 4 * self.norm.normalized_shape[0]  # of the MLP, the widest there is
+        return max(1, LARGE // (tokens * hidden * video.element_size()))
+
     def _freeze(self) -> None:
         if self.frozen_stages < 0:
             return
@@ -333,11 +364,10 @@ def _is_as_built(block: nn.Module) -> bool:
     )
 
 
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
     if value not in choices:
-        raise ValueError(
-            f'{name}={value!r} is not known; set backbone.{name} to one of {", ".join(choices)}'
-        )
+        known = ', '.join(map(str, choices))
+        raise ValueError(f'{name}={value!r} is not known; set backbone.{name} to one of {known}')
 
 
 def _check_range(name: str, value: int, low: int, high: int | None = None) -> None:

@@ -1,0 +1,79 @@
+"""Less memory in training: what is cheap to compute again is not kept for the backward pass.
+
+A divided block keeps for each token, in units of ``embed_dims``:
+
+=================  =================================================================  ====
+level              recomputed                                                         kept
+=================  =================================================================  ====
+``False``          nothing                                                              24
+``'pointwise'``    norms, activation, sums and copies                                   16
+``'projections'``  also the output projections of attention, the smallest products      14
+``'mlp'``          also the hidden layer of the MLP                                     10
+``'block'``        everything but what enters the block                                  1
+=================  =================================================================  ====
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
+
+LEVELS = (False, True, 'pointwise', 'projections', 'mlp', 'block')
+
+_aten = torch.ops.aten
+PRODUCTS = frozenset({_aten.mm.default, _aten.addmm.default})  # what linear layers become
+ATTENTIONS = frozenset(
+    {
+        _aten.bmm.default,
+        _aten._scaled_dot_product_flash_attention.default,
+        _aten._scaled_dot_product_flash_attention_for_cpu.default,
+        _aten._scaled_dot_product_efficient_attention.default,
+        _aten._scaled_dot_product_cudnn_attention.default,
+    }
+)
+
+
+def recompute(
+    step: Callable[[Tensor, int], Tensor], tokens: Tensor, t: int, level: bool | str
+) -> Tensor:
+    """Run a step of the model, and keep for its backward pass what the level says.
+
+    Random numbers are drawn again as they were. Works under autocast, DDP and ``torch.compile``.
+
+    Args:
+        step: A block.
+        tokens: What enters it.
+        t: Frames.
+        level: One of ``LEVELS``; ``True`` is ``'block'``.
+    """
+    if level in (True, 'block'):
+        return checkpoint(step, tokens, t, use_reentrant=False)
+    keep = partial(_policy, level, tokens.shape[-1])
+    contexts = partial(create_selective_checkpoint_contexts, keep)
+    return checkpoint(step, tokens, t, use_reentrant=False, context_fn=contexts)
+
+
+def _policy(level: str, d: int, _: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
+    """Say whether the result of an operation is kept.
+
+    The products of a block differ in shape: queries, keys and values ``d -> 3 d``, projections
+    ``d -> d``, the MLP ``d -> 4 d -> d``. What leaves the MLP enters the next block, where it is
+    kept as part of the sum; so it is never kept here, and never computed again either.
+    """
+    keep, again = CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_RECOMPUTE
+    if op in ATTENTIONS:
+        return keep
+    if op not in PRODUCTS:
+        return again
+    rows, (wide, narrow) = args[-2].shape[0], args[-1].shape
+    if wide > d or (level == 'mlp' and narrow > 3 * d):
+        return again
+    is_projection = wide == narrow and rows != wide  # the product of two matrices has such rows
+    return again if is_projection and level != 'pointwise' else keep
