@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
@@ -88,25 +89,35 @@ def serve(args: argparse.Namespace) -> None:
 
     checkpoint = args.checkpoint or newest_of_demo()
     classifier = VideoClassifier(args.config, checkpoint, args.device, args.classes)
-    answers = Answers(classifier)
-    page = lay_out(gradio, answers, find_examples(args.examples), Path(checkpoint).name)
-    print(f'http://{args.host}:{args.port}  (Ctrl-C ends it)', flush=True)
-    page.queue(api_open=False).launch(
-        server_name=args.host,
-        server_port=args.port,
-        inbrowser=args.open,
-        share=False,
-        quiet=True,
-        ssr_mode=False,
-        allowed_paths=[str(answers.folder)],
-        max_file_size=LARGEST_UPLOAD,
-        footer_links=[],
-        theme=gradio.themes.Soft(
+    with TemporaryDirectory(prefix='mmtimesformer-') as folder:
+        answers = Answers(classifier, Path(folder))
+        page = lay_out(gradio, answers, find_examples(args.examples), Path(checkpoint).name)
+        look = gradio.themes.Soft(
             primary_hue='blue', font=['system-ui', 'sans-serif'], font_mono=['monospace']
-        ),
-        css=CSS,
-        head=f'<script>{SCRIPT}</script>',
-    )
+        )
+        try:
+            page.queue(api_open=False).launch(
+                server_name=args.host,
+                server_port=args.port,
+                inbrowser=args.open,
+                share=False,
+                quiet=True,
+                ssr_mode=False,
+                prevent_thread_lock=True,
+                allowed_paths=[folder],
+                max_file_size=LARGEST_UPLOAD,
+                footer_links=[],
+                theme=look,
+                css=CSS,
+                head=f'<script>{SCRIPT}</script>',
+            )
+        except OSError as error:
+            raise OSError(
+                f'nothing can be served at {args.host}:{args.port}, which may be in use; give '
+                '--port another number'
+            ) from error
+        print(f'http://{args.host}:{args.port}  (Ctrl-C ends it)', flush=True)
+        page.block_thread()
 
 
 def import_gradio():

@@ -4,10 +4,10 @@ It knows nothing of the page's framework; ``tools/demo_app.py`` puts the parts i
 """
 
 import html
+import shutil
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import mkdtemp
 
 from mmtimesformer.engine.letters import sentence_of
 from mmtimesformer.inference import Prediction, VideoClassifier
@@ -22,6 +22,7 @@ from mmtimesformer.visualization.attention import (
 from mmtimesformer.visualization.attention_page import write_page
 
 KEPT = 4  # videos whose attention is remembered, for another way to show it
+WRITTEN = 32  # answers whose pictures lie on the disk
 MEGABYTES = 6.0  # of weights in the page of layers and heads, which travels inside another page
 
 
@@ -47,12 +48,12 @@ class Answers:
 
     Args:
         classifier: The model.
-        folder: For pictures and videos; one for temporary files, if not given.
+        folder: For pictures and videos; those of the last :data:`WRITTEN` answers stay.
     """
 
-    def __init__(self, classifier: VideoClassifier, folder: Path | None = None) -> None:
+    def __init__(self, classifier: VideoClassifier, folder: Path) -> None:
         self.classifier = classifier
-        self.folder = folder or Path(mkdtemp(prefix='mmtimesformer-'))
+        self.folder = folder
         self._seen: OrderedDict[tuple[str, int], Sight] = OrderedDict()
         self._written = 0
 
@@ -98,7 +99,8 @@ class Answers:
     def _place(self) -> Path:
         """Return a new folder: what a browser has loaded under a name it does not load again."""
         self._written += 1
-        return self.folder / f'{self._written:06d}'
+        shutil.rmtree(self.folder / str(self._written - WRITTEN), ignore_errors=True)
+        return self.folder / str(self._written)
 
 
 def bars(prediction: Prediction) -> str:

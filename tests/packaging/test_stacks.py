@@ -22,7 +22,11 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope='module', params=STACKS, ids=NAMES)
 def stack_python(request: pytest.FixtureRequest) -> Path:
     """The interpreter of an environment with that stack."""
-    file: Path = request.param
+    return _environment(request.param)
+
+
+def _environment(file: Path) -> Path:
+    """Make the environment of constraints.txt and this file, and return its interpreter."""
     venv = ROOT / '.venv-stacks' / file.stem.removeprefix('constraints-')
     make_env = [sys.executable, ROOT / 'requirements' / 'make_env.py', venv, file]
     made = subprocess.run(make_env, capture_output=True, text=True, check=False)
@@ -52,3 +56,10 @@ def test_stack_trains_tests_and_resumes(stack_python: Path) -> None:
     """The tests of the tools themselves, run by that stack's Python; its warnings are not ours."""
     path = 'tests/tools/test_train_and_test.py'
     _run(stack_python, '-m', 'pytest', '-q', '-W', 'default', '-p', 'no:cacheprovider', path)
+
+
+def test_page_to_try_a_model_works_with_the_packages_it_pins() -> None:
+    python = _environment(ROOT / 'requirements' / 'demo.txt')
+    _run(python, '-c', 'import gradio')  # without it the tests would be skipped
+    path = 'tests/visualization/test_demo_app.py'
+    _run(python, '-m', 'pytest', '-q', '-W', 'default', '-p', 'no:cacheprovider', path)

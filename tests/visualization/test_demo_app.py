@@ -22,6 +22,10 @@ from mmtimesformer.visualization.answers import Answers
 from .browser import Browser, free_port, in_a_browser, wait_for
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'demo_app.py'
+# The thumbnails of three examples are there, so nothing will change its place any more.
+IS_LAID_OUT = (
+    '[...document.querySelectorAll(".gallery-item video")].filter(v => v.readyState > 1).length > 2'
+)
 CLASSES = ['left', 'right', '<b>up</b>', 'down', 'clockwise', 'anti', 'growing', 'shrinking']
 
 
@@ -108,6 +112,16 @@ def test_what_is_no_video_gets_a_sentence_and_no_picture(
     assert (found.grid, found.overlay, found.walk) == (None, None, '')
 
 
+def test_pictures_of_old_answers_do_not_pile_up(
+    answers: Answers, tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers_module, 'WRITTEN', 2)
+    for _ in range(4):
+        newest = answers(tiny_videos / '0.mp4')
+    assert len(list(tmp_path.iterdir())) == 2
+    assert newest.grid and newest.grid.is_file()
+
+
 def test_no_video_is_no_answer(answers: Answers) -> None:
     assert answers(None).words == ''
 
@@ -148,19 +162,22 @@ def test_videos_to_pick_from_are_one_of_each_name(
 # In a browser
 
 
+def environment(home: Path) -> dict[str, str]:
+    paths = os.pathsep.join([str(TOOL.parents[1]), os.environ.get('PYTHONPATH', '')])
+    return {**os.environ, 'PYTHONPATH': paths, 'GRADIO_TEMP_DIR': str(home / 'gradio')}
+
+
 @pytest.fixture(scope='module')
 def address(home: Path) -> Iterator[str]:
     """The page, served as a user serves it."""
     if importlib.util.find_spec('gradio') is None:
         pytest.skip('needs Gradio: pip install -r requirements/demo.txt')
     port = free_port()
-    paths = [str(TOOL.parents[1]), os.environ.get('PYTHONPATH', '')]
-    environment = {
-        **os.environ, 'PYTHONPATH': os.pathsep.join(paths), 'GRADIO_TEMP_DIR': str(home / 'gradio')
-    }  # fmt: skip
     command = [sys.executable, str(TOOL), '--port', str(port), '--device', 'cpu']
     with (home / 'said.txt').open('w') as said:
-        process = subprocess.Popen(command, cwd=home, env=environment, stdout=said, stderr=said)
+        process = subprocess.Popen(
+            command, cwd=home, env=environment(home), stdout=said, stderr=said
+        )
         try:
             wait_for(port, seconds=120)
             yield f'http://127.0.0.1:{port}'
@@ -186,7 +203,7 @@ def test_an_uploaded_video_gets_labels_and_an_overlay(
 ) -> None:
     browser.open('about:blank', 'true')
     browser.requests()
-    browser.open(address, 'document.querySelector("input[type=file]") !== null')
+    browser.open(address, IS_LAID_OUT)
     browser.choose_file('input[type=file]', tiny_videos / '5.mp4')
     browser.wait(there('#words .labels'), seconds=60)
     assert browser.run('return document.querySelectorAll("#words li").length') == 5
@@ -222,7 +239,17 @@ def test_an_uploaded_video_gets_labels_and_an_overlay(
 
 @in_a_browser
 def test_an_example_is_one_click(address: str, browser: Browser) -> None:
-    browser.open(address, 'document.querySelectorAll(".gallery-item").length === 3')
-    browser.click('.gallery-item:nth-child(2)')
+    browser.open(address, IS_LAID_OUT)
+    browser.run('document.querySelector(".gallery-item:nth-child(2)").click()')
     browser.wait(there('#words .labels'), seconds=60)
     browser.wait('const v = document.querySelector("#video video"); return v && v.videoWidth > 0')
+
+
+def test_a_port_in_use_is_told(address: str, home: Path) -> None:
+    command = [sys.executable, str(TOOL), '--port', address.rpartition(':')[2]]
+    done = subprocess.run(
+        command, cwd=home, env=environment(home), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert 'which may be in use; give --port another number' in done.stderr
+    assert 'Traceback' not in done.stderr
