@@ -42,7 +42,6 @@ from mmtimesformer.engine.exact_loop import seed_all
 SECONDS, FPS = 10, 30
 SIZES = {'340x256': (340, 256), '1280x720': (1280, 720)}
 GOPS = (250, 30, 12)
-SOURCE = '340x256, GOP 250'  # what is transcoded
 ROUNDING = 4  # of 255, by which readers may differ in a colour
 
 SAMPLE = dict(type='SampleFrames', clip_len=8, frame_interval=32, num_clips=1)
@@ -81,12 +80,14 @@ class File:
     Attributes:
         path: Where it is.
         name: What it is called in the table.
-        storage: Its bytes, relative to what it was made from.
-        psnr: Decibels to what it was made from; ``None`` if that is itself.
+        source: The video that it was made from, if any.
+        storage: Its bytes, relative to its source.
+        psnr: Decibels to its source.
     """
 
     path: Path
     name: str
+    source: 'File | None' = None
     storage: float = 1.0
     psnr: float | None = None
 
@@ -156,7 +157,7 @@ def write(path: Path, size: str, gop: int) -> None:
 
 
 def make_files(folder: Path, quick: bool) -> list[File]:
-    """Make the videos that are not there, and one of each preset."""
+    """Make the videos that are not there, and what the presets make of them."""
     plan = [('340x256', gop) for gop in (GOPS[:1] if quick else GOPS)]
     if not quick:
         plan.append(('1280x720', 250))
@@ -166,13 +167,19 @@ def make_files(folder: Path, quick: bool) -> list[File]:
         if not path.exists():
             write(path, size, gop)
         files.append(File(path, f'{size}, GOP {gop}'))
-    for name, preset in PRESETS.items():
-        target = folder / f'{name}.mp4'
-        job = Transcode(files[0].path, target, folder / f'{name}.part', preset, timed=False)
-        target.unlink(missing_ok=True)
-        done = transcode_video(job)
-        files.append(File(target, f'preset {name}', done.after / done.before, done.psnr))
-    return files
+    made = [transcode(files[0], name) for name in PRESETS]
+    if not quick:
+        made.append(transcode(files[-1], 'balanced'))
+    return files + made
+
+
+def transcode(source: File, preset: str) -> File:
+    """Write a video anew as tools/data/transcode.py does."""
+    target = source.path.with_name(f'{source.path.stem}_{preset}.mp4')
+    job = Transcode(source.path, target, target.with_suffix('.part'), PRESETS[preset], timed=False)
+    done = transcode_video(job)
+    name = f'{source.name}, preset {preset}'
+    return File(target, name, source, done.after / done.before, done.psnr)
 
 
 def candidates() -> dict[str, tuple[int, Callable[[dict[str, Any]], Any]]]:
@@ -252,7 +259,7 @@ def compare(files: list[File], rounds: int) -> list[dict[str, Any]]:
             times[file, name].append(seconds_per_clip(ways[name], file.path, i))
     rows = []
     for file, name in lanes:
-        base = times[file if file.psnr is None else files[0], 'MMAction2']
+        base = times[file.source or file, 'MMAction2']
         ratios = [before / now for before, now in zip(base, times[file, name], strict=True)]
         rows.append({
             'file': file.name, 'storage': round(file.storage, 2),
@@ -299,9 +306,9 @@ def as_table(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
         '',
         f'A training clip of 8 frames, 32 apart, of {SECONDS} s of H.264 at {FPS} frames a second,',
         'on one core: CPU time, and how many clips are read in the time of one of MMAction2',
-        '(decord), in the same round: median (quartiles). Presets are of tools/data/transcode.py,',
-        f'from "{SOURCE}", and compared with MMAction2 on that; storage and signal-to-noise ratio',
-        'are relative to it. "One clip" has the pixels of decoding everything, bit for bit.',
+        '(decord), in the same round: median (quartiles). What a preset of tools/data/transcode.py',
+        'has written is compared with MMAction2 on its source; storage and signal-to-noise ratio',
+        'are relative to that. "One clip" has the pixels of decoding everything, bit for bit.',
         '',
         '| file | storage | PSNR | way | ms a clip | clips/s and core | against MMAction2 |',
         '|---|---|---|---|---|---|---|',
