@@ -11,7 +11,7 @@ PY = "$(VENV)/bin/python"
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-attention test test-all lint format clean
+.PHONY: help env demo demo-attention test test-all bench lint format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -33,6 +33,11 @@ test: env  ## what every change must pass (minutes)
 
 test-all: env  ## also the slow tests: full sizes, wheels, the two other stacks
 	$(PYTEST) $(ARGS)
+
+bench: env  ## us and the peers in turn, into benchmarks/results (hours; a quiet machine)
+	$(PY) benchmarks/peers.py --memory --out benchmarks/results $(ARGS)
+	$(PY) benchmarks/peers.py --sizes 16x448 96x224 --rows eval --out benchmarks/results $(ARGS)
+	$(PY) benchmarks/data.py --out benchmarks/results
 
 lint: env  ## ruff and mypy
 	$(PY) -m ruff check

@@ -32,6 +32,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='the weights')
     parser.add_argument('--topk', type=int, default=5, help='how many classes are told')
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
+    parser.add_argument(
+        '--precision',
+        choices=('fp32', 'bf16', 'int8'),
+        default='fp32',
+        help='shorter numbers: faster where there is arithmetic for them, and scores move a little',
+    )
     parser.add_argument('--classes', metavar='NAMES.txt', help='names of the classes, one a line')
     parser.add_argument('--batch-size', type=int, default=4, help='videos, or windows, at a time')
     parser.add_argument('--out', type=Path, metavar='X.json|X.csv', help='write the labels')
@@ -77,7 +83,9 @@ def predict(args: argparse.Namespace) -> int:
     require_mmaction()
     from mmtimesformer.inference import Predictions, VideoClassifier
 
-    classifier = VideoClassifier(args.config, args.checkpoint, args.device, args.classes)
+    classifier = VideoClassifier(
+        args.config, args.checkpoint, args.device, args.classes, args.precision
+    )
     if classifier.classes is None:
         print('classes are numbers: no names were found; give --classes NAMES.txt', file=sys.stderr)
     if args.window is not None:

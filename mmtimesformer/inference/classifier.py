@@ -29,6 +29,7 @@ from mmtimesformer.engine.configs import find_config
 from mmtimesformer.engine.protocol import FUSIONS
 from mmtimesformer.engine.results import scores_of
 from mmtimesformer.inference import features as feature_maps
+from mmtimesformer.inference.precision import arithmetic, prepare
 from mmtimesformer.inference.prediction import Prediction, Predictions, Skipped, best_of
 from mmtimesformer.inference.recipe import (
     Recipe,
@@ -65,6 +66,8 @@ class VideoClassifier:
         device: Such as ``'cpu'`` or ``'cuda:1'``; the first GPU if there is one, if not given.
         classes: Names of the classes: a list, or a file with a name a line. If not given, those in
             the checkpoint, else those of the config's data set if they are there, else numbers.
+        precision: ``'fp32'``, ``'bf16'`` or ``'int8'``, see
+            :mod:`mmtimesformer.inference.precision`; the short ones move scores.
 
     Attributes:
         model: The recogniser, in evaluation.
@@ -87,6 +90,7 @@ class VideoClassifier:
         checkpoint: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         classes: str | os.PathLike[str] | Sequence[str] | None = None,
+        precision: str = 'fp32',
     ) -> None:
         if checkpoint is None:
             hint = ''
@@ -118,6 +122,8 @@ class VideoClassifier:
         for warning in dict.fromkeys([*fitted.account.warnings, *differences(fitted.facts, asked)]):
             warnings.warn(warning, stacklevel=2)
         self.model.to(self.device).eval()
+        self.precision = precision
+        prepare(self.model, precision, self.device)
         self.classes = self._name_classes(classes, fitted.facts)
 
     @property
@@ -366,7 +372,7 @@ class VideoClassifier:
 
     def _scores(self, batch: list[Data]) -> list[np.ndarray]:
         """Return the score of each class, as a test does."""
-        with torch.inference_mode():
+        with torch.inference_mode(), arithmetic(self.precision, self.device):
             samples = self.model.test_step(_collate(batch))
         scores = [scores_of(sample).float() for sample in samples]
         if self.model.cls_head.average_clips is None:  # views are kept apart

@@ -354,12 +354,13 @@ class TimeSformer(BaseModule):
 def _is_as_built(block: nn.Module) -> bool:
     """Say whether a block is one of ours, unchanged and unwatched.
 
-    A block or attention of the user's own, or a hook on any part, wants to see whole forward
-    passes, patches and all.
+    A block, attention or projection of the user's own (LoRA, quantised), or a hook on any part,
+    wants to see whole forward passes, patches and all.
     """
     return (
         type(block) in (DividedSpaceTimeBlock, JointSpaceTimeBlock, SpaceOnlyBlock)
         and type(block.attn) is SelfAttention
+        and type(block.attn.qkv) is nn.Linear  # its weights are used past its forward pass
         and not any(map(is_watched, block.modules()))
     )
 

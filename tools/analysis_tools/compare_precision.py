@@ -1,0 +1,65 @@
+"""How far scores move in shorter numbers: compare_precision.py VIDEO|FOLDER CONFIG CHECKPOINT.
+
+Every video is scored in fp32 and in each other precision. Told are the time, the largest and the
+mean difference of a score, and how many videos keep their best class. Nothing is written.
+"""
+
+import argparse
+import sys
+import time
+
+from mmtimesformer.engine.letters import run_job
+from mmtimesformer.engine.requirements import require_mmaction
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('video', help='a video file, or a folder of them')
+    parser.add_argument('config', nargs='?', help='as for tools/predict.py')
+    parser.add_argument('checkpoint', help='the weights')
+    parser.add_argument('--precisions', nargs='+', default=['bf16', 'int8'])
+    parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    return parser.parse_args(argv)
+
+
+def compare(args: argparse.Namespace) -> None:
+    """Score, compare, show."""
+    require_mmaction()
+    import numpy as np
+    from rich.console import Console
+    from rich.table import Table
+
+    from mmtimesformer.inference import VideoClassifier
+
+    scores, seconds = {}, {}
+    for precision in dict.fromkeys(['fp32', *args.precisions]):
+        classifier = VideoClassifier(args.config, args.checkpoint, args.device, precision=precision)
+        start = time.perf_counter()
+        found = classifier(args.video)
+        found = found if isinstance(found, list) else [found]
+        seconds[precision] = time.perf_counter() - start
+        scores[precision] = np.stack([one.all_scores for one in found])
+    reference = scores['fp32']
+    table = Table(title=f'{len(reference)} videos; a score is the {classifier.fusion}')
+    for name in ('precision', 'seconds a video', 'largest difference', 'mean', 'same best class'):
+        table.add_column(name, justify='right')
+    for precision, found in scores.items():
+        difference = np.abs(found - reference)
+        same = int((found.argmax(1) == reference.argmax(1)).sum())
+        table.add_row(
+            precision,
+            f'{seconds[precision] / len(found):.2f}',
+            f'{difference.max():.2g}',
+            f'{difference.mean():.2g}',
+            f'{same} of {len(found)}',
+        )
+    Console().print(table)
+
+
+if __name__ == '__main__':
+    args = parse_args()
+    sys.exit(run_job(lambda: compare(args), args.debug))
