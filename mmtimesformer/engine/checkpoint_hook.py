@@ -1,6 +1,7 @@
 """Saving so that something to resume from exists at every moment, also on a full disk."""
 
 import copy
+import inspect
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ class SafeCheckpointHook(CheckpointHook):
         retry_interval: Steps between two attempts after one that failed.
         patience: How long the last checkpoint of a run is tried, in seconds.
         **kwargs: As MMEngine's hook takes them.
+
+    Raises:
+        TypeError: MMEngine's hook has no such argument; it would find out when it saves.
     """
 
     file_backend: Any
@@ -42,6 +46,8 @@ class SafeCheckpointHook(CheckpointHook):
     last_ckpt: str | None
 
     def __init__(self, *, retry_interval: int = 100, patience: float = 600, **kwargs: Any) -> None:
+        for name in set(kwargs) - set(inspect.signature(CheckpointHook).parameters):
+            raise TypeError(f'CheckpointHook has no argument {name!r}')
         super().__init__(**kwargs)
         self.retry_interval = retry_interval
         self.patience = patience

@@ -5,6 +5,7 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmengine.dist import is_main_process
 
 from mmtimesformer.engine import precision
 from mmtimesformer.engine.configs import find_config
+from mmtimesformer.engine.letters import EndOfRun
 from mmtimesformer.engine.preflight import check_config, check_options
 from mmtimesformer.engine.resuming import latest_checkpoint
 from mmtimesformer.engine.runner import Runner
@@ -97,6 +99,8 @@ def _run(cfg: Config, purpose: str) -> None:
             runner.logger.warning(note)
         job: Callable[[], object] = runner.train if purpose == 'train' else runner.test
         job()
+    except EndOfRun:
+        raise
     except Exception:
         _keep_trace(Path(cfg.work_dir))
         raise
@@ -108,8 +112,9 @@ def _run(cfg: Config, purpose: str) -> None:
 def _keep_trace(work_dir: Path) -> None:
     if work_dir.is_dir() and is_main_process():
         path = work_dir / 'failure.txt'
-        path.write_text(traceback.format_exc())
-        print(f'\nthe stack trace is in {path}', file=sys.stderr)
+        with suppress(OSError):  # of a full disk, which may be what the trace is about
+            path.write_text(traceback.format_exc())
+            print(f'\nthe stack trace is in {path}', file=sys.stderr)
 
 
 def _set_start(cfg: Config, resume: str | None) -> None:

@@ -1,7 +1,7 @@
 """Looking at a config before the run: what would fail later is said now, with the key to change.
 
 Only what is cheap is looked at: text files are read, some of the videos are looked for, nothing is
-decoded. What a constructor checks (an unknown attention type, an unknown argument) is left to it.
+decoded. What a constructor checks (an unknown attention type) is left to it.
 """
 
 import difflib
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.runner import Runner
+
+from mmtimesformer.engine.parts import check_parts
 
 LOADERS = {'train': ('train_dataloader', 'val_dataloader'), 'test': ('test_dataloader',)}
 VIDEOS_LOOKED_FOR = 64  # a network disk answers a few hundred such questions in a second
@@ -48,8 +50,26 @@ def check_options(cfg: Any, options: dict[str, Any]) -> None:
             )
 
 
+def check_sections(cfg: Any) -> None:
+    """Refuse a key at the top of a config that is nearly the name of a section.
+
+    A config may have names of its own at its top, such as ``train_pipeline``, so that a misspelt
+    section is ignored in silence.
+
+    Raises:
+        ValueError: A key is one or two letters away from a section that the config lacks.
+    """
+    missing = sorted(SECTIONS - set(cfg))
+    for key in sorted(set(cfg) - SECTIONS):
+        near = difflib.get_close_matches(key, missing, n=1, cutoff=0.88)
+        if near:
+            raise ValueError(
+                f'the config has a section {key!r}, which nothing reads; did you mean {near[0]!r}?'
+            )
+
+
 def check_config(cfg: Any, purpose: str) -> list[str]:
-    """Check data and sampling of a run.
+    """Check parts, data and sampling of a run.
 
     Args:
         cfg: The config, options merged.
@@ -59,9 +79,12 @@ def check_config(cfg: Any, purpose: str) -> list[str]:
         What is legal and may yet surprise, one sentence each.
 
     Raises:
-        FileNotFoundError: An annotation file, a video folder or a video is missing.
-        ValueError: An annotation is wrong, or a clip has no frames.
+        FileNotFoundError: An annotation file, a video folder, a video or a checkpoint is missing.
+        ValueError: An annotation is wrong, a clip has no frames, or a part does not exist.
+        TypeError: A part does not take what it is given.
     """
+    check_sections(cfg)
+    check_parts(cfg, purpose)
     head = cfg.model.get('cls_head') or {}
     notes: list[str] = []
     for loader in LOADERS[purpose]:

@@ -18,10 +18,11 @@ def config(folder: Path, lines: list[str], loader: str = 'train_dataloader', **d
         'type': 'VideoDataset',
         'ann_file': str(folder / 'list.txt'),
         'data_prefix': {'video': str(folder)},
+        'pipeline': [],
         **dataset,
     }
     model = {'backbone': {'num_frames': 8}, 'cls_head': {'num_classes': 3}}
-    return ConfigDict(model=model, **{loader: {'dataset': whole}})
+    return ConfigDict(default_scope='mmaction', model=model, **{loader: {'dataset': whole}})
 
 
 def test_a_right_config_has_no_notes(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def test_an_option_for_no_section_is_told(tool: Tool, tiny_config: Path) -> None
 def test_an_unknown_argument_is_told(tool: Tool, tiny_config: Path) -> None:
     code, letter = tool('train', tiny_config, '--cfg-options', 'model.backbone.num_framez=3')
     assert code == 1
-    assert "unexpected keyword argument 'num_framez'" in letter
+    assert 'model.backbone.num_framez: TimeSformer has no such argument' in letter
+    assert "did you mean 'num_frames'?" in letter
 
 
 def test_an_unknown_attention_type_is_told(tool: Tool, tiny_config: Path) -> None:
@@ -100,7 +101,8 @@ def test_an_unknown_attention_type_is_told(tool: Tool, tiny_config: Path) -> Non
 def test_an_unknown_type_is_told(tool: Tool, tiny_config: Path) -> None:
     code, letter = tool('train', tiny_config, '--cfg-options', 'model.backbone.type=TimesFormer')
     assert code == 1
-    assert "there is no model named 'TimesFormer' in mmaction; check the spelling" in letter
+    assert "there is no model named 'TimesFormer' in mmaction; check the spelling of " in letter
+    assert "model.backbone.type, and its prefix; did you mean 'TimeSformer'?" in letter
 
 
 def test_a_missing_annotation_file_is_told(tool: Tool, tiny_config: Path) -> None:

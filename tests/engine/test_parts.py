@@ -1,0 +1,96 @@
+"""What a config misspells is told with its key, before anything is built."""
+
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from mmtimesformer.engine.configs import shipped_configs
+from mmtimesformer.engine.parts import check_parts
+from mmtimesformer.engine.preflight import check_sections
+
+TINY = 'timesformer_divST-tiny_moving-shapes'
+
+
+@pytest.fixture(scope='module')
+def tiny() -> Any:
+    return Config.fromfile(shipped_configs()[TINY])
+
+
+def changed(config: Any, **options: Any) -> Any:
+    cfg = Config(config.to_dict())
+    cfg.merge_from_dict({key.replace('__', '.'): value for key, value in options.items()})
+    return cfg
+
+
+@pytest.mark.parametrize('name', sorted(shipped_configs()))
+def test_every_config_of_ours_is_right(name: str) -> None:
+    cfg = Config.fromfile(shipped_configs()[name])
+    cfg.pop('load_from', None)
+    check_sections(cfg)
+    for purpose in ('train', 'test'):
+        check_parts(cfg, purpose)
+
+
+@pytest.mark.parametrize(
+    ('option', 'value', 'letter'),
+    [
+        ('model__backbone__num_framez', 3, "num_framez: TimeSformer .*mean 'num_frames'"),
+        ('model__backbone__type', 'mmtimesformer.TimesFormer', 'no model named .*model.backbone'),
+        ('model__backbone__num_frames', '8', "num_frames='8' is text; TimeSformer wants a number"),
+        ('model__backbone__attention_type', 3, 'attention_type=3 is a number; .* wants text'),
+        ('model__cls_head__num_clases', 3, "model.cls_head.num_clases: .*mean 'num_classes'"),
+        ('model__data_preprocessor__men', [0.0], "data_preprocessor.men: .*mean 'mean'"),
+        ('train_dataloader__num_worker', 2, "train_dataloader.num_worker: .*mean 'num_workers'"),
+        ('train_dataloader__sampler__shufle', True, "sampler.shufle: .*mean 'shuffle'"),
+        ('train_dataloader__dataset__anfile', 'a', "dataset.anfile: .*mean 'ann_file'"),
+        ('train_dataloader__dataset__pipeline__1__clip_length', 8, 'pipeline.1.clip_length: '),
+        ('train_dataloader__dataset__pipeline__3__type', 'RandomCropp', "mean 'RandomCrop'"),
+        ('val_dataloader__dataset__pipeline__3__scales', 8, "pipeline.3.scales: .*mean 'scale'"),
+        ('val_evaluator__metric_option', {}, "metric_option: .*mean 'metric_options'"),
+        ('train_cfg__max_epoch', 3, "train_cfg.max_epoch: .*mean 'max_epochs'"),
+        ('train_cfg__type', 'EpochBasedLoop', 'no loop named .*EpochBasedTrainLoop'),
+        ('default_hooks__logger__intervall', 3, "hooks.logger.intervall: .*mean 'interval'"),
+        ('default_hooks__checkpoint__intervall', 3, "checkpoint.intervall: .*mean 'interval'"),
+        ('custom_hooks', [{'type': 'EmaHook'}], 'custom_hooks.0.type'),
+        ('custom_hooks', [{'type': 'EMAHook', 'begin_iters': 3}], 'custom_hooks.0.begin_iters: '),
+        ('optim_wrapper__clip_grads', {}, "optim_wrapper.clip_grads: .*mean 'clip_grad'"),
+        ('optim_wrapper__optimizer__learn_rate', 1, 'optimizer.learn_rate: AdamW has no such'),
+        ('optim_wrapper__optimizer__type', 'AdamV', "no optimizer named 'AdamV' .*optimizer.type"),
+        ('param_scheduler__1__t_max', 3, "param_scheduler.1.t_max: .*mean 'T_max'"),
+        ('visualizer__vis_backends__0__type', 'LocalBackend', 'LocalVisBackend'),
+    ],
+)
+def test_a_misspelling_is_told_with_its_key(
+    tiny: Any, option: str, value: Any, letter: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=letter):
+        check_parts(changed(tiny, **{option: value}), 'train')
+
+
+def test_a_missing_argument_is_told(tiny: Any) -> None:
+    cfg = changed(tiny)
+    del cfg.train_dataloader.dataset.pipeline[1]['clip_len']
+    with pytest.raises(TypeError, match=r"pipeline\.1: SampleFrames needs 'clip_len'; set train_"):
+        check_parts(cfg, 'train')
+
+
+def test_a_missing_checkpoint_to_start_from_is_told(tiny: Any) -> None:
+    start = {'type': 'mmtimesformer.Pretrained', 'checkpoint': 'nowhere/vit.pth'}
+    cfg = changed(tiny)
+    cfg.model.backbone.init_cfg = start
+    with pytest.raises(FileNotFoundError, match=r'nowhere/vit.pth .*backbone.init_cfg.checkpoint'):
+        check_parts(cfg, 'train')
+
+
+def test_a_misspelt_section_is_told_and_names_of_ones_own_are_not(tiny: Any) -> None:
+    check_sections(changed(tiny, my_pipeline=[], train_list='a.txt'))
+    cfg = changed(tiny)
+    cfg.optim_wraper = cfg.pop('optim_wrapper')
+    with pytest.raises(ValueError, match="section 'optim_wraper'.* mean 'optim_wrapper'"):
+        check_sections(cfg)
+
+
+def test_what_a_test_does_not_build_is_not_looked_at(tiny: Any) -> None:
+    cfg = changed(tiny, optim_wrapper__optimizer__type='AdamV', train_dataloader__num_worker=2)
+    check_parts(cfg, 'test')

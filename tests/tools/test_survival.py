@@ -1,0 +1,218 @@
+"""Whole trainings, as commands, that are killed, stopped and started again."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmtimesformer.checkpoints.pickles import load_torch
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def config(tiny_config: Path) -> Path:
+    """Four epochs of two steps with drop path, random crops in time, workers, and an average."""
+    tiny_config.write_text(
+        tiny_config.read_text()
+        .replace('drop_path_rate=0.0', 'drop_path_rate=0.2')
+        .replace('batch_size=2, num_workers=0', 'batch_size=2, num_workers=1')
+        .replace('max_epochs=1, val_interval=1', 'max_epochs=4, val_interval=2')
+        + "custom_hooks = [dict(type='EMAHook', momentum=0.1)]\n"
+    )
+    return tiny_config
+
+
+def start(*command: object, **environment: str) -> subprocess.Popen:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    return subprocess.Popen(
+        [str(word) for word in command],
+        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(words: str, process: subprocess.Popen) -> None:
+    """Read what a process says, up to a line with these words."""
+    assert process.stdout is not None
+    said = []
+    while words not in (line := process.stdout.readline()):
+        said.append(line)
+        assert line, ''.join(said)
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    said, _ = process.communicate(timeout=300)
+    return process.returncode, said
+
+
+def weights(path: Path) -> dict[str, Any]:
+    saved = load_torch(path)
+    return {**saved['state_dict'], **{f'ema.{k}': v for k, v in saved['ema_state_dict'].items()}}
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+
+
+def test_a_signal_ends_the_command_with_its_code_and_all_saved(
+    tools: Path, config: Path, tmp_path: Path
+) -> None:
+    """To the whole process group, loaders included, as a cluster sends it."""
+    work_dir = tmp_path / 'work'
+    process = start(
+        sys.executable, tools / 'train.py', config, '--work-dir', work_dir, '--no-validate',
+        '--cfg-options', 'train_cfg.max_epochs=10000', 'default_hooks.checkpoint.interval=10000',
+    )  # fmt: skip
+    wait_for('Epoch(train)', process)
+    began = time.monotonic()
+    os.killpg(process.pid, signal.SIGTERM)
+    code, said = finish(process)
+    assert code == 75, said
+    assert time.monotonic() - began < 30
+    assert 'stopped by SIGTERM after epoch' in said and 'with --resume goes on' in said
+    assert 'Traceback' not in said
+    assert not (work_dir / 'failure.txt').exists()
+    assert (work_dir / 'last_checkpoint').read_text().endswith('mid_epoch.pth')
+
+
+def run_to_the_end(*command: object, kill_after: list[float], **environment: str) -> list[int]:
+    """Start a command again and again, killing it after so many seconds; return the exit codes."""
+    codes = []
+    for seconds in [*kill_after, None]:
+        process = start(*command, '--resume', **environment)
+        if seconds is not None:
+            time.sleep(seconds)
+            os.killpg(process.pid, signal.SIGKILL)
+        code, said = finish(process)
+        codes.append(code)
+        assert code in (0, -signal.SIGKILL), said
+    return codes
+
+
+@pytest.mark.slow
+def test_a_training_killed_again_and_again_is_the_one_that_never_was(
+    tools: Path, config: Path, tmp_path: Path
+) -> None:
+    how = [
+        '--seed', '5', '--deterministic', '--cfg-options', 'train_cfg.max_epochs=40',
+        'default_hooks.checkpoint.by_epoch=False', 'default_hooks.checkpoint.interval=3',
+        'default_hooks.checkpoint.max_keep_ckpts=1', 'train_cfg.val_interval=10',
+    ]  # fmt: skip
+    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+    train = sys.executable, tools / 'train.py', config
+    code, said = finish(start(*train, '--work-dir', whole, *how))
+    assert code == 0, said
+    codes = run_to_the_end(
+        *train, '--work-dir', killed, *how, kill_after=[8, 8.4, 8.8, 9.2, 9.6, 10, 11, 12]
+    )
+    assert codes[-1] == 0
+    assert codes.count(-signal.SIGKILL) >= 3
+    assert_same_training(whole / 'iter_80.pth', killed / 'iter_80.pth')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('whom', ['all', 'one of them'])
+def test_two_processes_stop_at_the_same_step_and_go_on_exactly(
+    tools: Path, config: Path, tmp_path: Path, whom: str
+) -> None:
+    """The code is torchrun's own, 1, whatever its processes end with."""
+    how = ['--seed', '5', '--deterministic', '--cfg-options', 'train_cfg.max_epochs=60']
+    train = 'bash', tools / 'dist_train.sh', config, 2
+    whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
+    code, said = finish(start(*train, '--work-dir', whole, *how, PYTHON=sys.executable))
+    assert code == 0, said
+
+    process = start(*train, '--work-dir', stopped, *how, PYTHON=sys.executable)
+    wait_for('Epoch(train)  [5]', process)
+    if whom == 'all':
+        process.send_signal(signal.SIGTERM)
+    else:
+        children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
+        os.kill(int(children[-1]), signal.SIGUSR1)
+    code, said = finish(process)
+    assert code == 1
+    assert said.count('all is saved') >= 1, said
+    saved = load_torch(stopped / 'mid_epoch.pth')['meta']
+    assert 4 <= saved['epoch'] < 60
+    code, said = finish(
+        start(*train, '--work-dir', stopped, *how, '--resume', PYTHON=sys.executable)
+    )
+    assert code == 0, said
+    assert_same_training(whole / 'epoch_60.pth', stopped / 'epoch_60.pth')
+
+
+SPOILED = """
+import sys
+from mmengine import dist
+from tests.engine import conftest
+from tests.engine.test_finite_steps import Spoiled
+from mmtimesformer.engine.runner import Runner
+
+class One(Spoiled):
+    def forward(self, *args, **kwargs):
+        if dist.get_rank() == 0:
+            self.steps = set()
+        return super().forward(*args, **kwargs)
+
+runner = Runner(
+    model=One(sys.argv[2], {4, 7}), work_dir=sys.argv[1], launcher='pytorch', cfg={},
+    train_dataloader=dict(
+        dataset=conftest.Noise(), sampler=dict(type='DefaultSampler', shuffle=True),
+        batch_size=2, num_workers=0),
+    train_cfg=dict(by_epoch=True, max_epochs=2),
+    optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01), accumulative_counts=int(sys.argv[3])),
+    randomness=dict(seed=3))
+runner.train()
+state = [p.double().sum().item() for p in runner.model.parameters()]
+everyone = dist.all_gather_object((state, runner.message_hub.get_info('left_out')))
+assert everyone[0] == everyone[1], everyone
+assert all(number == number for number in state), state
+if dist.get_rank() == 0:
+    print('left out', everyone[0][1])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('accumulated', [1, 3])
+@pytest.mark.parametrize('what', ['nan loss', 'infinite loss', 'infinite gradient'])
+def test_what_is_no_number_in_one_process_is_left_out_by_all(
+    tmp_path: Path, what: str, accumulated: int
+) -> None:
+    (tmp_path / 'spoiled.py').write_text(SPOILED)
+    code, said = finish(
+        start(
+            sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+            tmp_path / 'spoiled.py', tmp_path / 'work', what, accumulated,
+        )
+    )  # fmt: skip
+    assert code == 0, said
+    assert 'left out 2' in said
+    assert said.count('.mp4') >= 2  # the videos of the other process are told by this one
+
+
+@pytest.mark.slow
+def test_a_second_training_in_the_folder_says_so_and_ends(
+    tools: Path, config: Path, tmp_path: Path
+) -> None:
+    train = sys.executable, tools / 'train.py', config, '--work-dir', tmp_path / 'work'
+    first = start(*train, '--no-validate', '--cfg-options', 'train_cfg.max_epochs=100000')
+    wait_for('Epoch(train)', first)
+    code, said = finish(start(*train))
+    assert code == 1
+    assert f'work is in use: process {first.pid} on ' in said
+    assert 'give --work-dir another folder' in said
+    os.killpg(first.pid, signal.SIGKILL)
+    finish(first)
