@@ -18,6 +18,11 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
 from torch.utils.data import DataLoader
 
+# Ours do what MMEngine's do, and survive more. With the prefix `mmengine.` MMEngine's are meant.
+OURS = {
+    'EpochBasedTrainLoop': 'mmtimesformer.ExactEpochLoop',
+    'CheckpointHook': 'mmtimesformer.SafeCheckpointHook',
+}
 LOADERS = {'train': ('train', 'val'), 'test': ('test',)}
 LOOPS = {'train': 'EpochBasedTrainLoop', 'val': 'ValLoop', 'test': 'TestLoop'}
 LOADER_KEYS = {
@@ -179,6 +184,7 @@ def _one(key: str, loader: Any, registry: Registry, given: tuple[str, ...]) -> I
 
 def _check(part: Part, scope: str | None) -> None:
     kind = part.cfg.get('type', part.kind)
+    kind = OURS.get(kind, kind) if isinstance(kind, str) else kind
     cls = _find(part, kind, scope) if isinstance(kind, str) else kind
     if not inspect.isclass(cls):
         return

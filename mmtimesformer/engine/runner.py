@@ -23,6 +23,7 @@ from mmtimesformer.engine.bad_videos import BadVideos
 from mmtimesformer.engine.clips_per_video import with_clips_per_video
 from mmtimesformer.engine.exact_loop import KeepPosition
 from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
+from mmtimesformer.engine.parts import OURS
 from mmtimesformer.engine.precision import keep_scores_in_float32
 from mmtimesformer.engine.pretrained import FitCheckpoint
 from mmtimesformer.engine.protocol import NameProtocol
@@ -37,11 +38,6 @@ LOGGED_NOISE = (
     '"HardDiskBackend" is the alias',
     'paramwise_options',  # a line for each parameter
 )
-# Ours do what MMEngine's do, and survive more. With the prefix `mmengine.` MMEngine's are meant.
-OURS = {
-    'EpochBasedTrainLoop': 'mmtimesformer.ExactEpochLoop',
-    'CheckpointHook': 'mmtimesformer.SafeCheckpointHook',
-}
 WARNED_NOISE = (
     'Setting (OMP|MKL)_NUM_THREADS',
     '`broadcast_buffers` is deprecated',

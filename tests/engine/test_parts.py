@@ -68,6 +68,11 @@ def test_a_misspelling_is_told_with_its_key(
         check_parts(changed(tiny, **{option: value}), 'train')
 
 
+def test_arguments_that_only_ours_has_are_known(tiny: Any) -> None:
+    options = {'default_hooks__checkpoint__patience': 3, 'train_cfg__max_worker_losses': 3}
+    check_parts(changed(tiny, **options), 'train')
+
+
 def test_a_missing_argument_is_told(tiny: Any) -> None:
     cfg = changed(tiny)
     del cfg.train_dataloader.dataset.pipeline[1]['clip_len']
