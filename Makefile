@@ -11,7 +11,7 @@ PY = "$(VENV)/bin/python"
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-attention test test-all bench lint format clean
+.PHONY: help env demo demo-attention app test test-all bench lint format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,10 @@ demo: env  ## write Moving Shapes, train and test a tiny TimeSformer on it (minu
 
 demo-attention: env  ## the same with all three attention schemes, as a table and a plot
 	$(PY) tools/demo.py --all-schemes $(ARGS)
+
+app: env  ## a page in the browser to try the model of make demo
+	@$(PY) -c 'import gradio' 2>/dev/null || $(PY) -m pip install -qq --no-deps -r requirements/demo.txt
+	$(PY) tools/demo_app.py $(ARGS)
 
 test: env  ## what every change must pass (minutes)
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -51,7 +51,7 @@ def arithmetic(precision: str, device: torch.device) -> AbstractContextManager[A
 
 def _quantise(backbone: nn.Module) -> None:
     """Replace the linear layers of the blocks; embeddings and norms stay as they are."""
-    quantisation = getattr(torch.ao, 'quantization', None)
+    quantisation: Any = getattr(torch.ao, 'quantization', None)
     if not hasattr(quantisation, 'quantize_dynamic'):
         raise ValueError(
             f'torch {torch.__version__} has no dynamic int8 any more; take fp32 or bf16'

@@ -65,7 +65,8 @@ class SelfAttention(nn.Module):
             - tokens: ``b n d`` -> ``b n d``
         """
         dropout = self.attn_drop_rate if self.training else 0.0
-        seen = attend(*self.project(tokens), dropout)
+        q, k, v = self.project(tokens)
+        seen = attend(q, k, v, dropout)
         return rearrange(seen, 'b heads n c -> b n (heads c)')
 
     def project(self, tokens: Tensor) -> Tensor:

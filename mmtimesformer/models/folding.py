@@ -43,7 +43,7 @@ class Fold:
             first.weight.device.type == 'cpu'
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()
+            and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         )
         if not keeps:
             return multiply(first, second)

@@ -53,7 +53,7 @@ def recompute(
         t: Frames.
         level: One of ``LEVELS``; ``True`` is ``'block'``.
     """
-    if level in (True, 'block'):
+    if not isinstance(level, str) or level == 'block':
         return checkpoint(step, tokens, t, use_reentrant=False)
     keep = partial(_policy, level, tokens.shape[-1])
     contexts = partial(create_selective_checkpoint_contexts, keep)
