@@ -1,3 +1,8 @@
+import io
+import os
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -38,3 +43,40 @@ def test_no_predictions_are_told_from_no_file(tmp_path) -> None:
     dump([], str(tmp_path / 'empty.pkl'))
     with pytest.raises(ValueError, match='holds no predictions'):
         read_predictions(tmp_path / 'empty.pkl')
+
+
+class Program:
+    """What runs a command when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f'touch {self.marker}',)
+
+
+@pytest.mark.parametrize('where', ['alone', 'in a sample', 'in a tensor'])
+def test_a_program_in_place_of_predictions_is_refused_and_not_run(
+    where: str, tmp_path: Path
+) -> None:
+    program = Program(tmp_path / 'it_ran')
+    if where == 'in a tensor':  # the bytes of a storage are a file of torch, in the file
+        inner = io.BytesIO()
+        torch.save(program, inner)
+        content = pickle.dumps(Storage(inner.getvalue()))
+    else:
+        content = pickle.dumps(program if where == 'alone' else [{'pred_score': program}])
+    (tmp_path / 'predictions.pkl').write_bytes(content)
+    with pytest.raises(ValueError, match='predictions.pkl'):
+        read_predictions(tmp_path / 'predictions.pkl')
+    assert not program.marker.exists()
+
+
+class Storage:
+    """A tensor's storage, as pickle writes it."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def __reduce__(self) -> tuple:
+        return torch.storage._load_from_bytes, (self.content,)
