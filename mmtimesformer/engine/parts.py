@@ -31,7 +31,8 @@ LOADER_KEYS = {
 } - {'self'}  # fmt: skip
 MODEL_PARTS = ('model', 'backbone', 'neck', 'cls_head', 'data_preprocessor')  # of MMAction2
 CLOSED = (CheckpointHook,)  # whose **kwargs nobody takes
-NUMBERS, TEXT = {int, float, bool}, {str}
+NUMBERS: set[type] = {int, float, bool}
+TEXT: set[type] = {str}
 
 
 @dataclass
@@ -172,8 +173,10 @@ def _optimisation(cfg: Any) -> Iterator[Part]:
     for i, scheduler in enumerate(schedulers):
         if isinstance(scheduler, dict) and 'type' in scheduler:
             given = 'optimizer', 'epoch_length', 'param_name'
-            beside = ('convert_to_iter_based',)
-            yield Part(f'param_scheduler.{i}', scheduler, roots.PARAM_SCHEDULERS, given, beside)
+            by_mmengine = ('convert_to_iter_based',)
+            yield Part(
+                f'param_scheduler.{i}', scheduler, roots.PARAM_SCHEDULERS, given, by_mmengine
+            )
 
 
 def _one(key: str, loader: Any, registry: Registry, given: tuple[str, ...]) -> Iterator[Part]:
