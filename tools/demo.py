@@ -5,12 +5,14 @@ same command goes on where it stopped.
 """
 
 import argparse
+import functools
 import hashlib
 import json
 import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +25,7 @@ from mmengine.config import Config
 
 from mmtimesformer.checkpoints.pickles import load_torch
 from mmtimesformer.datasets.moving_shapes import CLASSES, MOTIONS, Settings
+from mmtimesformer.engine.children import end_with_parent
 from mmtimesformer.engine.configs import find_config
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.resuming import latest_checkpoint
@@ -205,6 +208,7 @@ def call(tool: str, *arguments: str, after_line: Callable[[], object] = lambda: 
     with subprocess.Popen(
         [sys.executable, str(ROOT / tool), *arguments],
         env={**FASTER, **os.environ},
+        preexec_fn=functools.partial(end_with_parent, os.getpid()),
         stdout=subprocess.PIPE,
         text=True,
         bufsize=1,
@@ -286,7 +290,8 @@ def check_promises(scores: dict[str, float]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
-    return run_job(lambda: demo(args), args.debug)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and its training
+    return run_job(lambda: demo(args), args.debug, goes_on='the same command goes on')
 
 
 if __name__ == '__main__':

@@ -117,7 +117,10 @@ def test_a_failing_data_set_is_no_lost_worker(
 
 
 def test_workers_outlive_the_signal_that_stops_the_run(
-    train: Train, tmp_path: Path, watched: list[WatchedBatches]
+    train: Train,
+    tmp_path: Path,
+    watched: list[WatchedBatches],
+    capsys: pytest.CaptureFixture,
 ) -> None:
     """Slurm and torchrun send it to every process; a dead worker would lose the step."""
 
@@ -128,6 +131,7 @@ def test_workers_outlive_the_signal_that_stops_the_run(
     train(work_dir=tmp_path / 'whole', optim={'accumulative_counts': 3})
     with pytest.raises(EndOfRun, match='epoch 1, step 9;'):
         train(At(6, lambda _: stop_all()), workers=2, optim={'accumulative_counts': 3})
+    assert 'are replaced' not in capsys.readouterr().out
     train(resume=True, optim={'accumulative_counts': 3})
     assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'work')))
 

@@ -216,3 +216,29 @@ def test_a_second_training_in_the_folder_says_so_and_ends(
     assert 'give --work-dir another folder' in said
     os.killpg(first.pid, signal.SIGKILL)
     finish(first)
+
+
+def test_the_training_of_a_killed_demo_ends_with_it(tools: Path, tmp_path: Path) -> None:
+    """A training is played by a process that sleeps."""
+    (tmp_path / 'tools').mkdir()
+    (tmp_path / 'tools/sleep.py').write_text('import time\nprint("sleeps")\ntime.sleep(60)\n')
+    (tmp_path / 'parent.py').write_text(
+        f'import sys; sys.path.insert(0, {str(tools)!r})\n'
+        'import pathlib, demo\n'
+        f'demo.ROOT = pathlib.Path({str(tmp_path)!r})\n'
+        'demo.call("tools/sleep.py")\n'
+    )
+    demo = start(sys.executable, '-u', tmp_path / 'parent.py')
+    wait_for('$ python tools/sleep.py', demo)
+    time.sleep(0.5)
+    (child,) = Path(f'/proc/{demo.pid}/task/{demo.pid}/children').read_text().split()
+    demo.kill()
+    demo.wait()
+    given_up = time.monotonic() + 5
+    while lives := Path(f'/proc/{child}').exists():
+        if time.monotonic() > given_up:
+            os.kill(int(child), signal.SIGKILL)
+            break
+        time.sleep(0.1)
+    finish(demo)
+    assert not lives
