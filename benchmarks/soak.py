@@ -8,7 +8,8 @@ weights, moving average, optimiser, schedulers and the loss of every step.
     python benchmarks/soak.py --minutes 60     # the hour in docs/reliability.md
 
 ``--minutes`` is the length of the disturbed training, roughly, of which half is spent on steps and
-half on starting again; the undisturbed one goes before it. The same seed throws the same faults, though not at the same step.
+half on starting again; the undisturbed one goes before it. The same seed throws the same faults,
+though not at the same step.
 """
 
 import argparse
