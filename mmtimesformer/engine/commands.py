@@ -1,5 +1,6 @@
 """What ``tools/train.py`` and ``tools/test.py`` do, once their command line is read."""
 
+import gc
 import os
 import sys
 import traceback
@@ -94,19 +95,34 @@ def _run(cfg: Config, purpose: str) -> None:
         _check_exists(cfg.load_from)
     notes = check_config(cfg, purpose)
     try:
-        runner = Runner.from_cfg(cfg)
-        for note in notes:
-            runner.logger.warning(note)
-        job: Callable[[], object] = runner.train if purpose == 'train' else runner.test
-        job()
-    except EndOfRun:
-        raise
-    except Exception:
-        _keep_trace(Path(cfg.work_dir))
+        _build_and_run(cfg, notes, purpose)
+    except Exception as error:
+        if not isinstance(error, EndOfRun):
+            _keep_trace(Path(cfg.work_dir))
+        traceback.clear_frames(error.__traceback__)  # which would keep the runner
         raise
     finally:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
+        _leave_process_group()
+
+
+def _build_and_run(cfg: Config, notes: list[str], purpose: str) -> None:
+    runner = Runner.from_cfg(cfg)
+    for note in notes:
+        runner.logger.warning(note)
+    job: Callable[[], object] = runner.train if purpose == 'train' else runner.test
+    job()
+
+
+def _leave_process_group() -> None:
+    """End the connection to the other processes, when nothing refers to the runner any more.
+
+    NOTE: a model that is shared between processes keeps gloo's threads alive, beyond
+    ``destroy_process_group``. One of them that lets go of its last tensor while Python ends aborts
+    the process, and torchrun calls the whole run, which has long done its work, a failure.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def _keep_trace(work_dir: Path) -> None:

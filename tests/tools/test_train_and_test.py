@@ -125,6 +125,30 @@ def test_two_processes_on_cpus(tools: Path, tiny_config: Path, elsewhere: Path) 
     assert [tuple(view_scores_of(result).shape) for result in results] == [(3, 2)] * 3
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='lists its threads in /proc')
+@pytest.mark.parametrize(
+    'ends',
+    [
+        pytest.param('train_cfg.max_epochs=1', id='at its end'),
+        pytest.param('optim_wrapper.optimizer.lr=-1', id='by an error'),
+    ],
+)
+def test_a_run_ends_with_no_thread_of_gloo(tools: Path, tiny_config: Path, ends: str) -> None:
+    """One that still let go of a tensor while Python ends would abort the process."""
+    script = (
+        'import sys, pathlib; sys.path.insert(0, sys.argv.pop(1)); import train; train.main();'
+        'threads = pathlib.Path("/proc/self/task").glob("*/comm");'
+        'print("threads:", {thread.read_text().strip() for thread in threads})'
+    )
+    said = run(
+        sys.executable, '-c', script, tools, tiny_config, '--work-dir', tiny_config.parent / 'work',
+        '--launcher', 'pytorch', '--cfg-options', ends,
+        RANK='0', WORLD_SIZE='1', LOCAL_RANK='0', MASTER_ADDR='localhost', MASTER_PORT='0',
+    )  # fmt: skip
+    assert ('error:' in said) == ('-1' in ends)
+    assert 'gloo' not in said.rpartition('threads:')[2]
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(
     tools: Path, tiny_config: Path, elsewhere: Path
