@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmtimesformer import TimeSformer
@@ -214,6 +215,45 @@ def test_recomputing_changes_no_gradient(scheme: str, level: bool | str) -> None
     for (name, one), other in zip(
         models[0].named_parameters(), models[1].parameters(), strict=True
     ):
+        torch.testing.assert_close(other.grad, one.grad, msg=name)
+
+
+@pytest.mark.parametrize('level', ['pointwise', 'projections', 'mlp', 'block'])
+def test_recomputing_goes_with_autocast(level: str) -> None:
+    """Another pass in bfloat16 rounds as the first did, so not a bit is different."""
+    gradients = []
+    for cp in (False, level):
+        model = model_of(with_cp=cp, drop_path_rate=0.3).train()
+        torch.manual_seed(7)
+        with torch.autocast('cpu', torch.bfloat16):
+            out = model(video())
+        assert out.dtype == torch.float32  # of the last norm
+        out.square().sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for again, kept in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, kept, rtol=0, atol=0)
+
+
+@pytest.fixture
+def alone_in_a_group(tmp_path: Any) -> Any:
+    """A process group of this process."""
+    store = torch.distributed.FileStore(str(tmp_path / 'store'), 1)
+    torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize('level', LEVELS)
+def test_recomputing_goes_with_ddp(level: bool | str, alone_in_a_group: None) -> None:
+    """Each parameter is announced to the other processes once, and none is forgotten."""
+    plain = model_of(drop_path_rate=0.3).train()
+    shared = DistributedDataParallel(model_of(with_cp=level, drop_path_rate=0.3).train())
+    for _ in range(2):  # DDP notices only in the second step what it missed in the first
+        for model in (plain, shared):
+            torch.manual_seed(7)
+            model.zero_grad()
+            model(video()).square().sum().backward()
+    for (name, one), other in zip(plain.named_parameters(), shared.parameters(), strict=True):
         torch.testing.assert_close(other.grad, one.grad, msg=name)
 
 
