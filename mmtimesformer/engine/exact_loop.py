@@ -26,7 +26,13 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from mmtimesformer.engine.checkpoint_hook import save_mid_epoch
-from mmtimesformer.engine.worker_losses import WatchedBatches, WorkerLostError, end_workers
+from mmtimesformer.engine.worker_losses import (
+    WatchedBatches,
+    WorkerLostError,
+    WorkersLostError,
+    end_workers,
+    loader_like,
+)
 from mmtimesformer.registry import HOOKS, LOOPS
 
 ORDER, SAMPLE, STEP, VALIDATION = range(4)  # what is drawn for, the second word of a seed
@@ -185,21 +191,17 @@ class ExactEpochLoop(EpochBasedTrainLoop):
                 return
             except WorkerLostError as loss:
                 losses += 1
-                self._tell_of_loss(str(loss), losses)
+                self._tell_of_loss(loss, losses)
             finally:
                 if not watched.is_usable:
                     self._reader = None
 
-    def _tell_of_loss(self, what: str, losses: int) -> None:
+    def _tell_of_loss(self, what: WorkerLostError, losses: int) -> None:
         """Say that data loaders died, and make an end where that has happened too often."""
         if losses > self.max_worker_losses:
             if self.runner.world_size == 1:  # the others would be in the midst of a step
                 save_mid_epoch(self.runner, {'epoch': self._epoch, 'iter': self._iter})
-            raise ChildProcessError(
-                f'data-loading processes died {losses} times in this epoch, the last by {what}. '
-                'They may need more memory than there is: set train_dataloader.num_workers lower, '
-                'or give the run more (in a container also --shm-size); --resume goes on'
-            )
+            raise WorkersLostError(losses, str(what)) from what
         self.runner.logger.warning(
             f'Data-loading processes are replaced, for one died ({what}). The epoch goes on after '
             f'step {self.step_in_epoch} ({losses} of {self.max_worker_losses} such losses).'
@@ -305,13 +307,4 @@ class _Seeded(Dataset):
 
 def _reader_like(loader: DataLoader, keys: _Keys) -> DataLoader:
     """Build a data loader with the settings of another, over keys instead of indices."""
-    names = (
-        'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'multiprocessing_context',
-        'generator', 'prefetch_factor', 'persistent_workers', 'pin_memory_device',
-    )  # fmt: skip
-    return DataLoader(
-        _Seeded(loader.dataset),
-        batch_sampler=keys,
-        worker_init_fn=loader.worker_init_fn,
-        **{name: getattr(loader, name) for name in names if hasattr(loader, name)},
-    )
+    return loader_like(loader, _Seeded(loader.dataset), keys)

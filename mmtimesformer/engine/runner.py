@@ -31,6 +31,7 @@ from mmtimesformer.engine.resuming import newest_whole_checkpoint
 from mmtimesformer.engine.side_files import forgive_log_file, forgive_visualizer
 from mmtimesformer.engine.stop_signals import StartWorker, StopOnSignal, StopSignals
 from mmtimesformer.engine.work_dir_lock import only_one_training
+from mmtimesformer.engine.worker_losses import ReplaceLostWorkers
 
 # What MMEngine says on every run and no user can change: in its log, and as Python's warnings.
 LOGGED_NOISE = (
@@ -171,7 +172,8 @@ class Runner(MMEngineRunner):
             [_ours(hook) for hook in custom_hooks or ()],
         )
         for ours in (
-            FitCheckpoint, NameProtocol, KeepPosition, SkipNonFiniteSteps, StopOnSignal, BadVideos
+            FitCheckpoint, NameProtocol, KeepPosition, SkipNonFiniteSteps, StopOnSignal, BadVideos,
+            ReplaceLostWorkers,
         ):  # fmt: skip
             if not any(isinstance(hook, ours) for hook in self.hooks):
                 self.register_hook(ours())

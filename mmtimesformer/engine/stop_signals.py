@@ -17,12 +17,10 @@ from mmengine.hooks import Hook
 
 from mmtimesformer.engine.agreement import anywhere, smallest
 from mmtimesformer.engine.checkpoint_hook import save_mid_epoch
-from mmtimesformer.engine.children import end_with_parent
+from mmtimesformer.engine.children import STOP_SIGNALS, end_with_parent
 from mmtimesformer.engine.exact_loop import ExactEpochLoop
 from mmtimesformer.engine.letters import STOPPED, EndOfRun
 from mmtimesformer.registry import HOOKS
-
-SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1') if hasattr(signal, name)]
 
 
 class StopSignals:
@@ -38,7 +36,7 @@ class StopSignals:
 
     def __enter__(self) -> 'StopSignals':
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         return self
 
     def __exit__(
@@ -133,12 +131,12 @@ class StartWorker:
         if self.configured is not None:
             self.configured(worker)
         if hasattr(signal, 'sigwaitinfo'):  # Linux; elsewhere nobody tells who sent a signal
-            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
             threading.Thread(target=_obey, args=(self.parent,), daemon=True).start()
 
 
 def _obey(parent: int) -> None:
     while True:
-        heard = signal.sigwaitinfo(SIGNALS)
+        heard = signal.sigwaitinfo(STOP_SIGNALS)
         if heard.si_pid == parent and heard.si_signo == signal.SIGTERM:
             os._exit(0)

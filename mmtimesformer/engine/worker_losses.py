@@ -7,21 +7,44 @@ waits for ever. So the waiting is done in a thread, and given up when a process 
 comes.
 """
 
+import errno
+import itertools
 import queue
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
-from torch.utils.data import DataLoader
+from mmengine.hooks import Hook
+from torch.utils.data import DataLoader, Sampler
+
+from mmtimesformer.engine.children import born_deaf
+from mmtimesformer.registry import HOOKS
 
 PATIENCE = 1.0  # seconds without a batch after which to look for dead processes
+OUT_OF_MEMORY = 'MemoryError: Unable to allocate', "can't allocate memory", '[Errno 12]'
 
 
 class WorkerLostError(Exception):
     """A data-loading process is gone; its text says what is known of it."""
+
+
+class WorkersLostError(ChildProcessError):
+    """Data-loading processes die all the time.
+
+    Args:
+        losses: How often they did.
+        what: The last loss.
+    """
+
+    def __init__(self, losses: int, what: str) -> None:
+        super().__init__(
+            f'data-loading processes died {losses} times in this epoch, the last by {what}. They '
+            'may need more memory than there is: set num_workers of this data loader lower, or '
+            'give the run more (in a container also --shm-size); a training goes on with --resume'
+        )
 
 
 class WatchedBatches:
@@ -40,7 +63,8 @@ class WatchedBatches:
         self.is_usable = True
 
     def __enter__(self) -> 'WatchedBatches':
-        self.batches = iter(self.loader)
+        with born_deaf():
+            self.batches = iter(self.loader)
         self.workers = getattr(self.batches, '_workers', ())
         if hasattr(signal, 'SIGCHLD') and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's own handler, see above
@@ -65,7 +89,9 @@ class WatchedBatches:
     def __iter__(self) -> Iterator[Any]:
         try:
             yield from self._watched() if self.workers else self.batches
-        except MemoryError as error:
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not _is_out_of_memory(error):
+                raise
             raise WorkerLostError('out of memory') from error
 
     def _watched(self) -> Iterator[Any]:
@@ -99,7 +125,7 @@ class WatchedBatches:
 
     def _is_loss(self, error: BaseException) -> bool:
         """Whether it is a loss, and not what a data set raised in one of the processes."""
-        if isinstance(error, MemoryError):
+        if _is_out_of_memory(error):
             return True
         if 'Original Traceback' in str(error):
             return False
@@ -118,6 +144,113 @@ class WatchedBatches:
         names = [signal.Signals(-code).name if code < 0 else f'code {code}' for code in codes]
         why = {'SIGKILL': ', as when memory is out', 'SIGBUS': ', as when /dev/shm is full'}
         return ', '.join(name + why.get(name, '') for name in names) or 'out of memory'
+
+
+class EnduringLoader:
+    """A data loader that goes on where it was when one of its processes dies.
+
+    It is for loops that only iterate; to all others it is the loader that it holds.
+
+    Args:
+        loader: The loader.
+        tell: Is told of each loss.
+        max_losses: How often that may happen in one pass.
+
+    Raises:
+        WorkersLostError: In iterating, when it has happened too often.
+    """
+
+    def __init__(self, loader: DataLoader, tell: Callable[[str], object], max_losses: int) -> None:
+        self.loader, self.tell, self.max_losses = loader, tell, max_losses
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.loader, name)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        loader, done, losses = self.loader, 0, 0
+        while True:
+            watched = WatchedBatches(loader)
+            try:
+                with watched as batches:
+                    for batch in batches:
+                        done += 1
+                        yield batch
+                return
+            except WorkerLostError as loss:
+                losses += 1
+                if losses > self.max_losses:
+                    raise WorkersLostError(losses, str(loss)) from loss
+                self.tell(
+                    f'Data-loading processes are replaced, for one died ({loss}). It goes on after '
+                    f'batch {done} of {len(self)} ({losses} of {self.max_losses} such losses).'
+                )
+            finally:
+                if not watched.is_usable:  # else the next pass would wait for its dead processes
+                    self.loader._iterator = None
+            loader = loader_like(self.loader, self.dataset, _Rest(self.batch_sampler, done))
+
+
+@HOOKS.register_module()
+class ReplaceLostWorkers(Hook):
+    """Let validations and tests outlive their data-loading processes, as a training does.
+
+    Args:
+        max_losses: How often in a validation or test data-loading processes may die.
+    """
+
+    def __init__(self, max_losses: int = 10) -> None:
+        self.max_losses = max_losses
+
+    def before_val(self, runner: Any) -> None:
+        """Put the loader of the validation into one that endures."""
+        self._endure(runner.val_loop, runner)
+
+    def before_test(self, runner: Any) -> None:
+        """Put the loader of the test into one that endures."""
+        self._endure(runner.test_loop, runner)
+
+    def _endure(self, loop: Any, runner: Any) -> None:
+        loader = loop.dataloader
+        if isinstance(loader, DataLoader) and loader.batch_sampler is not None:
+            loop.dataloader = EnduringLoader(loader, runner.logger.warning, self.max_losses)
+
+
+class _Rest(Sampler):
+    """The batches of a sampler that come after some."""
+
+    def __init__(self, batches: Any, done: int) -> None:
+        self.batches, self.done = batches, done
+
+    def __len__(self) -> int:
+        return len(self.batches) - self.done
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return itertools.islice(iter(self.batches), self.done, None)
+
+
+def loader_like(loader: DataLoader, dataset: Any, batch_sampler: Any) -> DataLoader:
+    """Build a data loader with the settings of another, over other batches."""
+    names = (
+        'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'multiprocessing_context',
+        'generator', 'prefetch_factor', 'persistent_workers', 'pin_memory_device', 'worker_init_fn',
+    )  # fmt: skip
+    settings = {name: getattr(loader, name) for name in names if hasattr(loader, name)}
+    return DataLoader(dataset, batch_sampler=batch_sampler, **settings)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, NumPy, torch or the system had no memory to give.
+
+    Across the border of a process NumPy's error comes as a RuntimeError, which torch's own is from
+    the start; then the last line of its text tells.
+    """
+    if isinstance(error, MemoryError) or getattr(error, 'errno', None) == errno.ENOMEM:
+        return True
+    last = str(error).strip().rpartition('\n')[2]
+    return any(words in last for words in OUT_OF_MEMORY)
 
 
 def end_workers(batches: Any) -> None:

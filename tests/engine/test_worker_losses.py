@@ -1,18 +1,25 @@
 """A data-loading process that dies is replaced, and the training is the one without its death."""
 
+import errno
 import multiprocessing
 import os
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.structures import BaseDataElement
+from torch.utils.data import DataLoader, get_worker_info
 
 from mmtimesformer.checkpoints.pickles import load_torch
 from mmtimesformer.engine.letters import EndOfRun
 from mmtimesformer.engine.stop_signals import StartWorker
-from mmtimesformer.engine.worker_losses import WatchedBatches
+from mmtimesformer.engine.worker_losses import ReplaceLostWorkers, WatchedBatches, end_workers
 from tests.engine.conftest import At, Noise, Train, assert_equal, whole_state
 
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
@@ -62,9 +69,41 @@ def test_one_that_dies_with_a_lock_in_its_hand_makes_nobody_wait(
     assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'work')))
 
 
+def python_is_out_of_memory() -> None:
+    bytearray(1 << 60)
+
+
+def numpy_is_out_of_memory() -> None:
+    np.zeros(1 << 50)
+
+
+def torch_is_out_of_memory() -> None:
+    torch.zeros(1 << 50)
+
+
+def system_is_out_of_memory() -> None:
+    raise OSError(errno.ENOMEM, 'Cannot allocate memory')
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize(
+    'take_memory',
+    [
+        python_is_out_of_memory,
+        numpy_is_out_of_memory,
+        torch_is_out_of_memory,
+        system_is_out_of_memory,
+    ],
+)
 def test_a_worker_out_of_memory_is_replaced_too(
-    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    train: Train,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    take_memory: Callable[[], None],
+    workers: int,
 ) -> None:
+    """Each of them says it in another way, and in another again across the border of a process."""
     train(work_dir=tmp_path / 'whole')
     flag = tmp_path / 'was out of memory'
     read = Noise.__getitem__
@@ -72,13 +111,14 @@ def test_a_worker_out_of_memory_is_replaced_too(
     def greedy(self: Noise, index: int) -> Any:
         if index == 9 and not flag.exists():
             flag.touch()
-            raise MemoryError
+            take_memory()
         return read(self, index)
 
     monkeypatch.setattr(Noise, '__getitem__', greedy)
-    train(workers=2)
+    train(workers=workers)
+    assert flag.exists()
     assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'work')))
-    assert 'Data-loading processes are replaced' in capsys.readouterr().out
+    assert 'replaced, for one died (out of memory)' in capsys.readouterr().out
 
 
 def test_one_that_always_dies_ends_the_run_with_a_checkpoint(
@@ -98,7 +138,7 @@ def test_one_that_always_dies_ends_the_run_with_a_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(Noise, '__getitem__', deadly)
-        with pytest.raises(ChildProcessError, match='died 3 times .*num_workers lower.*--resume'):
+        with pytest.raises(ChildProcessError, match='died 3 times .*num_workers .*lower.*--resume'):
             train(workers=1, train_cfg={'max_worker_losses': 2})
     assert load_torch(tmp_path / 'work/mid_epoch.pth')['meta']['position']['step'] == 5
     train(resume=True)
@@ -134,6 +174,98 @@ def test_workers_outlive_the_signal_that_stops_the_run(
     assert 'are replaced' not in capsys.readouterr().out
     train(resume=True, optim={'accumulative_counts': 3})
     assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'work')))
+
+
+def test_a_worker_that_just_starts_outlives_it_too(
+    train: Train,
+    watched: list[WatchedBatches],
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before it could say anything about signals."""
+    begin = StartWorker.__call__
+
+    def begin_slowly(self: StartWorker, worker: int) -> None:
+        time.sleep(worker)
+        begin(self, worker)
+
+    def stop_all(_runner: Any) -> None:
+        for process in [*(worker.pid for worker in watched[-1].workers), os.getpid()]:
+            subprocess.run(['kill', '-TERM', str(process)], check=True)
+
+    monkeypatch.setattr(StartWorker, '__call__', begin_slowly)
+    with pytest.raises(EndOfRun, match='epoch 1, step 9;'):
+        train(At(6, stop_all), workers=2, optim={'accumulative_counts': 3})
+    assert 'are replaced' not in capsys.readouterr().out
+
+
+class KillLoader(Hook):
+    """Kill a data-loading process once a batch of a validation or test is done."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, watched: list[WatchedBatches], times: int = 1) -> None:
+        self.watched, self.times, self.seen = watched, times, 0
+
+    def after_val_iter(self, runner: Any, batch_idx: int, *_: Any, **__: Any) -> None:
+        self.seen += 1
+        if self.times and self.watched[-1].workers:
+            self.times -= 1
+            self.watched[-1].workers[0].kill()
+
+    after_test_iter = after_val_iter
+
+
+def validate(train: Train, work_dir: Path, persistent: bool, *hooks: Hook) -> list[float]:
+    """Train for an epoch, validate twice by two data-loading processes, and return the scores."""
+    runner = train(*hooks, work_dir=work_dir, val_interval=1, train_cfg={'max_epochs': 1})
+    loader = runner.val_dataloader
+    runner.val_loop.dataloader = DataLoader(
+        loader.dataset, 4, num_workers=2, prefetch_factor=1, persistent_workers=persistent,
+        worker_init_fn=loader.worker_init_fn, collate_fn=loader.collate_fn,
+    )  # fmt: skip
+    scores = [runner.val_loop.run()['mean_acc'] for _ in range(2)]
+    if persistent:
+        end_workers(runner.val_dataloader._iterator)  # or they are waited for
+    return scores
+
+
+@pytest.mark.parametrize('persistent', [False, True])
+def test_a_validation_goes_on_where_it_was(
+    train: Train,
+    tmp_path: Path,
+    watched: list[WatchedBatches],
+    persistent: bool,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each sample is guessed once, and the next validation is as good as new."""
+    label = BaseDataElement(label=0)
+    read = lambda _, i: {'inputs': torch.full((3,), i / 22), 'data_samples': label}  # noqa: E731
+    monkeypatch.setattr(Noise, '__getitem__', read)
+    whole = validate(train, tmp_path / 'whole', persistent)
+    capsys.readouterr()
+    kill = KillLoader(watched, 2)
+    assert validate(train, tmp_path / 'work', persistent, kill) == whole
+    assert kill.seen == 3 * 6
+    said = capsys.readouterr().out
+    assert 'one died (SIGKILL, as when memory is out). It goes on after batch ' in said
+    assert 'of 6 (1 of 10 such losses)' in said
+
+
+def test_a_validation_whose_loaders_always_die_ends_with_a_letter(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Noise.__getitem__
+
+    def deadly(self: Noise, index: int) -> Any:
+        if index == 9 and get_worker_info() is not None:
+            raise MemoryError
+        return read(self, index)
+
+    monkeypatch.setattr(Noise, '__getitem__', deadly)
+    with pytest.raises(ChildProcessError, match='died 3 times .*num_workers .*--resume'):
+        validate(train, tmp_path / 'work', False, ReplaceLostWorkers(2))
 
 
 def test_workers_go_when_their_parent_tells_them_or_is_gone(tmp_path: Path) -> None:
