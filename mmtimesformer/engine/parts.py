@@ -6,16 +6,19 @@ first validation; what is misspelt there is told at once, with its key.
 
 import difflib
 import inspect
+import logging
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmengine import registry as roots
+from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 # Ours do what MMEngine's do, and survive more. With the prefix `mmengine.` MMEngine's are meant.
@@ -29,10 +32,32 @@ LOADER_KEYS = {
     *inspect.signature(DataLoader.__init__).parameters, 'clips_per_video',
     'disable_subprocess_warning', 'num_batch_per_epoch',
 } - {'self'}  # fmt: skip
+# Dictionaries without a type whose keys somebody reads one by one, so that others say nothing.
+KEYS: dict[str, set[str]] = {
+    'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
+    'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
+    'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads', 'sharing_strategy'},
+    'auto_scale_lr': {'enable', 'base_batch_size', 'accumulate'},
+    'optim_wrapper.clip_grad': {
+        'type', 'max_norm', 'norm_type', 'clip_value', 'error_if_nonfinite', 'foreach'
+    },
+}  # fmt: skip
+PARAMWISE = {
+    'custom_keys', 'lr_mult', 'decay_mult', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
+    'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate',
+}  # fmt: skip
+TOGETHER = {
+    'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
+    'val': ('val_dataloader', 'val_cfg', 'val_evaluator'),
+    'test': ('test_dataloader', 'test_cfg', 'test_evaluator'),
+}
+HOOK_NAMES = 'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'
 MODEL_PARTS = ('model', 'backbone', 'neck', 'cls_head', 'data_preprocessor')  # of MMAction2
 CLOSED = (CheckpointHook,)  # whose **kwargs nobody takes
-NUMBERS: set[type] = {int, float, bool}
-TEXT: set[type] = {str}
+NUMBERS, TEXT = 'a number', 'text'
+KINDS: list[tuple[Any, str]] = [
+    (str, TEXT), (bool, 'a truth value'), (int | float, NUMBERS), (list | tuple, 'a list')
+]  # fmt: skip
 
 
 @dataclass
@@ -67,20 +92,113 @@ def check_parts(cfg: Any, purpose: str) -> None:
 
     Raises:
         ValueError: A type does not exist, or a number is text or the other way round.
-        TypeError: An argument does not exist or is missing.
+        TypeError: An argument does not exist or is missing, or text stands for a part.
         FileNotFoundError: A checkpoint to start from does not exist.
     """
+    _check_complete(cfg, purpose)
+    _check_plain(cfg)
     for stage in LOADERS[purpose]:
-        for key in set(cfg.get(f'{stage}_dataloader') or ()) - LOADER_KEYS:
-            raise TypeError(
-                f'{stage}_dataloader.{key}: a data loader has no such setting'
-                + _near(key, LOADER_KEYS)
-            )
+        name = f'{stage}_dataloader'
+        if _is_dict(name, cfg.get(name)):
+            _check_keys(name, cfg[name], LOADER_KEYS)
+            _check_count(f'{name}.batch_size', cfg[name].get('batch_size', 1), 1)
+            _check_count(f'{name}.num_workers', cfg[name].get('num_workers', 0), 0)
     for part in _parts(cfg, purpose):
         _check(part, cfg.get('default_scope'))
 
 
+def _check_complete(cfg: Any, purpose: str) -> None:
+    """See that what is needed is there, and of what goes together all or nothing."""
+    for key in ('model', *TOGETHER[purpose]):
+        if cfg.get(key) is None:
+            raise ValueError(f'the config has no {key}, which a {purpose} run needs; add it')
+    there = [key for key in TOGETHER['val'] if cfg.get(key) is not None]
+    for key in TOGETHER['val']:
+        if purpose == 'train' and there and key not in there:
+            raise ValueError(
+                f'the config has {there[0]} and no {key}; add it, or set the three of them '
+                f'({", ".join(TOGETHER["val"])}) to None to train without validation'
+            )
+
+
+def _check_plain(cfg: Any) -> None:
+    """Check what stands at the top of a config and is no part, or has no type."""
+    for name in ('load_from', 'work_dir'):
+        if not isinstance(cfg.get(name), str | Path | None):
+            raise TypeError(f'{name}={cfg.get(name)!r} is no path')
+    level = cfg.get('log_level', 'INFO')
+    if isinstance(level, str) and logging.getLevelName(level) == f'Level {level}':
+        raise ValueError(f'log_level={level!r} is none of DEBUG, INFO, WARNING, ERROR')
+    wrapper = cfg.get('optim_wrapper')
+    keys = dict(KEYS)
+    if isinstance(wrapper, dict) and 'constructor' not in wrapper:  # which may read others
+        keys['optim_wrapper.paramwise_cfg'] = PARAMWISE
+    for where, known in keys.items():
+        value = cfg
+        for name in where.split('.'):
+            value = value.get(name) if isinstance(value, dict | Config) else None
+        if _is_dict(where, value):
+            _check_keys(where, value, known)
+    if isinstance(wrapper, dict):
+        _check_multipliers(wrapper)
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None:
+        _check_count('randomness.seed', seed, 0)
+
+
+def _check_keys(where: str, value: dict[str, Any], known: set[str]) -> None:
+    for key in value:
+        if key not in known:
+            raise TypeError(f'{where}.{key}: there is no such setting{_near(key, known)}')
+
+
+def _check_multipliers(wrapper: Any) -> None:
+    """Check numbers that a step would stumble over, and multipliers that it would not notice."""
+    for name, value in (wrapper.get('clip_grad') or {}).items():
+        if name != 'type' and isinstance(value, str):
+            raise ValueError(f'optim_wrapper.clip_grad.{name}={value!r} is text, not a number')
+    custom = (wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}
+    for part, settings in custom.items():
+        for name in settings:
+            near = _near(name, ('lr_mult', 'decay_mult'), 0.8)
+            if near and name not in ('lr_mult', 'decay_mult'):
+                raise TypeError(
+                    f'optim_wrapper.paramwise_cfg.custom_keys.{part}.{name}: there is no such '
+                    f'setting{near}'
+                )
+
+
+def _check_count(key: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or value < least:
+        raise ValueError(f'{key}={value!r} is not a whole number from {least} on')
+
+
+def _is_dict(key: str, value: Any) -> bool:
+    """Whether there is a dictionary to look into, and not nothing, or what is built already."""
+    for kind, name in KINDS:
+        if isinstance(value, kind):
+            raise TypeError(f'{key}={value!r} is {name}, where a dict is wanted')
+    return isinstance(value, dict)
+
+
+def _is_part(key: str, value: Any) -> bool:
+    """The same of a dictionary that needs a type."""
+    if not _is_dict(key, value):
+        return False
+    if 'type' not in value:
+        raise TypeError(f'{key} has no `type`; set {key}.type')
+    return True
+
+
+def _list(key: str, value: Any) -> list[Any]:
+    """Return what should be a list, and may be nothing."""
+    if value is None or isinstance(value, list | tuple):
+        return list(value or ())
+    raise TypeError(f'{key} is a {type(value).__name__}, where a list is wanted')
+
+
 def _parts(cfg: Any, purpose: str) -> Iterator[Part]:
+    _is_part('model', cfg.get('model'))
     yield from _model('model', cfg.get('model'))
     for stage in LOADERS[purpose]:
         loader, key = cfg.get(f'{stage}_dataloader') or {}, f'{stage}_dataloader'
@@ -90,23 +208,27 @@ def _parts(cfg: Any, purpose: str) -> Iterator[Part]:
             f'{key}.batch_sampler', loader, roots.DATA_SAMPLERS, ('sampler', 'batch_size')
         )
         evaluators = cfg.get(f'{stage}_evaluator') or ()
-        evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
+        evaluators = evaluators if isinstance(evaluators, list | tuple) else [evaluators]
         for i, metric in enumerate(evaluators):
-            if isinstance(metric, dict) and metric.get('type') != 'Evaluator':
-                yield Part(f'{stage}_evaluator.{i}', metric, roots.METRICS)
+            where = f'{stage}_evaluator.{i}'
+            if _is_part(where, metric) and metric['type'] != 'Evaluator':
+                yield Part(where, metric, roots.METRICS)
         loop = cfg.get(f'{stage}_cfg')
-        if isinstance(loop, dict):
+        if _is_dict(f'{stage}_cfg', loop):
             given = 'runner', 'dataloader', 'evaluator'
             kind = LOOPS[stage] if loop.get('by_epoch', True) else 'IterBasedTrainLoop'
             yield Part(f'{stage}_cfg', loop, roots.LOOPS, given, ('by_epoch',), kind)
     if purpose == 'train':
         yield from _optimisation(cfg)
-    hooks = dict(cfg.get('default_hooks') or {})
-    for name, hook in hooks.items():
-        if isinstance(hook, dict):
-            yield Part(f'default_hooks.{name}', hook, roots.HOOKS, (), ('priority',))
-    for i, hook in enumerate(cfg.get('custom_hooks') or ()):
-        if isinstance(hook, dict):
+    hooks = cfg.get('default_hooks')
+    for name, hook in (hooks if _is_dict('default_hooks', hooks) else {}).items():
+        where, near = f'default_hooks.{name}', _near(name, HOOK_NAMES, 0.8)
+        if near and name not in HOOK_NAMES:
+            raise ValueError(f"{where} is a hook beside MMEngine's{near}")
+        if _is_part(where, hook):
+            yield Part(where, hook, roots.HOOKS, (), ('priority',))
+    for i, hook in enumerate(_list('custom_hooks', cfg.get('custom_hooks'))):
+        if _is_part(f'custom_hooks.{i}', hook):
             yield Part(f'custom_hooks.{i}', hook, roots.HOOKS, (), ('priority',))
     visualizer = cfg.get('visualizer')
     if isinstance(visualizer, dict):
@@ -130,36 +252,48 @@ def _model(key: str, cfg: Any) -> Iterator[Part]:
             cfg,
             roots.WEIGHT_INITIALIZERS if initialiser else roots.MODELS,
             beside=('override',) if initialiser else (),
-            must_exist=initialiser or name in MODEL_PARTS,
+            must_exist=initialiser
+            or name in MODEL_PARTS
+            or str(cfg['type']).startswith('mmtimesformer.'),
         )
     for name, part in cfg.items():
+        if name in MODEL_PARTS and part is not None and not isinstance(part, list | tuple):
+            _is_part(f'{key}.{name}', part)
         yield from _model(f'{key}.{name}', part)
 
 
 def _dataset(key: str, cfg: Any) -> Iterator[Part]:
-    if not isinstance(cfg, dict) or 'type' not in cfg:
+    if not _is_part(key, cfg):
         return
     yield Part(key, cfg, roots.DATASETS)
+    _is_dict(f'{key}.data_prefix', cfg.get('data_prefix'))
     yield from _transforms(f'{key}.pipeline', cfg.get('pipeline'))
     yield from _dataset(f'{key}.dataset', cfg.get('dataset'))
-    for i, part in enumerate(cfg.get('datasets') or ()):
+    for i, part in enumerate(_list(f'{key}.datasets', cfg.get('datasets'))):
         yield from _dataset(f'{key}.datasets.{i}', part)
 
 
 def _transforms(key: str, steps: Any) -> Iterator[Part]:
-    if not isinstance(steps, list | tuple):
-        return
-    for i, step in enumerate(steps):
-        if isinstance(step, dict) and 'type' in step:
+    for i, step in enumerate(_list(key, steps)):
+        if isinstance(step, list | tuple):  # of ways to choose from
+            yield from _transforms(f'{key}.{i}', step)
+        elif _is_part(f'{key}.{i}', step):
             yield Part(f'{key}.{i}', step, roots.TRANSFORMS)
             yield from _transforms(f'{key}.{i}.transforms', step.get('transforms'))
-        else:
-            yield from _transforms(f'{key}.{i}', step)
 
 
 def _optimisation(cfg: Any) -> Iterator[Part]:
     wrapper = cfg.get('optim_wrapper')
-    if isinstance(wrapper, dict) and isinstance(wrapper.get('optimizer'), dict):
+    if _is_dict('optim_wrapper', wrapper) and 'constructor' in wrapper:
+        yield Part(
+            'optim_wrapper.constructor',
+            {'type': wrapper['constructor']},
+            roots.OPTIM_WRAPPER_CONSTRUCTORS,
+            ('optim_wrapper_cfg', 'paramwise_cfg'),
+        )
+    elif isinstance(wrapper, dict) and 'optimizer' not in wrapper:
+        raise TypeError('optim_wrapper has no `optimizer`; set optim_wrapper.optimizer')
+    if isinstance(wrapper, dict) and _is_part('optim_wrapper.optimizer', wrapper.get('optimizer')):
         beside = 'constructor', 'paramwise_cfg', 'accumulate'
         yield Part(
             'optim_wrapper', wrapper, roots.OPTIM_WRAPPERS, ('optimizer',), beside, 'OptimWrapper'
@@ -169,9 +303,9 @@ def _optimisation(cfg: Any) -> Iterator[Part]:
                 'optim_wrapper.optimizer', wrapper['optimizer'], roots.OPTIMIZERS, ('params',)
             )
     schedulers = cfg.get('param_scheduler')
-    schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers or ()
-    for i, scheduler in enumerate(schedulers):
-        if isinstance(scheduler, dict) and 'type' in scheduler:
+    schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
+    for i, scheduler in enumerate(_list('param_scheduler', schedulers)):
+        if _is_part(f'param_scheduler.{i}', scheduler):
             given = 'optimizer', 'epoch_length', 'param_name'
             by_mmengine = ('convert_to_iter_based',)
             yield Part(
@@ -181,7 +315,7 @@ def _optimisation(cfg: Any) -> Iterator[Part]:
 
 def _one(key: str, loader: Any, registry: Registry, given: tuple[str, ...]) -> Iterator[Part]:
     part = loader.get(key.rpartition('.')[2])
-    if isinstance(part, dict) and 'type' in part:
+    if _is_part(key, part):
         yield Part(key, part, registry, given)
 
 
@@ -201,9 +335,9 @@ def _check(part: Part, scope: str | None) -> None:
                 raise TypeError(f'{part.key}.{name}: {cls.__name__} has no such argument{near}')
             continue
         wanted = signature.wanted.get(name)
-        if wanted is NUMBERS and isinstance(value, str):
+        if wanted == NUMBERS and isinstance(value, str):
             raise ValueError(f'{part.key}.{name}={value!r} is text; {cls.__name__} wants a number')
-        if wanted is TEXT and isinstance(value, int | float):
+        if wanted == TEXT and isinstance(value, int | float):
             raise ValueError(f'{part.key}.{name}={value!r} is a number; {cls.__name__} wants text')
     for name in signature.required - {*part.cfg, *part.given}:
         raise TypeError(f'{part.key}: {cls.__name__} needs {name!r}; set {part.key}.{name}')
@@ -243,13 +377,13 @@ class _Signature:
     Attributes:
         names: Of arguments.
         required: Those of its own without a default; a parent's are the class's to give.
-        wanted: ``NUMBERS`` or ``TEXT`` for those that want nothing else.
+        wanted: ``NUMBERS`` or ``TEXT`` for those that want nothing else (a row of numbers is one).
         is_open: Whether any name is taken.
     """
 
     names: set[str]
     required: set[str]
-    wanted: dict[str, Any]
+    wanted: dict[str, str]
     is_open: bool
 
 
@@ -284,15 +418,21 @@ def _signature(cls: type) -> _Signature:
     return found
 
 
-def _wanted(hint: Any) -> set[type] | None:
+def _wanted(hint: Any) -> str | None:
     """Tell hints that want numbers, or text, from those that want anything else."""
-    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
-    kinds = set(typing.get_args(hint)) if union else {hint}
-    kinds -= {type(None)}
-    for wanted in (NUMBERS, TEXT):
-        if kinds and kinds <= wanted:
-            return wanted
-    return None
+    kinds = set(_leaves(hint)) - {type(None), ...}
+    if kinds and kinds <= {int, float, bool, Tensor}:
+        return NUMBERS
+    return TEXT if kinds == {str} else None
+
+
+def _leaves(hint: Any) -> Iterator[Any]:
+    """Walk through unions, and rows of things."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType, tuple, list, Sequence):
+        for part in typing.get_args(hint):
+            yield from _leaves(part)
+    else:
+        yield hint
 
 
 def _near(name: str, known: Iterable[str], likeness: float = 0.6) -> str:

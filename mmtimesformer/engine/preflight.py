@@ -6,6 +6,7 @@ decoded. What a constructor checks (an unknown attention type) is left to it.
 
 import difflib
 import inspect
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from mmengine.runner import Runner
 
 from mmtimesformer.engine.parts import check_parts
+from mmtimesformer.engine.sharding import check_sharding
 
 LOADERS = {'train': ('train_dataloader', 'val_dataloader'), 'test': ('test_dataloader',)}
 VIDEOS_LOOKED_FOR = 64  # a network disk answers a few hundred such questions in a second
@@ -80,12 +82,16 @@ def check_config(cfg: Any, purpose: str) -> list[str]:
 
     Raises:
         FileNotFoundError: An annotation file, a video folder, a video or a checkpoint is missing.
+        OSError: The ``work_dir`` cannot be written to.
         ValueError: An annotation is wrong, a clip has no frames, or a part does not exist.
         TypeError: A part does not take what it is given.
     """
     check_sections(cfg)
     check_parts(cfg, purpose)
+    if purpose == 'train':
+        check_sharding(cfg)
     head = cfg.model.get('cls_head') or {}
+    backbone = cfg.model.get('backbone') or {}
     notes: list[str] = []
     for loader in LOADERS[purpose]:
         if cfg.get(loader) is None:
@@ -94,8 +100,24 @@ def check_config(cfg: Any, purpose: str) -> list[str]:
             labels_needed = loader != 'test_dataloader'
             notes += _check_annotations(key, dataset, head.get('num_classes'), labels_needed)
             notes += _check_names(key, dataset, head.get('num_classes'))
-            notes += _check_sampling(key, dataset, cfg.model.get('backbone') or {})
+            notes += _check_sampling(key, dataset, backbone)
+    _check_work_dir(cfg.get('work_dir'))
     return notes
+
+
+def _check_work_dir(work_dir: str | None) -> None:
+    """See that a run can write where it is to write, before it has something to lose."""
+    if work_dir is None:
+        return
+    try:
+        Path(work_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=work_dir):
+            pass
+    except OSError as error:
+        raise OSError(
+            f'work_dir {work_dir} cannot be written to ({error.strerror}); make it writable, or '
+            'give --work-dir another folder'
+        ) from error
 
 
 def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
@@ -112,7 +134,11 @@ def _check_annotations(
     key: str, dataset: Any, num_classes: int | None, labels_needed: bool
 ) -> list[str]:
     ann_file = dataset.get('ann_file')
-    if not ann_file or '://' in ann_file:
+    if not isinstance(ann_file, str | Path):
+        if ann_file is not None:
+            raise TypeError(f'{key}.ann_file={ann_file!r} is no path')
+        return []
+    if not ann_file or '://' in str(ann_file):
         return []
     root = Path(dataset.get('data_root') or '')
     path = root / ann_file
@@ -123,7 +149,13 @@ def _check_annotations(
         )
     if not str(dataset.get('type')).rpartition('.')[2].startswith('VideoDataset'):
         return []  # other data sets have other lines
-    lines = path.read_text().splitlines()
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(
+            f'annotation file {path} is no text; write one "video label" a line, or set '
+            f'{key}.ann_file'
+        ) from None
     if not any(line.strip() for line in lines):
         raise ValueError(
             f'annotation file {path} is empty; write one "video label" a line, or set '

@@ -59,6 +59,25 @@ def test_every_config_of_ours_is_right(name: str) -> None:
         ('optim_wrapper__optimizer__type', 'AdamV', "no optimizer named 'AdamV' .*optimizer.type"),
         ('param_scheduler__1__t_max', 3, "param_scheduler.1.t_max: .*mean 'T_max'"),
         ('visualizer__vis_backends__0__type', 'LocalBackend', 'LocalVisBackend'),
+        ('randomness', {'sede': 3}, "randomness.sede: .*mean 'seed'"),
+        ('env_cfg__cudnn_benchmrk', True, "env_cfg.cudnn_benchmrk: .*mean 'cudnn_benchmark'"),
+        ('env_cfg__mp_cfg__mp_start', 'fork', 'env_cfg.mp_cfg.mp_start: there is no such setting'),
+        ('auto_scale_lr__enabel', True, "auto_scale_lr.enabel: .*mean 'enable'"),
+        ('optim_wrapper__clip_grad__maxnorm', 3, "clip_grad.maxnorm: .*mean 'max_norm'"),
+        ('optim_wrapper__paramwise_cfg', {'costum_keys': {}}, "paramwise_cfg.costum_keys: .*'cust"),
+        (
+            'optim_wrapper__paramwise_cfg',
+            {'custom_keys': {'bias': {'decay_mlut': 0.0}}},
+            "custom_keys.bias.decay_mlut: .*mean 'decay_mult'",
+        ),
+        (
+            'optim_wrapper__constructor',
+            'mmtimesformer.LayerDecy',
+            "mean '.*LayerDecay'",
+        ),
+        ('model__backbone__ffn_cfg', {'type': 'mmtimesformer.FNN'}, "mean 'mmtimesformer.FFN'"),
+        ('default_hooks__chekpoint', {'type': 'CheckpointHook'}, "mean 'checkpoint'"),
+        ('log_level', 'INFOO', "log_level='INFOO' is none of DEBUG, INFO"),
     ],
 )
 def test_a_misspelling_is_told_with_its_key(
@@ -66,6 +85,61 @@ def test_a_misspelling_is_told_with_its_key(
 ) -> None:
     with pytest.raises((TypeError, ValueError), match=letter):
         check_parts(changed(tiny, **{option: value}), 'train')
+
+
+@pytest.mark.parametrize(
+    ('option', 'value', 'letter'),
+    [
+        ('model', 'timesformer', "model='timesformer' is text, where a dict is wanted"),
+        (
+            'model__backbone',
+            {'_delete_': True, 'num_frames': 8},
+            'model.backbone has no `type`; set model.backbone',
+        ),
+        ('train_dataloader', 'data', "train_dataloader='data' is text"),
+        ('train_dataloader__dataset', 'VideoDataset', 'train_dataloader.dataset=.* is text'),
+        ('train_dataloader__dataset__data_prefix', 'videos', 'data_prefix=.* is text'),
+        (
+            'train_dataloader__dataset__pipeline',
+            'train_pipeline',
+            'pipeline is a str, where a list',
+        ),
+        ('train_dataloader__dataset__pipeline', ['VideoInit'], 'pipeline.0=.* is text'),
+        ('train_dataloader__dataset__pipeline', [{'typ': 'A'}], r'pipeline\.0 has no `type`'),
+        ('train_dataloader__sampler', 'DefaultSampler', 'train_dataloader.sampler=.* is text'),
+        ('train_dataloader__batch_size', '8', "batch_size='8' is not a whole number from 1 on"),
+        ('train_dataloader__num_workers', -1, 'num_workers=-1 is not a whole number from 0 on'),
+        ('val_evaluator', 'AccMetric', "val_evaluator.0='AccMetric' is text"),
+        ('train_cfg', 'EpochBasedTrainLoop', 'train_cfg=.* is text'),
+        ('optim_wrapper__optimizer', 'AdamW', "optim_wrapper.optimizer='AdamW' is text"),
+        ('optim_wrapper__optimizer__lr', '1e-3', "optimizer.lr='1e-3' is text; AdamW wants a num"),
+        ('optim_wrapper__optimizer__betas', '0.9', "optimizer.betas='0.9' is text"),
+        ('optim_wrapper__clip_grad__max_norm', '3', "clip_grad.max_norm='3' is text"),
+        ('param_scheduler', 'cosine', 'param_scheduler is a str, where a list is wanted'),
+        ('default_hooks', ['CheckpointHook'], 'default_hooks=.* is a list, where a dict'),
+        ('custom_hooks', {'type': 'EMAHook'}, 'custom_hooks is a .*Dict, where a list is wanted'),
+        ('custom_hooks', ['EMAHook'], "custom_hooks.0='EMAHook' is text"),
+        ('randomness__seed', '3', "randomness.seed='3' is not a whole number"),
+        ('load_from', 3, 'load_from=3 is no path'),
+    ],
+)
+def test_what_stands_for_something_else_is_told(
+    tiny: Any, option: str, value: Any, letter: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=letter):
+        check_parts(changed(tiny, **{option: value}), 'train')
+
+
+@pytest.mark.parametrize('key', ['model', 'train_dataloader', 'train_cfg', 'optim_wrapper'])
+def test_a_section_that_a_training_needs_is_missed(tiny: Any, key: str) -> None:
+    with pytest.raises(ValueError, match=f'the config has no {key}, which a train run needs'):
+        check_parts(changed(tiny, **{key: None}), 'train')
+
+
+def test_validation_is_whole_or_not_at_all(tiny: Any) -> None:
+    with pytest.raises(ValueError, match='has val_dataloader and no val_cfg; add it, or set'):
+        check_parts(changed(tiny, val_cfg=None), 'train')
+    check_parts(changed(tiny, val_cfg=None, val_dataloader=None, val_evaluator=None), 'train')
 
 
 def test_arguments_that_only_ours_has_are_known(tiny: Any) -> None:

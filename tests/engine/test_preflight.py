@@ -21,8 +21,17 @@ def config(folder: Path, lines: list[str], loader: str = 'train_dataloader', **d
         'pipeline': [],
         **dataset,
     }
-    model = {'backbone': {'num_frames': 8}, 'cls_head': {'num_classes': 3}}
-    return ConfigDict(default_scope='mmaction', model=model, **{loader: {'dataset': whole}})
+    backbone = {'type': 'mmtimesformer.TimeSformer', 'num_frames': 8}
+    head = {'type': 'TimeSformerHead', 'num_classes': 3, 'in_channels': 768}
+    stage = loader.partition('_')[0]
+    return ConfigDict(
+        default_scope='mmaction',
+        model={'type': 'Recognizer3D', 'backbone': backbone, 'cls_head': head},
+        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
+        test_evaluator=[],
+        **{f'{stage}_cfg': {'max_epochs': 1} if stage == 'train' else {}},
+        **{loader: {'dataset': whole}},
+    )
 
 
 def test_a_right_config_has_no_notes(tmp_path: Path) -> None:
@@ -112,3 +121,27 @@ def test_options_for_what_a_runner_reads_are_taken() -> None:
     check_options(cfg, {'compile': True, 'randomness.seed': 3, 'my_own.x': 1, 'load_from': 'a'})
     with pytest.raises(ValueError, match='no section'):
         check_options(cfg, {'max_epochs': 3})
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / 'file').touch()
+    cfg = config(tmp_path, ['a.mp4 0'])
+    cfg.work_dir = str(tmp_path / 'file/work')
+    with pytest.raises(OSError, match=r'file/work cannot be written to \(Not a dir.*--work-dir'):
+        check_config(cfg, 'train')
+    cfg.work_dir = str(tmp_path / 'new/work')
+    assert check_config(cfg, 'train') == []
+    assert list((tmp_path / 'new/work').iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('content', 'letter'), [(b'\x89PNG', 'is no text'), (b' \n', 'is empty'), (None, 'is no path')]
+)
+def test_a_list_that_is_none_is_told(tmp_path: Path, content: bytes | None, letter: str) -> None:
+    cfg = config(tmp_path, ['a.mp4 0'])
+    if content is None:
+        cfg.train_dataloader.dataset.ann_file = [cfg.train_dataloader.dataset.ann_file]
+    else:
+        (tmp_path / 'list.txt').write_bytes(content)
+    with pytest.raises((ValueError, TypeError), match=letter):
+        check_config(cfg, 'train')
