@@ -20,6 +20,7 @@ from mmtimesformer.engine.letters import EndOfRun
 from mmtimesformer.engine.preflight import check_config, check_options
 from mmtimesformer.engine.resuming import latest_checkpoint
 from mmtimesformer.engine.runner import Runner
+from mmtimesformer.engine.sharding import is_sharded
 
 
 def train(args: Namespace) -> None:
@@ -47,6 +48,8 @@ def test(args: Namespace) -> None:
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
     cfg.resume = False
+    if is_sharded(cfg.get('model_wrapper_cfg')):  # without gradients and optimiser there is room
+        cfg.model_wrapper_cfg = None
     if cfg.get('test_dataloader') is None:
         raise ValueError(f'config {args.config} has no test_dataloader; add one, or name another')
     if args.amp:

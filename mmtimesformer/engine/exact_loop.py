@@ -26,6 +26,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from mmtimesformer.engine.checkpoint_hook import save_mid_epoch
+from mmtimesformer.engine.sharding import share_like
 from mmtimesformer.engine.worker_losses import (
     WatchedBatches,
     WorkerLostError,
@@ -243,7 +244,7 @@ class KeepPosition(Hook):
         for name, parameter in model.named_parameters():
             gradient = checkpoint.get('gradients', {}).get(name)
             if gradient is not None:
-                parameter.grad = gradient.to(parameter.device)
+                parameter.grad = share_like(parameter, gradient).to(parameter.device)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """The result is there, and is saved with what CheckpointHook saves next."""

@@ -14,6 +14,7 @@ from mmengine import dist
 from mmengine.device import get_device
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
+from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -28,6 +29,14 @@ from mmtimesformer.engine.precision import keep_scores_in_float32
 from mmtimesformer.engine.pretrained import FitCheckpoint
 from mmtimesformer.engine.protocol import NameProtocol
 from mmtimesformer.engine.resuming import newest_whole_checkpoint
+from mmtimesformer.engine.sharding import (
+    PutTogether,
+    ShardedModel,
+    ShareOut,
+    is_sharded,
+    put_together,
+    whole_state,
+)
 from mmtimesformer.engine.side_files import forgive_log_file, forgive_visualizer
 from mmtimesformer.engine.stop_signals import StartWorker, StopOnSignal, StopSignals
 from mmtimesformer.engine.work_dir_lock import only_one_training
@@ -56,6 +65,7 @@ class Runner(MMEngineRunner):
     - resumes exactly, from the newest checkpoint that is whole, in a ``work_dir`` that may have
       been moved or copied, and lets no second training into it;
     - leaves out steps that are no number, and ends after too many of them;
+    - trains models of which each process has a share, and saves them whole;
     - stops on SIGTERM and SIGUSR1 after a step, with all saved;
     - names the protocol with every score;
     - accumulates gradients up to a config's total batch where there are fewer GPUs, if asked;
@@ -146,14 +156,30 @@ class Runner(MMEngineRunner):
             yield
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
-        """Share the model between processes, without GPU numbers where it lies on a CPU."""
-        if self.distributed and get_device() == 'cpu':
+        """Share the model between processes, without GPU numbers where it lies on a CPU.
+
+        One that is to be sharded gets its initial weights first, while it is whole.
+        """
+        if is_sharded(model_wrapper_cfg):
+            if self.distributed:
+                self.model = model
+                super()._init_model_weights()
+                return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args={'module': model})
+            self.logger.warning(
+                'This process is alone, so the model stays whole; start several by '
+                'tools/dist_train.sh CONFIG PROCESSES to give each a share.'
+            )
+        elif self.distributed and get_device() == 'cpu':
             shared = model_wrapper_cfg or {
                 'type': 'MMDistributedDataParallel',
                 'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
             }
             model_wrapper_cfg = {'device_ids': None, **shared}
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def _init_model_weights(self) -> None:
+        if not isinstance(self.model, ShardedModel):
+            super()._init_model_weights()
 
     def test(self) -> dict[str, float]:
         """Test; under mixed precision the class scores stay in float32."""
@@ -173,7 +199,7 @@ class Runner(MMEngineRunner):
         )
         for ours in (
             FitCheckpoint, NameProtocol, KeepPosition, SkipNonFiniteSteps, StopOnSignal, BadVideos,
-            ReplaceLostWorkers,
+            ShareOut, PutTogether, ReplaceLostWorkers,
         ):  # fmt: skip
             if not any(isinstance(hook, ours) for hook in self.hooks):
                 self.register_hook(ours())
@@ -203,18 +229,33 @@ class Runner(MMEngineRunner):
             raise found
         return found
 
+    def resume(
+        self,
+        filename: str,
+        resume_optimizer: bool = True,
+        resume_param_scheduler: bool = True,
+        map_location: Any = 'default',
+    ) -> None:
+        """Resume; the state of a sharded model is read into main memory, not onto one card."""
+        if map_location == 'default' and isinstance(self.model, ShardedModel):
+            map_location = 'cpu'
+        super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+
     def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         """Save, with the gradients of a step that is begun; a failure is one of all processes.
+
+        What is sharded is brought together first, for which all processes are needed.
 
         Raises:
             OSError: It could not be written, in the main process, which writes for all.
         """
         self.pending_gradients = self._accumulated_gradients()
+        self.whole_state = whole_state(self) if isinstance(self.model, ShardedModel) else None
         try:
             with failing_together():
                 super().save_checkpoint(*args, **kwargs)
         finally:
-            self.pending_gradients = None
+            self.pending_gradients = self.whole_state = None
 
     def _accumulated_gradients(self) -> dict[str, torch.Tensor] | None:
         """Return the gradients of a step that waits for more batches, averaged over processes.
@@ -231,6 +272,8 @@ class Runner(MMEngineRunner):
             for name, parameter in model.named_parameters()
             if parameter.grad is not None
         }
+        if isinstance(self.model, ShardedModel):
+            return put_together(gradients)  # which are means already
         for gradient in gradients.values():
             dist.all_reduce(gradient, 'mean')
         return {name: gradient.cpu() for name, gradient in gradients.items()}

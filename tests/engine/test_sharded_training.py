@@ -1,0 +1,273 @@
+"""Sharded training computes what a training with whole models does, and saves what it saves."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.engine.sharding import ShardedModel, check_sharding, weights_of
+
+ROOT = Path(__file__).parents[2]
+
+
+def torchrun(folder: Path, *jobs: str, processes: int = 2) -> None:
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    ended = subprocess.run(
+        [
+            sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node',
+            str(processes), str(ROOT / 'tests/engine/sharded_trainings.py'), str(folder), *jobs,
+        ],
+        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'},
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+
+
+def seen_by(folder: Path, job: str, processes: int = 2) -> list[dict[str, Any]]:
+    return [torch.load(folder / f'{job}.{rank}.pt') for rank in range(processes)]
+
+
+def losses(folder: Path, job: str, processes: int = 2) -> torch.Tensor:
+    """The mean of the processes' losses, which is the loss of the whole batch."""
+    return torch.tensor([seen['losses'] for seen in seen_by(folder, job, processes)]).mean(0)
+
+
+def saved(folder: Path, job: str, name: str = 'epoch_2.pth') -> dict[str, Any]:
+    return load_torch(folder / job / name)
+
+
+def assert_close(one: Any, other: Any, error: float, where: str = '') -> None:
+    """Compare all tensors of two trees, which must be of the same form."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert list(one) == list(other), where
+        for key in one:
+            assert_close(one[key], other[key], error, f'{where}.{key}')
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for i, (first, second) in enumerate(zip(one, other, strict=True)):
+            assert_close(first, second, error, f'{where}[{i}]')
+    elif isinstance(one, torch.Tensor):
+        torch.testing.assert_close(one, other, rtol=0, atol=error, msg=lambda text: where + text)
+    else:
+        assert one == other, where
+
+
+PARTS = 'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'
+
+
+def assert_same_training(one: dict[str, Any], other: dict[str, Any], error: float) -> None:
+    for part in PARTS:
+        assert_close(one[part], other[part], error, part)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One training in one process, and several in two, each for two epochs of four steps."""
+    from tests.engine import sharded_trainings
+
+    folder = tmp_path_factory.mktemp('sharded')
+    seen = sharded_trainings.train(folder / 'one', launcher='none')
+    torch.save(seen, folder / 'one.0.pt')
+    torchrun(folder, 'whole', 'sharded', 'broken', 'from_one')
+    return folder
+
+
+LEVELS = 'pointwise', 'projections', 'mlp', 'block'
+SCHEMES = 'divided_space_time', 'joint_space_time', 'space_only'
+
+
+@pytest.fixture(scope='module')
+def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What takes longer, in two processes."""
+    folder = tmp_path_factory.mktemp('more_sharded')
+    torchrun(
+        folder, 'sharded', 'accumulated', 'accumulated_whole', 'accumulated_broken', 'spoiled',
+        'bf16', 'bf16_whole', 'bf16_blocks', *(f'recomputed_{level}' for level in LEVELS),
+        *(f'{kind}_{scheme}' for scheme in SCHEMES for kind in ('whole', 'sharded')),
+    )  # fmt: skip
+    return folder
+
+
+def test_losses_weights_and_states_are_those_of_a_training_with_whole_models(folder: Path) -> None:
+    torch.testing.assert_close(
+        losses(folder, 'sharded'), losses(folder, 'whole'), rtol=0, atol=1e-5
+    )
+    assert_same_training(saved(folder, 'sharded'), saved(folder, 'whole'), 1e-5)
+    for sharded, whole in zip(seen_by(folder, 'sharded'), seen_by(folder, 'whole'), strict=True):
+        assert sharded['norms'] == pytest.approx(whole['norms'], abs=1e-5)
+
+
+def test_two_processes_train_as_one_with_the_same_batch(folder: Path) -> None:
+    torch.testing.assert_close(
+        losses(folder, 'sharded'), losses(folder, 'one', 1), rtol=0, atol=1e-5
+    )
+    one, sharded = saved(folder, 'one'), saved(folder, 'sharded')
+    assert_close(one['state_dict'], sharded['state_dict'], 1e-5)
+
+
+def test_each_process_holds_its_share_and_one_block(folder: Path) -> None:
+    shares = seen_by(folder, 'sharded')
+    whole = shares[0]['weights']
+    for name, copies in (('parameters', 1), ('states', 2), ('averages', 1)):
+        assert sum(share[name] for share in shares) == copies * whole, name
+        for share in shares:  # the three embeddings are each one row, and are not cut
+            assert share[name] < 0.55 * copies * whole, name
+    for share in shares:
+        assert share['together'] == ['blocks.1'], 'while it runs'
+    assert seen_by(folder, 'whole')[0]['parameters'] == whole
+
+
+def test_a_broken_training_goes_on_to_the_last_bit(folder: Path) -> None:
+    assert_same_training(saved(folder, 'broken'), saved(folder, 'sharded'), 0)
+    assert saved(folder, 'broken', 'epoch_1.pth')['meta']['epoch'] == 1
+
+
+def test_a_training_of_one_process_goes_on_in_two_shares(folder: Path) -> None:
+    assert seen_by(folder, 'from_one')[0]['losses'] == pytest.approx(
+        seen_by(folder, 'sharded')[0]['losses'][4:], abs=1e-5
+    )
+    assert_same_training(saved(folder, 'from_one'), saved(folder, 'one'), 1e-5)
+
+
+def test_a_sharded_training_goes_on_in_one_process(folder: Path) -> None:
+    from tests.engine import sharded_trainings
+
+    work_dir = sharded_trainings.begun(folder / 'sharded', folder / 'alone', 'epoch_1.pth')
+    sharded_trainings.train(
+        work_dir, launcher='none', resume=True, wrapper=sharded_trainings.SHARDED
+    )
+    assert_same_training(saved(folder, 'alone'), saved(folder, 'one'), 1e-5)
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(folder: Path) -> None:
+    from tests.engine import sharded_trainings
+
+    names = 'epoch_1.pth', 'epoch_2.pth'
+    work_dir = sharded_trainings.begun(folder / 'sharded', folder / 'damaged', *names)
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
+    newest = work_dir / 'epoch_2.pth'
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    seen = sharded_trainings.train(work_dir, launcher='none', resume=True)
+    assert len(seen['losses']) == 4
+    assert_same_training(saved(folder, 'damaged'), saved(folder, 'one'), 1e-5)
+
+
+@pytest.mark.slow
+def test_accumulated_steps_are_those_of_whole_models_and_resume_within(more: Path) -> None:
+    name = 'iter_8.pth'
+    whole = saved(more, 'accumulated_whole')
+    assert_same_training(saved(more, 'accumulated', name), whole, 1e-5)
+    within = saved(more, 'accumulated_broken', 'iter_5.pth')
+    assert set(within['gradients']) == set(within['state_dict'])
+    assert_same_training(
+        saved(more, 'accumulated_broken', name), saved(more, 'accumulated', name), 0
+    )
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_in_one_process_is_left_out_by_all(more: Path) -> None:
+    assert [seen['left_out'] for seen in seen_by(more, 'spoiled')] == [1, 1]
+    assert all(tensor.isfinite().all() for tensor in saved(more, 'spoiled')['state_dict'].values())
+
+
+@pytest.mark.slow
+def test_mixed_precision_is_that_of_whole_models(more: Path) -> None:
+    torch.testing.assert_close(losses(more, 'bf16'), losses(more, 'bf16_whole'), rtol=0, atol=2e-3)
+    exact = losses(more, 'sharded')
+    in_blocks = losses(more, 'bf16_blocks')
+    torch.testing.assert_close(in_blocks, exact, rtol=0, atol=0.05)
+    assert not torch.equal(in_blocks, exact)
+    for tensor in saved(more, 'bf16_blocks')['state_dict'].values():
+        assert tensor.dtype == torch.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('level', LEVELS)
+def test_what_is_recomputed_changes_no_number(more: Path, level: str) -> None:
+    recomputed = saved(more, f'recomputed_{level}')
+    assert_same_training(recomputed, saved(more, 'sharded'), 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('scheme', SCHEMES)
+def test_frozen_parts_and_drop_path_are_those_of_whole_models(more: Path, scheme: str) -> None:
+    one, other = saved(more, f'whole_{scheme}'), saved(more, f'sharded_{scheme}')
+    assert_same_training(one, other, 1e-5)
+
+
+@pytest.mark.slow
+def test_two_copies_in_four_processes_train_as_four_whole_ones(tmp_path: Path) -> None:
+    torchrun(tmp_path, 'whole', 'copies', processes=4)
+    assert_same_training(saved(tmp_path, 'copies'), saved(tmp_path, 'whole'), 1e-5)
+    shares = seen_by(tmp_path, 'copies', 4)
+    assert sum(share['parameters'] for share in shares) == 2 * shares[0]['weights']
+
+
+@pytest.mark.slow
+def test_a_training_in_two_shares_goes_on_in_four(tmp_path: Path) -> None:
+    torchrun(tmp_path, 'sharded')
+    torchrun(tmp_path, 'from_sharded', processes=4)
+    assert_same_training(saved(tmp_path, 'from_sharded'), saved(tmp_path, 'sharded'), 1e-5)
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def config(**changes: Any) -> Config:
+    return Config({'model_wrapper_cfg': {'type': 'mmtimesformer.ShardedModel'}, **changes})
+
+
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        ({'optim_wrapper': {'type': 'AmpOptimWrapper'}}, '--amp bf16'),
+        ({'compile': True}, "does not go together with 'compile'"),
+        ({'activation_checkpointing': ['blocks']}, 'model.backbone.with_cp'),
+        (
+            {'val_dataloader': {'sampler': {'type': 'DefaultSampler', 'round_up': False}}},
+            'val_dataloader.sampler.round_up=False',
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_told_with_its_key(changes: Any, words: str) -> None:
+    check_sharding(config())
+    check_sharding(Config(changes))
+    with pytest.raises(ValueError, match=words):
+        check_sharding(config(**changes))
+
+
+def test_a_misspelt_argument_is_told() -> None:
+    with pytest.raises(TypeError, match=r"model_wrapper_cfg.shard: .*did you mean 'shards'"):
+        check_sharding(config(model_wrapper_cfg={'type': 'mmtimesformer.ShardedModel', 'shard': 2}))
+
+
+@pytest.mark.parametrize(
+    'arguments, words',
+    [
+        ({'shards': 3}, 'shards=3 does not divide the 1 processes'),
+        ({'block_dtype': 'int8'}, 'int8'),
+    ],
+)
+def test_wrong_arguments_are_told(arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ShardedModel(nn.Linear(2, 2), **arguments)
+
+
+def test_a_copy_of_the_weights_has_all_names_in_their_order() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(3), nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2)))
+    model.register_parameter('scale', nn.Parameter(torch.ones(1)))
+    model.register_buffer('mean', torch.zeros(3), persistent=False)
+    copied = weights_of(model)
+    for kind in (nn.Module.named_parameters, nn.Module.named_buffers):
+        assert [name for name, _ in kind(copied)] == [name for name, _ in kind(model)]
+    assert_close(dict(copied.state_dict()), dict(model.state_dict()), 0)
+    copied.get_parameter('scale').data.zero_()
+    assert model.scale.item() == 1
