@@ -12,13 +12,15 @@ from mmengine.registry import DefaultScope
 ROOT = Path(__file__).parents[2] / 'configs'
 CONFIGS = sorted(ROOT.glob('timesformer/*.py'))
 VARIANTS = {'HR': [(16, 448)], 'L': [(96, 224), (64, 224)]}
+VITS = {None: (16, 768, 12, 12), 'large-p16': (16, 1024, 24, 16), 'huge-p14': (14, 1280, 32, 16)}
 CLASSES = {
     'kinetics400': 400, 'kinetics600': 600, 'sthv2': 174, 'diving48': 48, 'howto100m': 1059,
     'ucf101': 101, 'hmdb51': 51,
 }  # fmt: skip
 SCHEMES = {'divST': 'divided_space_time', 'jointST': 'joint_space_time', 'spaceOnly': 'space_only'}
 NAME = re.compile(
-    r'(pp-)?timesformer_(?P<scheme>\w+?)(-(?P<variant>HR|L))?_(?P<gpus>\d+)xb(?P<batch>\d+)'
+    r'(pp-)?timesformer(-vit-(?P<vit>\w+-p\d+))?'
+    r'_(?P<scheme>\w+?)(-(?P<variant>HR|L))?_(?P<gpus>\d+)xb(?P<batch>\d+)'
     r'-(u(?P<segments>\d+)|(?P<length>\d+)x(?P<interval>\d+)x(?P<clips>\d+))-(?P<epochs>\d+)e'
     r'_(?P<dataset>[a-z0-9]+|your-own)(-split(?P<split>\d))?-rgb(_(?P<protocol>official|paddle|mix))?'
 )
@@ -59,6 +61,8 @@ def test_the_file_name_says_what_the_config_holds(path: Path) -> None:
     cfg = Config.fromfile(path)
     backbone = cfg.model.backbone
     assert backbone.attention_type == SCHEMES[said['scheme']]
+    size = backbone.patch_size, backbone.embed_dims, backbone.num_layers, backbone.num_heads
+    assert size == VITS[said['vit']]
     assert cfg.train_dataloader.batch_size == int(said['batch'])
     accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
     videos = int(said['gpus']) * int(said['batch']) * accumulated
