@@ -52,7 +52,7 @@ def read_facts(beside: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict
     elif isinstance(beside.get('cfg'), str):
         facts = _of_official(beside['cfg'])
     elif isinstance(meta.get('cfg'), str):
-        facts = facts_of_config(_literals(meta['cfg']))
+        facts = facts_of_config(read_literals(meta['cfg']))
     dataset_meta = meta.get('dataset_meta')
     if isinstance(dataset_meta, Mapping) and dataset_meta.get('classes'):
         facts['classes'] = [str(name) for name in dataset_meta['classes']]
@@ -192,7 +192,7 @@ def _of_official(text: str) -> dict[str, Any]:
     }
 
 
-def _literals(text: str) -> dict[str, Any]:
+def read_literals(text: str) -> dict[str, Any]:
     """The plain values that a Python config assigns: numbers, text, lists, ``dict(…)``.
 
     The text is parsed and never run: a call other than ``dict``, or any name, gives nothing.

@@ -137,7 +137,7 @@ class BadVideos(Hook):
 
     def _check(self, runner: Any) -> None:
         total = len(runner.train_dataloader.dataset)
-        bad = sum(video['stage'] == 'train' for video in self.list.videos.values())
+        bad = sum(video.get('stage') == 'train' for video in self.list.videos.values())
         allowed = max(self.max_few, int(self.max_share * total))
         if bad > allowed:
             raise ValueError(
@@ -197,9 +197,10 @@ class BadVideoList:
 
 def _read(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     for line in content.splitlines():
-        with suppress(ValueError, KeyError, TypeError):  # a line that is torn
+        with suppress(ValueError, RecursionError):  # a line that is torn, or another's
             video = json.loads(line)
-            yield video['file'], video
+            if isinstance(video, dict) and isinstance(video.get('file'), str):
+                yield video['file'], video
 
 
 @contextmanager

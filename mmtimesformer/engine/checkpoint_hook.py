@@ -165,6 +165,12 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _save_best_checkpoint(self, runner: Any, metrics: Any) -> None:
         """Save the best one as MMEngine does, but remove the one before it afterwards."""
+        for key in getattr(self, 'key_indicators', None) or ():
+            if key != 'auto' and key not in metrics:
+                raise ValueError(
+                    f'default_hooks.checkpoint.save_best={key!r} is none of the scores of the '
+                    f'validation: {", ".join(metrics)}'
+                )
         hub = runner.message_hub
         known = {k: v for k, v in hub.runtime_info.items() if k.startswith('best_')}
         own = {k: copy.copy(v) for k, v in vars(self).items() if k.startswith('best_ckpt_path')}

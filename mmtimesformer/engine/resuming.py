@@ -68,6 +68,8 @@ def damage_of(checkpoint: str) -> str | None:
     try:
         if Path(checkpoint).is_dir():
             return None
+        if not Path(checkpoint).is_file():  # a pipe would be waited for
+            return 'it is not a file'
         with Path(checkpoint).open('rb') as file:
             if file.read(2) == b'\x80\x02':
                 return None
@@ -81,7 +83,7 @@ def damage_of(checkpoint: str) -> str | None:
 def _candidates(work_dir: Path) -> Iterator[str]:
     """Name the checkpoints of a run, the newest first."""
     note = work_dir / NOTE
-    noted = note.read_text().strip() if note.is_file() else ''
+    noted = _read_note(note)
     found = []
     if '://' in noted:
         found.append(noted)
@@ -97,6 +99,16 @@ def _candidates(work_dir: Path) -> Iterator[str]:
             'give the checkpoint itself: --resume PATH'
         )
     yield from dict.fromkeys(found)
+
+
+def _read_note(note: Path) -> str:
+    """Read the path that a note tells; one that tells none, of a damaged disk, is no note."""
+    try:
+        noted = note.read_text(encoding='utf-8').strip() if note.is_file() else ''
+        Path(noted).exists()
+    except (OSError, ValueError):  # no text; a path too long, or with a zero byte
+        return ''
+    return noted if len(noted.splitlines()) == 1 else ''
 
 
 def _steps(path: Path) -> int | None:

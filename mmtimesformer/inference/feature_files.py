@@ -117,7 +117,13 @@ class FeatureFolder:
             part.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
 
     def _check_same(self) -> None:
-        known = json.loads(self.manifest.read_text(encoding='utf-8'))
+        try:
+            known = dict(json.loads(self.manifest.read_text(encoding='utf-8')))
+        except (ValueError, TypeError, RecursionError):
+            raise ValueError(
+                f'{self.manifest} is damaged, so what {self.folder} holds is not known; give --out '
+                'another folder'
+            ) from None
         for key, value in self.settings.items():
             if key not in ('versions', 'checkpoint', 'config') and known.get(key) != value:
                 raise ValueError(

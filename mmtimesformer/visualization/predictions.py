@@ -119,6 +119,14 @@ def _read(path: str | Path) -> list[dict[str, Any]]:
         ) from error
     if not isinstance(samples, list) or not samples:
         raise ValueError(f'{path} holds no predictions; test with at least one video')
+    try:
+        for sample in samples:
+            scores_of(sample).numpy(), label_of(sample)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise ValueError(
+            f'{path} holds something else than the predictions of a test; write it with '
+            f'tools/test.py --dump {path}'
+        ) from error
     return samples
 
 

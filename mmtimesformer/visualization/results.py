@@ -4,8 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-
+from mmtimesformer.checkpoints.facts import read_literals
 from mmtimesformer.visualization.predictions import read_failures, read_views
 from mmtimesformer.visualization.report import Outcome
 
@@ -32,7 +31,7 @@ def read_outcome(
     predictions = predictions or _newest_predictions(work_dir)
     scores, labels, view_scores = read_views(predictions)
     meta = predictions.with_suffix('.meta.json')
-    about: dict[str, Any] = json.loads(meta.read_text('utf-8')) if meta.is_file() else {}
+    about = _read_about(meta) if meta.is_file() else {}
     dataset = _test_set(work_dir, about)
     names = _class_names(classes, about, dataset) or [str(i) for i in range(scores.shape[1])]
     if len(names) < scores.shape[1]:
@@ -52,6 +51,15 @@ def read_outcome(
     )
 
 
+def _read_about(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text('utf-8')))
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(
+            f'{path} is damaged; remove it, or write it anew with tools/test.py --dump'
+        ) from None
+
+
 def _newest_predictions(work_dir: Path) -> Path:
     found = sorted(work_dir.glob('*.pkl'), key=lambda path: path.stat().st_mtime)
     if not found:
@@ -63,12 +71,16 @@ def _newest_predictions(work_dir: Path) -> Path:
 
 
 def _test_set(work_dir: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Return the config's test set; the config that the training left in its folder counts."""
+    """Return the config's test set; the config that the training left in its folder counts.
+
+    It is read and not run: a folder may come from anywhere.
+    """
     configs = [*sorted(work_dir.glob('*.py')), Path(about.get('config') or '')]
     for path in configs:
         if path.is_file():
-            cfg = Config.fromfile(path, import_custom_modules=False)
-            return (cfg.get('test_dataloader') or {}).get('dataset') or {}
+            loader = read_literals(path.read_text('utf-8', 'replace')).get('test_dataloader')
+            dataset = loader.get('dataset') if isinstance(loader, dict) else None
+            return dataset if isinstance(dataset, dict) else {}
     return {}
 
 

@@ -143,9 +143,9 @@ def test_bgr_weights_under_an_rgb_config_are_said(tmp_path) -> None:
 def test_a_config_text_is_read_as_the_config_itself() -> None:
     from mmengine.config import Config
 
-    from mmtimesformer.checkpoints.facts import _literals
+    from mmtimesformer.checkpoints.facts import read_literals
 
-    parsed = facts_of_config(_literals(CONFIG_TEXT))
+    parsed = facts_of_config(read_literals(CONFIG_TEXT))
     assert parsed == facts_of_config(Config.fromstring(CONFIG_TEXT, '.py'))
 
 

@@ -169,6 +169,19 @@ def test_many_processes_write_one_list_without_doubles_or_torn_lines(tmp_path: P
     assert sum(news) == 90, 'each was new to one of them'
 
 
+@pytest.mark.parametrize(
+    'line',
+    [b'3', b'"a"', b'[1]', b'{}', b'{"file": 3}', b'{"file": ["a"]}', b'\xff\x00', b'[' * 10**6],
+)
+def test_what_somebody_else_wrote_there_is_passed_over(runner: Any, line: bytes) -> None:
+    path = Path(runner.work_dir) / 'bad_videos.jsonl'
+    path.write_bytes(line + b'\n{"file": "b.mp4"}\n')
+    hook = start(runner)
+    hook.before_train_iter(runner, 0, bad('a.mp4', 'b.mp4'))
+    assert len(runner.said) == 1 and runner.said[0].startswith('a.mp4 cannot be read')
+    assert path.read_bytes().startswith(line + b'\n')
+
+
 def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / 'list.jsonl'
     path.write_text('{"file": "a.mp4"}\n{"file": "b.m')

@@ -200,6 +200,42 @@ def test_the_newest_is_found_without_its_note(train: Train, tmp_path: Path) -> N
     assert newest_whole_checkpoint(tmp_path / 'work', pytest.fail) == f'{tmp_path}/work/epoch_3.pth'
 
 
+@pytest.mark.parametrize(
+    'note',
+    [b'', b'\0\0\0', b'\xff\xfe', b'a' * 5000, b'a\nb', b'/etc/passwd', b'/dev/zero', b'pipe'],
+)
+def test_a_note_that_names_no_checkpoint_is_passed_over(
+    train: Train, tmp_path: Path, note: bytes
+) -> None:
+    """A disk may have lost its content, or somebody have written it; a pipe is not waited for."""
+    train(train_cfg={'max_epochs': 1})
+    os.mkfifo(tmp_path / 'work/pipe')
+    (tmp_path / 'work/last_checkpoint').write_bytes(note)
+    said: list[str] = []
+    newest = newest_whole_checkpoint(tmp_path / 'work', said.append)
+    assert newest == f'{tmp_path}/work/epoch_1.pth'
+    assert len(said) == (note in (b'/etc/passwd', b'/dev/zero', b'pipe'))
+
+
+def test_a_hostile_checkpoint_that_is_noted_is_refused(train: Train, tmp_path: Path) -> None:
+    class Program:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / 'executed'),)
+
+    train(train_cfg={'max_epochs': 1})
+    torch.save({'state_dict': {}, 'meta': Program()}, tmp_path / 'other.pth')
+    (tmp_path / 'work/last_checkpoint').write_text(str(tmp_path / 'other.pth'))
+    with pytest.raises(ValueError, match=r'other\.pth is refused: it asks for \w+\.mkdir'):
+        train(resume=True)
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_a_score_that_is_none_is_told_with_those_that_are(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"save_best='acc/topp1' is none of .*: mean_acc"):
+        train(val_interval=1, checkpoint={'save_best': 'acc/topp1', 'rule': 'greater'})
+    assert (tmp_path / 'work/epoch_1.pth').is_file()
+
+
 class FullDisk:
     """A disk on which files of the given ending cannot be written, while it is full."""
 

@@ -57,6 +57,13 @@ def test_features_of_two_makings_are_not_mixed(tmp_path: Path, change: dict[str,
         FeatureFolder(tmp_path, 'npy', {**SETTINGS, **change})
 
 
+@pytest.mark.parametrize('content', [b'', b'{"format": ', b'\xff', b'[1]', b'[' * 10**6])
+def test_a_damaged_manifest_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / 'manifest.json').write_bytes(content)
+    with pytest.raises(ValueError, match=r'manifest\.json is damaged.* --out another folder'):
+        FeatureFolder(tmp_path, 'npy', SETTINGS)
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / 'photo.jpg').touch()
     with pytest.raises(ValueError, match='has no manifest.json and is not empty'):

@@ -72,6 +72,23 @@ def test_a_program_in_place_of_predictions_is_refused_and_not_run(
     assert not program.marker.exists()
 
 
+@pytest.mark.parametrize(
+    'samples',
+    [
+        [1, 2],
+        ['a'],
+        [{}],
+        [{'pred_score': 3, 'gt_label': 1}],
+        [{'pred_score': SCORES[0]}],
+        {'a': 1},
+    ],
+)
+def test_what_is_no_list_of_predictions_is_told(samples: object, tmp_path: Path) -> None:
+    (tmp_path / 'predictions.pkl').write_bytes(pickle.dumps(samples))
+    with pytest.raises(ValueError, match=r'predictions\.pkl holds (no|something else)'):
+        read_predictions(tmp_path / 'predictions.pkl')
+
+
 class Storage:
     """A tensor's storage, as pickle writes it."""
 

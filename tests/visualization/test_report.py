@@ -1,5 +1,6 @@
 """The report: its numbers, what it shows, and that it trusts neither pickles nor class names."""
 
+import json
 import os
 import pickle
 import re
@@ -218,6 +219,26 @@ def test_names_and_videos_come_from_what_lies_beside(tmp_path: Path, tiny_videos
     assert [path.name for path in run.videos] == [line.split()[0] for line in lines.splitlines()]
     (data / 'train.txt').write_text(lines + '5.mp4 1\n')
     assert read_outcome(work, tmp_path / 'result.pkl').videos == [], 'other videos than tested'
+
+
+def test_a_config_beside_the_predictions_is_read_and_not_run(tmp_path: Path) -> None:
+    """Whoever makes a report of another's folder does not want its programs."""
+    (tmp_path / 'cfg.py').write_text(f"import pathlib\npathlib.Path('{tmp_path}/ran').touch()\n")
+    path = dump(tmp_path / 'result.pkl')
+    read_outcome(tmp_path, path)
+    (tmp_path / 'cfg.py').rename(tmp_path / 'elsewhere.txt')
+    about = {'config': f'{tmp_path}/elsewhere.txt'}
+    path.with_suffix('.meta.json').write_text(json.dumps(about))
+    read_outcome(tmp_path, path)
+    assert not (tmp_path / 'ran').exists()
+
+
+@pytest.mark.parametrize('content', [b'', b'{"classes": [', b'\xff\x00', b'[1, 2]', b'[' * 10**6])
+def test_a_damaged_tale_of_the_test_is_told(tmp_path: Path, content: bytes) -> None:
+    path = dump(tmp_path / 'result.pkl')
+    path.with_suffix('.meta.json').write_bytes(content)
+    with pytest.raises(ValueError, match=r'result\.meta\.json is damaged; remove it'):
+        read_outcome(tmp_path, path)
 
 
 def test_too_few_names_and_no_predictions_are_told(tmp_path: Path) -> None:
