@@ -12,6 +12,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -64,6 +65,16 @@ class MeanGuess(BaseMetric):
 
     def compute_metrics(self, results: list[float]) -> dict[str, float]:
         return {'mean_acc': float(np.mean(results))}
+
+
+class Scaled(AmpOptimWrapper):
+    """MMEngine's wrapper for float16, whose scaler of the loss works on CPUs too, in bfloat16."""
+
+    def __init__(self, **arguments: Any) -> None:
+        OptimWrapper.__init__(self, **arguments)
+        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=64.0, growth_interval=4)
+        self._scale_update_param = None
+        self.cast_dtype = torch.bfloat16
 
 
 class At(Hook):

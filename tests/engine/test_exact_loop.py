@@ -16,7 +16,7 @@ from mmtimesformer.checkpoints.pickles import load_torch
 from mmtimesformer.engine.exact_loop import ExactEpochLoop, _reader_like
 from mmtimesformer.engine.letters import STOPPED, EndOfRun
 from mmtimesformer.engine.worker_losses import end_workers
-from tests.engine.conftest import At, Guess, Train, assert_equal, whole_state
+from tests.engine.conftest import At, Guess, Scaled, Train, assert_equal, whole_state
 
 
 def ask_to_stop(_runner: Any) -> None:
@@ -42,6 +42,22 @@ def test_a_resumed_training_is_the_one_that_never_stopped(
     whole, resumed = (tmp_path / name / 'epoch_3.pth' for name in ('whole', 'work'))
     assert_equal(whole_state(whole), whole_state(resumed))
     assert not (tmp_path / 'work/mid_epoch.pth').exists()
+
+
+@pytest.mark.parametrize('wrapper', ['mmtimesformer.Bfloat16OptimWrapper', Scaled])
+def test_so_is_one_in_mixed_precision_in_another_folder(
+    train: Train, tmp_path: Path, wrapper: Any
+) -> None:
+    how = {'workers': 2, 'optim': {'type': wrapper}}
+    train(work_dir=tmp_path / 'whole', **how)
+    with pytest.raises(EndOfRun):
+        train(At(9, ask_to_stop), work_dir=tmp_path / 'first', **how)
+    (tmp_path / 'first').rename(tmp_path / 'second')
+    train(work_dir=tmp_path / 'second', resume=True, **how)
+    whole, resumed = (whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'second'))
+    assert_equal(whole, resumed)
+    if wrapper is Scaled:
+        assert whole['optimizer']['loss_scaler']['scale'] == 64 * 2 ** (18 // 4)
 
 
 def test_several_stops_and_a_seed_that_nobody_gave(train: Train, tmp_path: Path) -> None:

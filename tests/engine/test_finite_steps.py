@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from mmtimesformer.checkpoints.pickles import load_torch
 from mmtimesformer.engine.finite_steps import NotFiniteError, SkipNonFiniteSteps, are_finite
-from tests.engine.conftest import At, Guess, Train, assert_equal, whole_state
+from tests.engine.conftest import At, Guess, Scaled, Train, assert_equal, whole_state
 
 
 class Spoil(torch.autograd.Function):
@@ -64,15 +65,22 @@ class Weights(At):
         super().__init__(step, look)
 
 
+@pytest.mark.parametrize('wrapper', [OptimWrapper, Scaled])
 @pytest.mark.parametrize('clip', [True, False])
 @pytest.mark.parametrize('what', ['nan loss', 'infinite loss', 'nan gradient', 'infinite gradient'])
 def test_the_step_changes_nothing_and_is_told(
-    train: Train, tmp_path: Path, what: str, clip: bool, capsys: pytest.CaptureFixture
+    train: Train,
+    tmp_path: Path,
+    what: str,
+    clip: bool,
+    wrapper: type,
+    capsys: pytest.CaptureFixture,
 ) -> None:
     before, after, end = Weights(8), Weights(9), Weights(17)
-    optim = {} if clip else {'clip_grad': None}
+    optim = {'type': wrapper} if clip else {'type': wrapper, 'clip_grad': None}
     runner = train(before, after, end, model=Spoiled(what, {8}), optim=optim)
     assert_equal(before.seen, after.seen)
+    assert len(before.seen['state']) == 4
     assert all(value.isfinite().all() for value in runner.model.state_dict().values())
     assert not torch.equal(
         after.seen['model']['layers.0.weight'], end.seen['model']['layers.0.weight']
@@ -95,6 +103,16 @@ def test_under_bfloat16_as_well(train: Train, capsys: pytest.CaptureFixture) -> 
     )
     assert '(1 in a row, 1 in all)' in capsys.readouterr().out
     assert all(value.isfinite().all() for value in runner.model.state_dict().values())
+
+
+def test_a_scaled_loss_that_is_never_finite_ends_the_run(train: Train) -> None:
+    """The scaler itself would halve its scale for ever."""
+    with pytest.raises(NotFiniteError, match='for 5 steps in a row'):
+        train(
+            SkipNonFiniteSteps(max_in_row=5),
+            model=Spoiled('infinite gradient', set(range(18))),
+            optim={'type': Scaled},
+        )
 
 
 def test_a_step_over_several_batches_is_left_out_as_a_whole(
