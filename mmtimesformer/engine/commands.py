@@ -100,7 +100,7 @@ def _run(cfg: Config, purpose: str) -> None:
     try:
         _build_and_run(cfg, notes, purpose)
     except Exception as error:
-        if not isinstance(error, EndOfRun):
+        if not isinstance(error, EndOfRun | BlockingIOError):  # which is another's folder
             _keep_trace(Path(cfg.work_dir))
         traceback.clear_frames(error.__traceback__)  # which would keep the runner
         raise

@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,6 +27,8 @@ from mmtimesformer.engine.loading import load_from_local
 from mmtimesformer.engine.resuming import newest_whole_checkpoint
 from mmtimesformer.engine.storage import AtomicBackend
 from tests.engine.conftest import At, Train, assert_equal, whole_state
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Python 3.12 warns of forks beside threads; these children only write files, and are killed.
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
@@ -284,6 +288,58 @@ def test_a_full_disk_is_outlived_and_tried_again(
     assert there == [['epoch_1.pth']]
     assert sorted(p.name for p in tmp_path.glob('work/*.pth')) == ['epoch_3.pth']
     assert not list(tmp_path.glob('work/.*.part'))
+
+
+SMALL_DISK = """
+import sys
+from pathlib import Path
+from mmtimesformer.engine.runner import Runner
+from tests.engine.conftest import At, Guess, Noise
+
+disk = Path(sys.argv[1])
+
+def fill(runner):
+    with (disk / 'ballast').open('wb', buffering=0) as file:
+        try:
+            while file.write(bytes(100)):
+                pass
+        except OSError:
+            print('it is full')
+
+Runner(
+    model=Guess(), work_dir=str(disk / 'work'), cfg={}, randomness=dict(seed=3),
+    train_dataloader=dict(
+        dataset=Noise(), sampler=dict(type='DefaultSampler', shuffle=True), batch_size=4,
+        num_workers=0),
+    train_cfg=dict(by_epoch=True, max_epochs=3), optim_wrapper=dict(optimizer=dict(type='AdamW')),
+    default_hooks=dict(checkpoint=dict(
+        type='CheckpointHook', interval=1, max_keep_ckpts=1, retry_interval=2)),
+    custom_hooks=[At(7, fill), At(15, lambda _: (disk / 'ballast').unlink())],
+).train()
+print('left', sorted(path.name for path in disk.glob('work/*') if path.suffix in ('.pth', '.part')))
+"""
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full_is_outlived(tmp_path: Path) -> None:
+    """One of 600 kB in memory, which only this process sees."""
+    (tmp_path / 'train.py').write_text(SMALL_DISK)
+    (tmp_path / 'disk').mkdir()
+    alone = 'unshare', '--user', '--map-root-user', '--mount', 'sh', '-c'
+    mount = 'mount -t tmpfs -o size=600k tmpfs "$0"'
+    disk = str(tmp_path / 'disk')
+    if not shutil.which('unshare') or subprocess.run([*alone, mount, disk], check=False).returncode:
+        pytest.skip('this machine lets nobody mount a disk')
+    done = subprocess.run(
+        [*alone, f'{mount} && exec "$@"', disk, sys.executable, tmp_path / 'train.py', disk],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'it is full' in done.stdout
+    assert 'epoch_2.pth could not be written: [Errno 28] No space left on device' in done.stdout
+    assert "left ['epoch_3.pth']" in done.stdout
+    assert 'Traceback' not in done.stdout + done.stderr
 
 
 def test_the_last_checkpoint_is_waited_for_and_then_missed_aloud(
