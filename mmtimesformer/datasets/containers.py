@@ -42,21 +42,21 @@ _IS_NO_FILE = {
 }
 
 
-def unreadable(path: Path, reason: str, reader: str = '') -> UnreadableVideo:
-    """Write the letter about a video that cannot be read."""
+def unreadable(path: Path, reason: str, reader: str = '', name: str = '') -> UnreadableVideo:
+    """Write the letter about a video that cannot be read, by its name if that is not its path."""
     try:
         size = f' ({path.stat().st_size} bytes)'
     except OSError:
         size = ''
     by = f' by {reader}' if reader else ''
     return UnreadableVideo(
-        f'the video {path}{size} cannot be read{by}: {reason}; replace the file, or take its line '
-        'out of the annotation file',
+        f'the video {name or path}{size} cannot be read{by}: {reason}; replace the file, or take '
+        'its line out of the annotation file',
         reason,
     )
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Path, name: str = '') -> None:
     """Refuse what is no regular file, has nothing in it, or is text.
 
     Raises:
@@ -66,22 +66,22 @@ def check_file(path: Path) -> None:
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
         if kind != stat.S_IFREG:
-            raise unreadable(path, f'it is {_IS_NO_FILE.get(kind, "no file")}')
+            raise unreadable(path, f'it is {_IS_NO_FILE.get(kind, "no file")}', name=name)
         with path.open('rb') as file:
             beginning = file.read(TEXT_BYTES)
     except FileNotFoundError:
         raise MissingVideo(
-            f'the video {path} does not exist; correct the annotation file or data_prefix',
+            f'the video {name or path} does not exist; correct the annotation file or data_prefix',
             'it does not exist',
         ) from None
     except OSError as error:
         reason = os.strerror(error.errno or errno.EIO)
-        raise unreadable(path, reason[0].lower() + reason[1:]) from None
+        raise unreadable(path, reason[0].lower() + reason[1:], name=name) from None
     if not beginning:
-        raise unreadable(path, 'it is empty')
+        raise unreadable(path, 'it is empty', name=name)
     if _is_text(beginning):
         words = ' '.join(beginning.decode('utf-8', 'replace').split())[:40]
-        raise unreadable(path, f'it is text, which begins {words!r}')
+        raise unreadable(path, f'it is text, which begins {words!r}', name=name)
 
 
 def open_container(path: Path) -> Any:

@@ -59,6 +59,7 @@ class Video:
             where that is installed. (decord fails on some narrow frames, AV1 and GIF, and takes
             1.1 to 3 times as long.)
         num_threads: Threads that decode; 1 is best where data-loader workers share the cores.
+        name: What the video is called in errors, if that is not its path.
 
     Attributes:
         fps: Frames per second.
@@ -68,8 +69,11 @@ class Video:
         UnreadableVideo: It cannot be read as a video, or holds no frame; a ``ValueError``.
     """
 
-    def __init__(self, path: str | Path, reader: str = 'auto', num_threads: int = 1) -> None:
+    def __init__(
+        self, path: str | Path, reader: str = 'auto', num_threads: int = 1, name: str = ''
+    ) -> None:
         self.path = Path(path)
+        self.name = name
         self.num_threads = num_threads
         if reader != 'auto' and reader not in READERS:
             raise ValueError(f'reader={reader!r} is not known; set it to auto, decord or pyav')
@@ -77,11 +81,11 @@ class Video:
             self._readers = ['pyav', 'decord'] if _is_installed('decord') else ['pyav']
         else:
             self._readers = [reader]
-        check_file(self.path)
+        check_file(self.path, name)
         self._reader: Any = None
         self._length, self.fps = self._ask(lambda reader: (len(reader), reader.fps))
         if self._length < 1:
-            raise unreadable(self.path, 'it holds no frame', self._readers[0])
+            raise unreadable(self.path, 'it holds no frame', self._readers[0], name)
 
     def __len__(self) -> int:
         return self._length
@@ -103,7 +107,7 @@ class Video:
         except ModuleNotFoundError:
             raise
         except Exception as error:  # decord and PyAV have a class for each way to say no
-            refused = unreadable(self.path, _in_words(error), self._readers[0])
+            refused = unreadable(self.path, _in_words(error), self._readers[0], self.name)
             refused.__cause__ = error
         if len(self._readers) > 1 and not isinstance(refused.__cause__, TimeoutError):
             self._reader = None
@@ -127,7 +131,7 @@ def _in_words(error: Exception) -> str:
 
 @TRANSFORMS.register_module()
 class VideoInit(BaseTransform):
-    """Open the video named by ``filename``.
+    """Open the video named by ``filename``; where that is no path, the file ``local_path``.
 
     It takes the place of MMAction2's ``DecordInit`` or ``PyAVInit``; :class:`VideoDecode` goes with
     it. Added keys: ``video_reader``, ``total_frames``, ``avg_fps`` (frames per second).
@@ -142,7 +146,9 @@ class VideoInit(BaseTransform):
         self.num_threads = num_threads
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        video = Video(results['filename'], self.reader, self.num_threads)
+        name = str(results['filename'])
+        path = results.get('local_path', name)
+        video = Video(path, self.reader, self.num_threads, name)
         results['video_reader'] = video
         results['total_frames'] = len(video)
         results['avg_fps'] = video.fps

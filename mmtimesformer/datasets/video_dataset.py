@@ -55,12 +55,13 @@ class VideoDataset(MMAction2VideoDataset):
     """
 
     has_listener = False
+    file_keys: tuple[str, ...] = ('filename',)  # what tells in a sample's description where it is
 
     def prepare_data(self, idx: int) -> Any:
         """Return a sample; that of another video, or a failed one, if this cannot be read."""
         info = self.get_data_info(idx)
         try:
-            return self.pipeline(info)
+            return self.load(info)
         except Exception as error:
             if not is_of_reader(error, info['filename']):
                 raise
@@ -69,9 +70,10 @@ class VideoDataset(MMAction2VideoDataset):
             info = self.get_data_info(other)
             filename = info['filename']
             if self.test_mode:
-                info = {**self.get_data_info(idx), 'filename': filename}
+                file = {key: info[key] for key in self.file_keys}
+                info = {**self.get_data_info(idx), **file}
             try:
-                sample = self.pipeline(info)
+                sample = self.load(info)
             except Exception as error:
                 if not is_of_reader(error, filename):
                     raise
@@ -90,6 +92,10 @@ class VideoDataset(MMAction2VideoDataset):
             f'{failed[0]["file"]}: {failed[0]["reason"]}; correct ann_file or data_prefix of this '
             'dataset, or find the bad ones with tools/data/check_videos.py'
         )
+
+    def load(self, info: dict[str, Any]) -> Any:
+        """Run the pipeline on one video."""
+        return self.pipeline(info)
 
     def _others(self, index: int) -> Iterator[int]:
         """Draw other videos: in training anew each time, in testing always the same."""

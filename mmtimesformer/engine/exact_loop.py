@@ -305,6 +305,12 @@ class _Seeded(Dataset):
         seed_all(*words)
         return self.dataset[index]
 
+    def __getitems__(self, keys: list[Key]) -> list[Any]:
+        read_ahead = getattr(self.dataset, 'read_ahead', None)
+        if read_ahead is not None:
+            read_ahead([index for index, _ in keys])
+        return [self[key] for key in keys]
+
 
 def _reader_like(loader: DataLoader, keys: _Keys) -> DataLoader:
     """Build a data loader with the settings of another, over keys instead of indices."""

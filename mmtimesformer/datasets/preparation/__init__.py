@@ -16,6 +16,7 @@ file                  what it does
 :mod:`.checking`      decodes every video
 :mod:`.resizing`      makes every video smaller
 :mod:`.transcoding`   writes every video anew, to be read faster
+:mod:`.packing`       packs videos into shards, plain tar files
 ====================  ==========================================================================
 
 Nothing here needs a GPU, and nothing is downloaded.

@@ -1,0 +1,30 @@
+# Kinetics-400 in shards, as tools/data/write_shards.py writes them; any other data set likewise.
+#
+# An index may be a URL too, 's3://bucket/kinetics400/shards_train/index.tsv', with
+# storage_options=dict(...) beside ann_file for what its store wants to know.
+_base_ = 'videos.py'
+
+num_classes = 400
+dataset_type = 'mmtimesformer.ShardedVideoDataset'
+metainfo = dict(classes='data/kinetics400/classes.txt')  # a name a line
+train_dataloader = dict(
+    dataset=dict(
+        type=dataset_type,
+        ann_file='data/kinetics400/shards_train/index.tsv',
+        metainfo=metainfo,
+    )
+)
+val_dataloader = dict(
+    dataset=dict(
+        type=dataset_type,
+        ann_file='data/kinetics400/shards_val/index.tsv',
+        metainfo=metainfo,
+    )
+)
+test_dataloader = dict(
+    dataset=dict(
+        type=dataset_type,
+        ann_file='data/kinetics400/shards_val/index.tsv',
+        metainfo=metainfo,
+    )
+)

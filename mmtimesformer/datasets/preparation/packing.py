@@ -1,0 +1,272 @@
+"""Packing videos into shards, plain tar files, so that a data set is hundreds of files.
+
+What goes into which shard is planned once, kept in ``plan.json``, and the same whenever the tool
+is started again: a shard that has its name is whole, and is not written again. It gets its name
+when every video in it has been read back and is what its file was. The index is made of what the
+finished shards hold.
+
+A source that cannot be opened as a video is left out of the shards and keeps its line in the index.
+"""
+
+import hashlib
+import io
+import json
+import os
+import tarfile
+import time
+from collections.abc import Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby, islice
+from pathlib import Path
+from typing import BinaryIO
+
+from mmtimesformer.datasets.bad_videos import UnreadableVideo
+from mmtimesformer.datasets.preparation.annotations import take_name, write_text
+from mmtimesformer.datasets.preparation.checking import name_in
+from mmtimesformer.datasets.preparation.isolation import call_apart
+from mmtimesformer.datasets.preparation.reading import read_json, read_lines
+from mmtimesformer.datasets.shards import Entry, Member, key_of
+from mmtimesformer.datasets.video import Video
+
+PLAN = 'plan.json'
+CHUNK = 2**22  # bytes that are copied at a time
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A video to be packed.
+
+    Attributes:
+        number: Of its line in the list, from 0.
+        name: Its file, relative to the folder of the videos.
+        labels: Numbers of its classes.
+    """
+
+    number: int
+    name: str
+    labels: tuple[int, ...]
+
+    @property
+    def description(self) -> bytes:
+        """What lies beside it in its shard."""
+        text = json.dumps({'name': self.name, 'labels': self.labels}, ensure_ascii=False)
+        return text.encode()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard to be written.
+
+    Attributes:
+        folder: Where the videos are.
+        videos: What goes into it.
+        path: The file.
+        part: Where it is written until it is finished.
+    """
+
+    folder: Path
+    videos: tuple[Listed, ...]
+    path: Path
+    part: Path
+
+
+def list_labelled(path: Path) -> list[Listed]:
+    """Read an annotation file: a video and its labels in each line.
+
+    Raises:
+        ValueError: A label is no number, or there is no line.
+    """
+    videos = []
+    for number, line in enumerate(read_lines(path)):
+        name = name_in(line)
+        try:
+            labels = tuple(int(label) for label in line[len(name) :].split())
+        except ValueError:
+            raise ValueError(
+                f'{path}: {line!r} has a label that is no whole number; where a name has spaces '
+                'split it from its label by a tab'
+            ) from None
+        videos.append(Listed(number, name, labels))
+    if not videos:
+        raise ValueError(f'{path} lists no video; give the annotation file of the videos')
+    return videos
+
+
+def plan_shards(
+    videos: Sequence[Listed], folder: Path, out: Path, shard_bytes: int, timeout: float
+) -> list[Shard]:
+    """Decide what goes into which shard, or read what was decided; sweep up what is half written.
+
+    Args:
+        videos: All, in order.
+        folder: Where they are.
+        out: Folder of the shards.
+        shard_bytes: So many bytes of videos in a shard, and not more unless one video has more.
+        timeout: Seconds after which an unfinished file belongs to nobody any more.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no video in it.
+        ValueError: ``out`` has shards of another list, or of another size.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f'the video folder {folder} does not exist (looked in {folder.absolute().parent})'
+        )
+    digest = hashlib.sha256(b'\n'.join(video.description for video in videos)).hexdigest()
+    asked = {'list': f'sha256:{digest}', 'shard_bytes': shard_bytes}
+    if (out / PLAN).exists():
+        plan = read_json(out / PLAN, dict)
+        if any(plan.get(key) != value for key, value in asked.items()):
+            raise ValueError(
+                f'{out} has shards of another list, or of another --shard-size; give another '
+                'folder, or remove this one'
+            )
+        counts = plan['videos_per_shard']
+    elif any(out.glob('shard-*.tar')):
+        raise ValueError(f'{out} has shards and no {PLAN}; give another folder')
+    else:
+        counts = _fill([_size(folder / video.name) for video in videos], shard_bytes, folder)
+        write_text(out / PLAN, [json.dumps({**asked, 'videos_per_shard': counts})])
+    for left in out.glob('.*.part'):
+        if time.time() - left.stat().st_mtime > timeout:
+            left.unlink(missing_ok=True)
+    shards, rest = [], iter(videos)
+    for number, count in enumerate(counts):
+        path = out.absolute() / f'shard-{number:06d}.tar'
+        part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+        inside = tuple(islice(rest, count))
+        shards.append(Shard(folder.absolute(), inside, path, part))
+    return shards
+
+
+def write_shards(
+    todo: Sequence[Shard], num_workers: int, timeout: float
+) -> Generator[tuple[Shard, dict[str, str] | None, str | None], None, None]:
+    """Write shards in parallel.
+
+    Yields:
+        A shard; the videos that were left out, with the reasons, or ``None`` and what went wrong.
+    """
+    at_work = set(todo)
+    results = call_apart(write_shard, todo, num_workers, timeout, (__name__,))
+    try:
+        with closing(results):
+            for shard, left_out, wrong in results:
+                shard.part.unlink(missing_ok=True)
+                at_work.discard(shard)
+                yield shard, left_out, wrong
+    finally:
+        for shard in at_work:  # those whose processes have just been killed
+            shard.part.unlink(missing_ok=True)
+
+
+def write_shard(shard: Shard) -> dict[str, str]:
+    """Write a shard, read it back, and let it have its name.
+
+    Returns:
+        Names of videos that were left out, with the reasons.
+
+    Raises:
+        ValueError: What came back is not what was written.
+    """
+    left_out, written = {}, {}
+    with tarfile.open(shard.part, 'w', format=tarfile.GNU_FORMAT) as tar:
+        for video in shard.videos:
+            path = shard.folder / video.name
+            try:
+                Video(path)
+            except UnreadableVideo as error:
+                left_out[video.name] = error.reason
+                continue
+            key = key_of(video.number)
+            with path.open('rb') as file:
+                info = tarfile.TarInfo(f'{key}.{_plain(path.suffix[1:].lower())}')
+                info.size = path.stat().st_size
+                written[video.number] = _digest(file, info.size)
+                file.seek(0)
+                tar.addfile(info, file)
+            info = tarfile.TarInfo(f'{key}.json')
+            info.size = len(video.description)
+            tar.addfile(info, io.BytesIO(video.description))
+    with shard.part.open('rb') as file:
+        found = {}
+        for member in read_shard(shard, shard.part):
+            file.seek(member.offset)
+            found[member.number] = _digest(file, member.size)
+    if found != written:
+        raise ValueError(f'{shard.path} did not come back from the disk as it was written')
+    take_name(shard.part, shard.path)
+    return left_out
+
+
+def read_shard(shard: Shard, path: Path) -> list[Member]:
+    """Find the videos in the file of a shard, and see that they are those of the list.
+
+    Raises:
+        ValueError: It is damaged, or a shard of another list.
+    """
+    expected = {key_of(video.number): video for video in shard.videos}
+    members = []
+    wrong = f'the shard {path} is damaged, or not of this list; remove it and run this again'
+    try:
+        with tarfile.open(path, 'r:') as tar:
+            for key, files in groupby(tar, lambda info: info.name.partition('.')[0]):
+                video, description = files
+                content = tar.extractfile(description)
+                if content is None or content.read() != expected[key].description:
+                    raise ValueError(wrong)
+                number = expected[key].number
+                members.append(Member(shard.path.name, video.offset_data, video.size, number))
+    except (tarfile.TarError, KeyError, ValueError, EOFError):
+        raise ValueError(wrong) from None
+    return members
+
+
+def list_entries(shards: Sequence[Shard]) -> list[Entry]:
+    """Make the entries of an index of what the finished shards hold."""
+    entries = []
+    for shard in shards:
+        members = {member.number: member for member in read_shard(shard, shard.path)}
+        entries += [
+            Entry(members.get(video.number), video.name, video.labels) for video in shard.videos
+        ]
+    return entries
+
+
+def _fill(sizes: Sequence[int], most: int, folder: Path) -> list[int]:
+    """Count how many videos go into each shard, in order."""
+    if not any(sizes):
+        raise FileNotFoundError(
+            f'none of the {len(sizes):,} listed videos is in {folder}; give the folder that the '
+            'names in the annotation file are relative to'
+        )
+    counts, size = [0], 0
+    for more in sizes:
+        if counts[-1] and size + more > most:
+            counts.append(0)
+            size = 0
+        counts[-1] += 1
+        size += more
+    return counts
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
+
+
+def _plain(ending: str) -> str:
+    """Keep a file's ending if it cannot be mistaken for anything."""
+    return ending if ending.isascii() and ending.isalnum() and ending != 'json' else 'video'
+
+
+def _digest(file: BinaryIO, size: int) -> str:
+    """Hash the next bytes of a file."""
+    digest = hashlib.sha256()
+    while size and (chunk := file.read(min(size, CHUNK))):
+        digest.update(chunk)
+        size -= len(chunk)
+    return digest.hexdigest()

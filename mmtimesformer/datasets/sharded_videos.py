@@ -1,0 +1,110 @@
+"""A data set in shards: the same samples in the same order as of files on a disk."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from mmtimesformer.datasets.bad_videos import UnreadableVideo
+from mmtimesformer.datasets.object_stores import PATIENCE, FsspecBackend
+from mmtimesformer.datasets.shards import DamagedShardsError, Shards, parse_index
+from mmtimesformer.datasets.video import VideoInit
+from mmtimesformer.datasets.video_dataset import VideoDataset
+from mmtimesformer.registry import DATASETS
+
+
+@DATASETS.register_module()
+class ShardedVideoDataset(VideoDataset):
+    """Our :class:`VideoDataset`, whose videos lie in shards, see :mod:`.shards`.
+
+    The pipeline is the same, and begins with ``mmtimesformer.VideoInit``. A video that cannot be
+    read is what it is in a ``VideoDataset``. A shard that cannot be read is not: it is no bad
+    video, and ends the run.
+
+    Args:
+        ann_file: The index: a path, or a URL of any store that fsspec knows.
+        pipeline: Transforms.
+        data_prefix: ``video`` is the folder of the shards, a path or a URL; that of the index if it
+            is empty.
+        storage_options: What fsspec hands to the store.
+        patience: Seconds for which reading may fail before the run ends.
+
+    Raises:
+        DamagedShardsError: The index is damaged, or shards on a disk are missing.
+        StorageError: The index cannot be read.
+        ValueError: The pipeline opens videos in another way.
+    """
+
+    file_keys = ('filename', 'member')
+
+    def __init__(
+        self,
+        ann_file: str,
+        pipeline: list[Any],
+        data_prefix: dict[str, str] = {'video': ''},  # noqa: B006 (MMEngine copies it)
+        storage_options: dict[str, Any] | None = None,
+        patience: float = PATIENCE,
+        **kwargs: Any,
+    ) -> None:
+        self.backend = FsspecBackend(patience, **(storage_options or {}))
+        super().__init__(ann_file, pipeline, data_prefix, **kwargs)
+        for name in _openers(self.pipeline.transforms):
+            if name != VideoInit.__name__:
+                raise ValueError(
+                    f'{name} in the pipeline opens files, and knows nothing of shards; use '
+                    'mmtimesformer.VideoInit and mmtimesformer.VideoDecode'
+                )
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Read the index."""
+        try:
+            text = self.backend.get_text(self.ann_file)
+        except UnicodeDecodeError:
+            raise DamagedShardsError(
+                f'the index {self.ann_file} is not text; copy it again'
+            ) from None
+        entries = parse_index(text, self.ann_file)
+        folder = self.data_prefix.get('video') or self.ann_file.rpartition('/')[0]
+        self.shards = Shards(folder, self.backend)
+        self.shards.check(entry.member for entry in entries if entry.member)
+        videos = []
+        for member, name, labels in entries:
+            if len(labels) > 1 and not self.multi_class:
+                raise ValueError(
+                    f'{self.ann_file}: {name} has {len(labels)} labels; set multi_class=True and '
+                    'num_classes of the data set'
+                )
+            label = list(labels) if self.multi_class else labels[0] if labels else -1
+            # As if a shard were a folder
+            place = self.shards.path_of(member.shard) if member else self.shards.folder
+            filename = f'{place}/{name}'
+            videos.append({'filename': filename, 'label': label, 'member': member})
+        return videos
+
+    def load(self, info: dict[str, Any]) -> Any:
+        """Run the pipeline on one video, which is a file in memory for as long as that takes."""
+        member = info.pop('member')
+        if member is None:
+            reason = 'it could not be read when the shards were written'
+            raise UnreadableVideo(
+                f'the video {info["filename"]} is in no shard: {reason}; failed.txt beside the '
+                'index says why',
+                reason,
+            )
+        with self.shards.opened(member) as path:
+            return super().load({**info, 'local_path': path})
+
+    def read_ahead(self, indices: Sequence[int]) -> None:
+        """Begin to fetch samples that will be asked for next, in this order."""
+        members = (self.get_data_info(index)['member'] for index in indices)
+        self.shards.read_ahead([member for member in members if member])
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        """Return the samples of a batch, each fetched while the one before is decoded."""
+        self.read_ahead(indices)
+        return [self[index] for index in indices]
+
+
+def _openers(transforms: Sequence[Any]) -> Iterator[str]:
+    for transform in transforms:
+        yield from _openers(getattr(transform, 'transforms', ()))
+        if type(transform).__name__.endswith('Init'):
+            yield type(transform).__name__

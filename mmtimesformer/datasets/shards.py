@@ -1,0 +1,284 @@
+"""Many videos in few files: plain tar archives, and an index of where in them each video lies.
+
+A folder of shards holds ``shard-000000.tar``, ... and ``index.tsv``. In a shard, each video has two
+members, as WebDataset wants them: ``00000042.mp4``, and ``00000042.json`` with its name and labels;
+the number is that of its line in the list that was written.
+
+The index is text, a line for each video of the list, in the list's order::
+
+    # 3 videos, sha256 of the lines below: 5f0c...
+    shard	offset	size	name	labels
+    shard-000000.tar	512	281034	abseiling/a.mp4	0
+    shard-000000.tar	282624	190012	abseiling/b.mp4	0
+    -	0	0	archery/c.mp4	5
+
+``offset`` and ``size`` are bytes of the video itself in its shard; labels are separated by spaces.
+A video that could not be read when the shards were written has ``-`` for a shard: so the list is
+the list, each video has the number that it had in files on a disk, and the order, an epoch and a
+score are the same.
+
+A stream of WebDataset is read from front to back. Here any video is reached by its offset, so that
+shuffling is over all videos, and a training resumes exactly.
+"""
+
+import hashlib
+import os
+import re
+import tarfile
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmtimesformer.datasets.object_stores import FsspecBackend, StorageError
+
+INDEX = 'index.tsv'
+HEADING = 'shard\toffset\tsize\tname\tlabels'
+NO_SHARD = '-'
+BLOCK = tarfile.BLOCKSIZE  # in front of each member, its header
+READ_AHEAD = 4  # videos on their way at a time, for each data-loading process
+
+
+class DamagedShardsError(ValueError):
+    """An index or a shard is not what it should be; its text names the file, and what to do."""
+
+
+class Member(NamedTuple):
+    """Where a video's bytes are.
+
+    Attributes:
+        shard: Name of the file.
+        offset: First byte of the video in it.
+        size: Bytes.
+        number: Of the video in its list, from 0.
+    """
+
+    shard: str
+    offset: int
+    size: int
+    number: int
+
+
+class Entry(NamedTuple):
+    """A line of an index.
+
+    Attributes:
+        member: Where the video is; ``None`` if it was left out.
+        name: Its file's name in the list.
+        labels: Numbers of its classes.
+    """
+
+    member: Member | None
+    name: str
+    labels: tuple[int, ...]
+
+
+def key_of(number: int) -> str:
+    """Name what belongs to a video in its shard; no dot may be in it."""
+    return f'{number:08d}'
+
+
+def format_index(entries: Iterable[Entry]) -> list[str]:
+    """Write the lines of an index."""
+    lines = [HEADING]
+    for member, name, labels in entries:
+        shard, offset, size, _ = member or (NO_SHARD, 0, 0, 0)
+        lines.append(f'{shard}\t{offset}\t{size}\t{name}\t{" ".join(map(str, labels))}')
+    return [f'# {len(lines) - 1} videos, sha256 of the lines below: {_digest(lines)}', *lines]
+
+
+def parse_index(text: str, path: str) -> list[Entry]:
+    """Read an index, and trust nothing in it.
+
+    Args:
+        text: Its content.
+        path: What it is called in errors.
+
+    Raises:
+        DamagedShardsError: It is cut short, changed, or no index.
+    """
+    first, *lines = text.split('\n')[:-1] or ['']
+    if not first.startswith('# '):  # somebody took it out, to change the lines
+        lines.insert(0, first)
+    elif first.rpartition(' ')[2] != _digest(lines):
+        raise DamagedShardsError(
+            f'the index {path} is not as it was written, cut short or changed; copy it again, or '
+            'write it again with tools/data/write_shards.py. If you changed it on purpose, take '
+            'out its first line, which has the checksum'
+        )
+    if lines[:1] != [HEADING]:
+        raise DamagedShardsError(
+            f'{path} is no index of shards: it has no line {HEADING!r}; set ann_file to the '
+            f'{INDEX} that tools/data/write_shards.py has written'
+        )
+    entries = []
+    for number, line in enumerate(lines[1:]):
+        found = re.fullmatch(r'([\w-][\w.-]*)\t(\d{1,15})\t(\d{1,15})\t([^\t]+)\t([\d -]*)', line)
+        if found is None:
+            raise DamagedShardsError(
+                f'{path}: the line of video {number} is {line[:80]!r}, not as {HEADING!r}; write '
+                'the index again with tools/data/write_shards.py'
+            )
+        shard, offset, size, name, labels = found.groups()
+        member = None if shard == NO_SHARD else Member(shard, int(offset), int(size), number)
+        if member and (member.offset < BLOCK or member.offset % BLOCK):
+            raise DamagedShardsError(
+                f'{path}: {name} begins at byte {offset} of {shard}, where no member of a tar file '
+                'can; write the index again with tools/data/write_shards.py'
+            )
+        entries.append(Entry(member, name, tuple(map(int, labels.split()))))
+    return entries
+
+
+class Shards:
+    """The shards of a folder, on a disk or in an object store.
+
+    Args:
+        folder: Path or URL.
+        backend: What reads the files.
+    """
+
+    def __init__(self, folder: str, backend: FsspecBackend) -> None:
+        self.folder = folder.rstrip('/') or '.'
+        self.backend = backend
+        self.is_local = '://' not in folder
+        self._later: deque[Member] = deque()
+        self._coming: dict[Member, Future[bytes]] = {}
+        self._process = os.getpid()
+
+    def path_of(self, shard: str) -> str:
+        """Say where a shard is."""
+        return f'{self.folder}/{shard}'
+
+    def check(self, members: Iterable[Member]) -> None:
+        """See that the shards on a disk are there, and long enough.
+
+        In an object store that would be a question for each; there, reading tells.
+
+        Raises:
+            DamagedShardsError: One is missing or too short.
+        """
+        ends: dict[str, int] = {}
+        for member in members if self.is_local else ():
+            ends[member.shard] = max(member.offset + member.size, ends.get(member.shard, 0))
+        for shard, end in ends.items():
+            path = Path(self.path_of(shard))
+            size = path.stat().st_size if path.is_file() else None
+            if size is None or size < end:
+                told = 'is not there' if size is None else f'has {size:,} bytes, and not {end:,}'
+                raise DamagedShardsError(
+                    f'the shard {path} {told}, as its index says; copy it again, or set '
+                    'data_prefix.video to the folder of the shards'
+                )
+
+    def read_ahead(self, members: Iterable[Member]) -> None:
+        """Begin to fetch videos that will be read next, in this order.
+
+        From a disk the operating system fetches them; from elsewhere a few threads do.
+        """
+        self._later, self._coming, self._process = deque(members), {}, os.getpid()
+        if not self.is_local:
+            self._begin()
+            return
+        if hasattr(os, 'posix_fadvise'):
+            with suppress(OSError):  # said when it is read
+                for shard, offset, size, _ in self._later:
+                    with Path(self.path_of(shard)).open('rb') as file:
+                        os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
+
+    @contextmanager
+    def opened(self, member: Member) -> Iterator[Path]:
+        """Give the path of a file in memory that holds one video.
+
+        Raises:
+            DamagedShardsError: The shard has something else in this place.
+            StorageError: It cannot be read.
+        """
+        content = memoryview(self._content(member))
+        self._check_header(bytes(content[:BLOCK]), member)
+        if len(content) != BLOCK + member.size:
+            raise self._damaged(member, f'it ends after {len(content) - BLOCK:,} bytes of it')
+        with _file_in_memory() as (descriptor, path):
+            with open(descriptor, 'wb', closefd=False) as file:
+                file.write(content[BLOCK:])
+            del content
+            yield path
+
+    def _content(self, member: Member) -> bytes:
+        """Return a video's header and bytes, which may be on their way."""
+        if self._process != os.getpid():  # a fork has none of the threads
+            self._later, self._coming = deque(), {}
+        coming = self._coming.pop(member, None)
+        if not self.is_local:
+            self._begin()
+        return coming.result() if coming else self._fetch(member)
+
+    def _begin(self) -> None:
+        while self._later and len(self._coming) < READ_AHEAD:
+            member = self._later.popleft()
+            self._coming[member] = _threads(os.getpid()).submit(self._fetch, member)
+
+    def _fetch(self, member: Member) -> bytes:
+        start, stop = member.offset - BLOCK, member.offset + member.size
+        return self.backend.get_range(self.path_of(member.shard), start, stop)
+
+    def _check_header(self, header: bytes, member: Member) -> None:
+        """See that a video's own header is in front of it: index and shard belong together."""
+        try:
+            info = tarfile.TarInfo.frombuf(header, 'utf-8', 'surrogateescape')
+        except tarfile.HeaderError:
+            raise self._damaged(member, 'it has no member there') from None
+        if info.name.partition('.')[0] != key_of(member.number) or info.size != member.size:
+            raise self._damaged(member, f'it has {info.name} there, of {info.size:,} bytes')
+
+    def _damaged(self, member: Member, told: str) -> DamagedShardsError:
+        return DamagedShardsError(
+            f'the shard {self.path_of(member.shard)} is not the one that its index was written '
+            f'for, or damaged: by the index, video {member.number}, of {member.size:,} bytes, '
+            f'begins at byte {member.offset:,}; {told}. Copy shards and index again'
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_later': deque(), '_coming': {}}
+
+
+@contextmanager
+def _file_in_memory() -> Iterator[tuple[int, Path]]:
+    """Give an empty file that is not on the disk, where the system has such; and its path."""
+    if hasattr(os, 'memfd_create'):
+        descriptor = os.memfd_create('video')
+        path = Path(f'/proc/self/fd/{descriptor}')
+    else:
+        descriptor, name = tempfile.mkstemp()
+        path = Path(name)
+    try:
+        yield descriptor, path
+    finally:
+        os.close(descriptor)
+        if not hasattr(os, 'memfd_create'):
+            path.unlink()
+
+
+@cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(READ_AHEAD, 'read-ahead')
+
+
+def _digest(lines: Sequence[str]) -> str:
+    return hashlib.sha256(''.join(f'{line}\n' for line in lines).encode()).hexdigest()
+
+
+__all__ = [
+    'DamagedShardsError',
+    'Entry',
+    'Member',
+    'Shards',
+    'StorageError',
+    'format_index',
+    'key_of',
+    'parse_index',
+]
