@@ -2,14 +2,14 @@
 
 A tiny TimeSformer learns Moving Shapes, of which a few videos are broken, once undisturbed and once
 with faults thrown at it at random, until both are done. Then the two are compared, to the last bit:
-weights, moving average, optimiser, schedulers and the loss of every step.
+weights, moving average, optimiser, schedulers, the loss of every step and all scores.
 
-    python benchmarks/soak.py --minutes 3      # eight faults or so
+    python benchmarks/soak.py --minutes 4      # each fault once or twice
     python benchmarks/soak.py --minutes 60     # the hour in docs/reliability.md
 
-``--minutes`` is the length of the disturbed training, roughly, of which half is spent on steps and
-half on starting again; the undisturbed one goes before it. The same seed throws the same faults,
-though not at the same step.
+``--minutes`` is the length of the disturbed training, roughly: faults come faster while it is ahead
+of its time. The undisturbed one goes before it and takes about half as long. The same seed throws
+the same faults, though not at the same step.
 """
 
 import argparse
@@ -33,8 +33,9 @@ import torch
 
 from mmtimesformer.checkpoints.pickles import load_torch
 from mmtimesformer.engine.configs import find_config
-from mmtimesformer.engine.letters import STOPPED, run_job
-from mmtimesformer.engine.resuming import latest_checkpoint
+from mmtimesformer.engine.letters import INTERRUPTED, STOPPED, run_job
+from mmtimesformer.engine.resuming import latest_checkpoint, newest_whole_checkpoint
+from mmtimesformer.engine.storage import PARTIAL
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEOS, BATCH = 320, 16
@@ -66,7 +67,7 @@ test_dataloader = val_dataloader
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Train under faults, and compare.')
-    parser.add_argument('--minutes', type=float, default=3, help='of disturbed training, about')
+    parser.add_argument('--minutes', type=float, default=4, help='of disturbed training, about')
     parser.add_argument('--pause', type=float, help='seconds between two faults, on average')
     parser.add_argument('--epochs', type=int, help='instead of as many as fit the minutes')
     parser.add_argument('--seed', type=int, default=0)
@@ -80,14 +81,14 @@ class Training:
 
     Args:
         config: Its config file.
-        work_dir: Its folder; what it says goes to ``said.txt`` in it.
+        work_dir: Its folder.
+        name: What each start says goes to ``said_NAME_NUMBER.txt`` beside that folder.
     """
 
-    def __init__(self, config: Path, work_dir: Path) -> None:
-        self.config, self.work_dir = config, work_dir
+    def __init__(self, config: Path, work_dir: Path, name: str) -> None:
+        self.config, self.work_dir, self.name = config, work_dir, name
         self.process: subprocess.Popen | None = None
         work_dir.mkdir(parents=True, exist_ok=True)
-        self.said = work_dir / 'said.txt'
         self.starts = 0
 
     def command(self) -> list[str]:
@@ -102,207 +103,291 @@ class Training:
         environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
         path = [str(ROOT), environment.get('PYTHONPATH', '')]
         environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
-        with self.said.open('a') as file:
+        self.starts += 1
+        with self.said.open('w') as file:
             self.process = subprocess.Popen(
                 self.command(), stdout=file, stderr=file, env=environment, start_new_session=True
             )
-        self.starts += 1
 
     @property
-    def pid(self) -> int:
-        """The number of the running process."""
+    def said(self) -> Path:
+        """What it said since its last start."""
+        return self.work_dir.parent / f'said_{self.name}_{self.starts:03}.txt'
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, or ``None`` while it runs."""
         assert self.process is not None
-        return self.process.pid
+        return self.process.poll()
 
-    def runs(self) -> bool:
-        """Whether it is not over."""
-        return self.process is not None and self.process.poll() is None
-
-    def trains(self, seconds: float = 120) -> bool:
-        """Wait until it has taken steps since its last start; whether it came to that."""
-        size = self.said.stat().st_size
+    def says(self, words: str, seconds: float = 120, since: int = 0) -> bool:
+        """Wait until it has said so since its last start; whether it came to that."""
         given_up = time.monotonic() + seconds
-        while self.runs() and time.monotonic() < given_up:
-            if b'Epoch(train)' in self.said.read_bytes()[size:]:
-                return True
+        while words not in self.said.read_text()[since:]:
+            if self.code is not None or time.monotonic() > given_up:
+                return words in self.said.read_text()[since:]
             time.sleep(0.2)
-        return False
+        return True
+
+    def trains(self) -> bool:
+        """Wait until it has taken more steps; whether it came to that."""
+        return self.says('Epoch(train)', since=len(self.said.read_text()))
 
     def end(self, number: int = signal.SIGKILL, whole_group: bool = True) -> int:
         """Send a signal, and return the exit code that follows."""
         assert self.process is not None
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, number) if whole_group else os.kill(self.pid, number)
+            send = os.killpg if whole_group else os.kill
+            send(self.process.pid, number)
         return self.process.wait(60)
 
     def loaders(self) -> list[int]:
         """List its data-loading processes."""
-        children = Path(f'/proc/{self.pid}/task/{self.pid}/children')
+        assert self.process is not None
+        children = Path(f'/proc/{self.process.pid}/task/{self.process.pid}/children')
         return [int(pid) for pid in children.read_text().split()] if children.exists() else []
+
+    def steps(self) -> int:
+        """How many steps are saved."""
+        numbers = [path.stem.removeprefix('iter_') for path in self.work_dir.glob('iter_*.pth')]
+        return max(map(int, numbers), default=0)
+
+    def half_files(self) -> list[Path]:
+        """List the files it is writing, or was when it was killed."""
+        return [*self.work_dir.glob(PARTIAL)]
 
 
 class Fire:
     """The faults, and what must follow each of them.
 
+    Each fault tells whether it struck: a loader may be gone before it can be killed, and a training
+    be done before it can be stopped.
+
     Args:
         training: What is disturbed.
-        lists: The annotation file of the training.
+        annotations: The annotation file of the training.
+        chance: Where random numbers come from.
     """
 
     def __init__(self, training: Training, annotations: Path, chance: random.Random) -> None:
         self.training, self.annotations, self.chance = training, annotations, chance
-        self.thrown: Counter[str] = Counter()
         self.slowest_stop = 0.0
-        self.faults: list[Callable[[], None]] = [
+        self.faults: list[Callable[[], bool]] = [
             self.kill_a_loader,
             self.kill_everything,
+            self.kill_while_it_saves,
             self.kill_the_main_process,
             self.ask_to_stop,
+            self.press_ctrl_c,
             self.damage_the_newest_checkpoint,
             self.take_the_list_of_videos_away,
             self.start_a_second_one,
             self.fill_the_disk,
         ]
+        self.struck: Counter[str] = Counter({_name(fault): 0 for fault in self.faults})
 
-    def throw(self, fault: Callable[[], None]) -> None:
-        """Throw one, count it, and start again what it ended."""
-        name = fault.__name__
-        fault()
-        self.thrown[name.replace('_', ' ')] += 1
-        if not self.training.runs() and self.training.process.returncode != 0:  # type: ignore[union-attr]
-            self.training.start()
+    def throw(self, fault: Callable[[], bool]) -> None:
+        """Throw one, count it if it struck, and start again what it ended."""
+        self.struck[_name(fault)] += fault()
+        if self.training.code not in (None, 0):
+            self.start_again()
 
-    def kill_a_loader(self) -> None:
+    def start_again(self) -> None:
+        """It must go on from the newest checkpoint, and sweep up what is half written."""
+        newest = newest_whole_checkpoint(self.training.work_dir, lambda _: None)
+        half = self.training.half_files()
+        self.training.start()
+        if newest is not None:
+            resumes = self.training.says(f'Resumes from {newest}.')
+            check(resumes, f'it did not resume from {newest}; see {self.training.said}')
+        check(self.trains_or_is_done(), f'it took no step; see {self.training.said}')
+        left = {*half} & {*self.training.half_files()}
+        check(not left, f'{left} was not swept up')
+
+    def trains_or_is_done(self) -> bool:
+        """Whether it takes steps, or has taken its last."""
+        return self.training.trains() or self.training.code == 0
+
+    def kill_a_loader(self) -> bool:
         """The training goes on by itself."""
-        loaders = self.training.loaders()
-        if loaders:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.chance.choice(loaders), signal.SIGKILL)
+        loaders, since = self.training.loaders(), len(self.training.said.read_text())
+        if not loaders:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.chance.choice(loaders), signal.SIGKILL)
+        check(self.trains_or_is_done(), f'it did not go on; see {self.training.said}')
+        return 'Data-loading processes are replaced' in self.training.said.read_text()[since:]
 
-    def kill_everything(self) -> None:
+    def kill_everything(self) -> bool:
         """As a machine does that goes down."""
-        self.training.end()
+        return self.training.end() == -signal.SIGKILL
 
-    def kill_the_main_process(self) -> None:
+    def kill_while_it_saves(self) -> bool:
+        """With half a file on the disk."""
+        given_up = time.monotonic() + 30
+        while not self.training.half_files() and time.monotonic() < given_up:
+            pass
+        return self.training.end() == -signal.SIGKILL and bool(self.training.half_files())
+
+    def kill_the_main_process(self) -> bool:
         """As the system does when memory is out; the loaders must go with it."""
         loaders = self.training.loaders()
-        self.training.end(whole_group=False)
+        code = self.training.end(whole_group=False)
         time.sleep(0.5)
         orphans = [pid for pid in loaders if _lives(pid)]
         check(not orphans, f'{orphans} live on without their parent')
+        return code == -signal.SIGKILL
 
-    def ask_to_stop(self) -> None:
+    def ask_to_stop(self) -> bool:
         """As a cluster does."""
         number = self.chance.choice([signal.SIGTERM, signal.SIGUSR1])
         began = time.monotonic()
         code = self.training.end(number)
-        self.slowest_stop = max(self.slowest_stop, time.monotonic() - began)
+        seconds = time.monotonic() - began
         check(code in (STOPPED, 0), f'{number.name} ended the run with {code}, not {STOPPED}')
-        check(time.monotonic() - began < 30, f'{number.name} took more than 30 s')
+        check(seconds < 30, f'{number.name} took {seconds:.0f} s')
+        self.slowest_stop = max(self.slowest_stop, seconds)
+        return code == STOPPED and 'all is saved' in self.training.said.read_text()
 
-    def damage_the_newest_checkpoint(self) -> None:
+    def press_ctrl_c(self) -> bool:
+        """As a person does."""
+        code = self.training.end(signal.SIGINT)
+        check(code in (INTERRUPTED, 0), f'Ctrl-C ended the run with {code}, not {INTERRUPTED}')
+        return code == INTERRUPTED
+
+    def damage_the_newest_checkpoint(self) -> bool:
         """While nothing runs, and only where there is one before it."""
         self.training.end()
-        saved = [*self.training.work_dir.glob('iter_*.pth')]
-        newest = Path(latest_checkpoint(self.training.work_dir) or '')
-        (self.training.work_dir / '.iter_9.pth.x.part').write_bytes(b'half a file')
-        if len(saved) > 1 and newest.is_file():
-            content = newest.read_bytes()
-            newest.write_bytes(content[: self.chance.randrange(len(content))])
-            self.training.start()
-            check(self.training.trains(), 'it did not start from the checkpoint before')
-            check(
-                f'{newest} is damaged' in self.training.said.read_text(),
-                f'nothing was said of the damage to {newest}',
-            )
-            left = [*self.training.work_dir.glob('.*.part')]
-            check(not any('.x.' in path.name for path in left), 'half a file was not swept up')
+        newest = latest_checkpoint(self.training.work_dir)
+        others = [path for path in self.training.work_dir.glob('iter_*.pth') if str(path) != newest]
+        if newest is None or not others:
+            return False
+        content = Path(newest).read_bytes()
+        Path(newest).write_bytes(content[: self.chance.randrange(len(content))])
+        self.training.start()
+        check(self.training.says(f'{newest} is damaged'), f'nothing was said of {newest}')
+        resumes = self.training.says('Resumes from') and self.trains_or_is_done()
+        check(resumes, f'it did not start from the checkpoint before; see {self.training.said}')
+        return True
 
-    def take_the_list_of_videos_away(self) -> None:
+    def take_the_list_of_videos_away(self) -> bool:
         """A start without it ends with a sentence; with it, all goes on."""
         self.training.end()
-        away = self.annotations.with_suffix('.away')
-        self.annotations.rename(away)
-        self.training.start()
-        code = self.training.process.wait(120)  # type: ignore[union-attr]
-        away.rename(self.annotations)
+        away = self.annotations.rename(self.annotations.with_suffix('.away'))
+        try:
+            self.training.start()
+            code = self.training.process.wait(120)  # type: ignore[union-attr]
+        finally:
+            away.rename(self.annotations)
         check(code == 1, f'a start without the list of videos ended with {code}')
         check('does not exist' in self.training.said.read_text(), 'the missing list is not told')
+        return True
 
-    def start_a_second_one(self) -> None:
+    def start_a_second_one(self) -> bool:
         """It says so and ends, and the first one does not notice."""
-        second = Training(self.training.config, self.training.work_dir)
-        before = self.training.runs()
+        name = f'second_{self.struck[_name(self.start_a_second_one)] + 1}'
+        second = Training(self.training.config, self.training.work_dir, name)
         second.start()
         code = second.process.wait(180)  # type: ignore[union-attr]
-        if before and self.training.runs():
-            check(code == 1, f'a second training in the folder ended with {code}')
-            check('is in use: process' in self.training.said.read_text(), 'it did not say why')
+        if self.training.code is not None:
+            return False
+        check(code == 1, f'a second training in the folder ended with {code}')
+        check('is in use: process' in second.said.read_text(), 'it did not say why')
+        return True
 
-    def fill_the_disk(self) -> None:
+    def fill_the_disk(self) -> bool:
         """No file may grow above a size for a while, to which all checkpoints come."""
-        _, hard = resource.prlimit(self.training.pid, resource.RLIMIT_FSIZE)
+        assert self.training.process is not None
+        pid, since = self.training.process.pid, len(self.training.said.read_text())
+        _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
         with contextlib.suppress(ProcessLookupError):
-            resource.prlimit(self.training.pid, resource.RLIMIT_FSIZE, (LARGEST_FILE, hard))
-            time.sleep(self.chance.uniform(3, 10))
-            resource.prlimit(self.training.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (LARGEST_FILE, hard))
+            told = self.training.says('could not be written', 60, since)
+            time.sleep(self.chance.uniform(0, 5))
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
+            return told
+        return False
+
+
+def _name(fault: Callable[[], bool]) -> str:
+    return fault.__name__.replace('_', ' ')
 
 
 def soak(args: argparse.Namespace) -> None:
     """Train twice and compare.
 
     Raises:
-        RuntimeError: Something did not follow a fault that should have, or the two differ.
+        RuntimeError: Something did not follow a fault that should have, a fault never struck, or
+            the two differ.
     """
     out, chance = args.out.resolve(), random.Random(args.seed)
+    if out.is_dir() and any(out.iterdir()) and not (out / 'soak.py').is_file():
+        raise ValueError(f'{out} holds other things, and would be emptied; give --out a new folder')
     shutil.rmtree(out, ignore_errors=True)
     data = write_data(out / 'data')
+    pause = args.pause or min(30.0, 60 * args.minutes / 20)
     epochs = args.epochs or fitting_epochs(out, data, args)
     config = write_config(out / 'soak.py', epochs, data, args.seed)
+    whole = Training(config, out / 'whole', 'whole')
+    training = Training(config, out / 'disturbed', 'disturbed')
+    try:
+        say(f'undisturbed: {epochs} epochs')
+        began = time.monotonic()
+        whole.start()
+        code = whole.process.wait()  # type: ignore[union-attr]
+        check(code == 0, f'the undisturbed training ended with {code}; see {whole.said}')
+        quiet = time.monotonic() - began
 
-    say(f'undisturbed: {epochs} epochs')
-    whole = Training(config, out / 'whole')
-    began = time.monotonic()
-    whole.start()
-    code = whole.process.wait()  # type: ignore[union-attr]
-    check(code == 0, f'the undisturbed training ended with {code}; see {whole.said}')
-    quiet = time.monotonic() - began
-
-    say('under fire')
-    training = Training(config, out / 'disturbed')
-    fire = Fire(training, data / 'train.txt', chance)
-    pause = args.pause or min(60.0, 60 * args.minutes / 20)
-    began = time.monotonic()
-    queue: list[Callable[[], None]] = []
-    training.start()
-    while True:
-        if training.trains():
-            time.sleep(chance.uniform(0, 2 * pause))
-        else:
-            check(not training.runs(), f'no step in two minutes; see {training.said}')
-        if not training.runs():
-            code = training.process.returncode  # type: ignore[union-attr]
-            check(code == 0, f'the disturbed training ended with {code}; see {training.said}')
-            break
-        queue = queue or chance.sample(fire.faults, len(fire.faults))  # each before one comes twice
-        fault = queue.pop()
-        print(f'{time.monotonic() - began:6.0f} s  {fault.__name__.replace("_", " ")}', flush=True)
-        fire.throw(fault)
-    under_fire = time.monotonic() - began
+        say('under fire')
+        fire = Fire(training, data / 'train.txt', chance)
+        began = time.monotonic()
+        burn(fire, pause, epochs * VIDEOS // BATCH / (60 * args.minutes))
+        under_fire = time.monotonic() - began
+    finally:
+        for one in (whole, training):
+            if one.process is not None:
+                one.end()
 
     steps = compare(out / 'whole', out / 'disturbed')
+    check(steps == epochs * VIDEOS // BATCH, f'{steps} steps are not {epochs} epochs')
+    spared = [name for name, times in fire.struck.items() if not times]
+    check(not spared, f'the training was over before it came to: {", ".join(spared)}')
     told = {
-        'faults': dict(fire.thrown),
+        'faults': dict(fire.struck),
         'starts': training.starts,
         'steps': steps,
         'seconds undisturbed': round(quiet),
         'seconds under fire': round(under_fire),
         'slowest stop in seconds': round(fire.slowest_stop, 1),
-        'lost': 0,
     }
     (out / 'soak.json').write_text(json.dumps(told, indent=2) + '\n')
     say('the two trainings are the same to the last bit')
     print(json.dumps(told, indent=2))
+
+
+def burn(fire: Fire, pause: float, pace: float) -> None:
+    """Throw faults at a training until it is done.
+
+    Args:
+        fire: The faults.
+        pause: Seconds between two faults, on average.
+        pace: Steps in a second above which the pauses are a tenth.
+    """
+    training, began = fire.training, time.monotonic()
+    queue: list[Callable[[], bool]] = []
+    training.start()
+    while training.trains():
+        is_ahead = training.steps() > pace * (time.monotonic() - began)
+        time.sleep(fire.chance.uniform(0, 2 * pause) / (10 if is_ahead else 1))
+        if training.code is not None:
+            break
+        # Each comes before one comes twice.
+        queue = queue or fire.chance.sample(fire.faults, len(fire.faults))
+        fault = queue.pop()
+        print(f'{time.monotonic() - began:6.0f} s  {_name(fault)}', flush=True)
+        fire.throw(fault)
+    check(training.code is not None, f'no step in two minutes; see {training.said}')
+    check(training.code == 0, f'it ended with {training.code}; see {training.said}')
 
 
 def write_data(folder: Path) -> Path:
@@ -329,12 +414,12 @@ def write_config(path: Path, epochs: int, data: Path, seed: int) -> Path:
 
 def fitting_epochs(out: Path, data: Path, args: argparse.Namespace) -> int:
     """Train two epochs, and say how many take half of the minutes."""
-    pace = Training(write_config(out / 'pace.py', 2, data, args.seed), out / 'pace')
+    pace = Training(write_config(out / 'pace.py', 2, data, args.seed), out / 'pace', 'pace')
     pace.start()
     check(pace.process.wait() == 0, f'a training of two epochs failed; see {pace.said}')  # type: ignore[union-attr]
     times = [float(second) for second in re.findall(r' time: ([\d.]+) ', pace.said.read_text())]
     shutil.rmtree(out / 'pace')
-    return max(4, round(args.minutes * 30 / (VIDEOS // BATCH * min(times))))
+    return max(4, round(30 * args.minutes / (VIDEOS // BATCH * min(times))))
 
 
 def compare(one: Path, other: Path) -> int:
@@ -345,11 +430,18 @@ def compare(one: Path, other: Path) -> int:
     """
     first, second = (load_torch(latest_checkpoint(folder) or '') for folder in (one, other))
     for saved in (first, second):
-        saved['losses'] = saved['message_hub']['log_scalars']['train/loss'].log_history.tolist()
-    for part in ('losses', 'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
+        saved['curves'] = {
+            name: curve.log_history.tolist()
+            for name, curve in saved['message_hub']['log_scalars'].items()
+            if not name.endswith(('time', 'memory'))
+        }
+    for part in ('curves', 'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'):
         where = difference(first[part], second[part], part)
         check(where is None, f'the two trainings differ in {where}')
-    return len(first['losses'])
+    for folder in (one, other):
+        bad = (folder / 'bad_videos.jsonl').read_text().splitlines()
+        check(len(bad) == BROKEN, f'{folder} lists {len(bad)} broken videos, not {BROKEN}')
+    return len(first['curves']['train/loss'])
 
 
 def difference(one: Any, other: Any, where: str) -> str | None:
@@ -386,6 +478,8 @@ def check(fine: bool, what: str) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
+    # What a shell starts in the background ignores Ctrl-C, and so would what it starts in turn.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     return run_job(lambda: soak(args), args.debug)
 
 
