@@ -18,6 +18,7 @@ try:
     from mmtimesformer.engine.protocol import NameProtocol
     from mmtimesformer.engine.resuming import latest_checkpoint
     from mmtimesformer.engine.runner import Runner
+    from mmtimesformer.engine.sharding import ShardedModel
     from mmtimesformer.engine.stop_signals import StopOnSignal
     from mmtimesformer.engine.storage import register_atomic_backend
     from mmtimesformer.engine.view_scores import KeepViewScores
@@ -41,6 +42,7 @@ __all__ = [
     'Pretrained',
     'Runner',
     'SafeCheckpointHook',
+    'ShardedModel',
     'SkipNonFiniteSteps',
     'StopOnSignal',
     'latest_checkpoint',

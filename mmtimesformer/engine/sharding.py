@@ -11,6 +11,7 @@ for all tools.
 
 import copy
 import difflib
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -172,7 +173,16 @@ def check_sharding(cfg: Any) -> None:
             f'{KEY}.{name}: ShardedModel has no such argument'
             + (f'; did you mean {near[0]!r}?' if near else '')
         )
+    if 'src_data_rank' not in inspect.signature(distribute_tensor).parameters:
+        raise ValueError(
+            f'{KEY}.type={NAME!r} needs torch 2.7 or newer, and this is {torch.__version__}'
+        )
     wrapper = cfg.get('optim_wrapper') or {}
+    if wrapper and 'optimizer' not in wrapper:
+        raise ValueError(
+            f'{KEY}.type={NAME!r} knows one optimiser, and optim_wrapper has several optimisers; '
+            'set optim_wrapper.optimizer, and learning rates by paramwise_cfg'
+        )
     if str(wrapper.get('type')).endswith('AmpOptimWrapper'):
         raise ValueError(
             f'{KEY}.type={NAME!r} trains in bfloat16 or float32, and optim_wrapper.type='

@@ -4,7 +4,6 @@ Each job trains in a folder of its name and leaves what each process saw in ``FO
 """
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -171,17 +170,6 @@ def train(
     return look.seen
 
 
-def begun(source: Path, work_dir: Path, *names: str) -> Path:
-    """Make a folder in which a training of another one goes on, from its checkpoints."""
-    if dist.get_rank() == 0:
-        work_dir.mkdir()
-        for name in names:
-            shutil.copy(source / name, work_dir)
-    if dist.is_distributed():
-        dist.barrier()
-    return work_dir
-
-
 def broken(work_dir: Path, step: int, **how: Any) -> dict[str, Any]:
     """Train, but be broken off before a step, and go on."""
     try:
@@ -207,12 +195,8 @@ JOBS: dict[str, Callable[[Path], dict[str, Any]]] = {
         f / 'accumulated_broken', 5, wrapper=SHARDED, optim=ACCUMULATED, checkpoint=EVERY_STEP
     ),
     'accumulated_whole': lambda f: train(f / 'accumulated_whole', optim=ACCUMULATED),
-    'from_one': lambda f: train(
-        begun(f / 'one', f / 'from_one', 'epoch_1.pth'), wrapper=SHARDED, resume=True
-    ),
-    'from_sharded': lambda f: train(
-        begun(f / 'sharded', f / 'from_sharded', 'epoch_1.pth'), wrapper=SHARDED, resume=True
-    ),
+    'from_one': lambda f: train(f / 'from_one', wrapper=SHARDED, resume=True),
+    'from_sharded': lambda f: train(f / 'from_sharded', wrapper=SHARDED, resume=True),
     'copies': lambda f: train(f / 'copies', wrapper={**SHARDED, 'shards': 2}),
     'bf16': lambda f: train(f / 'bf16', wrapper=SHARDED, optim=BF16),
     'bf16_whole': lambda f: train(f / 'bf16_whole', optim=BF16),

@@ -1,6 +1,7 @@
 """Sharded training computes what a training with whole models does, and saves what it saves."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,14 @@ def assert_close(one: Any, other: Any, error: float, where: str = '') -> None:
         assert one == other, where
 
 
+def begun(source: Path, work_dir: Path, *names: str) -> Path:
+    """Make a folder in which a training of another one goes on, from its checkpoints."""
+    work_dir.mkdir()
+    for name in names:
+        shutil.copy(source / name, work_dir)
+    return work_dir
+
+
 PARTS = 'state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers'
 
 
@@ -68,49 +77,47 @@ def assert_same_training(one: dict[str, Any], other: dict[str, Any], error: floa
         assert_close(one[part], other[part], error, part)
 
 
-@pytest.fixture(scope='module')
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One training in one process, and several in two, each for two epochs of four steps."""
+LEVELS = 'pointwise', 'projections', 'mlp', 'block'
+SCHEMES = 'divided_space_time', 'joint_space_time', 'space_only'
+
+
+def with_one(folder: Path) -> Path:
+    """Train in this process, for two epochs of four steps."""
     from tests.engine import sharded_trainings
 
-    folder = tmp_path_factory.mktemp('sharded')
-    seen = sharded_trainings.train(folder / 'one', launcher='none')
-    torch.save(seen, folder / 'one.0.pt')
-    torchrun(folder, 'whole', 'sharded', 'broken', 'from_one')
+    torch.save(sharded_trainings.train(folder / 'one', launcher='none'), folder / 'one.0.pt')
     return folder
 
 
-LEVELS = 'pointwise', 'projections', 'mlp', 'block'
-SCHEMES = 'divided_space_time', 'joint_space_time', 'space_only'
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training in one process, and two in two."""
+    folder = with_one(tmp_path_factory.mktemp('sharded'))
+    torchrun(folder, 'sharded', 'broken')
+    return folder
 
 
 @pytest.fixture(scope='module')
 def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What takes longer, in two processes."""
-    folder = tmp_path_factory.mktemp('more_sharded')
+    folder = with_one(tmp_path_factory.mktemp('more_sharded'))
+    begun(folder / 'one', folder / 'from_one', 'epoch_1.pth')
     torchrun(
-        folder, 'sharded', 'accumulated', 'accumulated_whole', 'accumulated_broken', 'spoiled',
-        'bf16', 'bf16_whole', 'bf16_blocks', *(f'recomputed_{level}' for level in LEVELS),
+        folder, 'whole', 'sharded', 'from_one', 'accumulated', 'accumulated_whole',
+        'accumulated_broken', 'spoiled', 'bf16', 'bf16_whole', 'bf16_blocks',
+        *(f'recomputed_{level}' for level in LEVELS),
         *(f'{kind}_{scheme}' for scheme in SCHEMES for kind in ('whole', 'sharded')),
     )  # fmt: skip
     return folder
-
-
-def test_losses_weights_and_states_are_those_of_a_training_with_whole_models(folder: Path) -> None:
-    torch.testing.assert_close(
-        losses(folder, 'sharded'), losses(folder, 'whole'), rtol=0, atol=1e-5
-    )
-    assert_same_training(saved(folder, 'sharded'), saved(folder, 'whole'), 1e-5)
-    for sharded, whole in zip(seen_by(folder, 'sharded'), seen_by(folder, 'whole'), strict=True):
-        assert sharded['norms'] == pytest.approx(whole['norms'], abs=1e-5)
 
 
 def test_two_processes_train_as_one_with_the_same_batch(folder: Path) -> None:
     torch.testing.assert_close(
         losses(folder, 'sharded'), losses(folder, 'one', 1), rtol=0, atol=1e-5
     )
-    one, sharded = saved(folder, 'one'), saved(folder, 'sharded')
-    assert_close(one['state_dict'], sharded['state_dict'], 1e-5)
+    assert_same_training(saved(folder, 'sharded'), saved(folder, 'one'), 1e-5)
+    for seen in seen_by(folder, 'sharded'):
+        assert seen['norms'] == pytest.approx(seen_by(folder, 'one', 1)[0]['norms'], abs=1e-5)
 
 
 def test_each_process_holds_its_share_and_one_block(folder: Path) -> None:
@@ -122,7 +129,7 @@ def test_each_process_holds_its_share_and_one_block(folder: Path) -> None:
             assert share[name] < 0.55 * copies * whole, name
     for share in shares:
         assert share['together'] == ['blocks.1'], 'while it runs'
-    assert seen_by(folder, 'whole')[0]['parameters'] == whole
+    assert seen_by(folder, 'one', 1)[0]['parameters'] == whole
 
 
 def test_a_broken_training_goes_on_to_the_last_bit(folder: Path) -> None:
@@ -130,34 +137,38 @@ def test_a_broken_training_goes_on_to_the_last_bit(folder: Path) -> None:
     assert saved(folder, 'broken', 'epoch_1.pth')['meta']['epoch'] == 1
 
 
-def test_a_training_of_one_process_goes_on_in_two_shares(folder: Path) -> None:
-    assert seen_by(folder, 'from_one')[0]['losses'] == pytest.approx(
-        seen_by(folder, 'sharded')[0]['losses'][4:], abs=1e-5
-    )
-    assert_same_training(saved(folder, 'from_one'), saved(folder, 'one'), 1e-5)
-
-
-def test_a_sharded_training_goes_on_in_one_process(folder: Path) -> None:
-    from tests.engine import sharded_trainings
-
-    work_dir = sharded_trainings.begun(folder / 'sharded', folder / 'alone', 'epoch_1.pth')
-    sharded_trainings.train(
-        work_dir, launcher='none', resume=True, wrapper=sharded_trainings.SHARDED
-    )
-    assert_same_training(saved(folder, 'alone'), saved(folder, 'one'), 1e-5)
-
-
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(folder: Path) -> None:
+def test_a_sharded_training_goes_on_in_one_process_from_the_newest_whole_checkpoint(
+    folder: Path,
+) -> None:
     from tests.engine import sharded_trainings
 
     names = 'epoch_1.pth', 'epoch_2.pth'
-    work_dir = sharded_trainings.begun(folder / 'sharded', folder / 'damaged', *names)
-    (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
+    work_dir = begun(folder / 'sharded', folder / 'alone', *names)
     newest = work_dir / 'epoch_2.pth'
     newest.write_bytes(newest.read_bytes()[:-1000])
-    seen = sharded_trainings.train(work_dir, launcher='none', resume=True)
+    (work_dir / 'last_checkpoint').write_text(str(newest))
+    seen = sharded_trainings.train(
+        work_dir, launcher='none', resume=True, wrapper=sharded_trainings.SHARDED
+    )
     assert len(seen['losses']) == 4
-    assert_same_training(saved(folder, 'damaged'), saved(folder, 'one'), 1e-5)
+    assert_same_training(saved(folder, 'alone'), saved(folder, 'one'), 1e-5)
+
+
+@pytest.mark.slow
+def test_losses_weights_and_states_are_those_of_two_whole_models(more: Path) -> None:
+    torch.testing.assert_close(losses(more, 'sharded'), losses(more, 'whole'), rtol=0, atol=1e-5)
+    assert_same_training(saved(more, 'sharded'), saved(more, 'whole'), 1e-5)
+    for sharded, whole in zip(seen_by(more, 'sharded'), seen_by(more, 'whole'), strict=True):
+        assert sharded['losses'] == pytest.approx(whole['losses'], abs=1e-5)
+        assert sharded['norms'] == pytest.approx(whole['norms'], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_training_of_one_process_goes_on_in_two_shares(more: Path) -> None:
+    assert seen_by(more, 'from_one')[0]['losses'] == pytest.approx(
+        seen_by(more, 'sharded')[0]['losses'][4:], abs=1e-5
+    )
+    assert_same_training(saved(more, 'from_one'), saved(more, 'one'), 1e-5)
 
 
 @pytest.mark.slow
@@ -180,7 +191,7 @@ def test_a_loss_that_is_no_number_in_one_process_is_left_out_by_all(more: Path) 
 
 @pytest.mark.slow
 def test_mixed_precision_is_that_of_whole_models(more: Path) -> None:
-    torch.testing.assert_close(losses(more, 'bf16'), losses(more, 'bf16_whole'), rtol=0, atol=2e-3)
+    torch.testing.assert_close(losses(more, 'bf16'), losses(more, 'bf16_whole'), rtol=0, atol=5e-3)
     exact = losses(more, 'sharded')
     in_blocks = losses(more, 'bf16_blocks')
     torch.testing.assert_close(in_blocks, exact, rtol=0, atol=0.05)
@@ -214,6 +225,7 @@ def test_two_copies_in_four_processes_train_as_four_whole_ones(tmp_path: Path) -
 @pytest.mark.slow
 def test_a_training_in_two_shares_goes_on_in_four(tmp_path: Path) -> None:
     torchrun(tmp_path, 'sharded')
+    begun(tmp_path / 'sharded', tmp_path / 'from_sharded', 'epoch_1.pth')
     torchrun(tmp_path, 'from_sharded', processes=4)
     assert_same_training(saved(tmp_path, 'from_sharded'), saved(tmp_path, 'sharded'), 1e-5)
 
@@ -228,9 +240,10 @@ def config(**changes: Any) -> Config:
 @pytest.mark.parametrize(
     'changes, words',
     [
-        ({'optim_wrapper': {'type': 'AmpOptimWrapper'}}, '--amp bf16'),
+        ({'optim_wrapper': {'type': 'AmpOptimWrapper', 'optimizer': {}}}, '--amp bf16'),
         ({'compile': True}, "does not go together with 'compile'"),
         ({'activation_checkpointing': ['blocks']}, 'model.backbone.with_cp'),
+        ({'optim_wrapper': {'one': {}, 'other': {}}}, 'several optimisers'),
         (
             {'val_dataloader': {'sampler': {'type': 'DefaultSampler', 'round_up': False}}},
             'val_dataloader.sampler.round_up=False',
