@@ -17,6 +17,7 @@ from mmtimesformer.engine.parts import check_parts
 from mmtimesformer.engine.sharding import check_sharding
 
 LOADERS = {'train': ('train_dataloader', 'val_dataloader'), 'test': ('test_dataloader',)}
+FIRST_FILES = 65536  # bytes, about: of the config, of the first lines of the log
 VIDEOS_LOOKED_FOR = 64  # a network disk answers a few hundred such questions in a second
 
 # What is read at the top of a config: the Runner's arguments, and what it takes from the config.
@@ -111,8 +112,8 @@ def _check_work_dir(work_dir: str | None) -> None:
         return
     try:
         Path(work_dir).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=work_dir):
-            pass
+        with tempfile.TemporaryFile(dir=work_dir) as file:
+            file.write(bytes(FIRST_FILES))
     except OSError as error:
         raise OSError(
             f'work_dir {work_dir} cannot be written to ({error.strerror}); make it writable, or '

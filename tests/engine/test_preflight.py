@@ -1,5 +1,6 @@
 """A config is looked at before the run; the letters themselves are held in tests/tools."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,19 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_run(tmp_path: Pat
     cfg.work_dir = str(tmp_path / 'new/work')
     assert check_config(cfg, 'train') == []
     assert list((tmp_path / 'new/work').iterdir()) == []
+
+
+def test_a_full_disk_is_told_before_the_run(tmp_path: Path) -> None:
+    """No file may grow beyond a kilobyte, as if there were no more room."""
+    cfg = config(tmp_path, ['a.mp4 0'])
+    cfg.work_dir = str(tmp_path / 'work')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r'/work cannot be written to \(File too large\); make'):
+            check_config(cfg, 'train')
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize(
