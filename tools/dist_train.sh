@@ -6,7 +6,8 @@
 #     NNODES=2 RDZV_ENDPOINT=first-machine:29400 tools/dist_train.sh CONFIG PROCESSES ...
 #
 # The processes find each other and choose their port themselves. Where one is lost, all end; with
-# MAX_RESTARTS=3 and --resume they start again, up to three times.
+# MAX_RESTARTS=3 and --resume they start again, up to three times. Exit codes are those of
+# tools/train.py: 75 is a training that was asked to stop and has saved.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then
@@ -15,6 +16,10 @@ if [ $# -lt 2 ]; then
 fi
 config=$1 processes=$2
 shift 2
+if [ "${MAX_RESTARTS:-0}" -gt 0 ] && [[ " $* " != *" --resume"* ]]; then
+    echo "error: MAX_RESTARTS=$MAX_RESTARTS would start the training from its beginning; add --resume" >&2
+    exit 2
+fi
 
 if [ "${NNODES:-1}" -gt 1 ]; then
     meeting=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-id "${RDZV_ID:-mmtimesformer}"
@@ -22,6 +27,6 @@ if [ "${NNODES:-1}" -gt 1 ]; then
 else
     meeting=(--standalone)
 fi
-exec "${PYTHON:-python}" -m torch.distributed.run "${meeting[@]}" \
+exec "${PYTHON:-python}" -m mmtimesformer.engine.torchrun "${meeting[@]}" \
     --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" \
     "$(dirname "${BASH_SOURCE[0]}")/train.py" "$config" --launcher pytorch "$@"

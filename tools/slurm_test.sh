@@ -10,15 +10,16 @@
 # SRUN_ARGS          further options of srun
 #
 # Slurm starts one torchrun on each machine. They meet on the first one, at a port made from the
-# number of the job, so that two jobs on a machine do not collide.
+# number of the job, so that two jobs on a machine do not collide. Where one ends alone, the others
+# follow within a minute.
 set -euo pipefail
 
 if [ $# -lt 4 ]; then
     echo "usage: $0 PARTITION JOB_NAME CONFIG CHECKPOINT [options of tools/test.py]" >&2
     exit 2
 fi
+tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 partition=$1 job_name=$2
-shift 2
 gpus=${GPUS:-8} per_node=${GPUS_PER_NODE:-8}
 if [ "$gpus" -lt "$per_node" ]; then per_node=$gpus; fi
 if [ $((gpus % per_node)) -ne 0 ]; then
@@ -30,12 +31,13 @@ gres=${GRES-gpu:$per_node}
 # shellcheck disable=SC2016,SC2086  # expanded on the machines; SRUN_ARGS is several words
 exec srun --partition="$partition" --job-name="$job_name" \
     --nodes=$((gpus / per_node)) --ntasks-per-node=1 ${gres:+--gres="$gres"} \
-    --cpus-per-task=$((per_node * ${CPUS_PER_TASK:-5})) --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+    --cpus-per-task=$((per_node * ${CPUS_PER_TASK:-5})) --wait=60 ${SRUN_ARGS:-} \
     bash -c '
         first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-        exec "${PYTHON:-python}" -m torch.distributed.run \
-            --nnodes "$SLURM_NNODES" --nproc-per-node "$1" --max-restarts "${MAX_RESTARTS:-0}" \
+        exec "${PYTHON:-python}" -m mmtimesformer.engine.torchrun \
+            --nnodes "$SLURM_NNODES" --nproc-per-node "$1" \
             --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" \
             --rdzv-endpoint "$first:$((20000 + SLURM_JOB_ID % 20000))" \
+            --rdzv-conf "is_host=$((SLURM_NODEID == 0))" \
             "${@:2}" --launcher pytorch
-    ' bash "$per_node" "$(dirname "${BASH_SOURCE[0]}")/test.py" "$@"
+    ' bash "$per_node" "$tools/test.py" "${@:3}"

@@ -8,6 +8,7 @@ from mmengine.config import DictAction
 
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.engine.torchrun import end_with_torchrun
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -57,6 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 
         test(args)
 
+    end_with_torchrun()
     return run_job(job, args.debug)
 
 

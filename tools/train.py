@@ -8,6 +8,7 @@ from mmengine.config import DictAction
 
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.engine.torchrun import end_with_torchrun, tell_torchrun
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -72,7 +73,8 @@ def main(argv: list[str] | None = None) -> int:
 
         train(args)
 
-    return run_job(job, args.debug, goes_on='the same command with --resume goes on')
+    end_with_torchrun()
+    return tell_torchrun(run_job(job, args.debug, goes_on='the same command with --resume goes on'))
 
 
 if __name__ == '__main__':

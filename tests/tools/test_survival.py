@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,8 +11,7 @@ import pytest
 import torch
 
 from mmtimesformer.checkpoints.pickles import load_torch
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.tools.running import children, finish, start, wait_for
 
 
 @pytest.fixture
@@ -27,32 +25,6 @@ def config(tiny_config: Path) -> Path:
         + "custom_hooks = [dict(type='EMAHook', momentum=0.1)]\n"
     )
     return tiny_config
-
-
-def start(*command: object, **environment: str) -> subprocess.Popen:
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
-    return subprocess.Popen(
-        [str(word) for word in command],
-        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(words: str, process: subprocess.Popen) -> None:
-    """Read what a process says, up to a line with these words."""
-    assert process.stdout is not None
-    said = []
-    while words not in (line := process.stdout.readline()):
-        said.append(line)
-        assert line, ''.join(said)
-
-
-def finish(process: subprocess.Popen) -> tuple[int, str]:
-    said, _ = process.communicate(timeout=300)
-    return process.returncode, said
 
 
 def weights(path: Path) -> dict[str, Any]:
@@ -128,7 +100,6 @@ def test_a_training_killed_again_and_again_is_the_one_that_never_was(
 def test_two_processes_stop_at_the_same_step_and_go_on_exactly(
     tools: Path, config: Path, tmp_path: Path, whom: str
 ) -> None:
-    """The code is torchrun's own, 1, whatever its processes end with."""
     how = ['--seed', '5', '--deterministic', '--cfg-options', 'train_cfg.max_epochs=60']
     train = 'bash', tools / 'dist_train.sh', config, 2
     whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
@@ -140,10 +111,9 @@ def test_two_processes_stop_at_the_same_step_and_go_on_exactly(
     if whom == 'all':
         process.send_signal(signal.SIGTERM)
     else:
-        children = Path(f'/proc/{process.pid}/task/{process.pid}/children').read_text().split()
-        os.kill(int(children[-1]), signal.SIGUSR1)
+        os.kill(children(process.pid)[-1], signal.SIGUSR1)
     code, said = finish(process)
-    assert code == 1
+    assert code == 75, said
     assert said.count('all is saved') >= 1, said
     saved = load_torch(stopped / 'mid_epoch.pth')['meta']
     assert 4 <= saved['epoch'] < 60
@@ -231,13 +201,13 @@ def test_the_training_of_a_killed_demo_ends_with_it(tools: Path, tmp_path: Path)
     demo = start(sys.executable, '-u', tmp_path / 'parent.py')
     wait_for('$ python tools/sleep.py', demo)
     time.sleep(0.5)
-    (child,) = Path(f'/proc/{demo.pid}/task/{demo.pid}/children').read_text().split()
+    (child,) = children(demo.pid)
     demo.kill()
     demo.wait()
     given_up = time.monotonic() + 5
     while lives := Path(f'/proc/{child}').exists():
         if time.monotonic() > given_up:
-            os.kill(int(child), signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
             break
         time.sleep(0.1)
     finish(demo)

@@ -4,7 +4,6 @@ import os
 import pickle
 import re
 import shutil
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -170,29 +169,3 @@ def test_two_processes_learn_what_one_learns(
     one, two = weights(elsewhere / 'one/epoch_2.pth'), weights(elsewhere / 'two/epoch_2.pth')
     for name, tensor in one.items():
         assert torch.allclose(tensor, two[name], atol=1e-5), name
-
-
-def test_slurm_starts_one_torchrun_on_each_machine(tools: Path, elsewhere: Path) -> None:
-    """Slurm and Python are played by scripts that say with what they were called."""
-    for name, text in {
-        'srun': 'echo srun; while [[ $1 == -* ]]; do echo "$1"; shift; done; exec "$@"',
-        'scontrol': 'echo first-machine; echo second-machine',
-        'python': 'echo python; for word in "$@"; do echo "$word"; done',
-    }.items():
-        script = elsewhere / name
-        script.write_text(f'#!/usr/bin/env bash\n{text}\n')
-        script.chmod(script.stat().st_mode | stat.S_IXUSR)
-    said = run(
-        'bash', tools / 'slurm_train.sh', 'video', 'a-job', 'a config.py', '--resume',
-        PATH=f'{elsewhere}:{os.environ["PATH"]}', GPUS='16', GPUS_PER_NODE='8',
-        SRUN_ARGS='--time=1 --quiet', SLURM_JOB_ID='123456', SLURM_NNODES='2',
-        SLURM_JOB_NODELIST='machines',
-    )  # fmt: skip
-    assert said.splitlines() == [
-        'srun', '--partition=video', '--job-name=a-job', '--nodes=2', '--ntasks-per-node=1',
-        '--gres=gpu:8', '--cpus-per-task=40', '--kill-on-bad-exit=1', '--time=1', '--quiet',
-        'python', '-m', 'torch.distributed.run', '--nnodes', '2', '--nproc-per-node', '8',
-        '--max-restarts', '0', '--rdzv-backend', 'c10d', '--rdzv-id', '123456',
-        '--rdzv-endpoint', 'first-machine:23456', f'{tools}/train.py', 'a config.py', '--resume',
-        '--launcher', 'pytorch',
-    ]  # fmt: skip

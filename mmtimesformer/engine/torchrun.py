@@ -1,0 +1,159 @@
+"""torchrun, whose end tells a training that was stopped from one that failed.
+
+    python -m mmtimesformer.engine.torchrun --standalone --nproc-per-node 2 tools/train.py ...
+
+takes torchrun's options and does what it does, but for the ends. torchrun by itself ends with 1
+whatever its processes end with, kills them 30 seconds after SIGTERM, dies of SIGUSR1 and leaves
+them behind, and with ``--max-restarts`` starts processes again that were asked to stop. Here
+
+- SIGTERM and SIGUSR1 go on to the processes, which have the time that they need to save;
+- a training that was asked to stop, on whichever machine, ends with 75 and is not started again;
+- one of its processes that is lost is named, with what it ended with;
+- the processes save and end when torchrun is killed.
+
+The exit codes are those of :mod:`mmtimesformer.engine.letters`; 128 and the number of a signal is a
+job that ended by that signal, before it could save or without having anything to save.
+"""
+
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mmtimesformer.engine.children import end_with_parent
+from mmtimesformer.engine.letters import DONE, FAILED, STOPPED, EndOfRun, sentence_of
+
+OURS = 'MMTIMESFORMER_TORCHRUN'  # holds the number of this process, for those it starts
+PROCESSES_SHOWN = 8
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run torchrun, and return the exit code."""
+    # Here, for what it starts imports this file as well, and torch may be built without.
+    from torch.distributed import DistError, run
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous.api import RendezvousError
+
+    args = run.parse_args(argv)
+    if sys.platform == 'linux' and hasattr(args, 'signals_to_handle'):  # torch 2.8 and later
+        args.signals_to_handle = 'SIGINT,SIGHUP,SIGQUIT'
+        os.environ[OURS] = str(os.getpid())
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, _hand_on)
+        signal.signal(signal.SIGUSR2, _wait_for_all)
+    try:
+        run.run(args)
+    except EndOfRun as end:
+        print(f'\n{end}', file=sys.stderr)
+        return end.code
+    except ChildFailedError as error:
+        codes = {failure.exitcode for failure in error.failures.values()}
+        if codes == {STOPPED}:
+            return STOPPED
+        print(f'\nerror: {_tell(error.failures)}', file=sys.stderr)
+        return FAILED
+    except (DistError, RendezvousError) as error:
+        print(
+            f'\nerror: the machines of this run do not reach each other any more, or never did '
+            f'(they meet at {args.rdzv_endpoint}); {sentence_of(error)}. A training goes on by the '
+            'same command with --resume',
+            file=sys.stderr,
+        )
+        return FAILED
+    except SignalException as end:
+        print(f'\nended by {end.sigval.name}', file=sys.stderr)
+        return 128 + end.sigval
+    return DONE
+
+
+def end_with_torchrun() -> None:
+    """Stop, with all saved, when the torchrun that started this process is killed."""
+    if _started_by_ours():
+        end_with_parent(os.getppid(), signal.SIGTERM)
+
+
+def tell_torchrun(code: int) -> int:
+    """Say that this process was asked to stop, so that it is not started again; return the code.
+
+    Processes on another machine may be the only ones that heard the signal.
+    """
+    if code == STOPPED and _started_by_ours():
+        for number in (signal.SIGTERM, signal.SIGUSR1):  # all is saved; the code must arrive
+            signal.signal(number, signal.SIG_IGN)
+        os.kill(os.getppid(), signal.SIGUSR2)
+    return code
+
+
+def _started_by_ours() -> bool:
+    return os.environ.get(OURS) == str(os.getppid())
+
+
+def _hand_on(number: int, frame: FrameType | None) -> None:
+    """Ask all processes to stop, and end when they have."""
+    for process in _children():
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
+    _wait_for_all(number, frame)
+
+
+def _wait_for_all(number: int, _frame: FrameType | None) -> None:
+    """Wait until all processes have ended, which may take as long as it takes to save.
+
+    Raises:
+        EndOfRun: They were stopped. If they came to their own end, torchrun goes on.
+    """
+    for other in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(other, signal.SIG_IGN)  # heard; SIGINT still ends all at once
+    processes = _children()
+    while None in (codes := [exit_code_of(process) for process in processes]):
+        time.sleep(0.05)
+    if STOPPED in codes:
+        raise EndOfRun(f'all {len(codes)} processes on this machine have stopped', STOPPED)
+    if not codes or -number in codes:
+        name = signal.Signals(number).name
+        raise EndOfRun(f'ended by {name}, before anything was there to be saved', 128 + number)
+
+
+def _children() -> list[int]:
+    """List the processes that this one started."""
+    tasks = Path('/proc/self/task').glob('*/children')
+    return [int(process) for task in tasks for process in task.read_text().split()]
+
+
+def exit_code_of(process: int) -> int | None:
+    """Return what a child ended with, as :mod:`subprocess` counts, or ``None`` while it runs.
+
+    Whoever started it can still ask for it afterwards.
+    """
+    ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    if ended is None:
+        return None
+    return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
+def _tell(failures: dict[int, Any]) -> str:
+    """Name the processes that ended and what they ended with, those that were killed first."""
+    lost = sorted(failures.items(), key=lambda item: (item[1].exitcode >= 0, item[0]))
+    named = [
+        f'process {rank} (pid {failure.pid}) '
+        + (
+            f'was killed by {failure.signal_name()}'
+            if failure.exitcode < 0
+            else f'ended with code {failure.exitcode}'
+        )
+        for rank, failure in lost[:PROCESSES_SHOWN]
+    ]
+    more = f' and {len(lost) - PROCESSES_SHOWN} more' if len(lost) > PROCESSES_SHOWN else ''
+    return (
+        f'{", ".join(named)}{more}; the run has ended. A process that is killed without a word of '
+        'its own is mostly out of memory. A training goes on by the same command with --resume'
+    )
+
+
+if __name__ == '__main__':
+    sys.exit(main())

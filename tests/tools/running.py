@@ -1,0 +1,41 @@
+"""Commands that run while a test looks on, and disturbs them."""
+
+import os
+import subprocess
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def start(*command: object, **environment: str) -> subprocess.Popen:
+    """Start a command in a process group of its own; what it says is to be read."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    return subprocess.Popen(
+        [str(word) for word in command],
+        env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(words: str, process: subprocess.Popen) -> None:
+    """Read what a process says, up to a line with these words."""
+    assert process.stdout is not None
+    said = []
+    while words not in (line := process.stdout.readline()):
+        said.append(line)
+        assert line, ''.join(said)
+
+
+def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
+    """Wait for the end of a process; return its exit code and the rest of what it said."""
+    said, _ = process.communicate(timeout=timeout)
+    return process.returncode, said
+
+
+def children(process: int) -> list[int]:
+    """List the processes that a process started."""
+    tasks = Path(f'/proc/{process}/task').glob('*/children')
+    return [int(child) for task in tasks for child in task.read_text().split()]

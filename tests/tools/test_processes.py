@@ -1,0 +1,277 @@
+"""The same training in one process, in several, and on several machines; and what loses one."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmtimesformer.checkpoints.pickles import load_torch
+from tests.tools.running import children, finish, start, wait_for
+
+TORCHRUN = sys.executable, '-m', 'mmtimesformer.engine.torchrun', '--standalone'
+
+# Sixteen clips in steps of eight: what one process sees in a step, n processes see together.
+STEPS = """
+import sys
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from mmengine.structures import BaseDataElement
+from torch import nn
+from mmtimesformer import TimeSformer
+from mmtimesformer.engine.runner import Runner
+
+class Clips(torch.utils.data.Dataset):
+    metainfo = {}
+
+    def __len__(self):
+        return 16
+
+    def __getitem__(self, index):
+        # the clip is its own, the noise on it drawn anew in each epoch
+        clip = torch.randn(3, 2, 16, 16, generator=torch.Generator().manual_seed(index))
+        label = BaseDataElement(label=index % 2)
+        return {'inputs': clip + 0.1 * torch.randn(3, 2, 16, 16), 'data_samples': label}
+
+class Net(BaseModel):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.backbone = TimeSformer(
+            num_frames=2, img_size=16, patch_size=8, embed_dims=24, num_layers=2, num_heads=2,
+            drop_path_rate=0.0, temporal_init='random')
+        self.head = nn.Linear(24, 2)
+
+    def forward(self, inputs, data_samples, mode='tensor'):
+        scores = self.head(self.backbone(torch.stack(list(inputs))))
+        labels = torch.tensor([sample.label for sample in data_samples])
+        return {'loss': nn.functional.cross_entropy(scores, labels)}
+
+class Losses(Hook):
+    seen = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        loss = outputs['loss'].detach().clone()
+        dist.all_reduce(loss, 'mean')
+        self.seen.append(loss.item())
+
+processes = int(sys.argv[1])
+runner = Runner(
+    model=Net(), work_dir=sys.argv[2], launcher='pytorch' if processes > 1 else 'none', cfg={},
+    train_dataloader=dict(
+        dataset=Clips(), sampler=dict(type='DefaultSampler', shuffle=True),
+        batch_size=8 // processes, num_workers=0),
+    train_cfg=dict(by_epoch=True, max_epochs=2),
+    optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
+    custom_hooks=[Losses()], randomness=dict(seed=3))
+runner.train()
+if dist.get_rank() == 0:
+    torch.save(Losses.seen, sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize('processes', [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_several_processes_take_the_steps_of_one(tmp_path: Path, processes: int) -> None:
+    """At the same total batch, with random augmentation: losses within 1e-5."""
+    script = tmp_path / 'steps.py'
+    script.write_text(STEPS)
+    losses = {}
+    running = {
+        n: start(
+            *(TORCHRUN if n > 1 else [sys.executable]),
+            *(['--nproc-per-node', n] if n > 1 else []),
+            script, n, tmp_path / f'work{n}', tmp_path / f'{n}.pt',
+        )
+        for n in (1, processes)
+    }  # fmt: skip
+    ends = {n: finish(process) for n, process in running.items()}
+    for n, (code, said) in ends.items():
+        assert code == 0, said
+        losses[n] = torch.tensor(torch.load(tmp_path / f'{n}.pt'))
+    assert len(losses[1]) == 4
+    assert losses[1].diff().abs().min() > 1e-3  # steps that do something
+    assert (losses[1] - losses[processes]).abs().max() < 1e-5
+
+
+WORKER = """
+import os, signal, sys, time
+from mmtimesformer.engine.torchrun import end_with_torchrun, tell_torchrun
+asked = []
+signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+signal.signal(signal.SIGUSR1, lambda number, frame: asked.append(number))
+end_with_torchrun()
+print('started', os.getpid(), flush=True)
+while not asked:
+    time.sleep(0.02)
+time.sleep(float(sys.argv[1]))  # saves
+print('saved', flush=True)
+sys.exit(tell_torchrun(75))
+"""
+
+
+@pytest.fixture
+def two_workers(tmp_path: Path) -> Iterator[subprocess.Popen]:
+    """Two processes under torchrun that save when they are asked to stop, with restarts left."""
+    (tmp_path / 'worker.py').write_text(WORKER)
+    process = start(
+        *TORCHRUN, '--nproc-per-node', 2, '--max-restarts', 3, tmp_path / 'worker.py', 0.3
+    )
+    wait_for('started', process)
+    wait_for('started', process)
+    yield process
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        finish(process)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc')
+@pytest.mark.parametrize(
+    'number', [signal.SIGUSR1, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_a_stop_ends_with_its_code_and_nothing_is_started_again(
+    two_workers: subprocess.Popen, number: signal.Signals
+) -> None:
+    os.kill(two_workers.pid, number)
+    code, said = finish(two_workers, 30)
+    assert code == 75, said
+    assert said.count('saved') == 2
+    assert 'started' not in said
+    assert 'all 2 processes on this machine have stopped' in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc')
+def test_a_stop_that_torchrun_did_not_hear_is_no_failure(two_workers: subprocess.Popen) -> None:
+    """As on the machines of a run of which only one heard the signal."""
+    for process in children(two_workers.pid):
+        os.kill(process, signal.SIGUSR1)
+    code, said = finish(two_workers, 30)
+    assert code == 75, said
+    assert 'started' not in said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc')
+def test_processes_save_and_end_when_torchrun_is_killed(two_workers: subprocess.Popen) -> None:
+    two_workers.kill()
+    _, said = finish(two_workers, 30)  # that is, when all who could say something are gone
+    assert said.count('saved') == 2
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_torch(path)['state_dict']
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    first, second = weights(one), weights(other)
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [2, 4])
+def test_a_training_on_videos_learns_the_same_in_any_number_of_processes(
+    tools: Path, tiny_config: Path, tmp_path: Path, processes: int
+) -> None:
+    """And every video of an odd number counts once in the test, in any number."""
+    options = ['--seed', '3', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=3']
+    one, several = tmp_path / 'one', tmp_path / 'several'
+    for process in (
+        start(
+            sys.executable, tools / 'train.py', tiny_config, '--work-dir', one, *options,
+            'train_dataloader.batch_size=4',
+        ),
+        start(
+            'bash', tools / 'dist_train.sh', tiny_config, processes, '--work-dir', several,
+            *options, f'train_dataloader.batch_size={4 // processes}', PYTHON=sys.executable,
+        ),
+    ):  # fmt: skip
+        code, said = finish(process)
+        assert code == 0, said
+    assert largest_difference(one / 'epoch_3.pth', several / 'epoch_3.pth') < 1e-5
+    code, said = finish(
+        start(
+            'bash', tools / 'dist_test.sh', tiny_config, several / 'epoch_3.pth', processes,
+            '--dump', tmp_path / 'result.pkl', PYTHON=sys.executable,
+        )
+    )  # fmt: skip
+    assert code == 0, said
+    assert len(pickle.loads((tmp_path / 'result.pkl').read_bytes())) == 3
+
+
+LONG = [
+    '--seed', '5', '--deterministic', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=60',
+    'model.backbone.drop_path_rate=0.2', 'default_hooks.checkpoint.interval=7',
+]  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, tiny_videos: Path) -> Path:
+    """The last checkpoint of a training in two processes that nothing disturbed."""
+    from tests.tools.conftest import TEXT, TOOLS
+
+    folder = tmp_path_factory.mktemp('undisturbed')
+    config = folder / 'tiny.py'
+    config.write_text(TEXT.replace('{videos}', str(tiny_videos)))
+    code, said = finish(
+        start(
+            'bash', TOOLS / 'dist_train.sh', config, 2, '--work-dir', folder / 'work', *LONG,
+            PYTHON=sys.executable,
+        )
+    )  # fmt: skip
+    assert code == 0, said
+    return folder / 'work/epoch_60.pth'
+
+
+@pytest.mark.slow
+def test_a_lost_process_ends_the_run_within_a_minute_with_the_reason(
+    tools: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    process = start(
+        'bash', tools / 'dist_train.sh', tiny_config, 2, '--work-dir', tmp_path / 'work', *LONG,
+        'train_cfg.max_epochs=100000', PYTHON=sys.executable,
+    )  # fmt: skip
+    wait_for('Epoch(train)  [5]', process)
+    lost = children(process.pid)[-1]
+    began = time.monotonic()
+    os.kill(lost, signal.SIGKILL)
+    code, said = finish(process, 60)
+    print(f'ended after {time.monotonic() - began:.1f} s')
+    assert code == 1
+    assert f'error: process 1 (pid {lost}) was killed by SIGKILL' in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('rank', [0, 1])
+def test_a_lost_process_is_started_again_and_the_training_is_the_undisturbed_one(
+    tools: Path, tiny_config: Path, tmp_path: Path, undisturbed: Path, rank: int
+) -> None:
+    work_dir = tmp_path / 'work'
+    process = start(
+        'bash', tools / 'dist_train.sh', tiny_config, 2, '--work-dir', work_dir, '--resume', *LONG,
+        PYTHON=sys.executable, MAX_RESTARTS='2',
+    )  # fmt: skip
+    for epoch in (10, 30):
+        wait_for(f'Epoch(train) [{epoch}]', process)
+        began = time.monotonic()
+        os.kill(children(process.pid)[rank], signal.SIGKILL)
+        wait_for('Resumes from', process)
+        wait_for('Epoch(train)', process)
+        print(f'trains again after {time.monotonic() - began:.1f} s')
+    code, said = finish(process)
+    assert code == 0, said
+    assert largest_difference(undisturbed, work_dir / 'epoch_60.pth') == 0
+
+
+def test_a_restart_without_resume_is_refused(tools: Path) -> None:
+    code, said = finish(start('bash', tools / 'dist_train.sh', 'config.py', 2, MAX_RESTARTS='3'))
+    assert code == 2
+    assert 'add --resume' in said

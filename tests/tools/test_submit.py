@@ -1,0 +1,123 @@
+"""tools/submit.py hands a training to submitit, whose local executor is the cluster here."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.engine.cluster_job import Training
+from tests.tools.running import children, finish, start, wait_for
+
+
+def test_machines_meet_on_the_first_one_and_a_second_start_resumes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv('SLURM_RESTART_COUNT', raising=False)
+    job = SimpleNamespace(num_nodes=2, raw_job_id='41', hostnames=['first', 'second'], node=1)
+    training = Training(['train.py', 'config.py'], processes=8)
+    words = ' '.join(training.arguments(job))
+    assert '--nnodes 2 --rdzv-backend c10d --rdzv-id 41.0 --rdzv-endpoint first:20041' in words
+    assert '--rdzv-conf is_host=0 --nproc-per-node 8' in words
+    assert words.endswith('train.py config.py --launcher pytorch')
+    monkeypatch.setenv('SLURM_RESTART_COUNT', '1')  # by Slurm itself, which asks nobody
+    assert training.arguments(job)[-3:] == ['--resume', '--launcher', 'pytorch']
+    named = Training(['train.py', 'config.py', '--resume=a.pth'], processes=8)
+    assert '--resume' not in named.arguments(job)
+
+
+@pytest.mark.parametrize(
+    ('options', 'letter'),
+    [
+        (['--nodes', '2', '--cluster', 'local'], '--cluster local is one machine'),
+        (['--gpus-per-node', '0'], '--gpus-per-node 0 must be at least 1'),
+        (['--slurm', 'account'], '--slurm account must be KEY=VALUE'),
+        (['--hours', '0.01'], 'is the whole job'),
+        (['--max-restarts', '2'], 'add -- --resume'),
+        (['--', '--no-such-option'], 'unrecognized arguments: --no-such-option'),
+    ],
+)
+def test_mistakes_are_told_before_the_job_waits(
+    tools: Path,
+    tiny_config: Path,
+    options: list[str],
+    letter: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, 'path', [str(tools), *sys.path])
+    import submit
+
+    monkeypatch.setattr(submit.importlib.util, 'find_spec', lambda name: object())
+    try:
+        code: Any = submit.main([str(tiny_config), *options])
+    except SystemExit as end:
+        code = end.code
+    assert code in (1, 2)
+    assert letter in capsys.readouterr().err
+
+
+def test_without_submitit_the_letter_says_what_to_install(
+    tools: Path,
+    tiny_config: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, 'path', [str(tools), *sys.path])
+    import submit
+
+    monkeypatch.setattr(submit.importlib.util, 'find_spec', lambda name: None)
+    assert submit.main([str(tiny_config)]) == 1
+    assert "pip install 'mmtimesformer[slurm]'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_job_whose_time_is_over_is_started_again_and_ends_as_the_undisturbed_one(
+    tools: Path, tiny_config: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip('submitit')
+    how = [
+        '--seed', '5', '--no-validate', '--cfg-options', 'train_cfg.max_epochs=60',
+        'default_hooks.checkpoint.interval=100',
+    ]  # fmt: skip
+    job = start(
+        sys.executable, tools / 'submit.py', tiny_config, '--cluster', 'local', '--no-gpus',
+        '--gpus-per-node', 2, '--logs', tmp_path / 'jobs', '--', '--work-dir', tmp_path / 'work',
+        *how,
+    )  # fmt: skip
+    wait_for('its log is', job)
+    (log,) = wait_until(lambda: list((tmp_path / 'jobs').glob('*_log.out')))
+    wait_until(lambda: 'Epoch(train)  [5]' in log.read_text())
+    (controller,) = children(job.pid)
+    (task,) = children(controller)  # what submitit warns, of time or preemption
+    os.kill(task, signal.SIGUSR1)
+    code, said = finish(job)
+    assert code == 0, said + log.read_text()
+    assert 'done' in said
+    told = log.read_text()
+    assert told.count('$ ') == 2
+    assert 'all is saved' in Path(str(log).replace('.out', '.err')).read_text() + told
+    code, said = finish(
+        start(
+            'bash', tools / 'dist_train.sh', tiny_config, 2, '--work-dir', tmp_path / 'whole', *how,
+            PYTHON=sys.executable,
+        )
+    )  # fmt: skip
+    assert code == 0, said
+    one, other = (
+        load_torch(tmp_path / folder / 'epoch_60.pth')['state_dict'] for folder in ('whole', 'work')
+    )
+    assert all(bool((one[name] == other[name]).all()) for name in one)
+
+
+def wait_until(condition: Any, seconds: float = 120) -> Any:
+    given_up = time.monotonic() + seconds
+    while not (met := condition()):
+        assert time.monotonic() < given_up
+        time.sleep(0.2)
+    return met

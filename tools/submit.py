@@ -1,0 +1,135 @@
+"""Submit a training to a cluster by submitit: python tools/submit.py CONFIG [options].
+
+    pip install 'mmtimesformer[slurm]'
+    python tools/submit.py CONFIG --nodes 2 --gpus-per-node 8 --partition video --hours 24
+    python tools/submit.py CONFIG --nodes 2 --partition video -- --amp bf16 --work-dir work_dirs/a
+
+What follows ``--`` are options of tools/train.py. When the time of the job is over, or it makes way
+for another, the training saves, and the job is queued again and goes on. ``--cluster local`` runs
+it here and waits, to try it out.
+"""
+
+import argparse
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from mmtimesformer.engine.cluster_job import WARNING, Training
+from mmtimesformer.engine.configs import find_config
+from mmtimesformer.engine.letters import run_job
+
+TRAIN = Path(__file__).resolve().parent / 'train.py'
+ENDS = 1000  # of a job's time, after each of which it is queued again
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line; what follows ``--`` becomes ``training``."""
+    words = sys.argv[1:] if argv is None else argv
+    end = words.index('--') if '--' in words else len(words)
+    parser = argparse.ArgumentParser(
+        description='Submit a training to a cluster by submitit.',
+        epilog='What follows -- are options of tools/train.py.',
+    )
+    parser.add_argument('config', help='a config file, or the name of a shipped config')
+    parser.add_argument('--cluster', choices=['slurm', 'local'], default='slurm')
+    parser.add_argument('--nodes', type=int, default=1, help='machines')
+    parser.add_argument(
+        '--gpus-per-node', type=int, default=8, help='processes on a machine, one per GPU'
+    )
+    parser.add_argument('--cpus-per-gpu', type=int, default=5, help='CPU cores for each process')
+    parser.add_argument('--no-gpus', action='store_true', help='the processes use CPUs')
+    parser.add_argument('--partition', help="Slurm's name of a group of machines")
+    parser.add_argument('--hours', type=float, default=24, help='time of the job')
+    parser.add_argument(
+        '--stop-seconds', type=int, default=120, help='how long before its end it is to save'
+    )
+    parser.add_argument(
+        '--max-restarts', type=int, default=0, help='how often lost processes are started again'
+    )
+    parser.add_argument('--job-name', help="instead of the config's name")
+    parser.add_argument(
+        '--slurm', nargs='+', default=[], metavar='KEY=VALUE', help='account=a qos=high mem=200G'
+    )
+    parser.add_argument('--logs', default='work_dirs/jobs', help='folder for the logs of jobs')
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    args = parser.parse_args(words[:end])
+    args.training = words[end + 1 :]
+    return args
+
+
+def submit(args: argparse.Namespace) -> None:
+    """Check what can be checked here, and hand the job over."""
+    config = find_config(args.config)
+    check(args)
+    os.environ['SUBMITIT_PREEMPT_SIGNAL'] = WARNING
+    import submitit
+
+    training = Training(
+        [str(TRAIN), str(config), *args.training], args.gpus_per_node, args.max_restarts
+    )
+    executor = submitit.AutoExecutor(
+        args.logs, cluster=args.cluster, **{f'{args.cluster}_max_num_timeout': ENDS}
+    )
+    executor.update_parameters(
+        name=args.job_name or config.stem,
+        nodes=args.nodes,
+        tasks_per_node=1,
+        timeout_min=max(1, round(args.hours * 60)),
+        **parameters(args),
+    )
+    job = executor.submit(training)
+    print(f'job {job.job_id}; its log is {job.paths.stdout}', flush=True)
+    if args.cluster == 'local':
+        print(job.result(), flush=True)
+
+
+def parameters(args: argparse.Namespace) -> dict[str, object]:
+    """Translate into submitit's words."""
+    gpus = 0 if args.no_gpus else args.gpus_per_node
+    if args.cluster == 'local':
+        return {'gpus_per_node': gpus}
+    return {
+        'gpus_per_node': gpus,
+        'cpus_per_task': args.gpus_per_node * args.cpus_per_gpu,
+        'slurm_signal_delay_s': args.stop_seconds,
+        'slurm_partition': args.partition,
+        'slurm_additional_parameters': dict(word.split('=', 1) for word in args.slurm),
+    }
+
+
+def check(args: argparse.Namespace) -> None:
+    """Find a mistake before the job waits in a queue for a day to make it."""
+    if importlib.util.find_spec('submitit') is None:
+        raise ImportError("submitit is not installed; pip install 'mmtimesformer[slurm]'")
+    if args.cluster == 'local' and args.nodes > 1:
+        raise ValueError(f'--cluster local is one machine; leave --nodes {args.nodes} out')
+    for name in ('nodes', 'gpus_per_node', 'cpus_per_gpu'):
+        if getattr(args, name) < 1:
+            option = '--' + name.replace('_', '-')
+            raise ValueError(f'{option} {getattr(args, name)} must be at least 1')
+    if args.stop_seconds >= args.hours * 3600:
+        raise ValueError(
+            f'--stop-seconds {args.stop_seconds} is the whole job of --hours {args.hours:g}; '
+            'make the job longer'
+        )
+    if wrong := [word for word in args.slurm if '=' not in word]:
+        raise ValueError(f'--slurm {wrong[0]} must be KEY=VALUE, as in --slurm account=vision')
+    resumes = any(word.startswith('--resume') for word in args.training)
+    if args.max_restarts and not resumes:
+        raise ValueError(
+            '--max-restarts would start the training from its beginning; add -- --resume'
+        )
+    import train  # beside this file
+
+    train.parse_args([args.config, *args.training])  # ends with argparse's own words
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool and return its exit code (see ``mmtimesformer.engine.letters``)."""
+    args = parse_args(argv)
+    return run_job(lambda: submit(args), args.debug)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
