@@ -56,10 +56,23 @@ def test_the_epoch_goes_on_where_it_was(
 
 
 def test_one_that_dies_with_a_lock_in_its_hand_makes_nobody_wait(
-    train: Train, tmp_path: Path, watched: list[WatchedBatches]
+    train: Train,
+    tmp_path: Path,
+    watched: list[WatchedBatches],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is the lock under which torch would look which processes are there."""
+    """It is the lock under which torch would look which processes are there.
+
+    It looks when nothing comes, so the process must die before it has given what it works on.
+    """
     train(work_dir=tmp_path / 'whole')
+    read = Noise.__getitem__
+
+    def slow(self: Noise, index: int) -> Any:
+        time.sleep(0.05)
+        return read(self, index)
+
+    monkeypatch.setattr(Noise, '__getitem__', slow)
 
     def take_lock_and_die(_runner: Any) -> None:
         assert watched[-1].batches._workers_done_event._cond.acquire()
