@@ -16,6 +16,7 @@ import fsspec
 import pytest
 import torch
 from fsspec.implementations.memory import MemoryFileSystem
+from mmengine.config import Config
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmengine.fileio import exists, get, get_text, list_from_file
 from mmengine.model import BaseModel
@@ -46,6 +47,7 @@ PIPELINE = [
     dict(type='mmaction.FormatShape', input_format='NCTHW'),
     dict(type='mmaction.PackActionInputs'),
 ]
+CONFIGS = Path(__file__).parents[2] / 'configs'
 NAMES = ['0.mp4', '1.mp4', 'a b/2.mp4', 'empty.mp4', '3.mp4', '4.v2.mp4', 'ünïcode.mp4', '5.mp4']
 
 
@@ -68,7 +70,7 @@ def pack(folder: Path, out: Path) -> None:
     assert len(plan) == 3
     for shard in plan:
         write_shard(shard)
-    (out / 'index.tsv').write_text('\n'.join(format_index(list_entries(plan))) + '\n')
+    (out / 'index.tsv').write_text('\n'.join(format_index(list_entries(plan)[0])) + '\n')
 
 
 @pytest.fixture
@@ -232,6 +234,22 @@ def test_a_training_stopped_in_an_epoch_and_gone_on_is_that_of_files(
         assert_equal(expected, whole_state(tmp_path / name / 'epoch_2.pth'))
 
 
+def test_a_config_reads_shards_when_its_base_file_is_swapped(tmp_path: Path) -> None:
+    """Nothing else changes: not the pipelines, not the samplers."""
+    path = CONFIGS / 'timesformer/timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb.py'
+    text = path.read_text().replace("'../_base_", f"'{CONFIGS}/_base_")
+    (tmp_path / 'config.py').write_text(text.replace('/kinetics400.py', '/kinetics400_shards.py'))
+    files, sharded = Config.fromfile(path), Config.fromfile(tmp_path / 'config.py')
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        dataset = sharded[loader].dataset
+        assert dataset.type == 'mmtimesformer.ShardedVideoDataset'
+        assert dataset.ann_file.endswith('/index.tsv')
+        for key in ('type', 'ann_file', 'data_prefix', 'metainfo'):
+            dataset.pop(key, None)
+            files[loader].dataset.pop(key, None)
+        assert sharded[loader] == files[loader]
+
+
 # -- readable by others ----------------------------------------------------------------------------
 
 
@@ -240,7 +258,7 @@ def test_plain_tar_reads_a_shard_in_the_layout_of_webdataset(folder: Path) -> No
     found: dict[str, dict[str, bytes]] = {}
     for path in sorted((folder / 'shards').glob('*.tar')):
         with tarfile.open(path) as tar:
-            for info in tar:
+            for info in tar.getmembers()[:-1]:  # WebDataset passes over __names__ such as the last
                 key, _, ending = info.name.partition('.')
                 assert key not in found or key == list(found)[-1], 'they lie side by side'
                 found.setdefault(key, {})[ending] = tar.extractfile(info).read()

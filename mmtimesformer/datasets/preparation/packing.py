@@ -12,24 +12,25 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from mmtimesformer.datasets.bad_videos import UnreadableVideo
 from mmtimesformer.datasets.preparation.annotations import take_name, write_text
-from mmtimesformer.datasets.preparation.checking import name_in
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.reading import read_json, read_lines
 from mmtimesformer.datasets.shards import Entry, Member, key_of
 from mmtimesformer.datasets.video import Video
 
 PLAN = 'plan.json'
+LEFT_OUT = '__left_out__'  # the last member of a shard; WebDataset passes over such names
 CHUNK = 2**22  # bytes that are copied at a time
 
 
@@ -79,9 +80,13 @@ def list_labelled(path: Path) -> list[Listed]:
     """
     videos = []
     for number, line in enumerate(read_lines(path)):
-        name = name_in(line)
+        if '\t' in line:
+            name, *rest = line.split('\t')
+        else:
+            name = re.sub(r'( -?\d+)+$', '', line)
+            rest = [line[len(name) :]]
         try:
-            labels = tuple(int(label) for label in line[len(name) :].split())
+            labels = tuple(int(label) for label in ' '.join(rest).split())
         except ValueError:
             raise ValueError(
                 f'{path}: {line!r} has a label that is no whole number; where a name has spaces '
@@ -142,30 +147,27 @@ def plan_shards(
 
 def write_shards(
     todo: Sequence[Shard], num_workers: int, timeout: float
-) -> Generator[tuple[Shard, dict[str, str] | None, str | None], None, None]:
+) -> Generator[tuple[Shard, str | None], None, None]:
     """Write shards in parallel.
 
     Yields:
-        A shard; the videos that were left out, with the reasons, or ``None`` and what went wrong.
+        A shard, and what went wrong, or ``None``.
     """
     at_work = set(todo)
     results = call_apart(write_shard, todo, num_workers, timeout, (__name__,))
     try:
         with closing(results):
-            for shard, left_out, wrong in results:
+            for shard, _, wrong in results:
                 shard.part.unlink(missing_ok=True)
                 at_work.discard(shard)
-                yield shard, left_out, wrong
+                yield shard, wrong
     finally:
         for shard in at_work:  # those whose processes have just been killed
             shard.part.unlink(missing_ok=True)
 
 
-def write_shard(shard: Shard) -> dict[str, str]:
+def write_shard(shard: Shard) -> None:
     """Write a shard, read it back, and let it have its name.
-
-    Returns:
-        Names of videos that were left out, with the reasons.
 
     Raises:
         ValueError: What came back is not what was written.
@@ -177,7 +179,7 @@ def write_shard(shard: Shard) -> dict[str, str]:
             try:
                 Video(path)
             except UnreadableVideo as error:
-                left_out[video.name] = error.reason
+                left_out[video.number] = error.reason
                 continue
             key = key_of(video.number)
             with path.open('rb') as file:
@@ -186,52 +188,58 @@ def write_shard(shard: Shard) -> dict[str, str]:
                 written[video.number] = _digest(file, info.size)
                 file.seek(0)
                 tar.addfile(info, file)
-            info = tarfile.TarInfo(f'{key}.json')
-            info.size = len(video.description)
-            tar.addfile(info, io.BytesIO(video.description))
+            _add(tar, f'{key}.json', video.description)
+        _add(tar, LEFT_OUT, json.dumps(left_out).encode())
     with shard.part.open('rb') as file:
         found = {}
-        for member in read_shard(shard, shard.part):
+        for member in read_shard(shard, shard.part)[0]:
             file.seek(member.offset)
             found[member.number] = _digest(file, member.size)
     if found != written:
         raise ValueError(f'{shard.path} did not come back from the disk as it was written')
     take_name(shard.part, shard.path)
-    return left_out
 
 
-def read_shard(shard: Shard, path: Path) -> list[Member]:
-    """Find the videos in the file of a shard, and see that they are those of the list.
+def read_shard(shard: Shard, path: Path) -> tuple[list[Member], dict[int, str]]:
+    """Find the videos in the file of a shard, and see that all of it is there.
+
+    Returns:
+        Where the videos are; and why others of the shard were left out, by their numbers.
 
     Raises:
         ValueError: It is damaged, or a shard of another list.
     """
-    expected = {key_of(video.number): video for video in shard.videos}
-    members = []
     wrong = f'the shard {path} is damaged, or not of this list; remove it and run this again'
+    members = []
     try:
         with tarfile.open(path, 'r:') as tar:
-            for key, files in groupby(tar, lambda info: info.name.partition('.')[0]):
-                video, description = files
-                content = tar.extractfile(description)
-                if content is None or content.read() != expected[key].description:
+            *files, last = tar.getmembers()
+            left_out = {int(number): why for number, why in json.loads(_content(tar, last)).items()}
+            inside = [video for video in shard.videos if video.number not in left_out]
+            for video, file, description in zip(inside, files[::2], files[1::2], strict=True):
+                if _content(tar, description) != video.description or last.name != LEFT_OUT:
                     raise ValueError(wrong)
-                number = expected[key].number
-                members.append(Member(shard.path.name, video.offset_data, video.size, number))
-    except (tarfile.TarError, KeyError, ValueError, EOFError):
+                members.append(Member(shard.path.name, file.offset_data, file.size, video.number))
+    except (tarfile.TarError, ValueError, AttributeError):
         raise ValueError(wrong) from None
-    return members
+    return members, left_out
 
 
-def list_entries(shards: Sequence[Shard]) -> list[Entry]:
-    """Make the entries of an index of what the finished shards hold."""
-    entries = []
+def list_entries(shards: Sequence[Shard]) -> tuple[list[Entry], dict[Path, str]]:
+    """Make the entries of an index of what the finished shards hold.
+
+    Returns:
+        The entries; and the files that were left out, with the reasons.
+    """
+    entries, failed = [], {}
     for shard in shards:
-        members = {member.number: member for member in read_shard(shard, shard.path)}
-        entries += [
-            Entry(members.get(video.number), video.name, video.labels) for video in shard.videos
-        ]
-    return entries
+        found, left_out = read_shard(shard, shard.path)
+        members = {member.number: member for member in found}
+        for video in shard.videos:
+            entries.append(Entry(members.get(video.number), video.name, video.labels))
+            if video.number in left_out:
+                failed[shard.folder / video.name] = left_out[video.number]
+    return entries, failed
 
 
 def _fill(sizes: Sequence[int], most: int, folder: Path) -> list[int]:
@@ -270,3 +278,14 @@ def _digest(file: BinaryIO, size: int) -> str:
         digest.update(chunk)
         size -= len(chunk)
     return digest.hexdigest()
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(info)
+    return file.read() if file else b''

@@ -1,0 +1,96 @@
+"""Pack listed videos into tar shards: python tools/data/write_shards.py LIST VIDEOS OUT.
+
+OUT gets shard-000000.tar, ... and index.tsv, which the config names as ann_file of a
+mmtimesformer.ShardedVideoDataset. Plain tar and WebDataset read the shards too. VIDEOS is not
+touched. Started again, the tool goes on where it was; no half file ever has a final name.
+Exit code: 0 all are done, 3 some videos could not be read (OUT/failed.txt), 1 an error.
+"""
+
+import argparse
+import os
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from rich.progress import track
+
+from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
+from mmtimesformer.datasets.preparation.annotations import write_text
+from mmtimesformer.datasets.preparation.packing import (
+    list_entries,
+    list_labelled,
+    plan_shards,
+    write_shards,
+)
+from mmtimesformer.datasets.shards import INDEX, format_index
+from mmtimesformer.engine.letters import run_job
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('list', type=Path, metavar='LIST', help='annotation file of the videos')
+    parser.add_argument(
+        'videos', type=Path, metavar='VIDEOS', help='folder that the names in LIST are relative to'
+    )
+    parser.add_argument('out', type=Path, metavar='OUT', help='folder of the shards')
+    parser.add_argument(
+        '--shard-size', type=float, default=1000, metavar='MB', help='megabytes of videos in each'
+    )
+    parser.add_argument('--num-workers', type=int, default=os.cpu_count() or 1, help='processes')
+    parser.add_argument('--timeout', type=float, default=7200, help='seconds for one shard')
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    args = parser.parse_args(argv)
+    if args.num_workers < 1:
+        parser.error('--num-workers is at least 1')
+    if args.shard_size <= 0:
+        parser.error('--shard-size is more than 0')
+    return args
+
+
+def pack(args: argparse.Namespace) -> int:
+    """Write the shards that are not there, then the index, and list what was left out."""
+    videos = list_labelled(args.list)
+    size = int(args.shard_size * 1e6)
+    shards = plan_shards(videos, args.videos, args.out, size, args.timeout)
+    todo = [shard for shard in shards if not shard.path.exists()]
+    wrong = {}
+    results = write_shards(todo, args.num_workers, args.timeout)
+    with closing(results):  # which ends the processes, whatever happens
+        for shard, error in track(results, str(args.out), total=len(todo)):
+            if error:
+                wrong[shard.path] = error
+    if wrong:
+        path, error = min(wrong.items())
+        raise ValueError(
+            f'{len(wrong)} of {len(shards)} shards could not be written, the first is {path}: '
+            f'{error}; see to it and run this again, the others stay. If a process crashed, '
+            'tools/data/check_videos.py finds the video'
+        )
+    entries, failed = list_entries(shards)
+    if failed:
+        write_text(args.out / 'failed.txt', [f'{file}\t{why}' for file, why in failed.items()])
+        print(f'{len(failed):,} videos could not be read; {args.out / "failed.txt"} says why')
+    else:
+        (args.out / 'failed.txt').unlink(missing_ok=True)
+    write_text(args.out / INDEX, format_index(entries))
+    total = sum(shard.path.stat().st_size for shard in shards)
+    print(f'{len(todo):,} shards written, {len(shards) - len(todo):,} there already')
+    print(
+        f'{args.out / INDEX}: {len(entries) - len(failed):,} videos in {len(shards):,} shards, '
+        f'{total / 1e9:,.3f} GB'
+    )
+    return INCOMPLETE if failed else COMPLETE
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Do the job; return the exit code."""
+    args = parse_args(argv)
+    codes: list[int] = []
+    return run_job(lambda: codes.append(pack(args)), args.debug) or codes[0]
+
+
+if __name__ == '__main__':
+    sys.exit(main())
