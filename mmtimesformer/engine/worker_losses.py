@@ -63,6 +63,10 @@ class WatchedBatches:
         self.is_usable = True
 
     def __enter__(self) -> 'WatchedBatches':
+        idle = getattr(self.loader, '_iterator', None)  # since the last pass, if they persist
+        if any(worker.exitcode is not None for worker in getattr(idle, '_workers', ())):
+            end_workers(idle)  # nothing is lost with them
+            self.loader._iterator = None
         with born_deaf():
             self.batches = iter(self.loader)
         self.workers = getattr(self.batches, '_workers', ())

@@ -55,6 +55,32 @@ def test_the_epoch_goes_on_where_it_was(
     assert 'replaced, for one died (SIGKILL, as when memory is out). The epoch goes on' in said
 
 
+class KillIdle(Hook):
+    """Kill a data-loading process that persists, before an epoch or a validation begins."""
+
+    def __init__(self, watched: list[WatchedBatches]) -> None:
+        self.watched, self.killed = watched, 0
+
+    def before_train_epoch(self, runner: Any) -> None:
+        if self.watched and self.watched[-1].workers:
+            self.watched[-1].workers[0].kill()
+            self.watched[-1].workers[0].join()
+            self.killed += 1
+
+    before_val = before_train_epoch
+
+
+def test_one_that_dies_between_two_epochs_is_no_loss(
+    train: Train, tmp_path: Path, watched: list[WatchedBatches]
+) -> None:
+    train(work_dir=tmp_path / 'whole')
+    watched.clear()
+    kill = KillIdle(watched)
+    train(kill, workers=2, persistent=True)
+    assert kill.killed == 2
+    assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'work')))
+
+
 def test_one_that_dies_with_a_lock_in_its_hand_makes_nobody_wait(
     train: Train,
     tmp_path: Path,
@@ -264,6 +290,15 @@ def test_a_validation_goes_on_where_it_was(
     said = capsys.readouterr().out
     assert 'one died (SIGKILL, as when memory is out). It goes on after batch ' in said
     assert 'of 6 (1 of 10 such losses)' in said
+
+
+def test_a_validation_begins_where_a_loader_died_since_the_last_one(
+    train: Train, tmp_path: Path, watched: list[WatchedBatches]
+) -> None:
+    kill = KillIdle(watched)
+    scores = validate(train, tmp_path / 'work', True, kill)
+    assert len(scores) == 2
+    assert kill.killed == 1
 
 
 def test_a_validation_whose_loaders_always_die_ends_with_a_letter(
