@@ -22,6 +22,7 @@ try:
     from mmtimesformer.engine.stop_signals import StopOnSignal
     from mmtimesformer.engine.storage import register_atomic_backend
     from mmtimesformer.engine.view_scores import KeepViewScores
+    from mmtimesformer.engine.worker_losses import ReplaceLostWorkers
 except ModuleNotFoundError as error:
     if error.name != 'cv2':
         raise
@@ -40,6 +41,7 @@ __all__ = [
     'NameProtocol',
     'PredictionPictures',
     'Pretrained',
+    'ReplaceLostWorkers',
     'Runner',
     'SafeCheckpointHook',
     'ShardedModel',
