@@ -3,7 +3,8 @@ r"""TimeSformer with ViT-H/14 and divided space-time attention on Kinetics-400, 
 Train:  bash tools/dist_train.sh timesformer-vit-huge-p14_divST_8xb8-8x32x1-15e_kinetics400-rgb 8
         NNODES=8 RDZV_ENDPOINT=first-machine:29400 bash tools/dist_train.sh \
             timesformer-vit-huge-p14_divST_8xb8-8x32x1-15e_kinetics400-rgb 8 --auto-scale-lr
-Test:   python tools/test.py timesformer-vit-huge-p14_divST_8xb8-8x32x1-15e_kinetics400-rgb CHECKPOINT
+Test:   python tools/test.py \
+            timesformer-vit-huge-p14_divST_8xb8-8x32x1-15e_kinetics400-rgb CHECKPOINT
 Cost:   894M parameters; 1,874G multiply-adds for a clip of 8 x 224 x 224; a test takes 3 views.
         Each process keeps its share of weights, gradients and momentum, see
         docs/sharded_training.md.
