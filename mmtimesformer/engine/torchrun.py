@@ -9,22 +9,30 @@ them behind, and with ``--max-restarts`` starts processes again that were asked 
 - SIGTERM and SIGUSR1 go on to the processes, which have the time that they need to save;
 - a training that was asked to stop, on whichever machine, ends with 75 and is not started again;
 - one of its processes that is lost is named, with what it ended with;
+- a machine that vanishes without a word is missed after half a minute, not half an hour;
+- machines find the one where they meet by its address too;
+- with ``--max-restarts`` processes that are started again cannot hang on what the lost ones left;
 - the processes save and end when torchrun is killed.
 
 The exit codes are those of :mod:`mmtimesformer.engine.letters`; 128 and the number of a signal is a
 job that ended by that signal, before it could save or without having anything to save.
 """
 
+import ipaddress
 import os
 import signal
+import socket
 import sys
 import time
 from contextlib import suppress
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from mmtimesformer.engine.children import end_with_parent
+from mmtimesformer.engine.heartbeat import Heartbeat
 from mmtimesformer.engine.letters import DONE, FAILED, STOPPED, EndOfRun, sentence_of
 
 OURS = 'MMTIMESFORMER_TORCHRUN'  # holds the number of this process, for those it starts
@@ -46,6 +54,15 @@ def main(argv: list[str] | None = None) -> int:
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, _hand_on)
         signal.signal(signal.SIGUSR2, _wait_for_all)
+    heartbeat = None
+    if args.rdzv_endpoint:
+        _find_way(args)
+        if sys.platform == 'linux' and args.rdzv_backend == 'c10d':
+            heartbeat = Heartbeat(partial(_meet, args.rdzv_endpoint, args.rdzv_id), _miss)
+    if args.max_restarts > 0:
+        # NOTE: else processes that are started again meet in the store of those before them, where
+        # they may read an old address and wait for ever; seen in torch 2.13.
+        os.environ.setdefault('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')
     try:
         run.run(args)
     except EndOfRun as end:
@@ -68,7 +85,54 @@ def main(argv: list[str] | None = None) -> int:
     except SignalException as end:
         print(f'\nended by {end.sigval.name}', file=sys.stderr)
         return 128 + end.sigval
+    finally:
+        if heartbeat:
+            heartbeat.stop()
     return DONE
+
+
+def _meet(endpoint: str, run: str) -> Any:
+    """Connect to the store where machines have met, when they have."""
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+    while not _children():
+        time.sleep(1)
+    host, _, port = endpoint.rpartition(':')
+    store = TCPStore(host, int(port), is_master=False, timeout=timedelta(seconds=20))
+    return PrefixStore(f'mmtimesformer {run}', store)
+
+
+def _miss(sentence: str, cut_off: bool) -> None:
+    """End the processes here, which would wait for those of a machine that is gone."""
+    told = f'\nerror: {sentence}; the processes on this machine are ended'
+    print(told, file=sys.stderr, flush=True)
+    for process in _children():
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    if cut_off:  # torchrun asks there what to do now, and would wait for an answer
+        time.sleep(5)
+        os._exit(FAILED)
+
+
+def _find_way(args: Any) -> None:
+    """Tell torchrun whether this machine is where all meet, and under what address it is known.
+
+    It compares names, and knows none of the addresses of a machine whose name stands for
+    127.0.0.1. What can be listened to is here; the address that packets leave from is ours.
+    """
+    host, _, port = args.rdzv_endpoint.rpartition(':')
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as towards:
+            towards.connect(place)
+            args.local_addr = args.local_addr or towards.getsockname()[0]
+        # Of several torchruns on this machine, which meet within it, torchrun lets the first one.
+        within = ipaddress.ip_address(place[0]).is_loopback
+        if not within and 'is_host' not in args.rdzv_conf:
+            socket.create_server(place[:2], family=family).close()
+            args.rdzv_conf = ','.join(filter(None, [args.rdzv_conf, 'is_host=1']))
+    except (OSError, ValueError):  # it is elsewhere, or torchrun has words for what is wrong
+        return
 
 
 def end_with_torchrun() -> None:

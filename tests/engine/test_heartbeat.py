@@ -1,0 +1,56 @@
+"""Machines miss one that falls silent, and no other."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from torch.distributed import HashStore, Store
+
+from mmtimesformer.engine.heartbeat import Heartbeat
+
+SECONDS = 1.0
+
+
+class Machine:
+    """A machine with its own view of a store, which can be cut off."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.cut = store, False
+        self.told: list[tuple[str, bool]] = []
+        self.heartbeat = Heartbeat(lambda: self, lambda *told: self.told.append(told), SECONDS)
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        while self.cut:  # as a network that does not answer
+            time.sleep(0.05)
+        return getattr(self.store, name)
+
+
+@pytest.fixture
+def machines() -> Iterator[list[Machine]]:
+    store = HashStore()
+    both = [Machine(store), Machine(store)]
+    time.sleep(SECONDS)
+    yield both
+    for machine in both:
+        machine.cut = False
+        machine.heartbeat.stop()
+
+
+def test_one_that_is_cut_off_is_missed_and_misses_the_others(machines: list[Machine]) -> None:
+    time.sleep(1.5 * SECONDS)
+    assert [machine.told for machine in machines] == [[], []]
+    machines[1].cut = True
+    time.sleep(2 * SECONDS)
+    ((sentence, cut_off),) = machines[0].told
+    assert sentence.startswith('machine ')
+    assert 'has not been heard of for 1 s' in sentence
+    assert not cut_off
+    ((sentence, cut_off),) = machines[1].told
+    assert sentence.startswith('the machine where all meet')
+    assert cut_off
+
+
+def test_one_that_took_leave_is_not_missed(machines: list[Machine]) -> None:
+    machines[1].heartbeat.stop()
+    time.sleep(2 * SECONDS)
+    assert machines[0].told == []
