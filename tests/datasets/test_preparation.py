@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mmtimesformer.datasets.preparation.annotations import prepare, write_text
-from mmtimesformer.datasets.preparation.checking import list_videos
+from mmtimesformer.datasets.preparation.checking import list_videos, name_in
 from mmtimesformer.datasets.preparation.finding import VideoFolder
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.listing import DataSet, Listed, Published, Split
@@ -194,6 +194,23 @@ def test_lists_may_be_split_by_tabs_commas_or_spaces(tmp_path, text) -> None:
 def test_the_names_in_an_annotation_file_are_read_as_videodataset_reads_them(tmp_path) -> None:
     (tmp_path / 'list.txt').write_text('a.mp4 0\nb c.mp4\t1\nd.mp4\na.mp4 1\n')
     assert list_videos(tmp_path / 'list.txt') == (tmp_path, ['a.mp4', 'b c.mp4', 'd.mp4'])
+
+
+@pytest.mark.parametrize(
+    ('line', 'name'),
+    [
+        ('a.mp4 1 2', 'a.mp4'),
+        ('a b.mp4 -1', 'a b.mp4'),
+        ('v1.5 cut 3.mp4 12 0 7', 'v1.5 cut 3.mp4'),
+        ('clip 1 0', 'clip 1'),
+        ('clip', 'clip'),
+        ('a 2.mp4', 'a 2.mp4'),
+        ('folder.1/clip 1 0', 'folder.1/clip 1'),
+        ('a b.mp4 2\t1 2', 'a b.mp4 2'),
+    ],
+)
+def test_a_line_may_have_several_labels(line: str, name: str) -> None:
+    assert name_in(line) == name
 
 
 # -- isolation -------------------------------------------------------------------------------------

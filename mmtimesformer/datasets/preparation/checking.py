@@ -1,5 +1,6 @@
 """Decoding every video once, before a training finds the bad ones."""
 
+import re
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import partial
@@ -95,11 +96,17 @@ def list_videos(source: Path, root: Path | None = None) -> tuple[Path, list[str]
 
 
 def name_in(line: str) -> str:
-    """Take the video out of a line of an annotation file: what is in front of tab, space, label."""
+    """Take the video out of a line of an annotation file: what is in front of tab, space, labels.
+
+    Of several numbers at its end all are labels if a file name with a dot is in front of them;
+    else only the last one is, and ``clip 1 0`` is the video ``clip 1``.
+    """
     if '\t' in line:
         return line.split('\t')[0]
-    video, _, label = line.rpartition(' ')
-    return video if video and label.lstrip('-').isdecimal() else line
+    several = re.fullmatch(r'(\S.*?\.[^\s/]+?)(?: -?\d+)+', line)
+    one = re.fullmatch(r'(\S.*?) -?\d+', line)
+    found = several or one
+    return found[1] if found else line
 
 
 def check_videos(
