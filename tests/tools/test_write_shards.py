@@ -189,3 +189,10 @@ def test_what_cannot_be_is_refused(
     (out / 'plan.json').unlink()
     assert 'out has shards and no plan.json' in refused(*WORDS)
     assert not (tmp_path / 'new').exists()
+
+
+def test_a_list_that_is_missing_is_told(tool: Callable[..., tuple[int, str]]) -> None:
+    code, said = tool('nolist.txt', 'videos', 'out')
+    assert code == 1
+    assert 'nolist.txt does not exist' in said
+    assert said.rstrip().endswith('correct LIST')

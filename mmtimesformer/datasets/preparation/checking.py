@@ -91,7 +91,7 @@ def list_videos(source: Path, root: Path | None = None) -> tuple[Path, list[str]
         if root is not None:
             raise ValueError(f'{source} is a folder, for which --root says nothing; leave it out')
         return source, [file for file, _ in walk_videos(source)]
-    names = [name_in(line) for line in read_lines(source)]
+    names = [name_in(line) for line in read_lines(source, 'correct its name')]
     return root or source.parent, list(dict.fromkeys(names))
 
 

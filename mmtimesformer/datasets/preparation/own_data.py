@@ -48,7 +48,7 @@ def read_own_data(
     """
     given = _read_table(table, videos) if table else _read_folders(videos)
     names = {label for split in given.values() for label in split.values()}
-    ordered = read_lines(classes) if classes else _in_order(names)
+    ordered = read_lines(classes, 'correct --classes') if classes else _in_order(names)
     labels = {name: i for i, name in enumerate(ordered)}
     if names - labels.keys():
         raise ValueError(

@@ -79,7 +79,7 @@ def list_labelled(path: Path) -> list[Listed]:
         ValueError: A label is no number, or there is no line.
     """
     videos = []
-    for number, line in enumerate(read_lines(path)):
+    for number, line in enumerate(read_lines(path, 'correct LIST')):
         if '\t' in line:
             name, *rest = line.split('\t')
         else:

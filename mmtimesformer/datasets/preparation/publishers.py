@@ -71,7 +71,7 @@ def read_kinetics(
         need(rows['train'][0], ('label',), files['train'])
         names = sorted({row['label'].strip() for row in rows['train']})
     else:
-        names = read_lines(classes)
+        names = read_lines(classes, 'correct --classes')
     labels = {name: i for i, name in enumerate(names)}
     name = f'kinetics{version}'
     splits = {}

@@ -17,8 +17,15 @@ def folder_of_lists(root: Path, annotations: Path | None) -> Path:
     return root / 'annotations' if (root / 'annotations').is_dir() else root
 
 
-def read_lines(path: Path) -> list[str]:
+PUBLISHED = "set --annotations to the folder of the publisher's lists"
+
+
+def read_lines(path: Path, remedy: str = PUBLISHED) -> list[str]:
     """Read the lines of a text file that hold something.
+
+    Args:
+        path: The file.
+        remedy: What to do when it is not there.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -26,8 +33,7 @@ def read_lines(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(
-            f'{path} does not exist (looked in {path.absolute().parent}); set --annotations to the '
-            "folder of the publisher's lists"
+            f'{path} does not exist (looked in {path.absolute().parent}); {remedy}'
         )
     try:
         text = path.read_text(encoding='utf-8-sig')

@@ -113,7 +113,9 @@ def list_sources(folder: Path, annotations: Sequence[Path]) -> list[str]:
         raise FileNotFoundError(
             f'the video folder {folder} does not exist (looked in {folder.absolute().parent})'
         )
-    names = (name_in(line) for path in annotations for line in read_lines(path))
+    names = (
+        name_in(line) for path in annotations for line in read_lines(path, 'correct --annotations')
+    )
     return list(dict.fromkeys(names))
 
 
