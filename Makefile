@@ -38,9 +38,13 @@ test: env  ## what every change must pass (minutes)
 test-all: env  ## also the slow tests: full sizes, wheels, the two other stacks
 	$(PYTEST) $(ARGS)
 
-bench: env  ## us and the peers in turn, into benchmarks/results (hours; a quiet machine)
-	$(PY) benchmarks/peers.py --memory --out benchmarks/results $(ARGS)
-	$(PY) benchmarks/peers.py --sizes 16x448 96x224 --rows eval --out benchmarks/results $(ARGS)
+# Long clips and large pictures by divided attention alone: of 96 frames, a peer's joint attention
+# would form 17 GB of weights in every layer.
+bench: env  ## us and the peers in turn, into benchmarks/results (an hour or two; a quiet machine)
+	$(PY) benchmarks/peers.py --threads 2 --memory --out benchmarks/results $(ARGS)
+	$(PY) benchmarks/peers.py --threads 1 --rows eval --out benchmarks/results $(ARGS)
+	$(PY) benchmarks/peers.py --threads 2 --rows eval --sizes 16x448 96x224 \
+	  --schemes divided_space_time --out benchmarks/results $(ARGS)
 	$(PY) benchmarks/data.py --out benchmarks/results
 
 lint: env  ## ruff and mypy
