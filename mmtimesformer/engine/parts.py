@@ -1,31 +1,22 @@
-"""Whether the parts that a config names exist and take what it gives them, without building any.
+"""Which parts a config names, and whether each exists and takes what it is given; none is built.
 
 A data set is built, and its lists are read, only after the model, and some parts not before the
 first validation; what is misspelt there is told at once, with its key.
 """
 
-import difflib
 import inspect
 import logging
-import types
-import typing
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mmengine import registry as roots
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-# Ours do what MMEngine's do, and survive more. With the prefix `mmengine.` MMEngine's are meant.
-OURS = {
-    'EpochBasedTrainLoop': 'mmtimesformer.ExactEpochLoop',
-    'CheckpointHook': 'mmtimesformer.SafeCheckpointHook',
-}
+from mmtimesformer.engine.part_arguments import Part, check_part, near_name
+
 LOADERS = {'train': ('train', 'val'), 'test': ('test',)}
 LOOPS = {'train': 'EpochBasedTrainLoop', 'val': 'ValLoop', 'test': 'TestLoop'}
 LOADER_KEYS = {
@@ -53,34 +44,9 @@ TOGETHER = {
 }
 HOOK_NAMES = 'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'
 MODEL_PARTS = ('model', 'backbone', 'neck', 'cls_head', 'data_preprocessor')  # of MMAction2
-CLOSED = (CheckpointHook,)  # whose **kwargs nobody takes
-NUMBERS, TEXT = 'a number', 'text'
 KINDS: list[tuple[Any, str]] = [
-    (str, TEXT), (bool, 'a truth value'), (int | float, NUMBERS), (list | tuple, 'a list')
+    (str, 'text'), (bool, 'a truth value'), (int | float, 'a number'), (list | tuple, 'a list')
 ]  # fmt: skip
-
-
-@dataclass
-class Part:
-    """A dictionary with a ``type``, somewhere in a config.
-
-    Attributes:
-        key: Where it is.
-        cfg: It.
-        registry: Where its type is looked for.
-        given: Arguments that its builder adds.
-        beside: Keys that its builder takes out.
-        kind: Its type, where it does not say.
-        must_exist: Whether the registry knows all such types.
-    """
-
-    key: str
-    cfg: dict[str, Any]
-    registry: Registry
-    given: tuple[str, ...] = ()
-    beside: tuple[str, ...] = ()
-    kind: str | None = None
-    must_exist: bool = True
 
 
 def check_parts(cfg: Any, purpose: str) -> None:
@@ -104,7 +70,7 @@ def check_parts(cfg: Any, purpose: str) -> None:
             _check_count(f'{name}.batch_size', cfg[name].get('batch_size', 1), 1)
             _check_count(f'{name}.num_workers', cfg[name].get('num_workers', 0), 0)
     for part in _parts(cfg, purpose):
-        _check(part, cfg.get('default_scope'))
+        check_part(part, cfg.get('default_scope'))
 
 
 def _check_complete(cfg: Any, purpose: str) -> None:
@@ -149,7 +115,7 @@ def _check_plain(cfg: Any) -> None:
 def _check_keys(where: str, value: dict[str, Any], known: set[str]) -> None:
     for key in value:
         if key not in known:
-            raise TypeError(f'{where}.{key}: there is no such setting{_near(key, known)}')
+            raise TypeError(f'{where}.{key}: there is no such setting{near_name(key, known)}')
 
 
 def _check_multipliers(wrapper: Any) -> None:
@@ -160,7 +126,7 @@ def _check_multipliers(wrapper: Any) -> None:
     custom = (wrapper.get('paramwise_cfg') or {}).get('custom_keys') or {}
     for part, settings in custom.items():
         for name in settings:
-            near = _near(name, ('lr_mult', 'decay_mult'), 0.8)
+            near = near_name(name, ('lr_mult', 'decay_mult'), 0.8)
             if near and name not in ('lr_mult', 'decay_mult'):
                 raise TypeError(
                     f'optim_wrapper.paramwise_cfg.custom_keys.{part}.{name}: there is no such '
@@ -222,7 +188,7 @@ def _parts(cfg: Any, purpose: str) -> Iterator[Part]:
         yield from _optimisation(cfg)
     hooks = cfg.get('default_hooks')
     for name, hook in (hooks if _is_dict('default_hooks', hooks) else {}).items():
-        where, near = f'default_hooks.{name}', _near(name, HOOK_NAMES, 0.8)
+        where, near = f'default_hooks.{name}', near_name(name, HOOK_NAMES, 0.8)
         if near and name not in HOOK_NAMES:
             raise ValueError(f"{where} is a hook beside MMEngine's{near}")
         if _is_part(where, hook):
@@ -317,124 +283,3 @@ def _one(key: str, loader: Any, registry: Registry, given: tuple[str, ...]) -> I
     part = loader.get(key.rpartition('.')[2])
     if _is_part(key, part):
         yield Part(key, part, registry, given)
-
-
-def _check(part: Part, scope: str | None) -> None:
-    kind = part.cfg.get('type', part.kind)
-    kind = OURS.get(kind, kind) if isinstance(kind, str) else kind
-    cls = _find(part, kind, scope) if isinstance(kind, str) else kind
-    if not inspect.isclass(cls):
-        return
-    signature = _signature(cls)
-    for name, value in part.cfg.items():
-        if name in ('type', '_scope_', *part.beside):
-            continue
-        if name not in signature.names:
-            near = _near(name, signature.names, 0.8)  # an open one swallows what is misspelt
-            if near or not signature.is_open:
-                raise TypeError(f'{part.key}.{name}: {cls.__name__} has no such argument{near}')
-            continue
-        wanted = signature.wanted.get(name)
-        if wanted == NUMBERS and isinstance(value, str):
-            raise ValueError(f'{part.key}.{name}={value!r} is text; {cls.__name__} wants a number')
-        if wanted == TEXT and isinstance(value, int | float):
-            raise ValueError(f'{part.key}.{name}={value!r} is a number; {cls.__name__} wants text')
-    for name in signature.required - {*part.cfg, *part.given}:
-        raise TypeError(f'{part.key}: {cls.__name__} needs {name!r}; set {part.key}.{name}')
-    checkpoint = part.cfg.get('checkpoint')
-    if part.registry is roots.WEIGHT_INITIALIZERS and isinstance(checkpoint, str):
-        path = Path(checkpoint).expanduser()
-        if '://' not in checkpoint and not path.exists():
-            raise FileNotFoundError(
-                f'checkpoint {checkpoint} does not exist (looked in {path.absolute().parent}); '
-                f'set {part.key}.checkpoint'
-            )
-
-
-def _find(part: Part, kind: str, scope: str | None) -> Any:
-    with part.registry.switch_scope_and_registry(scope) as registry:
-        found = registry.get(kind)
-        if found is not None or not part.must_exist:
-            return found
-        known: set[str] = set()
-        place: Registry | None = registry
-        while place is not None:
-            known |= set(place.module_dict)
-            place = place.parent
-    ours = part.registry.children.get('mmtimesformer')
-    if ours is not None:
-        known |= {f'mmtimesformer.{name}' for name in ours.module_dict}
-    raise ValueError(
-        f'there is no {part.registry.name} named {kind!r} in {scope or "mmengine"}; check the '
-        f'spelling of {part.key}.type, and its prefix' + _near(kind, known)
-    )
-
-
-@dataclass
-class _Signature:
-    """What a constructor takes, together with those of its parents that it passes the rest on to.
-
-    Attributes:
-        names: Of arguments.
-        required: Those of its own without a default; a parent's are the class's to give.
-        wanted: ``NUMBERS`` or ``TEXT`` for those that want nothing else (a row of numbers is one).
-        is_open: Whether any name is taken.
-    """
-
-    names: set[str]
-    required: set[str]
-    wanted: dict[str, str]
-    is_open: bool
-
-
-def _signature(cls: type) -> _Signature:
-    found, own = _Signature(set(), set(), {}, True), True
-    for parent in cls.__mro__:
-        init = vars(parent).get('__init__')
-        if init is None or parent is object:
-            continue
-        try:
-            arguments = list(inspect.signature(init).parameters.values())[1:]
-            hints = typing.get_type_hints(init)
-        except (ValueError, TypeError, NameError, AttributeError):
-            return _Signature(set(), set(), {}, True)  # written in C, or its hints name nothing
-        found.is_open = False
-        for argument in arguments:
-            if argument.kind is argument.VAR_KEYWORD:
-                found.is_open = True
-            elif argument.kind is not argument.VAR_POSITIONAL and argument.name not in found.names:
-                found.names.add(argument.name)
-                if argument.default is argument.empty and own:
-                    found.required.add(argument.name)
-                wanted = _wanted(hints.get(argument.name))
-                if wanted:
-                    found.wanted[argument.name] = wanted
-        own = False
-        if not found.is_open:
-            return found
-        if parent in CLOSED:
-            found.is_open = False
-            return found
-    return found
-
-
-def _wanted(hint: Any) -> str | None:
-    """Tell hints that want numbers, or text, from those that want anything else."""
-    kinds = set(_leaves(hint)) - {type(None), ...}
-    if kinds and kinds <= {int, float, bool, Tensor}:
-        return NUMBERS
-    return TEXT if kinds == {str} else None
-
-
-def _leaves(hint: Any) -> Iterator[Any]:
-    """Walk through unions, and rows of things."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType, tuple, list, Sequence):
-        for part in typing.get_args(hint):
-            yield from _leaves(part)
-    else:
-        yield hint
-
-
-def _near(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=likeness)
-    return f'; did you mean {near[0]!r}?' if near else ''

@@ -24,7 +24,7 @@ from mmtimesformer.engine.bad_videos import BadVideos
 from mmtimesformer.engine.clips_per_video import with_clips_per_video
 from mmtimesformer.engine.exact_loop import KeepPosition
 from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
-from mmtimesformer.engine.parts import OURS
+from mmtimesformer.engine.part_arguments import OURS
 from mmtimesformer.engine.precision import keep_scores_in_float32
 from mmtimesformer.engine.pretrained import FitCheckpoint
 from mmtimesformer.engine.protocol import NameProtocol
