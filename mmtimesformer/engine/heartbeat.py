@@ -5,6 +5,7 @@ behind a cable that was pulled, says nothing: the others wait for it as long as 
 operation may take, half an hour. Here each machine counts up a number in the store where they met.
 """
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,9 @@ MEETING = 'the machine where all meet'
 
 
 class Heartbeat:
-    """Counts for this machine, listens to the others, and tells once when one is missed.
+    """Counts for this machine, listens to the others, and tells when one is missed.
+
+    One that is missed is forgotten until it counts again, or another takes its place.
 
     Args:
         connect: Returns a store of its own, in which all machines of the run meet.
@@ -48,33 +51,40 @@ class Heartbeat:
         with suppress(Exception):  # told by _listen, when it has lasted
             store = self.connect()
             me = store.add('machines', 1)
-            last: dict[int, bytes] = {}
+            name = socket.gethostname()
+            last: dict[int, str] = {}
             beat = 0
             while not self._over.wait(self.seconds / 10):
                 beat += 1
-                store.set(f'beat {me}', str(beat))
+                store.set(f'beat {me}', f'{beat} {name}')
                 self.heard[MEETING] = time.monotonic()
                 for other in range(1, store.add('machines', 0) + 1):
                     if other == me or not store.check([f'beat {other}']):
                         continue
-                    said = store.get(f'beat {other}')
-                    name = f'machine {other}, in the order in which they came,'
-                    if said == DONE.encode():
-                        self.heard.pop(name, None)
-                    elif said != last.get(other):
+                    said = store.get(f'beat {other}').decode()
+                    number, _, whose = said.partition(' ')
+                    if number == DONE:
+                        self.heard.pop(f'machine {other} ({whose})', None)
+                    elif last.setdefault(other, said) != said:  # not what one left that is gone
                         last[other] = said
-                        self.heard[name] = time.monotonic()
-            store.set(f'beat {me}', DONE)
+                        self.heard[f'machine {other} ({whose})'] = time.monotonic()
+            store.set(f'beat {me}', f'{DONE} {name}')
 
     def _listen(self) -> None:
         while not self._over.wait(self.seconds / 10):
             now = time.monotonic()
             silent = {name: now - when for name, when in list(self.heard.items())}
-            longest = max(silent, key=silent.__getitem__, default=MEETING)
-            if silent.get(longest, 0) > self.seconds:
-                # Without an answer from there nothing can be known of the others.
-                cut_off = silent[MEETING] > self.seconds / 2
-                name = MEETING if cut_off else longest
+            if max(silent.values(), default=0) <= self.seconds:
+                continue
+            # Without an answer from there nothing can be known of the others. Of several that
+            # vanish at once, all are told at once: they count ten times as often as this waits.
+            cut_off = silent[MEETING] > self.seconds / 2
+            gone = [name for name in silent if silent[name] > self.seconds / 2]
+            if cut_off:
+                gone = [MEETING]
                 self._over.set()
-                self.missed(f'{name} has not been heard of for {self.seconds:g} s', cut_off)
-                return
+            for name in gone:
+                self.heard.pop(name, None)
+            has = 'has' if len(gone) == 1 else 'have'
+            told = f'{" and ".join(gone)} {has} not been heard of for {self.seconds:g} s'
+            self.missed(told, cut_off)

@@ -55,10 +55,13 @@ def main(argv: list[str] | None = None) -> int:
             signal.signal(number, _hand_on)
         signal.signal(signal.SIGUSR2, _wait_for_all)
     heartbeat = None
+    missed: dict[int, str] = {}  # processes here that were ended for it, and the sentence
     if args.rdzv_endpoint:
         _find_way(args)
         if sys.platform == 'linux' and args.rdzv_backend == 'c10d':
-            heartbeat = Heartbeat(partial(_meet, args.rdzv_endpoint, args.rdzv_id), _miss)
+            heartbeat = Heartbeat(
+                partial(_meet, args.rdzv_endpoint, args.rdzv_id), partial(_miss, missed)
+            )
     if args.max_restarts > 0:
         # NOTE: else processes that are started again meet in the store of those before them, where
         # they may read an old address and wait for ever; seen in torch 2.13.
@@ -72,7 +75,12 @@ def main(argv: list[str] | None = None) -> int:
         codes = {failure.exitcode for failure in error.failures.values()}
         if codes == {STOPPED}:
             return STOPPED
-        print(f'\nerror: {_tell(error.failures)}', file=sys.stderr)
+        ended = {failure.pid for failure in error.failures.values()}
+        if ended <= set(missed):
+            told = f'{missed[min(ended)]}; the run has ended, and goes on by the same command with '
+            print(f'\nerror: {told}--resume', file=sys.stderr)
+        else:
+            print(f'\nerror: {_tell(error.failures)}', file=sys.stderr)
         return FAILED
     except (DistError, RendezvousError) as error:
         print(
@@ -102,11 +110,12 @@ def _meet(endpoint: str, run: str) -> Any:
     return PrefixStore(f'mmtimesformer {run}', store)
 
 
-def _miss(sentence: str, cut_off: bool) -> None:
+def _miss(missed: dict[int, str], sentence: str, cut_off: bool) -> None:
     """End the processes here, which would wait for those of a machine that is gone."""
     told = f'\nerror: {sentence}; the processes on this machine are ended'
     print(told, file=sys.stderr, flush=True)
     for process in _children():
+        missed[process] = sentence
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
     if cut_off:  # torchrun asks there what to do now, and would wait for an answer
@@ -185,8 +194,11 @@ def _wait_for_all(number: int, _frame: FrameType | None) -> None:
 
 def _children() -> list[int]:
     """List the processes that this one started."""
-    tasks = Path('/proc/self/task').glob('*/children')
-    return [int(process) for task in tasks for process in task.read_text().split()]
+    found: list[int] = []
+    for task in Path('/proc/self/task').glob('*/children'):
+        with suppress(OSError):  # a thread that has ended meanwhile
+            found += map(int, task.read_text().split())
+    return found
 
 
 def exit_code_of(process: int) -> int | None:

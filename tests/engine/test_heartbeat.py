@@ -50,6 +50,29 @@ def test_one_that_is_cut_off_is_missed_and_misses_the_others(machines: list[Mach
     assert cut_off
 
 
+def test_after_one_is_missed_the_next_one_is_too(machines: list[Machine]) -> None:
+    others = [Machine(machines[0].store) for _ in range(3)]
+    time.sleep(SECONDS)
+    try:
+        machines[1].cut = others[0].cut = True
+        time.sleep(2 * SECONDS)
+        ((sentence, _),) = machines[0].told
+        assert sentence.count('machine ') == 2 and 'have not been heard of' in sentence
+        replacement = Machine(machines[0].store)
+        others.append(replacement)
+        time.sleep(SECONDS)
+        others[1].cut = True
+        time.sleep(2 * SECONDS)
+        for machine in (machines[0], others[2], replacement):
+            sentence, cut_off = machine.told[-1]
+            assert sentence.count('machine ') == 1 and not cut_off
+        assert [len(machine.told) for machine in (machines[0], others[2], replacement)] == [2, 2, 1]
+    finally:
+        for machine in others:
+            machine.cut = False
+            machine.heartbeat.stop()
+
+
 def test_one_that_took_leave_is_not_missed(machines: list[Machine]) -> None:
     machines[1].heartbeat.stop()
     time.sleep(2 * SECONDS)

@@ -361,3 +361,4 @@ def test_machines_that_a_cut_cable_parts_miss_each_other_within_a_minute(
         print(f'ended after {time.monotonic() - began:.1f} s')
         assert code == 1
         assert 'has not been heard of for 30 s' in said
+        assert 'out of memory' not in said
