@@ -21,6 +21,7 @@ A stream of WebDataset is read from front to back. Here any video is reached by 
 shuffling is over all videos, and a training resumes exactly.
 """
 
+import atexit
 import hashlib
 import os
 import re
@@ -28,9 +29,9 @@ import tarfile
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
+from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,7 +148,7 @@ class Shards:
         self.backend = backend
         self.is_local = '://' not in folder
         self._later: deque[Member] = deque()
-        self._coming: dict[Member, Future[bytes]] = {}
+        self._coming: dict[Member, AsyncResult[bytes]] = {}
         self._process = os.getpid()
 
     def path_of(self, shard: str) -> str:
@@ -215,12 +216,12 @@ class Shards:
         coming = self._coming.pop(member, None)
         if not self.is_local:
             self._begin()
-        return coming.result() if coming else self._fetch(member)
+        return coming.get() if coming else self._fetch(member)
 
     def _begin(self) -> None:
         while self._later and len(self._coming) < READ_AHEAD:
             member = self._later.popleft()
-            self._coming[member] = _threads(os.getpid()).submit(self._fetch, member)
+            self._coming[member] = _threads(os.getpid()).apply_async(self._fetch, (member,))
 
     def _fetch(self, member: Member) -> bytes:
         start, stop = member.offset - BLOCK, member.offset + member.size
@@ -264,8 +265,11 @@ def _file_in_memory() -> Iterator[tuple[int, Path]]:
 
 
 @cache
-def _threads(process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(READ_AHEAD, 'read-ahead')
+def _threads(process: int) -> ThreadPool:
+    """Return the threads of a process; none waits for a store when the process wants to end."""
+    threads = ThreadPool(READ_AHEAD)
+    atexit.register(threads.terminate)
+    return threads
 
 
 def _digest(lines: Sequence[str]) -> str:

@@ -5,6 +5,8 @@ import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -475,3 +477,12 @@ def test_a_store_that_fails_in_training_leaves_the_checkpoints(
     train(dataset, tmp_path / 'whole')
     assert_equal(*(whole_state(tmp_path / name / 'epoch_2.pth') for name in ('work', 'whole')))
     assert not (tmp_path / 'work/bad_videos.jsonl').read_text().count('route')
+
+
+def test_a_process_that_ends_does_not_wait_for_a_store() -> None:
+    """Whose answer may take minutes, and which is asked ahead of time."""
+    code = (
+        'import os, time; from mmtimesformer.datasets import shards; '
+        'shards._threads(os.getpid()).apply_async(time.sleep, (100,)); time.sleep(0.1)'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True, timeout=60)
