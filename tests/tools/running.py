@@ -2,7 +2,12 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
+
+import torch
+
+from mmtimesformer.checkpoints import load_torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,3 +44,20 @@ def children(process: int) -> list[int]:
     """List the processes that a process started."""
     tasks = Path(f'/proc/{process}/task').glob('*/children')
     return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def assert_as_undisturbed(checkpoint: Path, config: Path, work_dir: Path, *options: object) -> None:
+    """Train undisturbed in two processes; in the end its weights are those of the checkpoint."""
+    code, said = finish(
+        start(
+            'bash', ROOT / 'tools/dist_train.sh', config, 2, '--work-dir', work_dir, *options,
+            PYTHON=sys.executable,
+        )
+    )  # fmt: skip
+    assert code == 0, said
+    one, other = (
+        load_torch(path)['state_dict'] for path in (work_dir / checkpoint.name, checkpoint)
+    )
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name

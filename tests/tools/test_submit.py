@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from mmtimesformer.checkpoints.pickles import load_torch
 from mmtimesformer.engine.cluster_job import Training
-from tests.tools.running import children, finish, start, wait_for
+from tests.tools.running import assert_as_undisturbed, children, finish, start, wait_for
 
 
 def test_machines_meet_on_the_first_one_and_a_second_start_resumes(
@@ -102,17 +101,7 @@ def test_a_job_whose_time_is_over_is_started_again_and_ends_as_the_undisturbed_o
     told = log.read_text()
     assert told.count('$ ') == 2
     assert 'all is saved' in Path(str(log).replace('.out', '.err')).read_text() + told
-    code, said = finish(
-        start(
-            'bash', tools / 'dist_train.sh', tiny_config, 2, '--work-dir', tmp_path / 'whole', *how,
-            PYTHON=sys.executable,
-        )
-    )  # fmt: skip
-    assert code == 0, said
-    one, other = (
-        load_torch(tmp_path / folder / 'epoch_60.pth')['state_dict'] for folder in ('whole', 'work')
-    )
-    assert all(bool((one[name] == other[name]).all()) for name in one)
+    assert_as_undisturbed(tmp_path / 'work/epoch_60.pth', tiny_config, tmp_path / 'whole', *how)
 
 
 def wait_until(condition: Any, seconds: float = 120) -> Any:
