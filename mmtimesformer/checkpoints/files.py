@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from mmtimesformer.checkpoints.pickles import STAND_INS, RefusedError, load_torch
+from mmtimesformer.checkpoints.shares import with_shares
 
 TORCH_LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 FOLDER_FILES = (
@@ -159,7 +160,7 @@ def _read_torch(path: Path, trust: bool, map_location: Any) -> Contents:
     else:
         _warn_of_old_torch()
         whole = load_torch(path, map_location)
-    return from_torch(whole, path)
+    return from_torch(with_shares(whole, path), path)
 
 
 def _warn_of_old_torch() -> None:
@@ -412,12 +413,13 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
     if hasattr(os, 'O_DIRECTORY'):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

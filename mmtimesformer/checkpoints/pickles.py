@@ -51,7 +51,7 @@ def load_torch(path: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
     _check_container(path)
     try:
         # An open file, for torch takes a *name* that ends in .safetensors for that format.
-        with path.open('rb') as file, _only_our_globals():
+        with path.open('rb') as file, only_our_globals():
             return _thaw(torch.load(file, map_location=map_location, weights_only=True), {})
     except (RefusedError, pickle.UnpicklingError) as error:
         raise ValueError(f'checkpoint {path} {_why_refused(error)}') from error
@@ -226,7 +226,7 @@ _lock = threading.Lock()
 
 
 @contextmanager
-def _only_our_globals() -> Iterator[None]:
+def only_our_globals() -> Iterator[None]:
     """Let torch's unpickler know our stand-ins and nothing else beyond its own.
 
     What the program around us has allowed, perhaps the real ``getattr``, is put aside meanwhile.

@@ -12,6 +12,7 @@ from typing import Any
 from mmengine import dist
 from mmengine.hooks import CheckpointHook
 
+from mmtimesformer.checkpoints.shares import sweep_shares
 from mmtimesformer.engine.agreement import everywhere, failing_together
 from mmtimesformer.engine.resuming import MID_EPOCH, note_checkpoint
 from mmtimesformer.engine.storage import sweep_partial_files
@@ -71,6 +72,10 @@ class SafeCheckpointHook(CheckpointHook):
                 runner.logger.info(f'Removed {path}, which a killed process left half written.')
             for step in runner.message_hub.get_info('outdated_ckpt_ids', ()):
                 self._remove(self.filename_tmpl.format(step))
+            for path in sweep_shares(self.out_dir):
+                runner.logger.info(
+                    f'Removed {path}: no checkpoint in the folder has its weights there.'
+                )
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -125,6 +130,7 @@ class SafeCheckpointHook(CheckpointHook):
             if dist.is_main_process():
                 for old in outdated:
                     self._remove(self.filename_tmpl.format(old))
+                self._sweep_shares(*map(self.filename_tmpl.format, outdated))
         else:
             hub.update_info('keep_ckpt_ids', before)
             hub.update_info('outdated_ckpt_ids', [])
@@ -151,6 +157,7 @@ class SafeCheckpointHook(CheckpointHook):
         except OSError as error:
             runner.message_hub.update_info('last_ckpt', self.last_ckpt)
             self.failed_at = meta['iter']
+            self._sweep_shares(name)
             runner.logger.warning(
                 f'{path} could not be written: {error}. The training goes on and keeps '
                 f'{self.last_ckpt or "what was saved before"}; the next attempt is '
@@ -161,6 +168,7 @@ class SafeCheckpointHook(CheckpointHook):
         self.failed_at = None
         if name != MID_EPOCH and dist.is_main_process():
             self._remove(MID_EPOCH)
+        self._sweep_shares(name, MID_EPOCH)
         return True
 
     def _save_best_checkpoint(self, runner: Any, metrics: Any) -> None:
@@ -182,6 +190,7 @@ class SafeCheckpointHook(CheckpointHook):
                 hub.pop_info(name)
             hub.update_info_dict(known)
             self.__dict__.update(own)
+            self._sweep_shares()
             runner.logger.warning(
                 f'The best checkpoint could not be written: {error}. The training goes on, and the '
                 'best one before it stays.'
@@ -209,6 +218,7 @@ class SafeCheckpointHook(CheckpointHook):
             self.file_backend = backend
         for remove, path in removals:
             remove(path)
+        self._sweep_shares(*(Path(path).name for _, path in removals))
 
     def _remove(self, name: str) -> None:
         path = self.file_backend.join_path(self.out_dir, name)
@@ -216,6 +226,15 @@ class SafeCheckpointHook(CheckpointHook):
             self.file_backend.remove(path)
         elif self.file_backend.isdir(path):  # of an engine that saves folders
             self.file_backend.rmtree(path)
+
+    def _sweep_shares(self, *names: str) -> None:
+        """Remove the shares of checkpoints that are gone, or that did not come to be.
+
+        Args:
+            *names: Those that were written or removed; without any, all are looked at.
+        """
+        if dist.is_main_process() and '://' not in str(self.out_dir):
+            sweep_shares(self.out_dir, names or None)
 
 
 def save_mid_epoch(runner: Any, meta: dict[str, Any]) -> bool | None:

@@ -52,7 +52,7 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
             f'checkpoint {filename} holds a {type(checkpoint).__name__}, not a dict of weights; '
             "save it as torch.save({'state_dict': model.state_dict()}, path)"
         )
-    return _for_runner(checkpoint)
+    return for_runner(checkpoint)
 
 
 def load_from_web(filename: str, map_location: Any = None) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def load_from_pavi(filename: str, map_location: Any = None) -> dict[str, Any]:
     raise ValueError(f'checkpoint {filename}: pavi:// is not read; download it and give its path')
 
 
-def _for_runner(checkpoint: dict[str, Any]) -> dict[str, Any]:
+def for_runner(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """Give loss curves MMEngine's type back, and drop the text that MMEngine would execute."""
     hub = checkpoint.get('message_hub')
     curves = hub.get('log_scalars') if isinstance(hub, dict) else None

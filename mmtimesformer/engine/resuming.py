@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmtimesformer.checkpoints.files import write_atomically
+from mmtimesformer.checkpoints.shares import damage_of_shares
 
 NOTE = 'last_checkpoint'  # MMEngine's name for the file that names the newest checkpoint
 MID_EPOCH = 'mid_epoch.pth'  # saved between two regular checkpoints, and gone after the next one
@@ -61,7 +62,8 @@ def damage_of(checkpoint: str) -> str | None:
     """Say what is wrong with a checkpoint file, or ``None``; every byte of it is read.
 
     A torch file is a zip, whose table of contents stands at its end and whose parts carry
-    checksums. Older containers, folders and what lies elsewhere are not looked at.
+    checksums; so do the shares of one that has them. Older containers, folders and what lies
+    elsewhere are not looked at.
     """
     if '://' in checkpoint:
         return None
@@ -77,7 +79,7 @@ def damage_of(checkpoint: str) -> str | None:
             broken = parts.testzip()
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         return str(error)
-    return f'{broken} does not match its checksum' if broken else None
+    return f'{broken} does not match its checksum' if broken else damage_of_shares(checkpoint)
 
 
 def _candidates(work_dir: Path) -> Iterator[str]:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,18 +25,19 @@ from mmtimesformer.engine.bad_videos import BadVideos
 from mmtimesformer.engine.clips_per_video import with_clips_per_video
 from mmtimesformer.engine.exact_loop import KeepPosition
 from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
+from mmtimesformer.engine.loading import for_runner
 from mmtimesformer.engine.part_arguments import OURS
 from mmtimesformer.engine.precision import keep_scores_in_float32
 from mmtimesformer.engine.pretrained import FitCheckpoint
 from mmtimesformer.engine.protocol import NameProtocol
 from mmtimesformer.engine.resuming import newest_whole_checkpoint
 from mmtimesformer.engine.sharding import (
-    PutTogether,
+    SaveSharded,
     ShardedModel,
     ShareOut,
     is_sharded,
-    put_together,
-    whole_state,
+    own_checkpoint,
+    parts_to_save,
 )
 from mmtimesformer.engine.side_files import forgive_log_file, forgive_visualizer
 from mmtimesformer.engine.stop_signals import StartWorker, StopOnSignal, StopSignals
@@ -65,7 +67,7 @@ class Runner(MMEngineRunner):
     - resumes exactly, from the newest checkpoint that is whole, in a ``work_dir`` that may have
       been moved or copied, and lets no second training into it;
     - leaves out steps that are no number, and ends after too many of them;
-    - trains models of which each process has a share, and saves them whole;
+    - trains models of which each process has a share, and saves them for any number of processes;
     - stops on SIGTERM and SIGUSR1 after a step, with all saved;
     - names the protocol with every score;
     - accumulates gradients up to a config's total batch where there are fewer GPUs, if asked;
@@ -199,7 +201,7 @@ class Runner(MMEngineRunner):
         )
         for ours in (
             FitCheckpoint, NameProtocol, KeepPosition, SkipNonFiniteSteps, StopOnSignal, BadVideos,
-            ShareOut, PutTogether, ReplaceLostWorkers,
+            ShareOut, SaveSharded, ReplaceLostWorkers,
         ):  # fmt: skip
             if not any(isinstance(hook, ours) for hook in self.hooks):
                 self.register_hook(ours())
@@ -218,11 +220,11 @@ class Runner(MMEngineRunner):
 
     def _newest_checkpoint(self) -> str | None:
         """Let the main process look for all, and all fail if it finds only damaged ones."""
-        found: str | ValueError | OSError | None = None
+        found: str | Exception | None = None
         if dist.is_main_process():
             try:
                 found = newest_whole_checkpoint(self.work_dir, self.logger.warning)
-            except (ValueError, OSError) as error:
+            except Exception as error:
                 found = error
         found = from_main(found)
         if isinstance(found, Exception):
@@ -241,21 +243,44 @@ class Runner(MMEngineRunner):
             map_location = 'cpu'
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
 
-    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
+        """Load; where a sharded model was saved as shares, each process reads what it is to hold.
+
+        What does not fit the model as it is, is read whole, like any other checkpoint.
+        """
+        model, own = self.model, None
+        if isinstance(model, ShardedModel) and '://' not in str(filename):
+            own = own_checkpoint(self, filename)
+        if own is None:
+            return super().load_checkpoint(filename, *args, **kwargs)
+        checkpoint = for_runner(own)
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        model.get_submodule('module').load_state_dict(checkpoint['state_dict'])
+        self._has_loaded = True
+        self.logger.info(f'Load checkpoint from {filename}')
+        return checkpoint
+
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Save, with the gradients of a step that is begun; a failure is one of all processes.
 
-        What is sharded is brought together first, for which all processes are needed.
+        What is sharded is brought together first, or written by all processes.
 
         Raises:
-            OSError: It could not be written, in the main process, which writes for all.
+            OSError: It could not be written, by the main process for all, or by one its share.
         """
-        self.pending_gradients = self._accumulated_gradients()
-        self.whole_state = whole_state(self) if isinstance(self.model, ShardedModel) else None
+        gradients = self._accumulated_gradients()
+        self.parts_to_save = None
+        if isinstance(self.model, ShardedModel):
+            path = Path(out_dir).expanduser() / filename
+            with_optimizer = kwargs.get('save_optimizer', True)
+            self.parts_to_save = parts_to_save(self, path, gradients, with_optimizer)
+        else:
+            self.pending_gradients = gradients
         try:
             with failing_together():
-                super().save_checkpoint(*args, **kwargs)
+                super().save_checkpoint(out_dir, filename, *args, **kwargs)
         finally:
-            self.pending_gradients = self.whole_state = None
+            self.pending_gradients = self.parts_to_save = None
 
     def _accumulated_gradients(self) -> dict[str, torch.Tensor] | None:
         """Return the gradients of a step that waits for more batches, averaged over processes.
@@ -273,7 +298,7 @@ class Runner(MMEngineRunner):
             if parameter.grad is not None
         }
         if isinstance(self.model, ShardedModel):
-            return put_together(gradients)  # which are means already
+            return gradients  # which are means already
         for gradient in gradients.values():
             dist.all_reduce(gradient, 'mean')
         return {name: gradient.cpu() for name, gradient in gradients.items()}

@@ -5,31 +5,34 @@ a weight with AdamW. Here each holds its share of them. The weights of a block c
 processes just before the block runs, and go again after it; its gradients are averaged and go where
 their shares lie. torch's ``fully_shard`` does this, and what is computed is the same.
 
-Checkpoints are whole: the ordinary file of an ordinary training, for any number of processes and
-for all tools.
+Checkpoints are for any number of processes and for all tools: whole ones, the ordinary file of an
+ordinary training, or a file with a folder of shares, which no process ever has whole.
 """
 
-import copy
 import difflib
 import inspect
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine import dist
 from mmengine.device import get_device
-from mmengine.hooks import EMAHook, Hook
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from mmtimesformer.checkpoints.shares import change_tensors
+from mmtimesformer.engine.share_files import check_seen_by_all, read_own_shares, write_shares
 from mmtimesformer.registry import HOOKS, MODEL_WRAPPERS
 
 NAME = 'mmtimesformer.ShardedModel'
 KEY = 'model_wrapper_cfg'
-ARGUMENTS = 'shards', 'block_dtype'
+ARGUMENTS = 'shards', 'block_dtype', 'checkpoints'
 DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
+CHOICES = {'block_dtype': tuple(DTYPES), 'checkpoints': ('whole', 'shares')}
 
 
 @MODEL_WRAPPERS.register_module()
@@ -49,24 +52,28 @@ class ShardedModel(nn.Module):
             validation too; gradients are averaged, and weights updated, in float32. With
             ``'float32'`` the numbers are those of a training that is not sharded, under ``--amp
             bf16`` too.
+        checkpoints: ``'whole'``, one file that the main process brings together and writes; or
+            ``'shares'``, a small file and beside it a folder to which every process writes what it
+            holds, at once, and from which every process reads what it is to hold. All processes
+            must see the folder.
 
     Raises:
-        ValueError: ``shards`` does not divide the number of processes, or ``block_dtype`` is not
-            known.
+        ValueError: ``shards`` does not divide the number of processes, or ``block_dtype`` or
+            ``checkpoints`` is not known.
 
     Example:
         >>> model_wrapper_cfg = dict(type='mmtimesformer.ShardedModel')
     """
 
     def __init__(
-        self, module: nn.Module, shards: int | None = None, block_dtype: str = 'float32'
+        self,
+        module: nn.Module,
+        shards: int | None = None,
+        block_dtype: str = 'float32',
+        checkpoints: str = 'whole',
     ) -> None:
         super().__init__()
-        if block_dtype not in DTYPES:
-            raise ValueError(
-                f'block_dtype={block_dtype!r} is not known; set {KEY}.block_dtype to one of '
-                + ', '.join(DTYPES)
-            )
+        _check_choices(block_dtype=block_dtype, checkpoints=checkpoints)
         mesh = _mesh(shards)
         in_blocks = MixedPrecisionPolicy()
         if DTYPES[block_dtype] is not None:
@@ -83,6 +90,7 @@ class ShardedModel(nn.Module):
         module.to(get_device())
         module.__deepcopy__ = lambda memo: weights_of(module)  # type: ignore[assignment]
         self.module = module
+        self.checkpoints = checkpoints
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
@@ -101,6 +109,15 @@ class ShardedModel(nn.Module):
     def test_step(self, data: Any) -> list[Any]:
         """Predict, for a test; all processes together."""
         return self.module.test_step(data)  # type: ignore[operator]
+
+
+def _check_choices(**values: Any) -> None:
+    for name, value in values.items():
+        if value not in CHOICES[name]:
+            raise ValueError(
+                f'{name}={value!r} is not known; set {KEY}.{name} to one of '
+                + ', '.join(CHOICES[name])
+            )
 
 
 def _mesh(shards: int | None) -> DeviceMesh:
@@ -177,6 +194,19 @@ def check_sharding(cfg: Any) -> None:
         raise ValueError(
             f'{KEY}.type={NAME!r} needs torch 2.7 or newer, and this is {torch.__version__}'
         )
+    _check_choices(**{name: cfg[KEY][name] for name in CHOICES if name in cfg[KEY]})
+    if cfg[KEY].get('checkpoints') == 'shares':
+        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+        for key, wrong in (
+            ('out_dir', '://' in str(hook.get('out_dir'))),  # no file system
+            ('type', hook.get('type') == 'mmengine.CheckpointHook'),  # which never removes shares
+        ):
+            if wrong:
+                raise ValueError(
+                    f"{KEY}.checkpoints='shares' does not go together with "
+                    f'default_hooks.checkpoint.{key}={hook[key]!r}; leave that out, or take '
+                    f"{KEY}.checkpoints='whole'"
+                )
     wrapper = cfg.get('optim_wrapper') or {}
     if wrapper and 'optimizer' not in wrapper:
         raise ValueError(
@@ -229,8 +259,8 @@ class ShareOut(Hook):
 
 
 @HOOKS.register_module()
-class PutTogether(Hook):
-    """Let whole tensors stand in a checkpoint of a sharded model, see :func:`whole_state`."""
+class SaveSharded(Hook):
+    """Let a checkpoint of a sharded model hold what :func:`parts_to_save` gave."""
 
     priority = 'LOWEST'  # after all that puts tensors into a checkpoint
 
@@ -238,10 +268,14 @@ class PutTogether(Hook):
         """Refuse data with which some processes would wait for others that are done.
 
         Raises:
-            ValueError: Processes have different numbers of batches.
+            ValueError: Processes have different numbers of batches, or do not see one folder.
         """
         if not isinstance(runner.model, ShardedModel):
             return
+        if runner.model.checkpoints == 'shares':
+            for hook in runner.hooks:
+                if isinstance(hook, CheckpointHook):
+                    check_seen_by_all(Path(hook.out_dir))
         for name, loop in (('train', runner.train_loop), ('val', runner.val_loop)):
             batches = dist.all_gather_object(len(loop.dataloader)) if loop else []
             if len(set(batches)) > 1:
@@ -252,50 +286,65 @@ class PutTogether(Hook):
                 )
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Put in what the processes brought together; this is called in the main one alone."""
-        for key, whole in (getattr(runner, 'whole_state', None) or {}).items():
-            if key in checkpoint:
-                checkpoint[key] = whole
+        """Put it in; this is called in the main process alone."""
+        checkpoint.update(getattr(runner, 'parts_to_save', None) or {})
 
 
-def whole_state(runner: Any) -> dict[str, Any]:
-    """Bring weights, averages and the optimiser's state together in the main process's memory.
+def parts_to_save(
+    runner: Any, path: Path, gradients: dict[str, Tensor] | None, with_optimizer: bool = True
+) -> dict[str, Any]:
+    """Make what a checkpoint of a sharded model holds of it: whole in the main process, or shares.
 
-    All processes must call it.
+    All processes must call it. Shares are written by it.
+
+    Args:
+        runner: The Runner.
+        path: Where the checkpoint is to be.
+        gradients: Those of a step that is begun, each as this process holds it.
+        with_optimizer: Whether the checkpoint is to be one to go on from.
 
     Returns:
-        What the entries of the same names in a checkpoint of an ordinary training would be; in the
-        other processes they have no tensors.
+        Entries of a checkpoint. Whole, they are those of an ordinary training, in the other
+        processes without tensors.
+
+    Raises:
+        OSError: Shares could not be written.
     """
-    state: dict[str, Any] = {
-        'state_dict': runner.model.module.state_dict(),
-        'optimizer': runner.optim_wrapper.state_dict(),
-    }
+    parts: dict[str, Any] = {'state_dict': runner.model.module.state_dict()}
+    if with_optimizer:
+        parts['optimizer'] = runner.optim_wrapper.state_dict()
+        if gradients:
+            parts['gradients'] = gradients
     for hook in runner.hooks:
         if isinstance(hook, EMAHook):
-            hook.before_save_checkpoint(runner, state)
-    return put_together(state)
+            hook.before_save_checkpoint(runner, parts)
+    if runner.model.checkpoints == 'shares':
+        return write_shares(parts, path)
+    return put_together(parts)
 
 
 def put_together(tree: Any) -> Any:
-    """Make whole all that is cut into shares, one tensor at a time; dictionaries keep their kind.
+    """Make whole all that is cut into shares, one tensor at a time.
 
     All processes must call it with the same tree; the main one gets the tensors, the others
     ``None``.
     """
-    if isinstance(tree, dict):
-        whole = {key: put_together(value) for key, value in tree.items()}
-        if type(tree) is dict:
-            return whole
-        like = copy.copy(tree)  # a state dict has attributes of its own
-        like.update(whole)
-        return like
-    if isinstance(tree, list | tuple):
-        return type(tree)(put_together(value) for value in tree)
-    if not isinstance(tree, Tensor):
-        return tree
-    tensor = tree.full_tensor() if isinstance(tree, DTensor) else tree
-    return tensor.detach().cpu() if dist.is_main_process() else None
+
+    def whole(_: str, tensor: Tensor) -> Tensor | None:
+        if isinstance(tensor, DTensor):
+            tensor = tensor.full_tensor()
+        return tensor.detach().cpu() if dist.is_main_process() else None
+
+    return change_tensors(tree, whole)
+
+
+def own_checkpoint(runner: Any, path: str) -> dict[str, Any] | None:
+    """Read what this process holds of a sharded model, see :func:`read_own_shares`."""
+    parameters = None
+    if getattr(runner, '_resume', False):
+        groups = runner.optim_wrapper.optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group['params']]
+    return read_own_shares(path, dict(runner.model.module.state_dict()), parameters)
 
 
 def share_like(share: Any, whole: Any) -> Any:

@@ -23,6 +23,7 @@ from mmtimesformer.engine.runner import Runner
 from mmtimesformer.models import TimeSformer
 
 SHARDED = {'type': 'mmtimesformer.ShardedModel'}
+SHARES = {**SHARDED, 'checkpoints': 'shares'}
 BATCH = 4  # videos of all processes together
 
 
@@ -116,6 +117,25 @@ class Break(Hook):
             raise InterruptedError
 
 
+class FullDisk(Hook):
+    """Let the disk of the second process be full after a step, until the one after it."""
+
+    priority = 'HIGHEST'
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.save = torch.save
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(28, 'No space left on device')
+
+        now = dist.get_rank() == 1 and runner.iter + 1 == self.step
+        torch.save = full if now else self.save
+
+
 def train(
     work_dir: Path,
     *hooks: Hook,
@@ -197,6 +217,16 @@ JOBS: dict[str, Callable[[Path], dict[str, Any]]] = {
     'accumulated_whole': lambda f: train(f / 'accumulated_whole', optim=ACCUMULATED),
     'from_one': lambda f: train(f / 'from_one', wrapper=SHARDED, resume=True),
     'from_sharded': lambda f: train(f / 'from_sharded', wrapper=SHARDED, resume=True),
+    'shares': lambda f: train(f / 'shares', wrapper=SHARES, checkpoint={'max_keep_ckpts': 1}),
+    'shares_broken': lambda f: broken(f / 'shares_broken', 4, wrapper=SHARES),
+    'shares_within': lambda f: broken(
+        f / 'shares_within', 5, wrapper=SHARES, optim=ACCUMULATED, checkpoint=EVERY_STEP
+    ),
+    'shares_copies': lambda f: train(f / 'shares_copies', wrapper={**SHARES, 'shards': 2}),
+    'from_shares': lambda f: train(f / 'from_shares', wrapper=SHARES, resume=True),
+    'full_disk': lambda f: train(
+        f / 'full_disk', FullDisk(2), wrapper=SHARES, checkpoint={'retry_interval': 1, **EVERY_STEP}
+    ),
     'copies': lambda f: train(f / 'copies', wrapper={**SHARDED, 'shards': 2}),
     'bf16': lambda f: train(f / 'bf16', wrapper=SHARDED, optim=BF16),
     'bf16_whole': lambda f: train(f / 'bf16_whole', optim=BF16),

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ import torch
 from mmengine.logging import MessageHub
 from mmengine.runner.checkpoint import save_checkpoint
 
-from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.checkpoints import load_torch, read_file
 from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook
 from mmtimesformer.engine.loading import load_from_local
 from mmtimesformer.engine.resuming import newest_whole_checkpoint
+from mmtimesformer.engine.share_files import write_shares
 from mmtimesformer.engine.storage import AtomicBackend
 from tests.engine.conftest import At, Train, assert_equal, whole_state
 
@@ -43,8 +45,9 @@ class Said(list):
 class SavingRunner:
     """As much of a Runner as the hook needs, that saves ten megabytes at each step."""
 
-    def __init__(self, work_dir: Path) -> None:
+    def __init__(self, work_dir: Path, shares: bool = False) -> None:
         self.work_dir = str(work_dir)
+        self.shares = shares
         self.message_hub = MessageHub('saving')
         self.logger = Said()
         newest = newest_whole_checkpoint(work_dir, pytest.fail)
@@ -55,19 +58,21 @@ class SavingRunner:
 
     def save_checkpoint(self, out_dir: str, name: str, *_: Any, **__: Any) -> None:
         weights = torch.full((2_500_000,), float(self.iter))
+        parts: dict[str, Any] = {'state_dict': {'w': weights}}
+        if self.shares:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # torch's own, of a process that is alone
+                parts = write_shares(parts, Path(out_dir, name))
         hub = self.message_hub.state_dict()
-        save_checkpoint(
-            {'iter': self.iter, 'state_dict': {'w': weights}, 'message_hub': hub},
-            f'{out_dir}/{name}',
-        )
+        save_checkpoint({'iter': self.iter, 'message_hub': hub, **parts}, f'{out_dir}/{name}')
 
 
-def save_for_ever(work_dir: Path, told: Connection) -> None:
+def save_for_ever(work_dir: Path, told: Connection, shares: bool) -> None:
     """Save at each step and keep one checkpoint; tell the number of each saved step."""
-    runner = SavingRunner(work_dir)
+    runner = SavingRunner(work_dir, shares)
     hook = SafeCheckpointHook(by_epoch=False, interval=1, max_keep_ckpts=1)
     hook.before_train(runner)
-    assert not list(work_dir.glob('.*.part'))  # swept
+    assert not half_written(work_dir)  # swept
     told.send(runner.iter)
     while True:
         runner.iter += 1
@@ -75,7 +80,14 @@ def save_for_ever(work_dir: Path, told: Connection) -> None:
         told.send(runner.iter)
 
 
-def kill_while_saving(work_dir: Path, kills: int) -> tuple[int, int]:
+def half_written(work_dir: Path) -> bool:
+    """Whether there is a file that is not whole, or shares of a checkpoint that is not there."""
+    shares = [path.name.rsplit('.', 2)[0] for path in work_dir.glob('*.shares')]
+    names = {path.name for path in work_dir.glob('*.pth')}
+    return bool(list(work_dir.glob('.*.part'))) or not set(shares) <= names
+
+
+def kill_while_saving(work_dir: Path, kills: int, shares: bool = False) -> tuple[int, int]:
     """Kill a process that saves all the time; return how often in midst of a file, and the losses.
 
     After each kill a whole checkpoint must be found, no older than the last one that was reported
@@ -86,7 +98,7 @@ def kill_while_saving(work_dir: Path, kills: int) -> tuple[int, int]:
     work_dir.mkdir()
     for _ in range(kills):
         ear, mouth = processes.Pipe(duplex=False)
-        process = processes.Process(target=save_for_ever, args=(work_dir, mouth))
+        process = processes.Process(target=save_for_ever, args=(work_dir, mouth, shares))
         process.start()
         mouth.close()
         assert ear.poll(60) and ear.recv() >= reported
@@ -97,25 +109,29 @@ def kill_while_saving(work_dir: Path, kills: int) -> tuple[int, int]:
             while True:
                 reported = ear.recv()
         ear.close()
-        in_midst += bool(list(work_dir.glob('.*.part')))
+        in_midst += half_written(work_dir)
         newest = newest_whole_checkpoint(work_dir, pytest.fail)
         lost += newest is None and reported > 0
         for path in work_dir.glob('*.pth'):
-            whole = load_torch(path)
+            whole = read_file(path).whole
             assert torch.equal(whole['state_dict']['w'], torch.full((2_500_000,), whole['iter']))
         lost += newest is not None and load_torch(newest)['iter'] < reported
         assert len(list(work_dir.glob('*.pth'))) <= 2
     return in_midst, lost
 
 
-def test_a_kill_at_any_moment_leaves_the_last_checkpoint_whole(tmp_path: Path) -> None:
-    _, lost = kill_while_saving(tmp_path / 'work', kills=10)
+@pytest.mark.parametrize('shares', [False, True], ids=['whole', 'shares'])
+def test_a_kill_at_any_moment_leaves_the_last_checkpoint_whole(
+    tmp_path: Path, shares: bool
+) -> None:
+    _, lost = kill_while_saving(tmp_path / 'work', 10, shares)
     assert lost == 0
 
 
 @pytest.mark.slow
-def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
-    in_midst, lost = kill_while_saving(tmp_path / 'work', kills=200)
+@pytest.mark.parametrize('shares', [False, True], ids=['whole', 'shares'])
+def test_two_hundred_kills_lose_nothing(tmp_path: Path, shares: bool) -> None:
+    in_midst, lost = kill_while_saving(tmp_path / 'work', 200, shares)
     print(f'{in_midst} of 200 kills hit a file half written; lost {lost}')
     assert lost == 0
     assert in_midst >= 20  # else the test does not do what it says

@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.checkpoints import read_file
 from mmtimesformer.engine.sharding import ShardedModel, check_sharding, weights_of
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,15 @@ def losses(folder: Path, job: str, processes: int = 2) -> torch.Tensor:
 
 
 def saved(folder: Path, job: str, name: str = 'epoch_2.pth') -> dict[str, Any]:
-    return load_torch(folder / job / name)
+    return read_file(folder / job / name).whole
+
+
+def shares(folder: Path, job: str) -> dict[str, list[str]]:
+    """The folders of shares of a job, and their files."""
+    return {
+        path.name.rsplit('.', 2)[0]: sorted(file.name for file in path.iterdir())
+        for path in (folder / job).glob('*.shares')
+    }
 
 
 def assert_close(one: Any, other: Any, error: float, where: str = '') -> None:
@@ -66,6 +74,9 @@ def begun(source: Path, work_dir: Path, *names: str) -> Path:
     work_dir.mkdir()
     for name in names:
         shutil.copy(source / name, work_dir)
+    for name in names:
+        for shares in source.glob(f'{name}.*.shares'):
+            shutil.copytree(shares, work_dir / shares.name)
     return work_dir
 
 
@@ -93,7 +104,7 @@ def with_one(folder: Path) -> Path:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training in one process, and two in two."""
     folder = with_one(tmp_path_factory.mktemp('sharded'))
-    torchrun(folder, 'sharded', 'broken')
+    torchrun(folder, 'sharded', 'broken', 'shares', 'shares_broken')
     return folder
 
 
@@ -104,7 +115,8 @@ def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
     begun(folder / 'one', folder / 'from_one', 'epoch_1.pth')
     torchrun(
         folder, 'whole', 'sharded', 'from_one', 'accumulated', 'accumulated_whole',
-        'accumulated_broken', 'spoiled', 'bf16', 'bf16_whole', 'bf16_blocks',
+        'accumulated_broken', 'shares_within', 'full_disk', 'spoiled',
+        'bf16', 'bf16_whole', 'bf16_blocks',
         *(f'recomputed_{level}' for level in LEVELS),
         *(f'{kind}_{scheme}' for scheme in SCHEMES for kind in ('whole', 'sharded')),
     )  # fmt: skip
@@ -121,13 +133,13 @@ def test_two_processes_train_as_one_with_the_same_batch(folder: Path) -> None:
 
 
 def test_each_process_holds_its_share_and_one_block(folder: Path) -> None:
-    shares = seen_by(folder, 'sharded')
-    whole = shares[0]['weights']
+    held = seen_by(folder, 'sharded')
+    whole = held[0]['weights']
     for name, copies in (('parameters', 1), ('states', 2), ('averages', 1)):
-        assert sum(share[name] for share in shares) == copies * whole, name
-        for share in shares:  # the three embeddings are each one row, and are not cut
+        assert sum(share[name] for share in held) == copies * whole, name
+        for share in held:  # the three embeddings are each one row, and are not cut
             assert share[name] < 0.55 * copies * whole, name
-    for share in shares:
+    for share in held:
         assert share['together'] == ['blocks.1'], 'while it runs'
     assert seen_by(folder, 'one', 1)[0]['parameters'] == whole
 
@@ -137,21 +149,31 @@ def test_a_broken_training_goes_on_to_the_last_bit(folder: Path) -> None:
     assert saved(folder, 'broken', 'epoch_1.pth')['meta']['epoch'] == 1
 
 
+def test_each_process_writes_its_share_and_all_of_them_are_the_whole(folder: Path) -> None:
+    written = ['.metadata', '__0_0.distcp', '__1_0.distcp']
+    assert shares(folder, 'shares') == {'epoch_2.pth': written}, 'the one before is gone'
+    assert shares(folder, 'shares_broken') == {'epoch_1.pth': written, 'epoch_2.pth': written}
+    whole = saved(folder, 'sharded')
+    assert list(saved(folder, 'shares')) == list(whole)
+    assert_same_training(saved(folder, 'shares'), whole, 0)
+    assert_same_training(saved(folder, 'shares_broken'), whole, 0)
+
+
+@pytest.mark.parametrize('source', ['broken', 'shares_broken'])
 def test_a_sharded_training_goes_on_in_one_process_from_the_newest_whole_checkpoint(
-    folder: Path,
+    folder: Path, source: str
 ) -> None:
     from tests.engine import sharded_trainings
 
-    names = 'epoch_1.pth', 'epoch_2.pth'
-    work_dir = begun(folder / 'sharded', folder / 'alone', *names)
-    newest = work_dir / 'epoch_2.pth'
+    alone = f'alone_from_{source}'
+    work_dir = shutil.copytree(folder / source, folder / alone)
+    newest = next(work_dir.glob('epoch_2.pth.*.shares/__1_0.distcp'), work_dir / 'epoch_2.pth')
     newest.write_bytes(newest.read_bytes()[:-1000])
-    (work_dir / 'last_checkpoint').write_text(str(newest))
     seen = sharded_trainings.train(
         work_dir, launcher='none', resume=True, wrapper=sharded_trainings.SHARDED
     )
     assert len(seen['losses']) == 4
-    assert_same_training(saved(folder, 'alone'), saved(folder, 'one'), 1e-5)
+    assert_same_training(saved(folder, alone), saved(folder, 'one'), 1e-5)
 
 
 @pytest.mark.slow
@@ -178,8 +200,18 @@ def test_accumulated_steps_are_those_of_whole_models_and_resume_within(more: Pat
     assert_same_training(saved(more, 'accumulated', name), whole, 1e-5)
     within = saved(more, 'accumulated_broken', 'iter_5.pth')
     assert set(within['gradients']) == set(within['state_dict'])
+    for broken in ('accumulated_broken', 'shares_within'):
+        assert_same_training(saved(more, broken, name), saved(more, 'accumulated', name), 0)
+    assert_close(saved(more, 'shares_within', 'iter_5.pth')['gradients'], within['gradients'], 0)
+
+
+@pytest.mark.slow
+def test_a_process_whose_disk_is_full_is_waited_for_by_all(more: Path) -> None:
+    steps = sorted(path.name for path in (more / 'full_disk').glob('iter_*.pth'))
+    assert steps == [f'iter_{n}.pth' for n in (1, 3, 4, 5, 6, 7, 8)]
+    assert sorted(shares(more, 'full_disk')) == steps
     assert_same_training(
-        saved(more, 'accumulated_broken', name), saved(more, 'accumulated', name), 0
+        saved(more, 'full_disk', 'iter_8.pth'), saved(more, 'sharded', 'epoch_2.pth'), 0
     )
 
 
@@ -216,18 +248,21 @@ def test_frozen_parts_and_drop_path_are_those_of_whole_models(more: Path, scheme
 
 @pytest.mark.slow
 def test_two_copies_in_four_processes_train_as_four_whole_ones(tmp_path: Path) -> None:
-    torchrun(tmp_path, 'whole', 'copies', processes=4)
+    torchrun(tmp_path, 'whole', 'copies', 'shares_copies', processes=4)
     assert_same_training(saved(tmp_path, 'copies'), saved(tmp_path, 'whole'), 1e-5)
-    shares = seen_by(tmp_path, 'copies', 4)
-    assert sum(share['parameters'] for share in shares) == 2 * shares[0]['weights']
+    assert_same_training(saved(tmp_path, 'shares_copies'), saved(tmp_path, 'copies'), 0)
+    held = seen_by(tmp_path, 'copies', 4)
+    assert sum(share['parameters'] for share in held) == 2 * held[0]['weights']
 
 
 @pytest.mark.slow
-def test_a_training_in_two_shares_goes_on_in_four(tmp_path: Path) -> None:
-    torchrun(tmp_path, 'sharded')
-    begun(tmp_path / 'sharded', tmp_path / 'from_sharded', 'epoch_1.pth')
-    torchrun(tmp_path, 'from_sharded', processes=4)
-    assert_same_training(saved(tmp_path, 'from_sharded'), saved(tmp_path, 'sharded'), 1e-5)
+@pytest.mark.parametrize('kind', ['sharded', 'shares_broken'])
+def test_a_training_in_two_shares_goes_on_in_four(tmp_path: Path, kind: str) -> None:
+    torchrun(tmp_path, kind)
+    job = 'from_sharded' if kind == 'sharded' else 'from_shares'
+    begun(tmp_path / kind, tmp_path / job, 'epoch_1.pth')
+    torchrun(tmp_path, job, processes=4)
+    assert_same_training(saved(tmp_path, job), saved(tmp_path, kind), 1e-5)
 
 
 # -- what is refused -------------------------------------------------------------------------------
@@ -266,7 +301,8 @@ def test_a_misspelt_argument_is_told() -> None:
     'arguments, words',
     [
         ({'shards': 3}, 'shards=3 does not divide the 1 processes'),
-        ({'block_dtype': 'int8'}, 'int8'),
+        ({'block_dtype': 'int8'}, 'set model_wrapper_cfg.block_dtype to one of float32, bfloat16'),
+        ({'checkpoints': 'cut'}, "checkpoints='cut' is not known; set .* one of whole, shares"),
     ],
 )
 def test_wrong_arguments_are_told(arguments: dict[str, Any], words: str) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.checkpoints import load_torch, read_file
 from tests.tools.running import children, finish, start, wait_for
 from tests.tools.test_survival import assert_same_training, config
 
 __all__ = ['config']  # four epochs of two steps with drop path, workers, and an average
 
 SHARDED = 'model_wrapper_cfg.type=mmtimesformer.ShardedModel'
+WAYS = {'whole': [SHARDED], 'shares': [SHARDED, 'model_wrapper_cfg.checkpoints=shares']}
 
 
 def train(tools: Path, config: Path, work_dir: Path, *options: object, processes: int = 2) -> Any:
@@ -27,14 +28,18 @@ def train(tools: Path, config: Path, work_dir: Path, *options: object, processes
 
 
 @pytest.mark.slow
-def test_what_is_saved_is_read_by_the_tools(tools: Path, config: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize('way', WAYS)
+def test_what_is_saved_is_read_by_the_tools(
+    tools: Path, config: Path, tmp_path: Path, way: str
+) -> None:
     whole, sharded = tmp_path / 'whole', tmp_path / 'sharded'
-    for work_dir, options in ((whole, []), (sharded, ['--cfg-options', SHARDED])):
+    for work_dir, options in ((whole, []), (sharded, ['--cfg-options', *WAYS[way]])):
         code, said = finish(train(tools, config, work_dir, *options))
         assert code == 0, said
     assert list(sharded.glob('best_acc_top1_epoch_*.pth'))
     # After a validation of the average, whose weights the model had meanwhile.
-    one, other = (load_torch(folder / 'epoch_4.pth') for folder in (whole, sharded))
+    one, other = (read_file(folder / 'epoch_4.pth').whole for folder in (whole, sharded))
+    assert bool(list(sharded.glob('best_acc_top1_epoch_*.shares'))) == (way == 'shares')
     assert list(one['state_dict']) == list(other['state_dict'])
     for name, tensor in one['state_dict'].items():
         torch.testing.assert_close(other['state_dict'][name], tensor, rtol=0, atol=1e-5)
@@ -55,11 +60,12 @@ def test_what_is_saved_is_read_by_the_tools(tools: Path, config: Path, tmp_path:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('way', WAYS)
 def test_a_killed_process_or_a_signal_ends_the_job_which_goes_on_exactly(
-    tools: Path, config: Path, tmp_path: Path
+    tools: Path, config: Path, tmp_path: Path, way: str
 ) -> None:
     whole = tmp_path / 'whole'
-    how = ['--cfg-options', 'train_cfg.max_epochs=20', SHARDED]
+    how = ['--cfg-options', 'train_cfg.max_epochs=20', *WAYS[way]]
     code, said = finish(train(tools, config, whole, *how))
     assert code == 0, said
     for number, ends_with, words in (
@@ -78,6 +84,7 @@ def test_a_killed_process_or_a_signal_ends_the_job_which_goes_on_exactly(
         code, said = finish(train(tools, config, work_dir, *how, '--resume'))
         assert code == 0, said
         assert_same_training(whole / 'epoch_20.pth', work_dir / 'epoch_20.pth')
+        assert len(list(work_dir.glob('epoch_*.shares'))) == (20 if way == 'shares' else 0)
     assert load_torch(tmp_path / 'SIGKILL/epoch_20.pth')['meta']['epoch'] == 20
 
 

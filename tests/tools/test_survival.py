@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.checkpoints import load_torch, read_file
 from tests.tools.running import children, finish, start, wait_for
 
 
@@ -28,7 +28,7 @@ def config(tiny_config: Path) -> Path:
 
 
 def weights(path: Path) -> dict[str, Any]:
-    saved = load_torch(path)
+    saved = read_file(path).whole
     return {**saved['state_dict'], **{f'ema.{k}': v for k, v in saved['ema_state_dict'].items()}}
 
 

@@ -1,0 +1,352 @@
+"""Checkpoints of which every process writes its share: a small file, and a folder beside it.
+
+``epoch_3.pth`` holds all but the content of the tensors, and ``epoch_3.pth.1f2e3d4c.shares`` that,
+in the format of :mod:`torch.distributed.checkpoint`. The file names its folder and is written last,
+so the two are whole together or not at all; a second ``epoch_3.pth`` has a folder of another name.
+
+What such a folder says of itself (``.metadata``) is a pickle, which torch would execute, and it may
+ask torch to execute more. Here it may describe tensors and nothing else.
+"""
+
+import copy
+import inspect
+import io
+import math
+import os
+import pickle
+import re
+import shutil
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmtimesformer.checkpoints.pickles import ZIP_MAGIC, load_torch, only_our_globals
+
+KEY = 'shares'  # in a checkpoint: the folder, the bytes of each of its files, and a checksum
+METADATA = '.metadata'
+NAME = re.compile(r'(?P<checkpoint>.+)\.[0-9a-f]{8}\.shares')
+
+DTYPES = (
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
+    torch.int16, torch.int8, torch.uint8, torch.bool,
+)  # fmt: skip
+ALLOWED = {  # what a description of tensors is made of
+    'torch.distributed.checkpoint.metadata': {
+        'ChunkStorageMetadata', 'Metadata', 'MetadataIndex', 'StorageMeta', 'TensorProperties',
+        'TensorStorageMetadata', '_MEM_FORMAT_ENCODING',
+    },
+    'torch.distributed.checkpoint.filesystem': {'_StorageInfo'},
+    'torch.serialization': {'_get_layout'},
+    'torch': {'Size', *(str(dtype).removeprefix('torch.') for dtype in DTYPES)},
+}  # fmt: skip
+
+
+# -- Trees with tensors ----------------------------------------------------------------------------
+
+
+def change_tensors(
+    tree: Any,
+    change: Callable[[str, Tensor], Any],
+    name: str = '',
+    memo: dict[int, tuple[Any, Any]] | None = None,
+) -> Any:
+    """Put something else in the place of every tensor; dictionaries keep their kind.
+
+    Args:
+        tree: Dictionaries, lists and tuples around tensors and other things.
+        change: Is given the place, such as ``'optimizer/state/0/exp_avg'``, and the tensor.
+        name: The place of the tree itself.
+        memo: Each container that was seen, and what became of it: what is shared stays shared.
+    """
+    memo = {} if memo is None else memo
+    if isinstance(tree, Tensor):
+        return change(name, tree)
+    if id(tree) in memo:
+        return memo[id(tree)][1]
+    if isinstance(tree, dict):
+        changed: Any = copy.copy(tree)  # a state dict has attributes of its own
+        memo[id(tree)] = tree, changed
+        for key, value in tree.items():
+            changed[key] = change_tensors(value, change, f'{name}/{key}'.lstrip('/'), memo)
+    elif type(tree) in (list, tuple):
+        changed = type(tree)(
+            change_tensors(value, change, f'{name}/{i}'.lstrip('/'), memo)
+            for i, value in enumerate(tree)
+        )
+        memo[id(tree)] = tree, changed
+    else:
+        return tree
+    return changed
+
+
+def tensors_of(tree: Any) -> dict[str, Tensor]:
+    """Return the tensors of a tree by their places, as :func:`change_tensors` meets them."""
+    found: dict[str, Tensor] = {}
+    change_tensors(tree, found.__setitem__)
+    return found
+
+
+def without_content(tree: Any) -> Any:
+    """Let every tensor keep its shape and type alone."""
+    return change_tensors(
+        tree, lambda _, tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device='meta')
+    )
+
+
+# -- Reading ---------------------------------------------------------------------------------------
+
+
+def has_shares(checkpoint: Any) -> bool:
+    """Whether the tensors of a checkpoint lie in a folder beside it."""
+    return isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(KEY), Mapping)
+
+
+def may_have_shares(path: Path) -> bool:
+    """Whether :func:`has_shares` may be true of a file, which is not read for it."""
+    return b'.shares' in _texts_of(path)
+
+
+def whole(_: str, tensor: Tensor) -> Tensor:
+    """Make room for all of a tensor."""
+    return torch.empty_like(tensor, device='cpu')
+
+
+def with_shares(checkpoint: Any, path: Path, room: Callable[[str, Tensor], Tensor] = whole) -> Any:
+    """Return a checkpoint with its tensors, wherever it has them.
+
+    Args:
+        checkpoint: What was read from a file; one without shares comes back as it is.
+        path: The file, beside which the shares lie.
+        room: Makes room for a tensor, from its place and from one without content; what is cut
+            among processes takes this one's share.
+
+    Raises:
+        FileNotFoundError: The shares are not there.
+        ValueError: They are damaged, or hold a program.
+    """
+    if not has_shares(checkpoint):
+        return checkpoint
+    folder, metadata = read_metadata(checkpoint, path)
+    targets: dict[str, Tensor] = {}
+
+    def make_room(place: str, tensor: Tensor) -> Tensor:
+        if not tensor.is_meta:
+            return tensor
+        saved = metadata.state_dict_metadata.get(place)
+        if saved is None or saved.size != tensor.shape:
+            raise ValueError(f'{folder} has no {place} of shape {tuple(tensor.shape)}')
+        targets[place] = room(place, tensor)
+        return targets[place]
+
+    filled = change_tensors(checkpoint, make_room)
+    _fill(targets, folder, metadata)
+    del filled[KEY]
+    return filled
+
+
+def _fill(targets: dict[str, Tensor], folder: Path, metadata: Any) -> None:
+    """Read tensors by their places, in this process alone; of a cut one, its own share."""
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+    from torch.distributed.checkpoint.filesystem import FileSystemReader
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    if 'no_dist' not in inspect.signature(load).parameters:
+        raise ValueError(
+            f'shares such as {folder} are read with torch 2.7 or newer, and this is '
+            f'{torch.__version__}'
+        )
+
+    class Reader(FileSystemReader):
+        def read_metadata(self, *_: Any, **__: Any) -> Any:
+            return metadata
+
+    class Planner(DefaultLoadPlanner):
+        def load_bytes(self, *_: Any, **__: Any) -> None:
+            raise ValueError('something else than tensors')  # which torch would execute
+
+    try:
+        with warnings.catch_warnings(), only_our_globals():
+            warnings.filterwarnings('ignore', 'torch.distributed is disabled')
+            load(targets, storage_reader=Reader(folder), planner=Planner(), no_dist=True)
+    except CheckpointException as error:  # no Exception, so that it would pass most nets
+        problem = problem_of(error)
+        raise ValueError(f'{folder} is damaged ({problem}); take an earlier checkpoint') from error
+
+
+def problem_of(error: Any) -> Exception:
+    """Return why torch failed, of what it wraps all in.
+
+    Raises:
+        BaseException: It was no error at all, but somebody who wanted the end.
+    """
+    problem: BaseException
+    problem, _ = next(iter(error.failures.values()))
+    if not isinstance(problem, Exception):
+        raise problem
+    return problem
+
+
+def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, Any]:
+    """Find a checkpoint's folder, and read what it says of its tensors; nothing is executed.
+
+    Raises:
+        FileNotFoundError: The folder, or a file of it, is not there.
+        ValueError: It is damaged, asks for anything else, or points out of the folder.
+    """
+    name, files = checkpoint[KEY].get('folder'), checkpoint[KEY].get('files')
+    if (
+        not (isinstance(name, str) and Path(name).name == name and NAME.fullmatch(name))
+        or not isinstance(files, Mapping)
+        or not all(type(size) is int for size in files.values())
+        or METADATA not in files
+    ):
+        raise ValueError(f'checkpoint {path} does not say where its shares are; take another one')
+    folder = path.parent / name
+    for file, size in files.items():
+        if Path(file).name != file or not (folder / file).is_file():
+            raise FileNotFoundError(
+                f'checkpoint {path} has its weights in {folder}, where {file} is missing; copy the '
+                'folder to where the checkpoint is, or take another one'
+            )
+        if (folder / file).stat().st_size != size:
+            raise ValueError(
+                f'checkpoint {path}: {folder / file} has {(folder / file).stat().st_size:,} bytes '
+                f'and had {size:,}; copy it again, or take an earlier checkpoint'
+            )
+    content = (folder / METADATA).read_bytes()
+    if zlib.crc32(content) != checkpoint[KEY].get('checksum'):
+        raise ValueError(f'{folder / METADATA} is damaged; copy it again, or take another one')
+    try:
+        metadata = _Unpickler(io.BytesIO(content)).load()
+        _check(metadata, files)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f'{folder / METADATA} is refused: it asks for {error}, and shares are tensors alone; '
+            'take a checkpoint from a source you trust'
+        ) from error
+    except Exception as error:  # A broken byte can surface as any exception of the unpickler.
+        raise ValueError(f'{folder / METADATA} is damaged ({error!r}); take another one') from error
+    return folder, metadata
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds descriptions of tensors, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split('.')[0] == 'pathlib':  # where it lay when it was written
+            return lambda *parts: '/'.join(map(str, parts))
+        if name not in ALLOWED.get(module, ()):
+            raise pickle.UnpicklingError(f'{module}.{name}')
+        return super().find_class(module, name)
+
+
+def _check(metadata: Any, files: Mapping[str, int]) -> None:
+    """See that what was described are tensors, all of each, in these files."""
+    from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
+
+    if type(metadata) is not Metadata:
+        raise pickle.UnpicklingError(f'a {type(metadata).__name__}')
+    described = 0
+    for name, saved in metadata.state_dict_metadata.items():
+        if type(saved) is not TensorStorageMetadata:
+            raise pickle.UnpicklingError(f'a {type(saved).__name__}')
+        if sum(math.prod(chunk.sizes) for chunk in saved.chunks) != math.prod(saved.size):
+            raise ValueError(f'not all of {name}')
+        described += math.prod(saved.size) * saved.properties.dtype.itemsize
+    if described > sum(files.values()):
+        raise ValueError(f'{described:,} bytes of tensors')
+    for info in metadata.storage_data.values():
+        if getattr(info, 'transform_descriptors', None):
+            raise pickle.UnpicklingError(f'the transforms {info.transform_descriptors!r}')
+        if info.relative_path not in files:
+            raise pickle.UnpicklingError(f'the file {info.relative_path!r}')
+        if not 0 <= info.offset <= info.offset + info.length <= files[info.relative_path]:
+            raise ValueError(f'bytes {info.offset} to {info.offset + info.length}')
+
+
+def damage_of_shares(path: str | os.PathLike[str]) -> str | None:
+    """Say what is wrong with the shares of a checkpoint file, or ``None``; all bytes are read.
+
+    Args:
+        path: The file. One that has no shares is not looked at.
+    """
+    path = Path(path)
+    if not may_have_shares(path):
+        return None
+    try:
+        checkpoint = load_torch(path)
+    except ValueError:  # of which whoever loads it says more
+        return None
+    if not has_shares(checkpoint):
+        return None
+    try:
+        folder, metadata = read_metadata(checkpoint, path)
+        for info in metadata.storage_data.values():
+            with (folder / info.relative_path).open('rb') as file:
+                file.seek(info.offset)
+                part = io.BytesIO(file.read(info.length))
+            with zipfile.ZipFile(part) as zipped:
+                if zipped.testzip():
+                    return f'{folder / info.relative_path} does not match its checksum'
+    except Exception as error:  # whatever surfaces is damage
+        return str(error) or repr(error)
+    return None
+
+
+# -- Removing --------------------------------------------------------------------------------------
+
+
+def sweep_shares(
+    folder: str | os.PathLike[str], names: tuple[str, ...] | None = None
+) -> list[Path]:
+    """Remove shares that no file in the folder names; return what it was.
+
+    Call it only where no other process writes, such as under the lock of a ``work_dir``.
+
+    Args:
+        folder: Where checkpoints and their shares are.
+        names: Only the shares of checkpoints of these names, which were written or removed.
+    """
+    folder = Path(folder)
+    found = [
+        path
+        for path in sorted(folder.glob('*.shares'))
+        if (named := NAME.fullmatch(path.name))
+        and path.is_dir()
+        and (names is None or named['checkpoint'] in names)
+    ]
+    unknown = [path for path in found if path.name.encode() not in _texts_of(_checkpoint_of(path))]
+    if unknown:  # a checkpoint may have been copied, or given another name
+        texts = [_texts_of(path) for path in folder.iterdir() if path.is_file()]
+        unknown = [path for path in unknown if not any(path.name.encode() in t for t in texts)]
+    for path in unknown:
+        shutil.rmtree(path, ignore_errors=True)
+    return unknown
+
+
+def _checkpoint_of(shares: Path) -> Path:
+    return shares.with_suffix('').with_suffix('')
+
+
+def _texts_of(path: Path) -> bytes:
+    """Return the part of a torch file in which all text is, nothing of which is executed.
+
+    Of a damaged one, in which anything may have been, it names the shares that bear its name.
+    """
+    try:
+        with path.open('rb') as file:
+            if file.read(4) != ZIP_MAGIC:
+                return b''
+        with zipfile.ZipFile(path) as parts:
+            return b''.join(parts.read(n) for n in parts.namelist() if n.endswith('/data.pkl'))
+    except FileNotFoundError:
+        return b''
+    except Exception:  # whatever surfaces is damage
+        return '\n'.join(p.name for p in path.parent.glob(f'{path.name}.*.shares')).encode()
