@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import partial
 from itertools import product
@@ -43,6 +43,7 @@ ROWS = {  # name: videos, crops of each, whether it trains
     'eval3': (1, 3, False),
     'train': (2, 1, True),
 }
+VIDEOS_ON_CUDA = [8, 32, 64]
 PRECISIONS = ('fp32', 'bf16')
 GRADIENTS = 1e-4  # largest difference of a gradient, relative to the largest of its parameter
 CLASSES = 400
@@ -172,13 +173,18 @@ def step(model: nn.Module, video: Tensor, crops: int, trains: bool) -> Tensor:
 
 
 def timed(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """Return the wall time and the CPU time of the work, in seconds."""
+    """Return the wall time (by the clock of a GPU) and the CPU time of the work, in seconds."""
     if device.type == 'cuda':
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize()
+        cpu = time.process_time()
+        begin.record()
+        work()
+        end.record()
+        torch.cuda.synchronize()
+        return begin.elapsed_time(end) / 1e3, time.process_time() - cpu
     wall, cpu = time.perf_counter(), time.process_time()
     work()
-    if device.type == 'cuda':
-        torch.cuda.synchronize()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
@@ -187,12 +193,26 @@ def autocast(precision: str, device: torch.device) -> Any:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == 'bf16')
 
 
-def compare(
-    size: Size, scheme: str, row: str, precision: str, args: argparse.Namespace
-) -> dict[str, Any]:
-    """Time every system on one row, in turn, and return medians and ratios to ours."""
+@dataclass(frozen=True)
+class Job:
+    """A row of the table."""
+
+    threads: int
+    size: Size
+    scheme: str
+    row: str
+    precision: str
+    videos: int
+
+
+def compare(job: Job, args: argparse.Namespace) -> dict[str, Any]:
+    """Time every system on one row, in turn, and return medians and ratios to ours.
+
+    What has no room on a GPU is left out, and named; if that is ours, so is all.
+    """
     device = torch.device(args.device)
-    videos, crops, trains = ROWS[row]
+    _, crops, trains = ROWS[job.row]
+    size, scheme = job.size, job.scheme
     # Hugging Face's space-only attention is another network: its logits differ.
     systems = [name for name in args.systems if (name, scheme) != ('huggingface', 'space_only')]
     models = {name: build(name, size, scheme).to(device) for name in systems}
@@ -200,31 +220,50 @@ def compare(
         models['ours, compiled'] = torch.compile(build('ours', size, scheme).to(device))
     for model in models.values():
         model.train(trains)
-    shape = (videos * crops, 3, size.num_frames, size.img_size, size.img_size)
+    shape = (job.videos * crops, 3, size.num_frames, size.img_size, size.img_size)
     video = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(device)
     check_equal(models, video[:1], trains)
 
     def once(name: str) -> Tensor:
-        with autocast(precision, device):
+        with autocast(job.precision, device):
             return step(models[name], video, crops, trains)
 
-    for name in models:  # warm-up
-        once(name)
-    rounds = [
-        {name: timed(partial(once, name), device) for name in models} for _ in range(args.rounds)
-    ]
+    warm = {name: warmed_up(partial(once, name), device) for name in models}
     result: dict[str, Any] = {
-        'size': str(size), 'scheme': scheme, 'row': row, 'precision': precision,
-        'threads': torch.get_num_threads(), 'rounds': args.rounds, 'systems': {},
+        **asdict(job), 'size': str(size), 'rounds': args.rounds, 'systems': {},
+        'no_room': [name for name, (fits, _) in warm.items() if not fits],
     }  # fmt: skip
-    for name in models:
+    fitting = [] if 'ours' in result['no_room'] else [name for name in models if warm[name][0]]
+    rounds = [
+        {name: timed(partial(once, name), device) for name in fitting} for _ in range(args.rounds)
+    ]
+    for name in fitting:
+        result['systems'][name] = {'peak': warm[name][1]}
         for i, clock in enumerate(('wall', 'cpu')):
             ratios = [one[name][i] / one['ours'][i] for one in rounds]
-            result['systems'].setdefault(name, {})[clock] = {
+            result['systems'][name][clock] = {
                 'seconds': statistics.median(one[name][i] for one in rounds),
                 'ratio': quartiles(ratios),
             }
     return result
+
+
+def warmed_up(work: Callable[[], object], device: torch.device) -> tuple[bool, float | None]:
+    """Do the work twice; return whether a GPU had room for it, and how much it took, in MiB."""
+    if device.type != 'cuda':
+        work()
+        return True, None
+    try:
+        work()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return True, (torch.cuda.max_memory_allocated() - before) / 2**20
+    except torch.OutOfMemoryError:
+        torch.cuda.empty_cache()
+        return False, None
 
 
 def check_equal(models: dict[str, nn.Module], video: Tensor, trains: bool) -> None:
@@ -415,14 +454,25 @@ def as_table(results: list[dict[str, Any]]) -> str:
         'wall time, and the median of CPU time. The ceiling is the best rate of a 2048-cubed fp32',
         'product before or after any of the rows, in as many threads.',
         '',
-        '| clip | attention | row | precision | threads | ours | of ceiling | peer | wall | CPU |',
-        '|---|---|---|---|---|---|---|---|---|---|',
+        '| clip | attention | row | videos | precision | threads | ours | clips/s | of ceiling '
+        '| peer | wall | CPU | memory |',
+        f'|{"---|" * 13}',
     ]
     ceilings: dict[int, float] = {}
     for result in results:
         threads = result['threads']
         ceilings[threads] = max(result['ceiling'], ceilings.get(threads, 0))
     for result in results:
+        videos = result.get('videos', ROWS[result['row']][0])
+        about = [
+            result['size'], result['scheme'].replace('_', ' '), result['row'], videos,
+            result['precision'], result['threads'],
+        ]  # fmt: skip
+        for name in result.get('no_room', ()):
+            cells = [*about, '', '', '', name, 'no room', '', '']
+            lines.append(f'| {" | ".join(map(str, cells))} |')
+        if not result['systems']:
+            continue
         ours = result['systems']['ours']['wall']['seconds']
         reached = result.get('rate')
         share = reached and reached / ceilings[result['threads']]
@@ -430,11 +480,12 @@ def as_table(results: list[dict[str, Any]]) -> str:
             if name == 'ours':
                 continue
             low, median, high = times['wall']['ratio']
+            peak, our_peak = times.get('peak'), result['systems']['ours'].get('peak')
             cells = [
-                result['size'], result['scheme'].replace('_', ' '), result['row'],
-                result['precision'], result['threads'], f'{ours:.2f} s',
+                *about, f'{ours:.3g} s', f'{videos * ROWS[result["row"]][1] / ours:.3g}',
                 f'{100 * share:.0f} %' if share else '', name,
                 f'**{median:.2f}** ({low:.2f} to {high:.2f})', f'{times["cpu"]["ratio"][1]:.2f}',
+                f'{peak / our_peak:.2f}' if peak and our_peak else '',
             ]  # fmt: skip
             lines.append(f'| {" | ".join(map(str, cells))} |')
     return '\n'.join(lines) + '\n'
@@ -451,6 +502,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--rows', nargs='*', choices=ROWS, default=list(ROWS))
     parser.add_argument('--precisions', nargs='+', choices=PRECISIONS, default=list(PRECISIONS))
     parser.add_argument('--threads', nargs='+', type=int, default=[1, 2])
+    parser.add_argument(
+        '--videos', nargs='+', type=int, metavar='N',
+        help='videos of a step, a row for each (default: 1, in training 2; on a GPU '
+        f'{", ".join(map(str, VIDEOS_ON_CUDA))} as well)',
+    )  # fmt: skip
     parser.add_argument('--layers', type=int, help='other than the size has')
     parser.add_argument('--rounds', type=int, default=9)
     parser.add_argument('--quick', action='store_true', help='4 layers, fp32, one thread')
@@ -482,15 +538,13 @@ def main(argv: list[str] | None = None) -> int:
     found: dict[str, Any] = {'machine': machine(), 'results': [], 'memory': []}
     print(found['machine'], flush=True)
     for job in jobs(args):
-        threads, name, scheme, row, precision = job
-        size = SIZES[name] if not args.layers else replace(SIZES[name], num_layers=args.layers)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(job.threads)
         ceiling = matmul_ceiling(torch.device(args.device))
-        result = compare(size, scheme, row, precision, args)
+        result = compare(job, args)
         result['ceiling'] = max(ceiling, matmul_ceiling(torch.device(args.device)))
-        result['rate'] = rate(result, size, scheme)
+        result['rate'] = rate(result, job)
         found['results'].append(result)
-        print('\n'.join(as_table([result]).splitlines()[-len(args.systems) + 1 :]), flush=True)
+        print('\n'.join(as_table([result]).partition('---|\n')[2].splitlines()), flush=True)
         save(found, args.out)
     if args.memory:
         torch.set_num_threads(max(args.threads))
@@ -499,13 +553,23 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def jobs(args: argparse.Namespace) -> list[tuple[int, str, str, str, str]]:
+def jobs(args: argparse.Namespace) -> list[Job]:
     """List what to compare; on a CPU without bfloat16 arithmetic, nothing in bfloat16."""
     precisions = args.precisions
     if args.device == 'cpu' and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         print('This CPU has no bfloat16 arithmetic; its rows are left out.')
         precisions = [precision for precision in precisions if precision != 'bf16']
-    return list(product(args.threads, args.sizes, args.schemes, args.rows, precisions))
+    found = []
+    for threads, size, scheme, row, precision in product(
+        args.threads, args.sizes, args.schemes, args.rows, precisions
+    ):
+        more = VIDEOS_ON_CUDA if args.device == 'cuda' else []
+        for videos in args.videos or [ROWS[row][0], *more]:
+            layers = {'num_layers': args.layers} if args.layers else {}
+            found.append(
+                Job(threads, replace(SIZES[size], **layers), scheme, row, precision, videos)
+            )
+    return found
 
 
 def save(found: dict[str, Any], folder: Path | None) -> str:
@@ -515,8 +579,8 @@ def save(found: dict[str, Any], folder: Path | None) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / 'peers.json'
     before = json.loads(path.read_text()) if path.exists() else {'results': [], 'memory': []}
-    keys = ('size', 'scheme', 'row', 'precision', 'threads')
-    rows = {tuple(x[k] for k in keys): x for x in [*before['results'], *found['results']]}
+    keys = ('size', 'scheme', 'row', 'precision', 'threads', 'videos')
+    rows = {tuple(x.get(k) for k in keys): x for x in [*before['results'], *found['results']]}
     merged = {
         'machine': found['machine'],
         'results': list(rows.values()),
@@ -536,16 +600,16 @@ def report(found: dict[str, Any]) -> str:
     return '\n'.join(parts)
 
 
-def rate(result: dict[str, Any], size: Size, scheme: str) -> float | None:
+def rate(result: dict[str, Any], job: Job) -> float | None:
     """Return the arithmetic of an fp32 forward pass of ours per second, in GFLOP/s."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    if result['precision'] != 'fp32' or result['row'] == 'train':
+    if job.precision != 'fp32' or job.row == 'train' or not result['systems']:
         return None
-    videos, crops, _ = ROWS[result['row']]
+    size, scheme, (_, crops, _) = job.size, job.scheme, ROWS[job.row]
     with torch.device('meta'):
         model = Ours(size, scheme).eval()
-        video = torch.empty(videos * crops, 3, size.num_frames, size.img_size, size.img_size)
+        video = torch.empty(job.videos * crops, 3, size.num_frames, size.img_size, size.img_size)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(video)
     flops = counter.get_total_flops()
