@@ -9,6 +9,7 @@ ask torch to execute more. Here it may describe tensors and nothing else.
 """
 
 import copy
+import glob
 import inspect
 import io
 import math
@@ -19,9 +20,9 @@ import shutil
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,10 +33,7 @@ KEY = 'shares'  # in a checkpoint: the folder, the bytes of each of its files, a
 METADATA = '.metadata'
 NAME = re.compile(r'(?P<checkpoint>.+)\.[0-9a-f]{8}\.shares')
 
-DTYPES = (
-    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
-    torch.int16, torch.int8, torch.uint8, torch.bool,
-)  # fmt: skip
+DTYPES = {value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 ALLOWED = {  # what a description of tensors is made of
     'torch.distributed.checkpoint.metadata': {
         'ChunkStorageMetadata', 'Metadata', 'MetadataIndex', 'StorageMeta', 'TensorProperties',
@@ -139,8 +137,10 @@ def with_shares(checkpoint: Any, path: Path, room: Callable[[str, Tensor], Tenso
         if not tensor.is_meta:
             return tensor
         saved = metadata.state_dict_metadata.get(place)
-        if saved is None or saved.size != tensor.shape:
-            raise ValueError(f'{folder} has no {place} of shape {tuple(tensor.shape)}')
+        if saved is None or saved.size != tensor.shape or saved.properties.dtype != tensor.dtype:
+            raise ValueError(
+                f'{folder} has no {place} of shape {tuple(tensor.shape)} and {tensor.dtype}'
+            )
         targets[place] = room(place, tensor)
         return targets[place]
 
@@ -181,16 +181,17 @@ def _fill(targets: dict[str, Tensor], folder: Path, metadata: Any) -> None:
 
 
 def problem_of(error: Any) -> Exception:
-    """Return why torch failed, of what it wraps all in.
+    """Return why torch failed, of what it wraps all in; before the disk's fault, somebody's.
 
     Raises:
         BaseException: It was no error at all, but somebody who wanted the end.
     """
-    problem: BaseException
-    problem, _ = next(iter(error.failures.values()))
-    if not isinstance(problem, Exception):
-        raise problem
-    return problem
+    problems: list[BaseException] = [problem for problem, _ in error.failures.values()]
+    for problem in problems:
+        if not isinstance(problem, Exception):
+            raise problem
+    found: list[Any] = [p for p in problems if not isinstance(p, OSError)] or problems
+    return found[0]
 
 
 def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, Any]:
@@ -220,12 +221,25 @@ def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, Any]
                 f'checkpoint {path}: {folder / file} has {(folder / file).stat().st_size:,} bytes '
                 f'and had {size:,}; copy it again, or take an earlier checkpoint'
             )
+    return folder, _read_description(checkpoint[KEY], folder)
+
+
+def check_description(said: Mapping[str, Any], folder: Path) -> None:
+    """See that what was written can be read again.
+
+    Raises:
+        ValueError: It cannot.
+    """
+    _read_description(said, folder)
+
+
+def _read_description(said: Mapping[str, Any], folder: Path) -> Any:
     content = (folder / METADATA).read_bytes()
-    if zlib.crc32(content) != checkpoint[KEY].get('checksum'):
+    if zlib.crc32(content) != said.get('checksum'):
         raise ValueError(f'{folder / METADATA} is damaged; copy it again, or take another one')
     try:
         metadata = _Unpickler(io.BytesIO(content)).load()
-        _check(metadata, files)
+        _check(metadata, said['files'])
     except pickle.UnpicklingError as error:
         raise ValueError(
             f'{folder / METADATA} is refused: it asks for {error}, and shares are tensors alone; '
@@ -233,11 +247,22 @@ def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, Any]
         ) from error
     except Exception as error:  # A broken byte can surface as any exception of the unpickler.
         raise ValueError(f'{folder / METADATA} is damaged ({error!r}); take another one') from error
-    return folder, metadata
+    return metadata
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
     """Builds descriptions of tensors, and nothing else."""
+
+    stack: list[Any]
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
+
+    def load_build(self) -> None:
+        """Give a new object its attributes; torch's classes keep theirs."""
+        if isinstance(self.stack[-2], type) or inspect.isroutine(self.stack[-2]):
+            raise pickle.UnpicklingError('a change of a class')
+        super().load_build()  # type: ignore[misc]
+
+    dispatch[pickle.BUILD[0]] = load_build
 
     def find_class(self, module: str, name: str) -> Any:
         if module.split('.')[0] == 'pathlib':  # where it lay when it was written
@@ -257,7 +282,7 @@ def _check(metadata: Any, files: Mapping[str, int]) -> None:
     for name, saved in metadata.state_dict_metadata.items():
         if type(saved) is not TensorStorageMetadata:
             raise pickle.UnpicklingError(f'a {type(saved).__name__}')
-        if sum(math.prod(chunk.sizes) for chunk in saved.chunks) != math.prod(saved.size):
+        if not _is_all(saved):
             raise ValueError(f'not all of {name}')
         described += math.prod(saved.size) * saved.properties.dtype.itemsize
     if described > sum(files.values()):
@@ -269,6 +294,22 @@ def _check(metadata: Any, files: Mapping[str, int]) -> None:
             raise pickle.UnpicklingError(f'the file {info.relative_path!r}')
         if not 0 <= info.offset <= info.offset + info.length <= files[info.relative_path]:
             raise ValueError(f'bytes {info.offset} to {info.offset + info.length}')
+
+
+def _is_all(saved: Any) -> bool:
+    """Whether the parts of a tensor, cut along its first dimension, are all of it."""
+    size = tuple(saved.size)
+    parts = [(tuple(chunk.offsets), tuple(chunk.sizes)) for chunk in saved.chunks]
+    if not size:
+        return parts == [((), ())]
+    if min(size) < 0:
+        return False
+    end = 0
+    for offsets, sizes in sorted(part for part in parts if part[1][0] != 0):
+        if offsets != (end, *(0 for _ in size[1:])) or sizes[1:] != size[1:] or sizes[0] < 0:
+            return False
+        end += sizes[0]
+    return end == size[0]
 
 
 def damage_of_shares(path: str | os.PathLike[str]) -> str | None:
@@ -284,6 +325,8 @@ def damage_of_shares(path: str | os.PathLike[str]) -> str | None:
         checkpoint = load_torch(path)
     except ValueError:  # of which whoever loads it says more
         return None
+    except OSError as error:
+        return str(error)
     if not has_shares(checkpoint):
         return None
     try:
@@ -303,9 +346,7 @@ def damage_of_shares(path: str | os.PathLike[str]) -> str | None:
 # -- Removing --------------------------------------------------------------------------------------
 
 
-def sweep_shares(
-    folder: str | os.PathLike[str], names: tuple[str, ...] | None = None
-) -> list[Path]:
+def sweep_shares(folder: str | os.PathLike[str], names: Sequence[str] | None = None) -> list[Path]:
     """Remove shares that no file in the folder names; return what it was.
 
     Call it only where no other process writes, such as under the lock of a ``work_dir``.
@@ -340,13 +381,14 @@ def _texts_of(path: Path) -> bytes:
 
     Of a damaged one, in which anything may have been, it names the shares that bear its name.
     """
+    if not path.is_file():  # a pipe would be waited for
+        return b''
     try:
         with path.open('rb') as file:
             if file.read(4) != ZIP_MAGIC:
-                return b''
+                raise zipfile.BadZipFile  # a checkpoint that was one, or another file
         with zipfile.ZipFile(path) as parts:
             return b''.join(parts.read(n) for n in parts.namelist() if n.endswith('/data.pkl'))
-    except FileNotFoundError:
-        return b''
     except Exception:  # whatever surfaces is damage
-        return '\n'.join(p.name for p in path.parent.glob(f'{path.name}.*.shares')).encode()
+        beside = path.parent.glob(f'{glob.escape(path.name)}.*.shares')
+        return '\n'.join(shares.name for shares in beside).encode()

@@ -221,7 +221,16 @@ class Shards:
     def _begin(self) -> None:
         while self._later and len(self._coming) < READ_AHEAD:
             member = self._later.popleft()
-            self._coming[member] = _threads(os.getpid()).apply_async(self._fetch, (member,))
+            self._coming[member] = _threads(os.getpid()).apply_async(self._fetch_ahead, (member,))
+
+    def _fetch_ahead(self, member: Member) -> bytes:
+        """Fetch in a thread, whose pool waits for ever for what ends by no ``Exception``."""
+        try:
+            return self._fetch(member)
+        except Exception:
+            raise
+        except BaseException as error:
+            raise StorageError(f'{self.path_of(member.shard)}: {error!r}') from error
 
     def _fetch(self, member: Member) -> bytes:
         start, stop = member.offset - BLOCK, member.offset + member.size

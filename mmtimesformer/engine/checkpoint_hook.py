@@ -4,8 +4,8 @@ import copy
 import inspect
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class SafeCheckpointHook(CheckpointHook):
         TypeError: MMEngine's hook has no such argument; it would find out when it saves.
     """
 
+    out_dir: str
     file_backend: Any
     keep_ckpt_ids: deque[int]
     last_ckpt: str | None
@@ -56,6 +57,8 @@ class SafeCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Any) -> None:
         """Sweep up what a killed process left, and find the best checkpoint in a moved folder."""
+        if self.out_dir and '://' not in self.out_dir:
+            self.out_dir = str(Path(self.out_dir).expanduser())
         super().before_train(runner)
         if '://' in str(self.out_dir):
             return
@@ -130,7 +133,7 @@ class SafeCheckpointHook(CheckpointHook):
             if dist.is_main_process():
                 for old in outdated:
                     self._remove(self.filename_tmpl.format(old))
-                self._sweep_shares(*map(self.filename_tmpl.format, outdated))
+                self._sweep_shares([self.filename_tmpl.format(step) for step in outdated])
         else:
             hub.update_info('keep_ckpt_ids', before)
             hub.update_info('outdated_ckpt_ids', [])
@@ -157,7 +160,7 @@ class SafeCheckpointHook(CheckpointHook):
         except OSError as error:
             runner.message_hub.update_info('last_ckpt', self.last_ckpt)
             self.failed_at = meta['iter']
-            self._sweep_shares(name)
+            self._sweep_shares([name])
             runner.logger.warning(
                 f'{path} could not be written: {error}. The training goes on and keeps '
                 f'{self.last_ckpt or "what was saved before"}; the next attempt is '
@@ -168,7 +171,7 @@ class SafeCheckpointHook(CheckpointHook):
         self.failed_at = None
         if name != MID_EPOCH and dist.is_main_process():
             self._remove(MID_EPOCH)
-        self._sweep_shares(name, MID_EPOCH)
+        self._sweep_shares([name, MID_EPOCH])
         return True
 
     def _save_best_checkpoint(self, runner: Any, metrics: Any) -> None:
@@ -217,8 +220,9 @@ class SafeCheckpointHook(CheckpointHook):
         finally:
             self.file_backend = backend
         for remove, path in removals:
-            remove(path)
-        self._sweep_shares(*(Path(path).name for _, path in removals))
+            with suppress(OSError):  # else the main process alone would forget the new best one
+                remove(path)
+        self._sweep_shares([Path(path).name for _, path in removals])
 
     def _remove(self, name: str) -> None:
         path = self.file_backend.join_path(self.out_dir, name)
@@ -227,14 +231,15 @@ class SafeCheckpointHook(CheckpointHook):
         elif self.file_backend.isdir(path):  # of an engine that saves folders
             self.file_backend.rmtree(path)
 
-    def _sweep_shares(self, *names: str) -> None:
+    def _sweep_shares(self, names: Sequence[str] | None = None) -> None:
         """Remove the shares of checkpoints that are gone, or that did not come to be.
 
         Args:
-            *names: Those that were written or removed; without any, all are looked at.
+            names: Those that were written or removed; all are looked at if not given.
         """
         if dist.is_main_process() and '://' not in str(self.out_dir):
-            sweep_shares(self.out_dir, names or None)
+            with suppress(OSError):  # the checkpoint is there; at the next start it is tried again
+                sweep_shares(self.out_dir, names)
 
 
 def save_mid_epoch(runner: Any, meta: dict[str, Any]) -> bool | None:

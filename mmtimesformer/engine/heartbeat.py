@@ -23,15 +23,16 @@ class Heartbeat:
 
     Args:
         connect: Returns a store of its own, in which all machines of the run meet.
-        missed: Is called in a thread when one has not been heard of: with a sentence, and whether
-            it is the machine where all meet, that is, whether this one is cut off.
+        missed: Is called in a thread when one has not been heard of: with a sentence, whether it is
+            the machine where all meet, that is, whether this one is cut off, and for how many
+            seconds.
         seconds: How long one may be silent.
     """
 
     def __init__(
         self,
         connect: Callable[[], Any],
-        missed: Callable[[str, bool], object],
+        missed: Callable[[str, bool, float], object],
         seconds: float = 30,
     ) -> None:
         self.connect, self.missed, self.seconds = connect, missed, seconds
@@ -87,4 +88,4 @@ class Heartbeat:
                 self.heard.pop(name, None)
             has = 'has' if len(gone) == 1 else 'have'
             told = f'{" and ".join(gone)} {has} not been heard of for {self.seconds:g} s'
-            self.missed(told, cut_off)
+            self.missed(told, cut_off, min(silent[name] for name in gone))

@@ -77,8 +77,8 @@ def damage_of(checkpoint: str) -> str | None:
                 return None
         with zipfile.ZipFile(checkpoint) as parts:
             broken = parts.testzip()
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        return str(error)
+    except Exception as error:  # whatever surfaces is damage
+        return str(error) or repr(error)
     return f'{broken} does not match its checksum' if broken else damage_of_shares(checkpoint)
 
 

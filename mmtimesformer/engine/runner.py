@@ -30,7 +30,7 @@ from mmtimesformer.engine.part_arguments import OURS
 from mmtimesformer.engine.precision import keep_scores_in_float32
 from mmtimesformer.engine.pretrained import FitCheckpoint
 from mmtimesformer.engine.protocol import NameProtocol
-from mmtimesformer.engine.resuming import newest_whole_checkpoint
+from mmtimesformer.engine.resuming import damage_of, newest_whole_checkpoint
 from mmtimesformer.engine.sharding import (
     SaveSharded,
     ShardedModel,
@@ -207,7 +207,13 @@ class Runner(MMEngineRunner):
                 self.register_hook(ours())
 
     def load_or_resume(self) -> None:
-        """Find the newest checkpoint by its name beside ``last_checkpoint``, wherever that lies."""
+        """Find the newest checkpoint by its name beside ``last_checkpoint``, wherever that lies.
+
+        Raises:
+            ValueError: The one to resume from is damaged.
+        """
+        if self._resume and self._load_from is not None and not self._has_loaded:
+            self._check_whole(self._load_from)
         if self._resume and self._load_from is None and not self._has_loaded:
             newest = self._newest_checkpoint()
             self._load_from, self._resume = newest, newest is not None
@@ -217,6 +223,18 @@ class Runner(MMEngineRunner):
                 else f'Nothing to resume in {self.work_dir}; starts from the beginning.'
             )
         super().load_or_resume()
+
+    def _check_whole(self, checkpoint: str) -> None:
+        """Let the main process read all of a checkpoint that was named, and all fail with it."""
+        damage = None
+        if dist.is_main_process() and '://' not in checkpoint:
+            path = Path(checkpoint).expanduser()
+            damage = damage_of(str(path)) if path.exists() else None
+        if damage := from_main(damage):
+            raise ValueError(
+                f'checkpoint {checkpoint} is damaged ({damage}); name an earlier one, or none: '
+                '--resume alone takes the newest that is whole'
+            )
 
     def _newest_checkpoint(self) -> str | None:
         """Let the main process look for all, and all fail if it finds only damaged ones."""

@@ -25,6 +25,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmtimesformer.checkpoints.shares import change_tensors
+from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook
 from mmtimesformer.engine.share_files import check_seen_by_all, read_own_shares, write_shares
 from mmtimesformer.registry import HOOKS, MODEL_WRAPPERS
 
@@ -275,6 +276,12 @@ class SaveSharded(Hook):
         if runner.model.checkpoints == 'shares':
             for hook in runner.hooks:
                 if isinstance(hook, CheckpointHook):
+                    if not isinstance(hook, SafeCheckpointHook):
+                        raise ValueError(
+                            f"{KEY}.checkpoints='shares' needs a hook that removes shares, and "
+                            f'{type(hook).__module__}.CheckpointHook does not; take '
+                            "type='mmtimesformer.SafeCheckpointHook'"
+                        )
                     check_seen_by_all(Path(hook.out_dir))
         for name, loop in (('train', runner.train_loop), ('val', runner.val_loop)):
             batches = dist.all_gather_object(len(loop.dataloader)) if loop else []

@@ -1,6 +1,7 @@
 """Checkpoints of a sharded model that no process ever has whole, see ``checkpoints.shares``."""
 
 import os
+import re
 import time
 import zlib
 from pathlib import Path
@@ -17,6 +18,7 @@ from mmtimesformer.checkpoints.pickles import load_torch
 from mmtimesformer.checkpoints.shares import (
     KEY,
     METADATA,
+    check_description,
     has_shares,
     may_have_shares,
     problem_of,
@@ -27,6 +29,7 @@ from mmtimesformer.checkpoints.shares import (
 )
 from mmtimesformer.engine.agreement import everywhere, failing_together, from_main
 
+WRITING = re.compile('PytorchStreamWriter|inline_container')  # torch's words for an OSError
 PATIENCE = 10  # seconds, until a file of one machine is seen by another
 
 
@@ -44,6 +47,7 @@ def write_shares(state: dict[str, Any], path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: A process could not write; it is raised in all.
+        ValueError: What was written could not be read again, by this version of torch.
     """
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
@@ -54,7 +58,9 @@ def write_shares(state: dict[str, Any], path: Path) -> dict[str, Any]:
         save(tensors_of(state), storage_writer=FileSystemWriter(folder))
     except CheckpointException as error:  # no Exception, so that it would pass most nets
         problem = problem_of(error)
-        if not isinstance(problem, OSError | RuntimeError):  # the second is torch's for the first
+        if not isinstance(problem, OSError) and not (
+            isinstance(problem, RuntimeError) and WRITING.search(str(problem))
+        ):
             raise problem from error
         ranks = ', '.join(map(str, error.failures))
         raise OSError(f'process {ranks} could not write its share: {problem}') from error
@@ -69,6 +75,14 @@ def write_shares(state: dict[str, Any], path: Path) -> dict[str, Any]:
     # Each its own: what another machine wrote may not be seen yet.
     files = {name: size for part in dist.all_gather_object(sizes) for name, size in part.items()}
     said = {'folder': folder.name, 'files': files, 'checksum': checksum}
+    refused: ValueError | None = None
+    if dist.is_main_process():
+        try:
+            check_description(said, folder)
+        except ValueError as error:
+            refused = error
+    if refused := from_main(refused):
+        raise refused
     return {**without_content(state), KEY: said}
 
 

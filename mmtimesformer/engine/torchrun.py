@@ -110,11 +110,17 @@ def _meet(endpoint: str, run: str) -> Any:
     return PrefixStore(f'mmtimesformer {run}', store)
 
 
-def _miss(missed: dict[int, str], sentence: str, cut_off: bool) -> None:
-    """End the processes here, which would wait for those of a machine that is gone."""
-    told = f'\nerror: {sentence}; the processes on this machine are ended'
-    print(told, file=sys.stderr, flush=True)
-    for process in _children():
+def _miss(missed: dict[int, str], sentence: str, cut_off: bool, silence: float) -> None:
+    """End the processes here, which would wait for those of a machine that is gone.
+
+    Those that were started since then have met without it.
+    """
+    waiting = [process for process in _children() if cut_off or _age(process) > silence]
+    if waiting or cut_off:
+        with suppress(OSError, ValueError):  # whoever listened may be gone, too
+            told = f'\nerror: {sentence}; the processes on this machine are ended'
+            print(told, file=sys.stderr, flush=True)
+    for process in waiting:
         missed[process] = sentence
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
@@ -199,6 +205,15 @@ def _children() -> list[int]:
         with suppress(OSError):  # a thread that has ended meanwhile
             found += map(int, task.read_text().split())
     return found
+
+
+def _age(process: int) -> float:
+    """Return for how many seconds a process has been there; one that has ended, for ever."""
+    try:
+        fields = Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()
+    except OSError:
+        return float('inf')
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf('SC_CLK_TCK')
 
 
 def exit_code_of(process: int) -> int | None:

@@ -7,12 +7,19 @@ import re
 import shutil
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.distributed.checkpoint.metadata import BytesStorageMetadata, MetadataIndex
+from torch.distributed.checkpoint.metadata import (
+    BytesStorageMetadata,
+    ChunkStorageMetadata,
+    Metadata,
+    MetadataIndex,
+)
 
 from mmtimesformer.checkpoints import load_torch, read_file
 from mmtimesformer.checkpoints.files import write_torch
@@ -39,6 +46,7 @@ def training() -> dict[str, Any]:
             'backbone.weight': torch.randn(5, 3, generator=noise),
             'backbone.half': torch.randn(4, generator=noise).bfloat16(),
             'steps': torch.tensor(7),
+            'complex': torch.tensor([1 + 2j]),
             'empty': torch.zeros(0, 3),
         },
         'optimizer': {
@@ -127,6 +135,9 @@ def test_only_what_no_file_names_is_swept(path: Path) -> None:
     assert sweep_shares(path.parent) == [gone, killed]
     for folder in (kept, unreadable, renamed, users):
         assert folder.is_dir(), folder
+    path.write_bytes(b'')  # after a power cut
+    os.mkfifo(path.with_name('pipe.pth'))
+    assert sweep_shares(path.parent) == [] and unreadable.is_dir()
     assert_whole(path.with_name('best of all.pth'))
 
 
@@ -234,6 +245,7 @@ def test_shares_may_not_hold_objects_which_torch_would_execute(path: Path, tmp_p
     place = 'state_dict/backbone.weight'
     described = BytesStorageMetadata()
     described.size = metadata.state_dict_metadata[place].size
+    described.properties = metadata.state_dict_metadata[place].properties
     metadata.state_dict_metadata[place] = described
     program = io.BytesIO()
     torch.save(Program(made), program)
@@ -290,13 +302,28 @@ def test_shares_do_not_point_elsewhere(path: Path) -> None:
         read_file(path)
 
 
-@pytest.mark.parametrize('what', ['rows', 'bytes', 'tensor'])
+def test_a_description_does_not_change_torch(path: Path) -> None:
+    """A pickle may set attributes of what it has found; of a class they would stay."""
+    folder = save(path)
+    program = b'\x80\x04ctorch.distributed.checkpoint.metadata\nMetadata\n'
+    program += b'(N}\x8c\x04mine\x8c\x01xstb.'  # BUILD with (None, {'mine': 'x'})
+    replace_metadata(path, folder, program)
+    with pytest.raises(ValueError, match='refused: it asks for a change of a class'):
+        read_file(path)
+    assert not [name for name in vars(Metadata) if name.startswith('mine')]
+
+
+@pytest.mark.parametrize('what', ['rows', 'twice', 'bytes', 'tensor'])
 def test_what_is_described_is_all_there(path: Path, what: str) -> None:
     folder = save(path)
     metadata = metadata_of(path)
     described = metadata.state_dict_metadata['state_dict/backbone.weight']
     if what == 'rows':
         described.chunks[0].sizes = torch.Size([4, 3])
+    elif what == 'twice':  # as many numbers as there should be
+        half = ChunkStorageMetadata(torch.Size([0, 0]), torch.Size([2, 3]))
+        third = ChunkStorageMetadata(torch.Size([0, 0]), torch.Size([3, 3]))
+        described.chunks[:] = [half, third]
     elif what == 'bytes':
         next(iter(metadata.storage_data.values())).length = 10**9
     else:
@@ -328,6 +355,37 @@ def test_a_full_disk_is_an_os_error(path: Path, monkeypatch: pytest.MonkeyPatch)
     assert not path.exists()
     monkeypatch.undo()
     assert len(sweep_shares(path.parent, (path.name,))) == 1
+
+
+def test_a_disk_that_is_really_full_is_an_os_error(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch.distributed.checkpoint.filesystem import FileSystem
+
+    opened = FileSystem.create_stream
+
+    @contextmanager
+    def full(self: Any, target: Any, mode: str) -> Iterator[Any]:
+        with opened(self, '/dev/full' if mode == 'wb' else target, mode) as stream:
+            yield stream
+
+    monkeypatch.setattr(FileSystem, 'create_stream', full)
+    state = {'state_dict': {'weight': torch.zeros(10**6)}}
+    with pytest.raises(OSError, match='process 0 could not write its share'):
+        save(path, state)
+    assert not path.exists()
+
+
+@pytest.mark.parametrize('bug', [TypeError('a bug'), RuntimeError('CUDA error')], ids=str)
+def test_a_bug_is_not_a_full_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch, bug: Exception
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise bug
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(type(bug), match=str(bug)):
+        save(path)
 
 
 def test_who_wants_the_end_is_not_told_of_a_full_disk(

@@ -25,7 +25,7 @@ from mmengine.runner.checkpoint import save_checkpoint
 from mmtimesformer.checkpoints import load_torch, read_file
 from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook
 from mmtimesformer.engine.loading import load_from_local
-from mmtimesformer.engine.resuming import newest_whole_checkpoint
+from mmtimesformer.engine.resuming import damage_of, newest_whole_checkpoint
 from mmtimesformer.engine.share_files import write_shares
 from mmtimesformer.engine.storage import AtomicBackend
 from tests.engine.conftest import At, Train, assert_equal, whole_state
@@ -409,3 +409,30 @@ def test_a_device_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / 'pipe').is_fifo()
     backend.put_text('hällo', tmp_path / 'new/file')
     assert (tmp_path / 'new/file').read_text('utf-8') == 'hällo'
+
+
+def test_a_named_checkpoint_with_a_flipped_bit_is_not_resumed(train: Train, tmp_path: Path) -> None:
+    """Torch itself reads over it."""
+    train()
+    named = tmp_path / 'work/epoch_2.pth'
+    content = bytearray(named.read_bytes())
+    content[len(content) // 2] ^= 1
+    named.write_bytes(content)
+    with pytest.raises(ValueError, match='epoch_2.pth is damaged .*checksum.*name an earlier one'):
+        train(work_dir=tmp_path / 'other', resume=True, load_from=str(named))
+
+
+@pytest.mark.parametrize('where', range(0, 64, 3))
+def test_a_bit_flipped_in_the_table_of_a_checkpoint_is_damage_or_none(
+    tmp_path: Path, where: int
+) -> None:
+    """Whatever exception it surfaces as."""
+    path = tmp_path / 'epoch_1.pth'
+    torch.save({'state_dict': {'w': torch.ones(3)}}, path)
+    whole = path.read_bytes()
+    table = whole.index(b'PK\x01\x02')
+    for bit in range(8):
+        content = bytearray(whole)
+        content[table + where] ^= 1 << bit
+        path.write_bytes(content)
+        assert isinstance(damage_of(str(path)), str | None)

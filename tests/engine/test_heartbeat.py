@@ -1,11 +1,14 @@
 """Machines miss one that falls silent, and no other."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 from torch.distributed import HashStore, Store
 
+from mmtimesformer.engine import torchrun
 from mmtimesformer.engine.heartbeat import Heartbeat
 
 SECONDS = 1.0
@@ -17,7 +20,7 @@ class Machine:
     def __init__(self, store: Store) -> None:
         self.store, self.cut = store, False
         self.told: list[tuple[str, bool]] = []
-        self.heartbeat = Heartbeat(lambda: self, lambda *told: self.told.append(told), SECONDS)
+        self.heartbeat = Heartbeat(lambda: self, lambda *told: self.told.append(told[:2]), SECONDS)
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         while self.cut:  # as a network that does not answer
@@ -77,3 +80,24 @@ def test_one_that_took_leave_is_not_missed(machines: list[Machine]) -> None:
     machines[1].heartbeat.stop()
     time.sleep(2 * SECONDS)
     assert machines[0].told == []
+
+
+def test_only_processes_that_met_with_the_missed_machine_are_ended(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those that were started again while it was silent have met without it."""
+    process = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
+    monkeypatch.setattr(torchrun, '_children', lambda: [process.pid])
+    missed: dict[int, str] = {}
+    try:
+        torchrun._miss(missed, 'machine 2 is gone', False, 30.0)
+        assert process.poll() is None and not missed and not capsys.readouterr().err
+        time.sleep(0.3)
+        torchrun._miss(missed, 'machine 2 is gone', False, 0.2)
+        assert process.wait(10) == -9
+        assert missed == {process.pid: 'machine 2 is gone'}
+        assert (
+            'machine 2 is gone; the processes on this machine are ended' in capsys.readouterr().err
+        )
+    finally:
+        process.kill()

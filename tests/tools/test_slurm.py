@@ -69,7 +69,9 @@ def slurm(tmp_path: Path) -> dict[str, str]:
 def say(slurm: dict[str, str]) -> str:
     """A Python that tells its arguments and its machine."""
     script = Path(slurm['SAID']).parent / 'python'
-    script.write_text('#!/usr/bin/env bash\nprintf "%s|" "$SLURM_NODEID" "$@"; echo\n')
+    script.write_text(  # the machines write at once: each its line in one piece
+        '#!/usr/bin/env bash\nline=$(printf "%s|" "$SLURM_NODEID" "$@"); echo "$line"\n'
+    )
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return str(script)
 
