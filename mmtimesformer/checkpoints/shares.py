@@ -195,7 +195,7 @@ def problem_of(error: Any) -> Exception:
 
 
 def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, Any]:
-    """Find a checkpoint's folder, and read what it says of its tensors; nothing is executed.
+    """Find a checkpoint's folder, and read what it says of its tensors.
 
     Raises:
         FileNotFoundError: The folder, or a file of it, is not there.
@@ -221,19 +221,19 @@ def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, Any]
                 f'checkpoint {path}: {folder / file} has {(folder / file).stat().st_size:,} bytes '
                 f'and had {size:,}; copy it again, or take an earlier checkpoint'
             )
-    return folder, _read_description(checkpoint[KEY], folder)
+    return folder, read_description(checkpoint[KEY], folder)
 
 
-def check_description(said: Mapping[str, Any], folder: Path) -> None:
-    """See that what was written can be read again.
+def read_description(said: Mapping[str, Any], folder: Path) -> Any:
+    """Read what a folder says of its tensors, and see that they are all there; nothing is executed.
+
+    Args:
+        said: What the checkpoint says of the folder.
+        folder: The folder.
 
     Raises:
-        ValueError: It cannot.
+        ValueError: It is damaged, asks for anything else, or points out of the folder.
     """
-    _read_description(said, folder)
-
-
-def _read_description(said: Mapping[str, Any], folder: Path) -> Any:
     content = (folder / METADATA).read_bytes()
     if zlib.crc32(content) != said.get('checksum'):
         raise ValueError(f'{folder / METADATA} is damaged; copy it again, or take another one')

@@ -18,10 +18,10 @@ from mmtimesformer.checkpoints.pickles import load_torch
 from mmtimesformer.checkpoints.shares import (
     KEY,
     METADATA,
-    check_description,
     has_shares,
     may_have_shares,
     problem_of,
+    read_description,
     tensors_of,
     whole,
     with_shares,
@@ -57,13 +57,13 @@ def write_shares(state: dict[str, Any], path: Path) -> dict[str, Any]:
     try:
         save(tensors_of(state), storage_writer=FileSystemWriter(folder))
     except CheckpointException as error:  # no Exception, so that it would pass most nets
-        problem = problem_of(error)
-        if not isinstance(problem, OSError) and not (
-            isinstance(problem, RuntimeError) and WRITING.search(str(problem))
+        why = problem_of(error)
+        if not isinstance(why, OSError) and not (
+            isinstance(why, RuntimeError) and WRITING.search(str(why))
         ):
-            raise problem from error
+            raise why from error
         ranks = ', '.join(map(str, error.failures))
-        raise OSError(f'process {ranks} could not write its share: {problem}') from error
+        raise OSError(f'process {ranks} could not write its share: {why}') from error
     checksum = 0
     with failing_together():
         own = [folder / METADATA] if dist.is_main_process() else []
@@ -75,14 +75,14 @@ def write_shares(state: dict[str, Any], path: Path) -> dict[str, Any]:
     # Each its own: what another machine wrote may not be seen yet.
     files = {name: size for part in dist.all_gather_object(sizes) for name, size in part.items()}
     said = {'folder': folder.name, 'files': files, 'checksum': checksum}
-    refused: ValueError | None = None
+    problem: OSError | ValueError | None = None
     if dist.is_main_process():
         try:
-            check_description(said, folder)
-        except ValueError as error:
-            refused = error
-    if refused := from_main(refused):
-        raise refused
+            read_description(said, folder)
+        except (OSError, ValueError) as error:
+            problem = error
+    if problem := from_main(problem):
+        raise problem
     return {**without_content(state), KEY: said}
 
 
