@@ -2,8 +2,8 @@
 
 Read in this order: ``formats`` (who calls what how), ``convert`` (detect, rename, seed, resize),
 ``account`` (what became of each key), ``files`` and ``pickles`` (reading without trust, writing
-without loss), ``sources`` (paths and addresses), ``facts`` (what the weights do not say), ``load``
-and ``save`` (into models and out of them).
+without loss), ``shares`` (what several processes wrote), ``sources`` (paths and addresses),
+``facts`` (what the weights do not say), ``load`` and ``save`` (into models and out of them).
 
 Needs torch, NumPy and einops; the models are never imported here.
 """

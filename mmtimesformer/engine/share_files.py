@@ -15,13 +15,12 @@ from torch.distributed.tensor import DTensor
 
 from mmtimesformer.checkpoints.files import sync_folder
 from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.checkpoints.share_metadata import METADATA, read_description
 from mmtimesformer.checkpoints.shares import (
     KEY,
-    METADATA,
     has_shares,
     may_have_shares,
     problem_of,
-    read_description,
     tensors_of,
     whole,
     with_shares,

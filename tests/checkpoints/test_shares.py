@@ -23,8 +23,8 @@ from torch.distributed.checkpoint.metadata import (
 
 from mmtimesformer.checkpoints import load_torch, read_file
 from mmtimesformer.checkpoints.files import write_torch
+from mmtimesformer.checkpoints.share_metadata import METADATA
 from mmtimesformer.checkpoints.shares import (
-    METADATA,
     change_tensors,
     damage_of_shares,
     read_metadata,
@@ -262,14 +262,16 @@ def test_shares_may_not_hold_objects_which_torch_would_execute(path: Path, tmp_p
         read_file(path)
     assert not made.exists()
 
-    from mmtimesformer.checkpoints import shares
+    from mmtimesformer.checkpoints import share_metadata
 
-    allowed = shares.ALLOWED['torch.distributed.checkpoint.metadata'] | {'BytesStorageMetadata'}
+    allowed = share_metadata.ALLOWED['torch.distributed.checkpoint.metadata'] | {
+        'BytesStorageMetadata'
+    }
     with pytest.MonkeyPatch.context() as patch:  # nor by what is described alone
-        patch.setitem(shares.ALLOWED, 'torch.distributed.checkpoint.metadata', allowed)
+        patch.setitem(share_metadata.ALLOWED, 'torch.distributed.checkpoint.metadata', allowed)
         with pytest.raises(ValueError, match='refused: it asks for a BytesStorageMetadata'):
             read_file(path)
-        patch.setattr(shares, '_check', lambda *_: None)
+        patch.setattr(share_metadata, '_check', lambda *_: None)
         with pytest.raises(ValueError, match='damaged .*something else than tensors'):
             read_file(path)
     assert not made.exists()
