@@ -13,6 +13,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from mmtimesformer.terminal import echo
+
 PACKAGE = Path(__file__).resolve().parent
 FOLDERS = (PACKAGE / '.mim' / 'tools', PACKAGE.parent / 'tools')  # of a wheel; of a checkout
 
@@ -28,10 +30,10 @@ def main(arguments: list[str]) -> int:
     """Start the tool that is named first, with the rest of the arguments."""
     found = tools()
     if not arguments or arguments[0] in ('-h', '--help'):
-        print('usage: python -m mmtimesformer TOOL [its arguments]\n')
+        echo('usage: python -m mmtimesformer TOOL [its arguments]\n')
         width = max(map(len, found), default=0)
         for name, file in found.items():
-            print(f'  {name:<{width}}  {_first_sentence(file)}')
+            echo(f'  {name:<{width}}  {_first_sentence(file)}')
         return 0
     name, *rest = arguments
     short = {one.rpartition('/')[2]: one for one in found}  # report is analysis_tools/report
@@ -40,9 +42,7 @@ def main(arguments: list[str]) -> int:
     if not wanted:
         near = difflib.get_close_matches(name, [*found, *short], n=1, cutoff=0.5)
         hint = f': is it {near[0]}?' if near else '.'
-        print(
-            f'error: there is no tool {name}{hint} Without a name all are listed', file=sys.stderr
-        )
+        echo(f'error: there is no tool {name}{hint} Without a name all are listed', file=sys.stderr)
         return 2
     file = found[wanted]
     sys.argv = [str(file), *rest]

@@ -14,6 +14,7 @@ from mmtimesformer.checkpoints import CheckpointError, read_checkpoint, save_che
 from mmtimesformer.checkpoints.convert import ATTENTION_TYPES, WRITABLE
 from mmtimesformer.engine.letters import run_job, sentence_of
 from mmtimesformer.resize import MODES
+from mmtimesformer.terminal import echo, echo_lines
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -90,15 +91,17 @@ def convert(args: argparse.Namespace) -> None:
         account = error.account if isinstance(error, CheckpointError) else None
         if args.json:
             said: dict[str, Any] = account.as_dict() if account else {}
-            print(json.dumps({**said, 'complete': False, 'error': sentence_of(error)}, indent=2))
+            said |= {'complete': False, 'error': sentence_of(error)}
+            echo_lines(json.dumps(said, indent=2))
         elif account is not None:
-            print(account.table())
+            echo_lines(account.table())
         raise
     if args.json:
-        print(json.dumps({**account.as_dict(), 'complete': True, 'written': args.dst}, indent=2))
+        said = {**account.as_dict(), 'complete': True, 'written': args.dst}
+        echo_lines(json.dumps(said, indent=2))
     else:
-        print(account.table())
-        print(f'\nwrote {args.dst}')
+        echo_lines(account.table())
+        echo(f'\nwrote {args.dst}')
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -29,6 +29,7 @@ from mmtimesformer.engine.children import end_with_parent
 from mmtimesformer.engine.configs import find_config
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.resuming import latest_checkpoint
+from mmtimesformer.terminal import echo
 from mmtimesformer.visualization import (
     SchemeResult,
     confusion_matrix,
@@ -104,7 +105,7 @@ def train_and_test(scheme: str, args: argparse.Namespace) -> SchemeResult:
     journal = Journal(out / 'demo.json', fingerprint(config, options, args))
     say(f'{SCHEMES[scheme]} attention')
     if 'result' in journal.notes:
-        print(f'{out} is finished; --fresh starts anew')
+        echo(f'{out} is finished; --fresh starts anew')
         return SchemeResult(**journal.notes['result'])
 
     before, started = journal.notes.get('seconds', 0), time.monotonic()
@@ -204,7 +205,7 @@ def call(tool: str, *arguments: str, after_line: Callable[[], object] = lambda: 
     Raises:
         RuntimeError: It failed; it has said why.
     """
-    print(f'$ python {tool} {shlex.join(arguments)}', flush=True)
+    echo(f'$ python {tool} {shlex.join(arguments)}', flush=True)
     with subprocess.Popen(
         [sys.executable, str(ROOT / tool), *arguments],
         env={**FASTER, **os.environ},
@@ -227,28 +228,29 @@ def call(tool: str, *arguments: str, after_line: Callable[[], object] = lambda: 
 def show(line: str) -> None:
     """Of MMEngine's log show how far it is, of anything else all."""
     if ' - mmengine - ' not in line:
-        print(line, end='', flush=True)
+        sys.stdout.write(line)  # colours of the tool's log included
+        sys.stdout.flush()
     elif step := re.search(r'Epoch\(\w+\) +\S*\[ *\d+/\d+\]', line):
         numbers = re.findall(r' (eta|loss|acc/top1): (\S+)', line)
-        print(f'{step[0]:<30}', *(f'{name} {number:<10}' for name, number in numbers), flush=True)
+        echo(f'{step[0]:<30}', *(f'{name} {number:<10}' for name, number in numbers), flush=True)
 
 
 def say(heading: str) -> None:
     """Print a heading."""
-    print(f'\n── {heading} {"─" * (76 - len(heading))}', flush=True)
+    echo(f'\n── {heading} {"─" * (76 - len(heading))}', flush=True)
 
 
 def report(results: dict[str, SchemeResult], args: argparse.Namespace, seconds: float) -> None:
     """Print what came out, and where everything lies."""
     out = Path(args.out)
     say('results')
-    print(f'{"attention":<12}{"parameters":>12}{"top-1":>10}{"axis":>10}{"training":>12}')
+    echo(f'{"attention":<12}{"parameters":>12}{"top-1":>10}{"axis":>10}{"training":>12}')
     for result in results.values():
-        print(
+        echo(
             f'{result.name:<12}{result.parameters:>12,}{100 * result.top1:>8.2f} %'
             f'{100 * result.axis_top1:>8.2f} %{result.seconds:>10.0f} s'
         )
-    print(
+    echo(
         f'\ntested on {args.num_val} videos with three crops each; all of it took {seconds:.0f} s\n'
     )
     places = {'data set': args.data, 'a look at it': f'{args.data}/preview.png'}
@@ -266,7 +268,7 @@ def report(results: dict[str, SchemeResult], args: argparse.Namespace, seconds: 
         places['the schemes compared'] = picture
     width = max(map(len, places)) + 2
     for name, place in places.items():
-        print(f'{name:<{width}}{place}')
+        echo(f'{name:<{width}}{place}')
 
 
 def check_promises(scores: dict[str, float]) -> None:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.terminal import echo
 
 DEMO = Path('work_dirs/demo/divST')
 EXAMPLES = Path('data/moving_shapes/videos_val')
@@ -116,7 +117,7 @@ def serve(args: argparse.Namespace) -> None:
                 f'nothing can be served at {args.host}:{args.port}, which may be in use; give '
                 '--port another number'
             ) from error
-        print(f'http://{args.host}:{args.port}  (Ctrl-C ends it)', flush=True)
+        echo(f'http://{args.host}:{args.port}  (Ctrl-C ends it)', flush=True)
         page.block_thread()
 
 

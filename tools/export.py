@@ -12,6 +12,7 @@ from pathlib import Path
 from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.terminal import echo
 
 OLDEST_OPSET = 18  # of which torch's exporter is made
 
@@ -131,14 +132,14 @@ def report(out: Path, kind: str, facts: dict, differences: list, tolerance: floa
     sizes = ', '.join('b' if size is None else str(size) for size in told['shape'])
     pixels = 'pixels' if told['mean'] is None else 'normalised'
     opset = f', opset {facts["opset"]}' if 'opset' in facts else ''
-    print(f'in    {told["name"]}: ({sizes}) of {told["dtype"]}, {told["colour"]}, {pixels}')
-    print(f'out   {facts["output"]["name"]}: {facts["output"]["meaning"]}')
+    echo(f'in    {told["name"]}: ({sizes}) of {told["dtype"]}, {told["colour"]}, {pixels}')
+    echo(f'out   {facts["output"]["name"]}: {facts["output"]["meaning"]}')
     for one in differences:
-        print(
+        echo(
             f'check {one.what}, batch {one.batch}: scores up to {one.scale:.3g}, largest '
             f'difference from PyTorch {one.largest:.1e} (allowed {tolerance:.0e})'
         )
-    print(f'wrote {out}: {kind}{opset}, {out.stat().st_size / 1e6:.1f} MB')
+    echo(f'wrote {out}: {kind}{opset}, {out.stat().st_size / 1e6:.1f} MB')
 
 
 def main(argv: list[str] | None = None) -> int:

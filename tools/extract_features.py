@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.terminal import echo
 
 DONE, INCOMPLETE = 0, 3
 SHOWN = 10  # failed videos on the terminal; manifest.json has all
@@ -90,7 +91,7 @@ def extract(args: argparse.Namespace) -> int:
     folder = FeatureFolder(args.out, args.format, settings)
     missing = [name for name in names if not folder.is_done(name)]
     if len(missing) < len(names):
-        print(f'{len(names) - len(missing):,} of {len(names):,} are there already')
+        echo(f'{len(names) - len(missing):,} of {len(names):,} are there already')
     failed: dict[str, str] = {}
     found = classifier.each_features(
         [root / name for name in missing],
@@ -105,10 +106,10 @@ def extract(args: argparse.Namespace) -> int:
             folder.add(name, result.astype(np.float16) if args.half else result)
     done = folder.finish(names, failed)
     for name, reason in list(failed.items())[:SHOWN]:
-        print(f'{name}: {reason}')
+        echo(f'{name}: {reason}')
     if len(failed) > SHOWN:
-        print(f'… and {len(failed) - SHOWN:,} more, in {folder.manifest}')
-    print(f'{len(names):,} videos: {done:,} done, {len(failed):,} failed; see {folder.manifest}')
+        echo(f'… and {len(failed) - SHOWN:,} more, in {folder.manifest}')
+    echo(f'{len(names):,} videos: {done:,} done, {len(failed):,} failed; see {folder.manifest}')
     return INCOMPLETE if failed else DONE
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.terminal import echo, echo_lines, safe_text
 
 DONE, INCOMPLETE = 0, 3
 SHOWN = 40  # videos of a folder on the terminal; --out has all
@@ -87,7 +88,7 @@ def predict(args: argparse.Namespace) -> int:
         args.config, args.checkpoint, args.device, args.classes, args.precision
     )
     if classifier.classes is None:
-        print('classes are numbers: no names were found; give --classes NAMES.txt', file=sys.stderr)
+        echo('classes are numbers: no names were found; give --classes NAMES.txt', file=sys.stderr)
     if args.window is not None:
         return follow(classifier, args)
     results = classifier(args.video, args.topk, batch_size=args.batch_size)
@@ -112,7 +113,7 @@ def follow(classifier, args: argparse.Namespace) -> int:
     timeline = classifier.timeline(
         args.video, args.window, args.stride, args.topk, batch_size=args.batch_size
     )
-    print(timeline)
+    echo_lines(timeline)
     if args.out:
         write(
             args.out, as_csv(timeline.as_rows()) if args.out.suffix == '.csv' else as_json(timeline)
@@ -122,7 +123,7 @@ def follow(classifier, args: argparse.Namespace) -> int:
             write(path, as_csv(timeline.as_rows()))
         else:
             draw_timeline(timeline, path)
-            print(f'wrote {path}')
+            echo(f'wrote {path}')
     if args.save_video:
         save_videos([timeline], args.save_video, lambda timeline: timeline.prediction_at)
     return INCOMPLETE if timeline.note else DONE
@@ -132,22 +133,27 @@ def show(results) -> None:
     """Print a table: on a terminal with rules, into a pipe as plain text."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from mmtimesformer.inference.prediction import LONGEST_NAME
 
     console = Console()
     if not console.is_terminal:
-        print(results)
+        echo_lines(results)
         return
     kind = '' if not results or results[0].is_probability else f' ({results[0].fusion})'
     table = Table('video', 'label', 'score' + kind, box=None, pad_edge=False)
     table.columns[2].justify = 'right'
     for result in results[:SHOWN]:
         for rank, label in enumerate(result.labels):
-            table.add_row('' if rank else result.video, label, result.shown(rank))
-    console.print(table, markup=False)
+            video = '' if rank else safe_text(result.video)
+            name = safe_text(label, LONGEST_NAME)
+            table.add_row(*map(Text, (video, name, result.shown(rank))))
+    console.print(table)
     if len(results) > SHOWN:
-        print(f'… and {len(results) - SHOWN:,} more; --out X.csv has all')
+        echo(f'… and {len(results) - SHOWN:,} more; --out X.csv has all')
     for one in results.skipped:
-        print(f'{one.video}\n  skipped: {one.reason}')
+        echo_lines(one)
 
 
 def save_videos(results, out: Path, when) -> None:
@@ -158,7 +164,7 @@ def save_videos(results, out: Path, when) -> None:
     files = [out] if out.suffix.lower() in ENDINGS else output_names(videos, out)
     for result, file in zip(results, files, strict=True):
         note = write_labelled_video(result.video, file, when(result))
-        print(f'wrote {file}' + (f'; {note}' if note else ''))
+        echo(f'wrote {file}' + (f'; {note}' if note else ''))
 
 
 def as_json(result) -> str:
@@ -170,7 +176,7 @@ def write(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     with write_atomically(path) as part:
         part.write_text(text, encoding='utf-8')
-    print(f'wrote {path}')
+    echo(f'wrote {path}')
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from pathlib import Path
 from mmtimesformer.engine.cluster_job import WARNING, Training
 from mmtimesformer.engine.configs import find_config
 from mmtimesformer.engine.letters import run_job
+from mmtimesformer.terminal import echo
 
 TRAIN = Path(__file__).resolve().parent / 'train.py'
 ENDS = 1000  # of a job's time, after each of which it is queued again
@@ -79,9 +80,9 @@ def submit(args: argparse.Namespace) -> None:
         **parameters(args),
     )
     job = executor.submit(training)
-    print(f'job {job.job_id}; its log is {job.paths.stdout}', flush=True)
+    echo(f'job {job.job_id}; its log is {job.paths.stdout}', flush=True)
     if args.cluster == 'local':
-        print(job.result(), flush=True)
+        echo(job.result(), flush=True)
 
 
 def parameters(args: argparse.Namespace) -> dict[str, object]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.terminal import echo, echo_lines
 
 MEGABYTES = 24
 
@@ -79,23 +80,28 @@ def visualize(args: argparse.Namespace) -> None:
         write_attention_video,
     )
     from mmtimesformer.visualization.attention_page import write_page
+    from mmtimesformer.visualization.figures import shown_name
 
     layer = -1 if args.layer is None else args.layer
     classifier = VideoClassifier(args.config, args.checkpoint, args.device, args.classes)
     asked = args.method == 'gradient' or args.label is not None
     sight = see(classifier, args.video, args.label, args.view, gradients=asked or None)
-    print(sight.prediction)
+    echo_lines(sight.prediction)
     heat = sight.heat(args.method, layer, args.head)
-    title = f'{sight.prediction.top}  {sight.prediction.shown()}:  {METHODS[args.method]}'
+    title = (
+        f'{shown_name(sight.prediction.top)}  {sight.prediction.shown()}:  {METHODS[args.method]}'
+    )
     if args.method == 'gradient':
-        title = f'attention that spoke for {sight.name}, by its gradient'
+        title = f'attention that spoke for {shown_name(sight.name)}, by its gradient'
 
     grid, video, page = (args.out / name for name in ('grid.png', 'overlay.mp4', 'page.html'))
     opens = {'method': args.method, 'layer': layer, 'head': args.head}
     report = write_page(sight, page, args.layers, args.page_megabytes, **opens)
     draw_attention(sight.frames, {args.method: heat}, grid, title, sight.seconds)
     write_attention_video(sight.frames, heat, video, sight.seconds)
-    print(f'\nwrote {grid}\nwrote {video}\nwrote {report}')
+    echo(f'\nwrote {grid}')
+    echo(f'wrote {video}')
+    echo(f'wrote {report}')
 
 
 def main(argv: list[str] | None = None) -> int:

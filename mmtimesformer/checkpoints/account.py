@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from mmtimesformer.terminal import safe_text
+
 ACTIONS = {
     'renamed': 'taken over, under its new name',
     'seeded': 'not in the checkpoint, set as said',
@@ -102,14 +104,14 @@ class Account:
 
         Blocks are shown as one line, ``blocks.*``.
         """
-        lines = [f'{self.source} -> {self.target}']
+        lines = [safe_text(f'{self.source} -> {self.target}')]
         for action, meaning in ACTIONS.items():
             entries = [entry for entry in self.entries if entry.action == action]
             if entries or action in ('renamed', 'missing', 'unknown'):
                 lines.append(f'{action:>9} {len(entries):>5}   {meaning}')
             if action != 'renamed':
                 lines += [f'{"":>9} {n:>5}   . {what}' for what, n in _by_row(entries).items()]
-        lines += [f'  warning         {warning}' for warning in self.warnings]
+        lines += [f'  warning         {safe_text(warning)}' for warning in self.warnings]
         return '\n'.join(lines)
 
     def json(self) -> str:
@@ -129,13 +131,13 @@ def _by_row(entries: Iterable[Entry]) -> dict[str, int]:
     rows: dict[str, int] = {}
     for entry in entries:
         name = re.sub(r'(?<=[._])\d+(?=[./])', '*', entry.key)
-        what = f'{name}: {entry.note}' if entry.note else name
+        what = safe_text(f'{name}: {entry.note}' if entry.note else name)
         rows[what] = rows.get(what, 0) + 1
     return rows
 
 
 def some(keys: Collection[str], at_most: int = 6) -> str:
     """A few of many names, and how many more there are."""
-    shown = ', '.join(list(keys)[:at_most])
+    shown = ', '.join(safe_text(key) for key in list(keys)[:at_most])
     more = len(keys) - at_most
     return f'{shown} and {more} more' if more > 0 else shown

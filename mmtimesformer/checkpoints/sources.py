@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtimesformer.checkpoints.files import FOLDER_FILES, write_atomically
+from mmtimesformer.terminal import echo
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without a byte
@@ -107,7 +108,8 @@ def _download_to(address: str, path: Path, sha256: str | None) -> None:
 def _show_progress(name: str, done: int, size: int) -> None:
     of = f' of {size / 1e6:.1f} MB ({done / size:.0%})' if size else ' MB'
     end = '\n' if done == size else ''
-    print(f'\rdownloading {name}: {done / 1e6:.1f}{of}', end=end, file=sys.stderr, flush=True)
+    print('\r', end='', file=sys.stderr)
+    echo(f'downloading {name}: {done / 1e6:.1f}{of}', end=end, file=sys.stderr, flush=True)
 
 
 def _verify(path: Path, sha256: str) -> None:

@@ -31,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
+
+from mmtimesformer.terminal import track
 
 try:
     import fcntl

@@ -26,6 +26,7 @@ from torch.utils.data import get_worker_info
 
 from mmtimesformer.datasets.bad_videos import is_of_reader, reason_of
 from mmtimesformer.registry import DATASETS
+from mmtimesformer.terminal import safe_text
 
 TRIES = 10  # so many videos, and then the data set as a whole must be wrong
 
@@ -83,7 +84,7 @@ class VideoDataset(MMAction2VideoDataset):
                 continue
             if not self.has_listener:
                 said = f'{failed[0]["file"]} cannot be read: {failed[0]["reason"]}'
-                print_log(said, logger='current', level=logging.WARNING)
+                print_log(safe_text(said), logger='current', level=logging.WARNING)
             if self.test_mode:
                 return _as_failed(sample, failed[0])
             return _as_replacing(sample, failed)

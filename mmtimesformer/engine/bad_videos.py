@@ -13,6 +13,7 @@ from mmengine.dist import all_gather_object, barrier, is_main_process
 from mmengine.hooks import Hook
 
 from mmtimesformer.registry import HOOKS
+from mmtimesformer.terminal import safe_text
 
 LIST = 'bad_videos.jsonl'  # in the work_dir
 
@@ -132,7 +133,8 @@ class BadVideos(Hook):
             runner.logger.warning(f'{self.list.path} cannot be written: {error}')
         for video in new:
             runner.logger.warning(
-                f'{video["file"]} cannot be read: {video["reason"]}; {consequence} ({LIST})'
+                f'{safe_text(video["file"])} cannot be read: {safe_text(video["reason"])}; '
+                f'{consequence} ({LIST})'
             )
 
     def _check(self, runner: Any) -> None:

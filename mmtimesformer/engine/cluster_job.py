@@ -9,6 +9,7 @@ from typing import Any
 
 from mmtimesformer.engine.letters import STOPPED
 from mmtimesformer.engine.torchrun import exit_code_of
+from mmtimesformer.terminal import echo
 
 # What submitit sends before a job's time is over. Its own choice, SIGUSR2, ends a process that
 # does not know it, and Slurm sends it to all of them.
@@ -44,7 +45,7 @@ class Training:
         import submitit
 
         started = self.arguments(submitit.JobEnvironment())
-        print('$', *started, flush=True)
+        echo('$', *started, flush=True)
         self.process = subprocess.Popen(started)
         code = self.process.wait()
         if code == STOPPED:

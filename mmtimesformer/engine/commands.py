@@ -21,6 +21,7 @@ from mmtimesformer.engine.preflight import check_config, check_options
 from mmtimesformer.engine.resuming import latest_checkpoint
 from mmtimesformer.engine.runner import Runner
 from mmtimesformer.engine.sharding import is_sharded
+from mmtimesformer.terminal import echo
 
 
 def train(args: Namespace) -> None:
@@ -133,7 +134,7 @@ def _keep_trace(work_dir: Path) -> None:
         path = work_dir / 'failure.txt'
         with suppress(OSError):  # of a full disk, which may be what the trace is about
             path.write_text(traceback.format_exc())
-            print(f'\nthe stack trace is in {path}', file=sys.stderr)
+            echo(f'\nthe stack trace is in {path}', file=sys.stderr)
 
 
 def _set_start(cfg: Config, resume: str | None) -> None:
@@ -147,7 +148,7 @@ def _set_start(cfg: Config, resume: str | None) -> None:
         if cfg.resume:
             cfg.load_from = None
         else:
-            print(f'nothing to resume in {cfg.work_dir}; starts from the beginning')
+            echo(f'nothing to resume in {cfg.work_dir}; starts from the beginning')
     elif resume is not None:
         _check_exists(resume)
         cfg.resume = True

@@ -17,6 +17,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from mmtimesformer.terminal import echo, echo_lines, safe_text, safe_warnings
+
 DONE, FAILED, INCOMPLETE, STOPPED, INTERRUPTED = 0, 1, 3, 75, 130  # 75: EX_TEMPFAIL, "try again"
 LETTERS = (ValueError, TypeError, LookupError, OSError, ImportError)
 
@@ -43,17 +45,18 @@ def run_job(job: Callable[[], object], debug: bool = False, goes_on: str = '') -
         goes_on: How the job can be gone on with after an interruption, if it can.
     """
     try:
-        job()
+        with safe_warnings():
+            job()
     except KeyboardInterrupt:
-        print('\ninterrupted' + (f'; {goes_on}' if goes_on else ''), file=sys.stderr)
+        echo('\ninterrupted' + (f'; {goes_on}' if goes_on else ''), file=sys.stderr)
         return INTERRUPTED
     except EndOfRun as end:
-        print(f'\n{end}', file=sys.stderr)
+        echo(f'\n{end}', file=sys.stderr)
         return end.code
     except Exception as error:
         if debug:
-            traceback.print_exc()
-        print(f'\nerror: {sentence_of(error)}', file=sys.stderr)
+            echo_lines(traceback.format_exc(), file=sys.stderr)
+        echo(f'\nerror: {sentence_of(error)}', file=sys.stderr)
         return FAILED
     return DONE
 
@@ -92,4 +95,4 @@ def _cause(text: str) -> tuple[str, str]:
 
 
 def _one_line(text: str) -> str:
-    return ' '.join(text.split())
+    return safe_text(' '.join(text.split()))

@@ -61,8 +61,9 @@ class PredictionPictures(Hook):
             self.seen += 1
             if index >= len(dataset) or index % self.interval:
                 continue
-            video_name = Path(dataset.get_data_info(index).get('filename', '')).stem
+            video_name = _word(Path(dataset.get_data_info(index).get('filename', '')).stem, 80)
             name = f'{index:06d}_{video_name}_{outcome(sample, dataset.metainfo)}'
+            name = short_file_name(name, 240)
             sheet = contact_sheet(video)
             if self.backend:
                 self.backend.add_image(name, sheet)
@@ -76,11 +77,26 @@ def outcome(sample: Any, metainfo: dict[str, Any]) -> str:
 
     def word(label: int) -> str:
         known = 0 <= label < len(names)
-        return re.sub(r'[^\w.-]+', '-', str(names[label])) if known else str(label)
+        return _word(str(names[label]), 50) if known else str(label)
 
     scores = scores_of(sample)
     best = int(scores.argmax())
     return f'said_{word(best)}_{float(scores[best]):.2f}_truth_{word(label_of(sample))}'
+
+
+def short_file_name(name: str, most: int = 200) -> str:
+    """Return the beginning of a name that has at most so many bytes in UTF-8."""
+    return name.encode('utf-8', 'ignore')[:most].decode('utf-8', 'ignore')
+
+
+def _word(name: str, most: int) -> str:
+    """Return a name as a part of a file name: letters, digits, ``_``, ``.`` and ``-``.
+
+    Args:
+        name: Of a class or a video.
+        most: Bytes of the result; file systems allow 255 for the whole name.
+    """
+    return short_file_name(re.sub(r'[^\w.-]+', '-', name), most) or '-'
 
 
 def contact_sheet(video: Tensor) -> np.ndarray:

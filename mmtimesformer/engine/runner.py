@@ -43,6 +43,7 @@ from mmtimesformer.engine.side_files import forgive_log_file, forgive_visualizer
 from mmtimesformer.engine.stop_signals import StartWorker, StopOnSignal, StopSignals
 from mmtimesformer.engine.work_dir_lock import only_one_training
 from mmtimesformer.engine.worker_losses import ReplaceLostWorkers
+from mmtimesformer.terminal import safe_lines
 
 # What MMEngine says on every run and no user can change: in its log, and as Python's warnings.
 LOGGED_NOISE = (
@@ -116,6 +117,7 @@ class Runner(MMEngineRunner):
                 else:
                     handler.addFilter(_is_for_terminal)
             logger.info(f'Environment, config and hooks are in {files[0]}')
+        logger.addFilter(_without_escapes)  # once, however often it is built
         return logger
 
     @staticmethod
@@ -392,3 +394,9 @@ def _is_for_terminal(record: logging.LogRecord) -> bool:
     message = record.getMessage()
     page = record.levelno <= logging.INFO and message.count('\n') > 1
     return not page and not message.startswith(LOGGED_NOISE)
+
+
+def _without_escapes(record: logging.LogRecord) -> bool:
+    """Write terminal escapes in a message, of names of videos and classes, as text."""
+    record.msg, record.args = safe_lines(record.getMessage()), ()
+    return True

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from mmtimesformer.terminal import echo
+
 DRAWING = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 'close')
 
 
@@ -40,6 +42,6 @@ def forgive_log_file(handler: logging.FileHandler) -> None:
         if not told:
             told.append(handler.baseFilename)
             error = sys.exc_info()[1]
-            print(f'{handler.baseFilename} cannot be written: {error}', file=sys.stderr)
+            echo(f'{handler.baseFilename} cannot be written: {error}', file=sys.stderr)
 
     handler.handleError = say_once  # type: ignore[method-assign]

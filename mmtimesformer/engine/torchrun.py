@@ -34,6 +34,7 @@ from typing import Any
 from mmtimesformer.engine.children import end_with_parent
 from mmtimesformer.engine.heartbeat import Heartbeat
 from mmtimesformer.engine.letters import DONE, FAILED, STOPPED, EndOfRun, sentence_of
+from mmtimesformer.terminal import echo
 
 OURS = 'MMTIMESFORMER_TORCHRUN'  # holds the number of this process, for those it starts
 PROCESSES_SHOWN = 8
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run.run(args)
     except EndOfRun as end:
-        print(f'\n{end}', file=sys.stderr)
+        echo(f'\n{end}', file=sys.stderr)
         return end.code
     except ChildFailedError as error:
         codes = {failure.exitcode for failure in error.failures.values()}
@@ -78,12 +79,12 @@ def main(argv: list[str] | None = None) -> int:
         ended = {failure.pid for failure in error.failures.values()}
         if ended <= set(missed):
             told = f'{missed[min(ended)]}; the run has ended, and goes on by the same command with '
-            print(f'\nerror: {told}--resume', file=sys.stderr)
+            echo(f'\nerror: {told}--resume', file=sys.stderr)
         else:
-            print(f'\nerror: {_tell(error.failures)}', file=sys.stderr)
+            echo(f'\nerror: {_tell(error.failures)}', file=sys.stderr)
         return FAILED
     except (DistError, RendezvousError) as error:
-        print(
+        echo(
             f'\nerror: the machines of this run do not reach each other any more, or never did '
             f'(they meet at {args.rdzv_endpoint}); {sentence_of(error)}. A training goes on by the '
             'same command with --resume',
@@ -91,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         return FAILED
     except SignalException as end:
-        print(f'\nended by {end.sigval.name}', file=sys.stderr)
+        echo(f'\nended by {end.sigval.name}', file=sys.stderr)
         return 128 + end.sigval
     finally:
         if heartbeat:
@@ -119,7 +120,7 @@ def _miss(missed: dict[int, str], sentence: str, cut_off: bool, silence: float) 
     if waiting or cut_off:
         with suppress(OSError, ValueError):  # whoever listened may be gone, too
             told = f'\nerror: {sentence}; the processes on this machine are ended'
-            print(told, file=sys.stderr, flush=True)
+            echo(told, file=sys.stderr, flush=True)
     for process in waiting:
         missed[process] = sentence
         with suppress(ProcessLookupError):

@@ -15,7 +15,6 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 import mmtimesformer.datasets
@@ -47,6 +46,7 @@ from mmtimesformer.inference.videos import (
     videos_of,
 )
 from mmtimesformer.inference.views import Views
+from mmtimesformer.terminal import track
 
 Data = dict[str, Any]
 

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from mmtimesformer.terminal import safe_text
+
 PROBABILITY = 'mean of softmax'
+LONGEST_NAME = 200  # characters of a class name on a terminal; files have all of them
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,10 @@ class Prediction:
         return f'{100 * score:.1f} %' if self.is_probability else f'{score:.2f}'
 
     def __str__(self) -> str:
-        width = max(map(len, self.labels))
-        lines = [
-            f'  {label:<{width}}  {self.shown(rank):>7}' for rank, label in enumerate(self.labels)
-        ]
-        return '\n'.join([self.video, *lines])
+        labels = [safe_text(label, LONGEST_NAME) for label in self.labels]
+        width = max(map(len, labels))
+        lines = [f'  {label:<{width}}  {self.shown(rank):>7}' for rank, label in enumerate(labels)]
+        return '\n'.join([safe_text(self.video), *lines])
 
     def as_dict(self) -> dict[str, Any]:
         """Return the best classes as plain values."""
@@ -69,6 +71,9 @@ class Skipped:
     video: str
     reason: str
 
+    def __str__(self) -> str:
+        return f'{safe_text(self.video)}\n  skipped: {safe_text(self.reason)}'
+
 
 class Predictions(list[Prediction]):
     """The predictions of many videos, in the order of the videos.
@@ -84,8 +89,7 @@ class Predictions(list[Prediction]):
         self.skipped = skipped or []
 
     def __str__(self) -> str:
-        skipped = [f'{one.video}\n  skipped: {one.reason}' for one in self.skipped]
-        return '\n'.join([*map(str, self), *skipped])
+        return '\n'.join(map(str, [*self, *self.skipped]))
 
     def as_dict(self) -> dict[str, Any]:
         """Return all as plain values, for JSON."""

@@ -11,9 +11,10 @@ from itertools import pairwise
 from typing import Any
 
 from mmtimesformer.datasets.video import Video
-from mmtimesformer.inference.prediction import Prediction
+from mmtimesformer.inference.prediction import LONGEST_NAME, Prediction
 from mmtimesformer.inference.videos import stream_frames
 from mmtimesformer.inference.views import Views, frame_numbers
+from mmtimesformer.terminal import safe_text
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,13 @@ class Timeline:
         }
 
     def __str__(self) -> str:
-        lines = [self.video]
+        lines = [safe_text(self.video)]
         for one in self.segments():
             is_probability = self.moments[0].prediction.is_probability
             score = f'{100 * one.score:.1f} %' if is_probability else f'{one.score:.2f}'
-            lines.append(f'  {clock(one.start)} - {clock(one.end)}  {one.label}  {score}')
-        return '\n'.join([*lines, *([f'  {self.note}'] if self.note else [])])
+            label = safe_text(one.label, LONGEST_NAME)
+            lines.append(f'  {clock(one.start)} - {clock(one.end)}  {label}  {score}')
+        return '\n'.join([*lines, *([f'  {safe_text(self.note)}'] if self.note else [])])
 
 
 @dataclass(frozen=True)

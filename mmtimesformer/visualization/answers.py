@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mmtimesformer.engine.letters import sentence_of
 from mmtimesformer.inference import Prediction, VideoClassifier
+from mmtimesformer.inference.prediction import LONGEST_NAME
+from mmtimesformer.terminal import safe_text
 from mmtimesformer.visualization.attention import (
     METHODS,
     Sight,
@@ -20,6 +22,7 @@ from mmtimesformer.visualization.attention import (
     write_attention_video,
 )
 from mmtimesformer.visualization.attention_page import write_page
+from mmtimesformer.visualization.figures import shown_name
 
 KEPT = 4  # videos whose attention is remembered, for another way to show it
 WRITTEN = 32  # answers whose pictures lie on the disk
@@ -73,7 +76,7 @@ class Answers:
             sight = self._see(Path(video))
             heat = sight.heat(method)
             place = self._place()
-            title = METHODS[method].replace('the class,', f'{sight.name},')
+            title = METHODS[method].replace('the class,', f'{shown_name(sight.name)},')
             rows = {'attention': heat}
             draw_attention(sight.frames, rows, place / 'grid.png', title, sight.seconds)
             write_attention_video(sight.frames, heat, place / 'overlay.mp4', sight.seconds)
@@ -109,8 +112,9 @@ def bars(prediction: Prediction) -> str:
     for rank, label in enumerate(prediction.labels):
         share = prediction.scores[rank] if prediction.is_probability else 0.0
         bar = f'<i style="width:{100 * share:.2f}%"></i>' if prediction.is_probability else ''
+        name = html.escape(safe_text(label, LONGEST_NAME))
         rows.append(
-            f'<li><b>{html.escape(label)}</b><span>{prediction.shown(rank)}</span>'
+            f'<li><b>{name}</b><span>{prediction.shown(rank)}</span>'
             f'<div class="bar">{bar}</div></li>'
         )
     return f'<ol class="labels">{"".join(rows)}</ol>'

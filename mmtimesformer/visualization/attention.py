@@ -15,7 +15,8 @@ from torch import Tensor
 from mmtimesformer.datasets.video import Video
 from mmtimesformer.inference import Prediction, VideoClassifier
 from mmtimesformer.models import AttentionMaps
-from mmtimesformer.visualization.figures import GREY, picture
+from mmtimesformer.terminal import safe_text
+from mmtimesformer.visualization.figures import GREY, picture, shown_name
 
 METHODS = {
     'rollout': 'attention of the class token, followed back through all layers',
@@ -223,6 +224,7 @@ def draw_attention(
                 axes.set_xticks([])
                 axes.set_yticks([])
                 axes.spines[:].set_visible(False)
+            name = shown_name(name)
             axes_row[0].set_ylabel(name, rotation=0, ha='right', va='center', labelpad=8)
         for axes, number in zip(grid[0], chosen, strict=True):
             when = f'frame {number}' if seconds is None else f'{seconds[number]:.2f} s'
@@ -231,6 +233,7 @@ def draw_attention(
             layout = figure.get_layout_engine()
             assert isinstance(layout, ConstrainedLayoutEngine)
             layout.set(rect=(0, 0, 1, 1 - top / size[1]))
+            title = safe_text(title, round(10 * size[0]))
             figure.text(0.008, 1 - 0.1 / size[1], title, va='top', fontsize=11)
 
 

@@ -18,7 +18,9 @@ import numpy as np
 from einops import rearrange
 from matplotlib import colormaps
 
+from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.models import AttentionMaps
+from mmtimesformer.terminal import safe_text
 from mmtimesformer.visualization.attention import COLORS, METHODS, Sight, check_head, describe
 
 TEMPLATE = Path(__file__).with_name('attention_page.html')
@@ -94,7 +96,7 @@ def write_page(
     packed, with_heads = _pack_what_fits(maps, wanted, megabytes * 1e6)
     shown = sorted(packed)
     data = {
-        'title': Path(sight.prediction.video).name,
+        'title': safe_text(Path(sight.prediction.video).name),
         'model': describe(maps),
         'scheme': maps.attention_type,
         't': t,
@@ -103,7 +105,7 @@ def write_page(
         'size': list(sight.frames.shape[1:3]),
         'seconds': None if sight.seconds is None else np.round(sight.seconds, 3).tolist(),
         'said': [
-            {'name': label, 'score': sight.prediction.shown(rank)}
+            {'name': safe_text(label, LONGEST_NAME), 'score': sight.prediction.shown(rank)}
             for rank, label in enumerate(sight.prediction.labels[:3])
         ],
         'frames': [_jpeg(frame) for frame in sight.frames],
@@ -214,7 +216,9 @@ def _summaries(sight: Sight) -> dict[str, dict[str, Any]]:
         if method == 'last':
             meaning = 'what the class token looks at in the last layer, the mean of its heads'
         if method == 'gradient':
-            meaning = f'attention that spoke for “{sight.name}”, by its gradient'
+            meaning = (
+                f'attention that spoke for “{safe_text(sight.name, LONGEST_NAME)}”, by its gradient'
+            )
         heat = sight.heat(method, max(sight.maps.layers) if method == 'last' else -1)
         codes = np.rint(255 * heat / (heat.max() or 1)).astype(np.uint8)
         found[method] = {'meaning': meaning, 'codes': _text(codes.tobytes())}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmtimesformer.visualization.figures import picture
+from mmtimesformer.visualization.figures import picture, shown_name
 
 
 def draw_clips(clips: Mapping[str, np.ndarray], path: str | Path, columns: int = 8) -> None:
@@ -27,4 +27,4 @@ def draw_clips(clips: Mapping[str, np.ndarray], path: str | Path, columns: int =
                 axes.set_xticks([])
                 axes.set_yticks([])
                 axes.spines[:].set_visible(False)
-            row[0].set_ylabel(name, rotation=0, ha='right', va='center')
+            row[0].set_ylabel(shown_name(name), rotation=0, ha='right', va='center')

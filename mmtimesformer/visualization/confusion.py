@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmtimesformer.visualization.figures import FAINT, INK, picture
+from mmtimesformer.visualization.figures import FAINT, INK, picture, shown_name, shown_title
 
 
 def confusion_matrix(labels: np.ndarray, guesses: np.ndarray, num_classes: int) -> np.ndarray:
@@ -44,6 +44,7 @@ def draw_confusion(
         title: Said above the accuracy.
     """
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    names = [shown_name(name) for name in classes]
     side = 2.4 + 0.48 * len(classes)
     with picture(path, side + 0.5, side) as (figure, axes):
         image = axes.imshow(shares, cmap='Blues', vmin=0, vmax=1)
@@ -57,10 +58,8 @@ def draw_confusion(
                     va='center',
                     color='white' if shares[row, column] > 0.5 else INK,
                 )
-        axes.set_xticks(
-            range(len(classes)), classes, rotation=40, ha='right', rotation_mode='anchor'
-        )
-        axes.set_yticks(range(len(classes)), classes)
+        axes.set_xticks(range(len(classes)), names, rotation=40, ha='right', rotation_mode='anchor')
+        axes.set_yticks(range(len(classes)), names)
         axes.set_xticks(np.arange(len(classes) + 1) - 0.5, minor=True)
         axes.set_yticks(np.arange(len(classes) + 1) - 0.5, minor=True)
         axes.grid(which='minor', color=FAINT, linewidth=0.8)
@@ -70,7 +69,7 @@ def draw_confusion(
         axes.set_ylabel('true')
         right, videos = int(counts.trace()), int(counts.sum())
         verdict = f'{right} of {videos} right: top-1 {100 * right / max(videos, 1):.2f} %'
-        axes.set_title('\n'.join(filter(None, [title, verdict])))
+        axes.set_title('\n'.join(filter(None, [shown_title(title), verdict])))
         bar = figure.colorbar(
             image, ax=axes, fraction=0.046, pad=0.03, label='share of the true class'
         )

@@ -1,19 +1,34 @@
 """The look that our pictures share, and how they are saved."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from mmtimesformer.terminal import safe_text
 
 INK, GREY, FAINT = '#1f2933', '#7b8794', '#e4e7eb'
 BLUE, ORANGE, GREEN, RED = '#3366aa', '#e08214', '#2a9d5c', '#c0392b'
 
+LONGEST_LABEL, LONGEST_TITLE = 48, 100  # characters of text in a picture
+# Fonts with characters of which DejaVu has few or none; the first of each line that is installed is
+# used for them.
+FALLBACKS = (
+    ('Noto Sans CJK SC', 'Noto Sans CJK JP', 'Noto Sans SC', 'Source Han Sans SC',
+     'WenQuanYi Zen Hei', 'WenQuanYi Micro Hei', 'Droid Sans Fallback', 'PingFang SC',
+     'Microsoft YaHei', 'Unifont'),
+    ('Noto Sans Devanagari', 'Lohit Devanagari', 'FreeSans'),
+)  # fmt: skip
+
 STYLE: Any = {  # matplotlib's type for it lists every key
-    'font.family': 'DejaVu Sans',  # comes with matplotlib
+    'font.family': ['DejaVu Sans'],  # comes with matplotlib; see _fonts for what it lacks
     'font.size': 9,
     'text.color': INK,
     'axes.labelcolor': INK,
@@ -28,6 +43,9 @@ STYLE: Any = {  # matplotlib's type for it lists every key
     'xtick.labelcolor': INK,
     'ytick.labelcolor': INK,
     'legend.frameon': False,
+    # Names of classes and files are text, also `$x_{$`, whatever matplotlibrc says.
+    'text.parse_math': False,
+    'text.usetex': False,
 }
 
 
@@ -50,7 +68,9 @@ def picture(
         The figure and what ``Figure.subplots`` gives: axes, or an array of them.
     """
     path = Path(path)
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context({**STYLE, 'font.family': _fonts()}), warnings.catch_warnings():
+        # A character that no font here has is drawn as a box.
+        warnings.filterwarnings('ignore', r'Glyph \d+ .* missing from')
         figure = Figure(
             figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=gap, h_pad=gap)
         )
@@ -59,3 +79,37 @@ def picture(
         partial = path.with_name(f'.{path.name}.partial')
         figure.savefig(partial, dpi=110, format='png', facecolor='white')
         partial.replace(path)
+
+
+def shown_name(name: object) -> str:
+    """Return the name of a class or file for a picture: no control characters, not too long."""
+    return safe_text(name, LONGEST_LABEL)
+
+
+def shown_title(title: object) -> str:
+    """Return text for one line above a picture: no control characters, not too long."""
+    return safe_text(title, LONGEST_TITLE)
+
+
+def font_file(text: str) -> str:
+    """Return the file of the first of our fonts that has every character, else that of DejaVu."""
+    return _font_file(frozenset(map(ord, text)))
+
+
+@lru_cache(maxsize=1024)
+def _font_file(characters: frozenset[int]) -> str:
+    files = [fontManager.findfont(name) for name in _fonts()]
+    return next((file for file in files if characters <= _characters(file)), files[0])
+
+
+@cache
+def _characters(file: str) -> frozenset[int]:
+    return frozenset(get_font(file).get_charmap())
+
+
+@cache
+def _fonts() -> list[str]:
+    """Return DejaVu, and fonts of this machine for the characters that it does not have."""
+    installed = {font.name for font in fontManager.ttflist}
+    found = [next((name for name in line if name in installed), None) for line in FALLBACKS]
+    return [*STYLE['font.family'], *filter(None, found)]

@@ -6,14 +6,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import av
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.datasets.video import Video
+from mmtimesformer.engine.prediction_pictures import short_file_name
 from mmtimesformer.inference import Prediction
+from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.inference.videos import stream_frames
+from mmtimesformer.terminal import safe_text
+from mmtimesformer.visualization.figures import font_file
 
 SMALLEST = 240  # pixels of the short side; smaller frames are enlarged, or no label could be read
 PANEL = (16, 22, 30)
@@ -34,7 +37,7 @@ def draw_labels(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
     """
     height, width = frame.shape[:2]
     panel = _panel(
-        tuple(prediction.labels),
+        tuple(safe_text(label, LONGEST_NAME) for label in prediction.labels),
         tuple(prediction.shown(rank) for rank in range(len(prediction.labels))),
         tuple(prediction.scores) if prediction.is_probability else (),
         height,
@@ -120,28 +123,34 @@ def _panel(
         - panel: ``h w 4``, RGB and opacity, of uint8
     """
     size = max(11, min(height, width) // 22)
-    font = _font(size)
+    fonts = {label: _font(size, font_file(label)) for label in labels}
+    font = _font(size, font_file(''))
     line, pad = round(size * 1.55), size // 2
     rows = max(1, min(len(labels), (height - pad - 2 * _margin(height)) // line))
     score_width = max(round(font.getlength(text)) for text in shown[:rows])
     widest = width - 2 * _margin(height)
     room = widest - 4 * pad - score_width
-    names = [_shortened(label, font, room) for label in labels[:rows]]
-    name_width = max(round(font.getlength(name)) for name in names)
+    names = [_shortened(label, fonts[label], room) for label in labels[:rows]]
+    name_width = max(
+        round(fonts[label].getlength(name)) for label, name in zip(labels, names, strict=False)
+    )
     w = max(1, min(widest, name_width + score_width + 4 * pad))
     h = rows * line + pad
     image = Image.new('RGBA', (w, h), (*PANEL, round(255 * OPACITY)))
     draw = ImageDraw.Draw(image)
-    for rank, (name, score) in enumerate(zip(names, shown, strict=False)):
+    for rank, (label, name, score) in enumerate(zip(labels, names, shown, strict=False)):
         top = pad // 2 + rank * line
         if shares:
             end = pad // 2 + round((w - pad) * min(max(shares[rank], 0), 1))
             colour = BEST_BAR if rank == 0 else BAR
             draw.rectangle((pad // 2, top + 1, end, top + line - 2), fill=(*colour, 205))
         middle = top + line / 2
-        for x, text, anchor in ((pad, name, 'lm'), (w - pad, score, 'rm')):
+        for x, text, anchor, used in (
+            (pad, name, 'lm', fonts[label]),
+            (w - pad, score, 'rm', font),
+        ):
             draw.text(
-                (x, middle), text, font=font, fill='white', anchor=anchor,
+                (x, middle), text, font=used, fill='white', anchor=anchor,
                 stroke_width=max(1, size // 12), stroke_fill=(*PANEL, 255),
             )  # fmt: skip
     return np.asarray(image)
@@ -161,18 +170,20 @@ def _shortened(label: str, font: ImageFont.FreeTypeFont, room: int) -> str:
 
 
 @lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """Return the font of our other pictures, which comes with matplotlib."""
-    path = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'
-    return ImageFont.truetype(str(path), size)
+def _font(size: int, path: str) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(path, size)
 
 
 def output_names(videos: Sequence[str], folder: str | Path) -> list[Path]:
-    """Name the labelled video of each, all different: ``clip.mp4``, then ``clip_2.mp4``."""
+    """Name the labelled video of each, all different: ``clip.mp4``, then ``clip_2.mp4``.
+
+    Long names are cut, so that the name and what a file is called while it is written fit into the
+    255 bytes that file systems allow.
+    """
     taken: set[str] = set()
     paths = []
     for video in videos:
-        stem = Path(video).stem
+        stem = short_file_name(Path(video).stem) or 'video'
         name, number = stem, 1
         while name in taken:
             number += 1

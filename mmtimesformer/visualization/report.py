@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from mmtimesformer.inference.prediction import LONGEST_NAME
+from mmtimesformer.terminal import safe_text
 from mmtimesformer.visualization.agreement import Agreement, agreement_of
 from mmtimesformer.visualization.confusion import confusion_matrix, draw_confusion
 from mmtimesformer.visualization.figures import BLUE, GREY, INK, picture
@@ -120,6 +123,7 @@ def write_report(run: Outcome, path: str | Path, mistakes: int = 8) -> Path:
     """
     if not len(run.labels):
         raise ValueError('there is no video in the results; test with at least one')
+    run = replace(run, classes=[safe_text(name, LONGEST_NAME) for name in run.classes])
     seen = run.seen()
     counts = confusion_matrix(seen.labels, seen.guesses, len(run.classes))
     with TemporaryDirectory() as folder:
@@ -134,12 +138,16 @@ def write_report(run: Outcome, path: str | Path, mistakes: int = 8) -> Path:
             _origin(run),
         ]
     title = Path(run.about.get('config') or 'Test').stem
-    page = PAGE.replace('{{title}}', html.escape(title))
-    page = page.replace('{{about}}', html.escape(_about(run))).replace('{{body}}', '\n'.join(parts))
+    blanks = {
+        'title': html.escape(title),
+        'about': html.escape(_about(run)),
+        'body': '\n'.join(parts),
+    }
+    page = re.sub(r'\{\{(\w+)\}\}', lambda blank: blanks[blank[1]], PAGE)  # once, not in names
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.partial')
-    partial.write_text(page, encoding='utf-8')
+    partial.write_text(page, encoding='utf-8', errors='backslashreplace')
     partial.replace(path)
     return path
 
@@ -358,10 +366,10 @@ def _figures(figures: Sequence[str]) -> str:
 
 def _figure(run: Outcome, i: int, caption: str) -> str:
     """Show frames of a video, where it is known which one it was, and words below them."""
-    name = html.escape(Path(run.videos[i]).name if len(run.videos) else f'video {i}')
+    name = safe_text(Path(run.videos[i]).name if len(run.videos) else f'video {i}')
     return (
         f'<figure>{_strip(run.videos[i]) if len(run.videos) else ""}<figcaption>{caption} '
-        f'<span>{name}</span></figcaption></figure>'
+        f'<span>{html.escape(name)}</span></figcaption></figure>'
     )
 
 
@@ -401,7 +409,9 @@ def _section(title: str, body: str) -> str:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     def row(tag: str, cells: Sequence[object]) -> str:
-        return '<tr>' + ''.join(f'<{tag}>{html.escape(str(c))}</{tag}>' for c in cells) + '</tr>'
+        return (
+            '<tr>' + ''.join(f'<{tag}>{html.escape(safe_text(c))}</{tag}>' for c in cells) + '</tr>'
+        )
 
     top = row('th', heads) if any(heads) else ''
     return f'<table>{top}{"".join(row("td", cells) for cells in rows)}</table>'

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmtimesformer.visualization.figures import BLUE, GREY, RED, picture
+from mmtimesformer.visualization.figures import BLUE, GREY, RED, picture, shown_name, shown_title
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def draw_schemes(results: Sequence[SchemeResult], path: str | Path, title: str =
         )
         axes.set_xticks(
             range(len(results)),
-            [f'{r.name}\n{r.parameters / 1e3:.0f} k parameters' for r in results],
+            [f'{shown_name(r.name)}\n{r.parameters / 1e3:.0f} k parameters' for r in results],
         )
         axes.tick_params(axis='x', length=0)
         axes.set_ylim(0, 112)
@@ -65,4 +65,4 @@ def draw_schemes(results: Sequence[SchemeResult], path: str | Path, title: str =
         axes.bar(0, 0, color=GREY, alpha=0.45, label='axis of the motion')
         axes.bar(0, 0, color=BLUE, label='axis and direction (top-1)')
         axes.legend(loc='upper right', ncols=2, fontsize=8, borderaxespad=0)
-        axes.set_title(title)
+        axes.set_title(shown_title(title))

@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mmtimesformer.inference import Timeline
 from mmtimesformer.inference.timeline import clock
-from mmtimesformer.visualization.figures import FAINT, INK, picture
+from mmtimesformer.visualization.figures import FAINT, INK, picture, shown_name, shown_title
 
 MOST_ROWS = 12
 COLOURS = (
@@ -51,22 +51,23 @@ def draw_timeline(timeline: Timeline, path: str | Path, title: str = '') -> None
             length = segment.end - segment.start
             colour = colours.get(segment.label, FAINT)
             band.axvspan(segment.start, segment.end, color=colour, linewidth=0)
-            if length > span * (0.0105 * len(segment.label) + 0.01):
+            name = shown_name(segment.label)
+            if length > span * (0.0105 * len(name) + 0.01):
                 middle = (segment.start + segment.end) / 2
                 band.text(
-                    middle, 0.5, segment.label, ha='center', va='center', color='white',
+                    middle, 0.5, name, ha='center', va='center', color='white',
                     fontweight='bold', clip_on=True,
                 )  # fmt: skip
         band.set_ylim(0, 1)
         band.set_yticks([])
         band.spines[:].set_visible(False)
         band.tick_params(length=0)
-        band.set_title(title or Path(timeline.video).name)
+        band.set_title(shown_title(title or Path(timeline.video).name))
         image = heat.pcolormesh(
             edges, np.arange(len(rows) + 1), scores, cmap='Blues',
             vmin=0 if probability else None, vmax=1 if probability else None,
         )  # fmt: skip
-        heat.set_yticks(np.arange(len(rows)) + 0.5, [names.get(i, str(i)) for i in rows])
+        heat.set_yticks(np.arange(len(rows)) + 0.5, [shown_name(names.get(i, i)) for i in rows])
         for tick, i in zip(heat.get_yticklabels(), rows, strict=True):
             tick.set_color(colours[names[i]] if i in names else INK)
         heat.invert_yaxis()
@@ -77,7 +78,7 @@ def draw_timeline(timeline: Timeline, path: str | Path, title: str = '') -> None
         heat.xaxis.set_major_formatter(FuncFormatter(lambda x, _: clock(x).removesuffix('.0')))
         heat.set_xlabel(
             f'time; windows of {timeline.window:g} s, one every {timeline.stride:g} s'
-            + (f'; {timeline.note}' if timeline.note else '')
+            + (f'; {shown_title(timeline.note)}' if timeline.note else '')
         )
         what = 'probability' if probability else predictions[0].fusion
         figure.colorbar(image, ax=heat, label=what, fraction=0.03, pad=0.015).outline.set_visible(

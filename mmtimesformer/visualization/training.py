@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from mmtimesformer.visualization.figures import BLUE, GREY, ORANGE, picture
+from mmtimesformer.visualization.figures import BLUE, GREY, ORANGE, picture, shown_title
 
 Curve = list[tuple[float, float]]
 
@@ -81,4 +81,4 @@ def draw_training(
             )
         right.set_ylim(0, 101)
         right.set_ylabel('validation top-1 (%)', color=ORANGE)
-        axes.set_title(title)
+        axes.set_title(shown_title(title))

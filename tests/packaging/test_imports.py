@@ -24,6 +24,7 @@ MAY_IMPORT = {
     'inference': CORE | VIDEO | {'rich'},
     'visualization': CORE | VIDEO | {'matplotlib', 'PIL'},
     'export': CORE | {'mmaction'},
+    'terminal': {'rich'},  # terminal.py
     'heads': CORE | {'mmaction'},  # heads.py, which `import mmtimesformer` leaves out
     '.': CORE,  # other files beside these folders, such as registry.py
 }
@@ -37,6 +38,7 @@ MAY_USE = {
     'inference': {'checkpoints', 'datasets', 'engine', 'heads', 'models'},
     'visualization': {'checkpoints', 'datasets', 'engine', 'inference', 'models'},
     'export': {'inference', 'models'},
+    'terminal': set(),
     'heads': {'engine'},
     '.': {'checkpoints', 'compat', 'engine', 'inference', 'models'},  # inference: when asked for
 }

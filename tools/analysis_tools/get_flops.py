@@ -13,6 +13,7 @@ from mmtimesformer.engine.complexity import in_billions, in_millions, measure_co
 from mmtimesformer.engine.configs import find_config, shipped_configs
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.terminal import echo
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,7 +40,7 @@ def show(args: argparse.Namespace) -> None:
     names = args.config or sorted(shipped_configs())
     paths = [find_config(name) for name in names]
     width = max(max(map(len, names)), len('config'))
-    print(f'{"config":<{width}}  {"clip":>16}  {"multiply-adds":>17}  {"parameters":>11}')
+    echo(f'{"config":<{width}}  {"clip":>16}  {"multiply-adds":>17}  {"parameters":>11}')
     size = None if args.shape is None else (args.shape[0], args.shape[-1])
     for name, path in zip(names, paths, strict=True):
         cfg = Config.fromfile(path)
@@ -49,7 +50,7 @@ def show(args: argparse.Namespace) -> None:
         numbers = in_billions(cost.multiply_adds), in_millions(cost.parameters)
         if args.exact:
             numbers = f'{cost.multiply_adds:,}', f'{cost.parameters:,}'
-        print(f'{name:<{width}}  {clip:>16}  {numbers[0]:>17}  {numbers[1]:>11}', flush=True)
+        echo(f'{name:<{width}}  {clip:>16}  {numbers[0]:>17}  {numbers[1]:>11}', flush=True)
 
 
 def main(argv: list[str] | None = None) -> int:

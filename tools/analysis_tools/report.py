@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.engine.letters import run_job
+from mmtimesformer.terminal import echo
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -34,7 +35,7 @@ def write(args: argparse.Namespace) -> None:
 
     run = read_outcome(args.work_dir, args.predictions, args.classes)
     page = write_report(run, args.out or args.work_dir / 'report.html', args.mistakes)
-    print(f'{page} ({page.stat().st_size / 1024:.0f} KiB): open it in a browser')
+    echo(f'{page} ({page.stat().st_size / 1024:.0f} KiB): open it in a browser')
 
 
 def main(argv: list[str] | None = None) -> int:

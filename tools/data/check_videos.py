@@ -12,13 +12,12 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from rich.progress import track
-
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.checking import check_videos, list_videos, name_in
 from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.engine.letters import run_job
+from mmtimesformer.terminal import echo, track
 
 SHOWN = 10  # bad files on the terminal; --out has all
 
@@ -62,16 +61,16 @@ def check(args: argparse.Namespace) -> int:
         progress = track(results, str(args.source), total=len(names))
         bad = dict(sorted((name, wrong) for name, wrong in progress if wrong is not None))
     for name, wrong in list(bad.items())[:SHOWN]:
-        print(f'{name}: {wrong}')
+        echo(f'{name}: {wrong}')
     if len(bad) > SHOWN:
-        print(f'… and {len(bad) - SHOWN:,} more')
+        echo(f'… and {len(bad) - SHOWN:,} more')
     if args.out:
         write_text(args.out, [as_csv('path', 'reason'), *(as_csv(*item) for item in bad.items())])
     if args.good:
         write_text(
             args.good, [line for line in read_lines(args.source) if name_in(line) not in bad]
         )
-    print(f'{len(names):,} videos: {len(names) - len(bad):,} good, {len(bad):,} bad')
+    echo(f'{len(names):,} videos: {len(names) - len(bad):,} good, {len(bad):,} bad')
     return INCOMPLETE if bad else COMPLETE
 
 

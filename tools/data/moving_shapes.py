@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mmtimesformer.datasets.moving_shapes import AXES, Settings, draw_twins, make_moving_shapes
 from mmtimesformer.engine.letters import run_job
+from mmtimesformer.terminal import echo
 from mmtimesformer.visualization import draw_clips
 
 
@@ -31,7 +32,7 @@ def make(args: argparse.Namespace) -> None:
     if not preview.exists():
         twins = (draw_twins(args.seed, 'train', number) for number in range(len(AXES)))
         draw_clips({motion: clip for pair in twins for motion, clip in pair.items()}, preview)
-    print(
+    echo(
         f'{args.out}: {settings.num_train} + {settings.num_val} videos '
         f'{"written" if written else "are there already"}; {preview} shows some'
     )

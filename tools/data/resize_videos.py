@@ -13,12 +13,11 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from rich.progress import track
-
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.resizing import plan_resizes, resize_videos
 from mmtimesformer.engine.letters import run_job
+from mmtimesformer.terminal import echo, track
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -65,10 +64,10 @@ def resize(args: argparse.Namespace) -> int:
                 failed.append(f'{job.source}\t{wrong}')
     if failed:
         write_text(args.dst / 'failed.txt', sorted(failed))
-        print(f'{len(failed):,} videos could not be read; {args.dst / "failed.txt"} says why')
+        echo(f'{len(failed):,} videos could not be read; {args.dst / "failed.txt"} says why')
     else:
         (args.dst / 'failed.txt').unlink(missing_ok=True)
-    print(', '.join(f'{number:,} {how}' for how, number in counts.items()))
+    echo(', '.join(f'{number:,} {how}' for how, number in counts.items()))
     return INCOMPLETE if failed else COMPLETE
 
 

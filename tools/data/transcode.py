@@ -16,8 +16,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from rich.progress import track
-
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.transcoding import (
@@ -29,6 +27,7 @@ from mmtimesformer.datasets.preparation.transcoding import (
     transcode_videos,
 )
 from mmtimesformer.engine.letters import run_job
+from mmtimesformer.terminal import echo, track
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -88,33 +87,31 @@ def transcode(args: argparse.Namespace) -> int:
                 failed.append(f'{job.source}\t{wrong}')
     if failed:
         write_text(args.dst / 'failed.txt', sorted(failed))
-        print(f'{len(failed):,} videos could not be read; {args.dst / "failed.txt"} says why')
+        echo(f'{len(failed):,} videos could not be read; {args.dst / "failed.txt"} says why')
     else:
         (args.dst / 'failed.txt').unlink(missing_ok=True)
     for path in args.annotations:
         lines, missing = rewrite_annotation(path, args.dst)
         write_text(args.dst / path.name, lines)
         without = f', {missing:,} left out' if missing else ''
-        print(f'{args.dst / path.name}: {len(lines):,} videos{without}')
+        echo(f'{args.dst / path.name}: {len(lines):,} videos{without}')
     report(written, done)
     return INCOMPLETE if failed else COMPLETE
 
 
 def report(written: Sequence[Written], done: Sequence[tuple[int, int]]) -> None:
     """Print how many there are, how large, how good, and how fast to read."""
-    print(f'{len(written):,} written, {len(done):,} there already')
+    echo(f'{len(written):,} written, {len(done):,} there already')
     sizes = [*done, *((what.before, what.after) for what in written)]
     before, after = (sum(size[i] for size in sizes) for i in (0, 1))
     if before:
-        print(
-            f'{before / 1e9:,.3f} GB before, {after / 1e9:,.3f} GB after (x {after / before:.2f})'
-        )
+        echo(f'{before / 1e9:,.3f} GB before, {after / 1e9:,.3f} GB after (x {after / before:.2f})')
     if written:
         psnr = statistics.median(what.psnr for what in written)
-        print(f'{psnr:.1f} dB of signal to noise against the sources (median; 40 is hard to tell)')
+        echo(f'{psnr:.1f} dB of signal to noise against the sources (median; 40 is hard to tell)')
     speedups = [what.speedup for what in written if what.speedup is not None]
     if speedups:
-        print(
+        echo(
             f'a clip of 8 frames, 32 apart, is read {statistics.median(speedups):.1f} times as '
             f'fast as from the sources by the same reader (median of {len(speedups)} videos)'
         )

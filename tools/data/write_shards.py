@@ -12,8 +12,6 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from rich.progress import track
-
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.packing import (
@@ -24,6 +22,7 @@ from mmtimesformer.datasets.preparation.packing import (
 )
 from mmtimesformer.datasets.shards import INDEX, format_index
 from mmtimesformer.engine.letters import run_job
+from mmtimesformer.terminal import echo, track
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -72,13 +71,13 @@ def pack(args: argparse.Namespace) -> int:
     entries, failed = list_entries(shards)
     if failed:
         write_text(args.out / 'failed.txt', [f'{file}\t{why}' for file, why in failed.items()])
-        print(f'{len(failed):,} videos could not be read; {args.out / "failed.txt"} says why')
+        echo(f'{len(failed):,} videos could not be read; {args.out / "failed.txt"} says why')
     else:
         (args.out / 'failed.txt').unlink(missing_ok=True)
     write_text(args.out / INDEX, format_index(entries))
     total = sum(shard.path.stat().st_size for shard in shards)
-    print(f'{len(todo):,} shards written, {len(shards) - len(todo):,} there already')
-    print(
+    echo(f'{len(todo):,} shards written, {len(shards) - len(todo):,} there already')
+    echo(
         f'{args.out / INDEX}: {len(entries) - len(failed):,} videos in {len(shards):,} shards, '
         f'{total / 1e9:,.3f} GB'
     )

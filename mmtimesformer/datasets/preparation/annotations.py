@@ -13,6 +13,7 @@ from typing import Any
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import VideoFolder
 from mmtimesformer.datasets.preparation.listing import DataSet, Split
+from mmtimesformer.terminal import echo, echo_lines
 
 
 @dataclass
@@ -77,14 +78,14 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
     write_text(out / 'manifest.json', [json.dumps(_manifest(data, found, delimiter), indent=2)])
 
     notes = _notes(data, found, folders, delimiter, out)
-    print(_table(found))
+    echo_lines(_table(found))
     for note in notes:
-        print(f'- {note}')
+        echo(f'- {note}')
     classes_complete = data.num_classes in (0, len(data.classes))
     if classes_complete and all(part.complete for part in found.values()):
-        print(f'{data.name} is complete: {out}')
+        echo(f'{data.name} is complete: {out}')
         return COMPLETE
-    print(f'{data.name} is not complete{" (allowed)" if allow_missing else ""}: {out}')
+    echo(f'{data.name} is not complete{" (allowed)" if allow_missing else ""}: {out}')
     return COMPLETE if allow_missing else INCOMPLETE
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mmtimesformer.datasets.preparation.listing import Listed
+from mmtimesformer.terminal import safe_text
 
 ENDINGS = {'3gp', 'avi', 'flv', 'm4v', 'mkv', 'mov', 'mp4', 'mpeg', 'mpg', 'ogv', 'webm', 'wmv'}
 
@@ -60,7 +61,12 @@ class VideoFolder:
         self.ignore_case = ignore_case
         self.files: dict[str, bool] = {}
         self._by_name: dict[str, str] = {}
-        columns = SpinnerColumn(), TextColumn('{task.description}'), TimeElapsedColumn()
+        shown = safe_text(folder, 120)
+        columns = (
+            SpinnerColumn(),
+            TextColumn('{task.description}', markup=False),
+            TimeElapsedColumn(),
+        )
         with Progress(*columns) as progress:
             task = progress.add_task('')
             for file, has_content in walk_videos(folder):
@@ -72,8 +78,8 @@ class VideoFolder:
                     if not self.files[known] and has_content:  # an empty file gives way
                         self._by_name[self._key(name)] = file
                 if len(self.files) % 500 == 0:
-                    progress.update(task, description=f'{folder}: {len(self.files):,} videos')
-            progress.update(task, description=f'{folder}: {len(self.files):,} videos')
+                    progress.update(task, description=f'{shown}: {len(self.files):,} videos')
+            progress.update(task, description=f'{shown}: {len(self.files):,} videos')
 
     def _key(self, name: str) -> str:
         return name.casefold() if self.ignore_case else name
