@@ -139,8 +139,8 @@ def write_report(run: Outcome, path: str | Path, mistakes: int = 8) -> Path:
         ]
     title = Path(run.about.get('config') or 'Test').stem
     blanks = {
-        'title': html.escape(title),
-        'about': html.escape(_about(run)),
+        'title': html.escape(safe_text(title)),
+        'about': html.escape(safe_text(_about(run))),
         'body': '\n'.join(parts),
     }
     page = re.sub(r'\{\{(\w+)\}\}', lambda blank: blanks[blank[1]], PAGE)  # once, not in names
