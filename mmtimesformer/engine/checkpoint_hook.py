@@ -1,11 +1,16 @@
-"""Saving so that something to resume from exists at every moment, also on a full disk."""
+"""CheckpointHook that always leaves one complete, good checkpoint to resume from.
+
+Also after a kill, on a full disk, and when the training diverges.
+"""
 
 import copy
 import inspect
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +18,16 @@ from mmengine import dist
 from mmengine.hooks import CheckpointHook
 
 from mmtimesformer.checkpoints.shares import sweep_shares
-from mmtimesformer.engine.agreement import everywhere, failing_together
+from mmtimesformer.engine.agreement import anywhere, everywhere, failing_together, from_main
+from mmtimesformer.engine.finite_steps import NotFiniteError, SkipNonFiniteSteps
+from mmtimesformer.engine.good_checkpoints import CheckpointHistory, problem_of_state
+from mmtimesformer.engine.letters import STOPPED, EndOfRun
 from mmtimesformer.engine.resuming import MID_EPOCH, note_checkpoint
 from mmtimesformer.engine.storage import sweep_partial_files
 from mmtimesformer.registry import HOOKS
+
+ASIDE = 'while_skipping.pth'  # of a run that ended while steps were skipped; never resumed unnamed
+PAUSE = 0.5  # seconds between two looks for a signal while a save is retried
 
 
 @HOOKS.register_module()
@@ -31,7 +42,14 @@ class SafeCheckpointHook(CheckpointHook):
     - where the disk is full the run goes on, says so, and tries again, ``retry_interval`` steps
       later and at the next regular checkpoint; the last one of a run is tried for ``patience``
       seconds before the run ends with an error;
-    - a moved or copied ``work_dir`` keeps its hands off the best checkpoint of the original.
+    - a moved or copied ``work_dir`` keeps its hands off the best checkpoint of the original;
+    - while steps are skipped (their losses or gradients are NaN or Inf), nothing is saved; what was
+      due is saved as ``mid_epoch.pth`` when a step is finite again;
+    - the last good checkpoint, from which the training went on with finite steps, stays on the disk
+      beyond ``max_keep_ckpts`` until the next one is known to be good, and a run that diverges
+      leaves ``last_checkpoint`` naming it;
+    - a validation with NaN or Inf in its scores has no best checkpoint;
+    - SIGTERM and SIGUSR1 end the retries of the last checkpoint.
 
     Args:
         retry_interval: Steps between two attempts after one that failed.
@@ -54,12 +72,17 @@ class SafeCheckpointHook(CheckpointHook):
         self.retry_interval = retry_interval
         self.patience = patience
         self.failed_at: int | None = None  # step of an attempt that no successful one followed yet
+        self.is_postponed = False  # a save that was due while steps were skipped
+        self.history = CheckpointHistory()
+        self.outdated: list[str] = []  # beyond max_keep_ckpts, and not yet removed
 
     def before_train(self, runner: Any) -> None:
         """Sweep up what a killed process left, and find the best checkpoint in a moved folder."""
         if self.out_dir and '://' not in self.out_dir:
             self.out_dir = str(Path(self.out_dir).expanduser())
+        self._take_up(runner)
         super().before_train(runner)
+        self._relocate_history(runner)
         if '://' in str(self.out_dir):
             return
         for name, path in list(runner.message_hub.runtime_info.items()):
@@ -73,20 +96,93 @@ class SafeCheckpointHook(CheckpointHook):
         if dist.is_main_process():
             for path in sweep_partial_files(self.out_dir):
                 runner.logger.info(f'Removed {path}, which a killed process left half written.')
-            for step in runner.message_hub.get_info('outdated_ckpt_ids', ()):
-                self._remove(self.filename_tmpl.format(step))
+            self._remove_outdated(runner)
             for path in sweep_shares(self.out_dir):
                 runner.logger.info(
                     f'Removed {path}: no checkpoint in the folder has its weights there.'
                 )
 
+    def _take_up(self, runner: Any) -> None:
+        """Take up which checkpoints are outdated, and would be if ``max_keep_ckpts`` got smaller.
+
+        MMEngine would remove the latter at once, the last good one among them.
+        """
+        hub = runner.message_hub
+        kept = list(hub.get_info('keep_ckpt_ids', ()))
+        if 0 < self.max_keep_ckpts < len(kept):
+            outdated, kept = kept[: -self.max_keep_ckpts], kept[-self.max_keep_ckpts :]
+            hub.update_info('keep_ckpt_ids', kept)
+        else:
+            outdated = []
+        names = [*hub.get_info('outdated_ckpt_ids', ()), *outdated]
+        self.outdated = [
+            name if isinstance(name, str) else self.filename_tmpl.format(name) for name in names
+        ]
+
+    def _relocate_history(self, runner: Any) -> None:
+        """Take up the history in the checkpoint that is resumed, wherever its folder is now."""
+        hub = runner.message_hub
+        self.history = CheckpointHistory()
+        resumed = getattr(runner, '_load_from', None) if getattr(runner, '_resume', False) else None
+        if not resumed:
+            return
+        for path, steps in dict(hub.get_info('steps_since_saved') or {}).items():
+            here = self.file_backend.join_path(self.out_dir, Path(path).name)
+            self.history.add(here, steps)
+        self.history.add(str(resumed))
+
+    def fall_back(self, runner: Any) -> tuple[str | None, list[str]]:
+        """Let ``last_checkpoint`` name the last good checkpoint; all processes must call it.
+
+        Returns:
+            That checkpoint, or ``None`` if none is known to be good, and the newer ones, after
+            which no step was finite.
+        """
+        found: tuple[str | None, list[str]] = None, []
+        if dist.is_main_process():
+            for path in list(self.history.steps):
+                if '://' not in path and not Path(path).exists():
+                    del self.history.steps[path]
+            good = self.history.last_good()
+            later = [path for path, steps in self.history.steps.items() if steps == 0]
+            found = good, later
+            if good is not None:
+                with suppress(OSError):
+                    note_checkpoint(runner.work_dir, good)
+        return from_main(found)
+
+    def save_aside(self, runner: Any, meta: dict[str, Any]) -> str | None:
+        """Save a state that may be ruined under a name that is never resumed by itself.
+
+        Returns:
+            Where; ``None`` if it could not be written.
+        """
+        path: str = self.file_backend.join_path(self.out_dir, ASIDE)
+        try:
+            self._write(runner, ASIDE, meta)
+        except OSError as error:
+            runner.logger.warning(f'{path} could not be written: {error}')
+            return None
+        self._sweep_shares([ASIDE])
+        runner.logger.warning(
+            f'{path} has the state of a training whose last steps were skipped. It may be ruined, '
+            'and is resumed only if it is named.'
+        )
+        return path
+
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Save where it is time, and where an earlier attempt failed."""
+        watch = _watch(runner)
+        if watch is not None and watch.took_step:
+            self.history.count_step()
+            if self.outdated:
+                self._remove_outdated(runner)
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         step = runner.iter + 1
-        if self.failed_at is not None and step >= self.failed_at + self.retry_interval:
+        is_due = self.failed_at is not None and step >= self.failed_at + self.retry_interval
+        if is_due or (self.is_postponed and watch is not None and watch.took_step):
             self.save_mid_epoch(runner, {'epoch': runner.epoch, 'iter': step})
 
     def after_train(self, runner: Any) -> None:
@@ -99,13 +195,41 @@ class SafeCheckpointHook(CheckpointHook):
                     f'{self.out_dir} for {self.patience:g} s; make room and run the same command '
                     'with --resume'
                 )
-            time.sleep(min(10, self.patience / 10))
+            self._pause(runner, min(10, self.patience / 10))
             self._save_and_note(
                 runner,
                 self.filename_tmpl.format(runner.epoch if self.by_epoch else runner.iter),
                 {'epoch': runner.epoch, 'iter': runner.iter},
             )
+        self.history = CheckpointHistory()  # no step follows; what is there was checked
+        self._remove_outdated(runner)
         super().after_train(runner)
+
+    def _pause(self, runner: Any, seconds: float) -> None:
+        """Wait until the next attempt, unless a signal asks to stop.
+
+        Raises:
+            EndOfRun: A process of the run was asked to stop.
+        """
+        until = time.monotonic() + seconds
+        signals = getattr(runner, 'stop_signals', None)
+        while True:
+            if anywhere(signals is not None and signals.received is not None):
+                name = signals.received[0] if signals and signals.received else 'a signal'
+                before = (
+                    f'{self.last_ckpt}, and trains the steps after it again'
+                    if self.last_ckpt
+                    else 'the beginning, for nothing was saved'
+                )
+                raise EndOfRun(
+                    f'stopped by {name} while the last checkpoint of a training that is done was '
+                    f'retried: it could not be written to {self.out_dir}, and is lost; make room, '
+                    f'then the same command with --resume goes on from {before}',
+                    STOPPED,
+                )
+            if not everywhere(time.monotonic() < until):
+                return
+            time.sleep(min(PAUSE, seconds))
 
     def save_mid_epoch(self, runner: Any, meta: dict[str, Any]) -> bool:
         """Save what is there now as ``mid_epoch.pth``, and note it; return whether it worked.
@@ -122,43 +246,92 @@ class SafeCheckpointHook(CheckpointHook):
             self._save_and_note(runner, name, meta)
             return
         hub = runner.message_hub
-        before = list(self.keep_ckpt_ids)
+        self._remove_outdated(runner)
+        before, outdated = list(self.keep_ckpt_ids), list(self.outdated)
         after = [*(old for old in before if old != step), step]
-        outdated, after = after[: -self.max_keep_ckpts], after[-self.max_keep_ckpts :]
+        surplus, after = after[: -self.max_keep_ckpts], after[-self.max_keep_ckpts :]
+        names = [self.filename_tmpl.format(old) for old in surplus]
+        self.outdated = [old for old in dict.fromkeys([*outdated, *names]) if old != name]
         hub.update_info('keep_ckpt_ids', after)
         # For the one who resumes from the new one, should this process end before they are gone.
-        hub.update_info('outdated_ckpt_ids', outdated)
+        hub.update_info('outdated_ckpt_ids', self.outdated)
         if self._save_and_note(runner, name, meta):
             self.keep_ckpt_ids = deque(after, self.max_keep_ckpts)
-            if dist.is_main_process():
-                for old in outdated:
-                    self._remove(self.filename_tmpl.format(old))
-                self._sweep_shares([self.filename_tmpl.format(step) for step in outdated])
+            self._remove_outdated(runner)
         else:
+            self.outdated = outdated
             hub.update_info('keep_ckpt_ids', before)
-            hub.update_info('outdated_ckpt_ids', [])
+            hub.update_info('outdated_ckpt_ids', outdated)
+
+    def _remove_outdated(self, runner: Any) -> None:
+        """Remove what is beyond ``max_keep_ckpts``, but for what may be the last good one."""
+        watched = _watch(runner) is not None
+        needed = {Path(path).name for path in self.history.needed()} if watched else set()
+        names = [name for name in self.outdated if name not in needed]
+        self.outdated = [name for name in self.outdated if name in needed]
+        self.history.forget(names)
+        if names and dist.is_main_process():
+            for name in names:
+                self._remove(name)
+            self._sweep_shares(names)
+
+    def _may_save(self, runner: Any, name: str) -> bool:
+        """Whether the state at hand is worth keeping; all processes must ask.
+
+        Raises:
+            NotFiniteError: It is ruined for good.
+        """
+        watch = _watch(runner)
+        if watch is None:
+            return True
+        if watch.is_unsafe():
+            self.is_postponed = True
+            runner.logger.warning(
+                f'{name} is not saved: the last steps were skipped, so the weights may be ruined. '
+                f'{MID_EPOCH} is saved when a step is finite again.'
+            )
+            return False
+        problem = problem_of_state(runner, watch.size_at_start)
+        if problem is not None:
+            raise NotFiniteError(
+                f'the training has diverged at epoch {runner.epoch + 1}, step {runner.iter + 1}: '
+                f'{problem}, so {name} is not saved. {watch.remedy(runner)}'
+            )
+        return True
+
+    def _write(self, runner: Any, name: str, meta: dict[str, Any]) -> None:
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
 
     def _save_and_note(self, runner: Any, name: str, meta: dict[str, Any]) -> bool:
         """Save, note, and only then drop ``mid_epoch.pth``; return whether it worked."""
+        if not self._may_save(runner, name):
+            return False
         path = self.file_backend.join_path(self.out_dir, name)
-        runner.message_hub.update_info('last_ckpt', path)
+        hub = runner.message_hub
+        if name in self.outdated:
+            self.outdated.remove(name)
+            hub.update_info('outdated_ckpt_ids', self.outdated)
+        hub.update_info('last_ckpt', path)
+        hub.update_info(
+            'steps_since_saved', {p: n for p, n in self.history.steps.items() if p != path}
+        )
         try:
-            runner.save_checkpoint(
-                self.out_dir,
-                name,
-                self.file_client_args,
-                save_optimizer=self.save_optimizer,
-                save_param_scheduler=self.save_param_scheduler,
-                meta=meta,
-                by_epoch=self.by_epoch,
-                backend_args=self.backend_args,
-                **self.args,
-            )
+            self._write(runner, name, meta)
             with failing_together():
                 if dist.is_main_process():
                     note_checkpoint(runner.work_dir, path)
         except OSError as error:
-            runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+            hub.update_info('last_ckpt', self.last_ckpt)
             self.failed_at = meta['iter']
             self._sweep_shares([name])
             runner.logger.warning(
@@ -169,9 +342,12 @@ class SafeCheckpointHook(CheckpointHook):
             return False
         self.last_ckpt = path
         self.failed_at = None
-        if name != MID_EPOCH and dist.is_main_process():
-            self._remove(MID_EPOCH)
-        self._sweep_shares([name, MID_EPOCH])
+        self.is_postponed = False
+        self.history.add(path)
+        if name != MID_EPOCH:
+            self.outdated = list(dict.fromkeys([*self.outdated, MID_EPOCH]))
+            self._remove_outdated(runner)
+        self._sweep_shares([name])
         return True
 
     def _save_best_checkpoint(self, runner: Any, metrics: Any) -> None:
@@ -182,6 +358,22 @@ class SafeCheckpointHook(CheckpointHook):
                     f'default_hooks.checkpoint.save_best={key!r} is none of the scores of the '
                     f'validation: {", ".join(metrics)}'
                 )
+        watch = _watch(runner)
+        if watch is not None and self.save_best:
+            if watch.is_unsafe() or watch.bad_scores:
+                why = (
+                    'scores of the validation are not finite (NaN or infinite)'
+                    if watch.bad_scores
+                    else 'steps are being skipped'
+                )
+                runner.logger.warning(f'No best checkpoint is saved: {why}.')
+                return
+            if (problem := problem_of_state(runner, watch.size_at_start)) is not None:
+                raise NotFiniteError(
+                    f'the training has diverged by epoch {runner.epoch}: {problem}. '
+                    + watch.remedy(runner)
+                )
+        metrics = {name: _or_none(score) for name, score in metrics.items()}
         hub = runner.message_hub
         known = {k: v for k, v in hub.runtime_info.items() if k.startswith('best_')}
         own = {k: copy.copy(v) for k, v in vars(self).items() if k.startswith('best_ckpt_path')}
@@ -240,6 +432,17 @@ class SafeCheckpointHook(CheckpointHook):
         if dist.is_main_process() and '://' not in str(self.out_dir):
             with suppress(OSError):  # the checkpoint is there; at the next start it is tried again
                 sweep_shares(self.out_dir, names)
+
+
+def _watch(runner: Any) -> SkipNonFiniteSteps | None:
+    """Return the hook that skips steps, of a run that has one."""
+    hooks = getattr(runner, 'hooks', ())
+    return next((hook for hook in hooks if isinstance(hook, SkipNonFiniteSteps)), None)
+
+
+def _or_none(score: Any) -> Any:
+    """Return a score, or ``None``, which is never the best one, for NaN and Inf."""
+    return None if isinstance(score, Real) and not math.isfinite(score) else score
 
 
 def save_mid_epoch(runner: Any, meta: dict[str, Any]) -> bool | None:

@@ -28,6 +28,10 @@ def end_with_parent(parent: int, how: int = signal.SIGTERM) -> None:
         os.kill(os.getpid(), how)
 
 
+class StopRequested(BaseException):  # past ``except Exception``, like KeyboardInterrupt
+    """A signal came that asks the run to stop, while it only waited."""
+
+
 @contextmanager
 def born_deaf() -> Iterator[None]:
     """Let processes that are started meanwhile not hear :data:`STOP_SIGNALS` from the first moment.

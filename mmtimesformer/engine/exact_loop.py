@@ -15,8 +15,8 @@ So a run that goes on is the run that never stopped, bit for bit where the arith
 
 import random
 from collections import Counter, deque
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from mmtimesformer.engine.checkpoint_hook import save_mid_epoch
+from mmtimesformer.engine.children import StopRequested
 from mmtimesformer.engine.sharding import share_like
 from mmtimesformer.engine.worker_losses import (
     WatchedBatches,
@@ -113,7 +114,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         """Do the steps of this epoch that are not done."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        with closing(self._batches()) as batches:
+        with closing(self._batches()) as batches, self._ending_where_it_waits():
             for batch in batches:
                 seed_all(self.runner.seed, STEP, self._iter)
                 self.run_iter(self.step_in_epoch, batch)
@@ -167,13 +168,27 @@ class ExactEpochLoop(EpochBasedTrainLoop):
     def _validate(self) -> None:
         self.owes_validation = True  # until its result is there, see KeepPosition
         seed_all(self.runner.seed, VALIDATION, self._epoch)
-        self.runner.val_loop.run()
+        with self._ending_where_it_waits(self.leave_validation):
+            self.runner.val_loop.run()
 
     def leave_validation(self) -> None:
         """Give the model its own weights back where a validation of averaged ones is broken off."""
         for hook in self.runner.hooks:
             if isinstance(hook, EMAHook):
                 hook._swap_ema_parameters()
+
+    @contextmanager
+    def _ending_where_it_waits(self, leave: Callable[[], object] | None = None) -> Iterator[None]:
+        """Save and end the run when a signal came while it waited for data."""
+        try:
+            yield
+        except StopRequested:
+            if leave is not None:
+                leave()
+            for hook in self.runner.hooks:
+                if hasattr(hook, 'end_while_waiting'):
+                    hook.end_while_waiting(self.runner)
+            raise
 
     def _batches(self) -> Generator[Any, None, None]:
         """Give the batches of this epoch that are to come; replace data loaders that die."""
@@ -183,7 +198,8 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             self._keys.start(self.runner.seed, self._epoch, self.step_in_epoch)
             if self._reader is None:
                 self._reader = _reader_like(self.dataloader, self._keys)
-            watched = WatchedBatches(self._reader)
+            signals = getattr(self.runner, 'stop_signals', None)
+            watched = WatchedBatches(self._reader, signals)
             try:
                 with watched as batches:
                     for batch in batches:

@@ -1,10 +1,10 @@
-"""A step that is no number is left out, named, and counted; too many in a row end the run.
+"""Skip optimizer steps whose loss or gradients are NaN or Inf; stop after ``max_in_row`` of them.
 
 One NaN in a gradient makes every weight NaN, and MMEngine trains on to the last epoch, saving that
 as the best model.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,12 +13,19 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
-from mmtimesformer.engine.agreement import everywhere
+from mmtimesformer.engine.agreement import anywhere, everywhere
+from mmtimesformer.engine.good_checkpoints import are_finite_here, size_of_weights
 from mmtimesformer.registry import HOOKS
+
+MOST = 0.5  # share of skipped steps from which on a training has failed
+SCALER_SKIPS = 3  # in a row, with finite losses: float16's loss scaler looks for its scale
+
+
+LOSS = 'the loss is not a finite number'
 
 
 class NotFiniteError(ValueError):
-    """The loss or its gradient was no finite number too often in a row."""
+    """The training has diverged: losses, gradients or weights are not finite."""
 
 
 @HOOKS.register_module()
@@ -30,8 +37,17 @@ class SkipNonFiniteSteps(Hook):
     gradients they average carry a NaN to everyone. float16's loss scaler leaves out steps of its
     own while it finds its scale; they count too.
 
+    While steps are skipped no checkpoint is saved, see
+    :class:`~mmtimesformer.engine.checkpoint_hook.SafeCheckpointHook`. A training whose last steps
+    were skipped, or more than half of all its steps, ends with an error.
+
     Args:
         max_in_row: Steps left out in a row after which the run ends with an error.
+
+    Attributes:
+        is_skipping: Whether the last step was skipped, and not by float16's loss scaler alone.
+        took_step: Whether the last batch ended a step that was taken.
+        bad_scores: Whether the last validation gave scores that are not finite.
     """
 
     priority = 'ABOVE_NORMAL'
@@ -42,9 +58,18 @@ class SkipNonFiniteSteps(Hook):
         self.max_in_row = max_in_row
         self.taken: bool | None = None  # of the step at hand: taken, left out, or not come to
         self.batches: list[tuple[bool, list[str]]] = []  # of the step: is its loss a number; videos
+        self.is_skipping = self.took_step = self.bad_scores = False
+        self.what = LOSS  # of the last step that was skipped
+        self.size_at_start = 0.0
 
     def before_train(self, runner: Any) -> None:
         """Look at gradients before each optimiser step, and mark those of a loss that is none."""
+        hub = runner.message_hub
+        self.is_skipping = hub.get_info('left_out_in_row', 0) > 0
+        if hub.get_info('steps_in_all') is None:
+            batches = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+            hub.update_info('steps_in_all', runner.iter // batches)
+        self.size_at_start = size_of_weights(runner)
         for wrapper in _wrappers(runner.optim_wrapper):
             if hasattr(wrapper.optimizer, 'register_step_pre_hook'):  # as all of torch's have
                 wrapper.optimizer.register_step_pre_hook(self._look)
@@ -61,33 +86,103 @@ class SkipNonFiniteSteps(Hook):
         loss = (outputs or {}).get('loss')
         is_number = loss is None or bool(torch.as_tensor(loss).isfinite().all())
         self.batches.append((is_number, _names(runner)))
+        self.took_step = False
         wrapper = runner.optim_wrapper
         if isinstance(wrapper, OptimWrapper) and not wrapper.should_update():
             return  # more batches belong to this step
         left_out = self.taken is False or (self.taken is None and hasattr(wrapper, 'loss_scaler'))
         batches, self.batches, self.taken = self.batches, [], None
         hub = runner.message_hub
+        hub.update_info('steps_in_all', hub.get_info('steps_in_all', 0) + 1)
         if not left_out:
             if hub.get_info('left_out_in_row'):
                 hub.update_info('left_out_in_row', 0)
+            self.is_skipping, self.took_step = False, True
             return
         in_row = hub.get_info('left_out_in_row', 0) + 1
         total = hub.get_info('left_out', 0) + 1
         hub.update_info_dict({'left_out_in_row': in_row, 'left_out': total})
         what, videos = _blame(batches)
+        of_scaler = hasattr(wrapper, 'loss_scaler') and what != LOSS and in_row <= SCALER_SKIPS
+        self.is_skipping, self.what = not of_scaler, what
         where = f'epoch {runner.epoch + 1}, step {runner.iter + 1}'
         runner.logger.warning(
             f'{where} is left out: {what} ({in_row} in a row, {total} in all). Its videos: {videos}'
         )
         if in_row >= self.max_in_row:
-            half = hasattr(wrapper, 'loss_scaler')
             raise NotFiniteError(
                 f'{what} for {in_row} steps in a row, the last one {where}; their videos are in '
-                'the log. Set optim_wrapper.optimizer.lr lower'
-                + ('' if wrapper.clip_grad_kwargs else ', set optim_wrapper.clip_grad')
-                + (', train with --amp bf16' if half else '')
-                + ', or look at these videos; the last checkpoint is good'
+                f'the log. {self.remedy(runner)}'
             )
+
+    def is_unsafe(self) -> bool:
+        """Whether what would be saved now may be ruined; all processes must call it."""
+        return anywhere(self.is_skipping or not all(is_number for is_number, _ in self.batches))
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Forget the scores of the validation before."""
+        self.bad_scores = False
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Notice scores that are not finite: such a validation has no best checkpoint."""
+        self.bad_scores = self.bad_scores or not _are_finite_scores(outputs)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Let all processes know what one of them saw."""
+        self.bad_scores = anywhere(self.bad_scores)
+
+    def after_train(self, runner: Any) -> None:
+        """End with an error where the training has not come to a good end.
+
+        Raises:
+            NotFiniteError: Its last steps were skipped, or more than half of all.
+        """
+        hub = runner.message_hub
+        total, steps = hub.get_info('left_out', 0), hub.get_info('steps_in_all', 0)
+        if self.is_skipping:
+            for hook in runner.hooks:
+                if hasattr(hook, 'save_aside'):
+                    hook.save_aside(runner, {'epoch': runner.epoch, 'iter': runner.iter})
+            raise NotFiniteError(
+                f'the training is over, but {self.what} in its last '
+                f'{hub.get_info("left_out_in_row")} steps (of {steps}, {total} were skipped), so '
+                f'its end is not saved as a checkpoint to use. {self.remedy(runner)}'
+            )
+        if total > MOST * steps:
+            raise NotFiniteError(
+                f'the training is over, but {total} of its {steps} steps were skipped, for losses '
+                f'or gradients were not finite; do not trust its result. {self.remedy(runner)}'
+            )
+
+    def remedy(self, runner: Any) -> str:
+        """Say what to do now, and let ``last_checkpoint`` name the last good one.
+
+        All processes must call it.
+        """
+        hooks = [hook for hook in runner.hooks if hasattr(hook, 'fall_back')]
+        good, later = hooks[0].fall_back(runner) if hooks else (None, [])
+        wrapper = runner.optim_wrapper
+        one = isinstance(wrapper, OptimWrapper)
+        lower = 'optim_wrapper.optimizer.lr'
+        if one and 'lr' in wrapper.optimizer.defaults:
+            lower += f'={float(wrapper.optimizer.defaults["lr"]) / 10:g}'
+        further = (
+            ('' if not one or wrapper.clip_grad_kwargs else ', set optim_wrapper.clip_grad')
+            + (', train with --amp bf16' if hasattr(wrapper, 'loss_scaler') else '')
+            + ', or look at these videos'
+        )
+        newer = f'; {", ".join(later)}: newer, but no finite step followed' if later else ''
+        if good is not None:
+            return (
+                f'The last good checkpoint is {good}{newer}. Go on from it with a lower learning '
+                f'rate, --resume {good} --cfg-options {lower}{further}'
+            )
+        return (
+            f'No checkpoint is known to be good{newer}. Start again without --resume and with a '
+            f'lower learning rate, --cfg-options {lower}{further}'
+        )
 
     def _look(self, optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
         """Let a step see no gradient where one of them is no number; then it changes nothing."""
@@ -107,16 +202,8 @@ class SkipNonFiniteSteps(Hook):
 def are_finite(gradients: list[Tensor]) -> bool:
     """Whether all numbers of all tensors are finite; of sharded ones, in all processes."""
     sharded = any(hasattr(gradient, 'to_local') for gradient in gradients)
-    local = [g.to_local() if hasattr(g, 'to_local') else g for g in gradients]
-    dense = [g.coalesce().values() if g.is_sparse else g for g in local]
-    norms = torch._foreach_norm([g for g in dense if g.numel()]) if dense else []
-    finite = all(bool(torch.stack(part).isfinite().all()) for part in _by_device(norms))
+    finite = are_finite_here(gradients)
     return everywhere(finite) if sharded else finite
-
-
-def _by_device(norms: Any) -> Iterator[list[Tensor]]:
-    for device in {norm.device for norm in norms}:
-        yield [norm.float() for norm in norms if norm.device == device]
 
 
 def _marking(backward: Callable[..., None]) -> Callable[..., None]:
@@ -153,6 +240,19 @@ def _blame(batches: list[tuple[bool, list[str]]]) -> tuple[str, str]:
     for of_one in dist.all_gather_object(batches):
         told += of_one
     losses = [names for is_number, names in told if not is_number]
-    what = 'the loss is not a finite number' if losses else 'a gradient is not a finite number'
+    what = LOSS if losses else 'a gradient is not a finite number'
     videos = [name for names in losses or [names for _, names in told] for name in names]
     return what, ', '.join(videos) or 'not known'
+
+
+def _are_finite_scores(outputs: Any) -> bool:
+    """Whether what a model predicted for a batch has no NaN and no Inf in it."""
+    for sample in outputs if isinstance(outputs, list | tuple) else ():
+        fields = dict(sample.all_items()) if hasattr(sample, 'all_items') else {}
+        for name in ('pred_score', 'pred_scores'):
+            scores = fields.get(name)
+            if scores is not None and not isinstance(scores, Tensor):
+                scores = getattr(scores, 'item', None)
+            if isinstance(scores, Tensor) and not bool(scores.isfinite().all()):
+                return False
+    return True

@@ -25,6 +25,7 @@ from mmtimesformer.engine.bad_videos import BadVideos
 from mmtimesformer.engine.clips_per_video import with_clips_per_video
 from mmtimesformer.engine.exact_loop import KeepPosition
 from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
+from mmtimesformer.engine.letters import STOPPED, EndOfRun
 from mmtimesformer.engine.loading import for_runner
 from mmtimesformer.engine.part_arguments import OURS
 from mmtimesformer.engine.precision import keep_scores_in_float32
@@ -153,10 +154,25 @@ class Runner(MMEngineRunner):
 
     @contextmanager
     def _alone_in_work_dir(self) -> Iterator[None]:
+        signals = self.stop_signals
         with ExitStack() as held:
-            with failing_together():
-                if dist.is_main_process():
-                    held.enter_context(only_one_training(self.work_dir, self.logger.warning))
+            try:
+                with failing_together():
+                    if dist.is_main_process():
+                        lock = only_one_training(
+                            self.work_dir,
+                            self.logger.warning,
+                            lambda: signals.received is not None,
+                        )
+                        held.enter_context(lock)
+            except OSError as error:
+                if from_main(isinstance(error, InterruptedError)):
+                    raise EndOfRun(
+                        f'stopped before the training began: another one is in {self.work_dir}; '
+                        'the same command with --resume goes on',
+                        STOPPED,
+                    ) from error
+                raise
             yield
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:

@@ -8,7 +8,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -16,9 +17,10 @@ from mmengine import dist
 from mmengine.hooks import Hook
 
 from mmtimesformer.engine.agreement import anywhere, smallest
-from mmtimesformer.engine.checkpoint_hook import save_mid_epoch
-from mmtimesformer.engine.children import STOP_SIGNALS, end_with_parent
+from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook, save_mid_epoch
+from mmtimesformer.engine.children import STOP_SIGNALS, StopRequested, end_with_parent
 from mmtimesformer.engine.exact_loop import ExactEpochLoop
+from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
 from mmtimesformer.engine.letters import STOPPED, EndOfRun
 from mmtimesformer.registry import HOOKS
 
@@ -32,6 +34,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: tuple[str, float] | None = None
+        self._waits = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> 'StopSignals':
@@ -50,6 +53,33 @@ class StopSignals:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = self.received or (signal.Signals(number).name, time.monotonic())
+        if self._waits:
+            self._waits = False
+            raise StopRequested
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Let a signal end what is done meanwhile: a wait for data, which leaves nothing half done.
+
+        Only in a run of one process, for the others would be in the midst of a step.
+
+        Raises:
+            StopRequested: A signal came.
+        """
+        self._waits = dist.get_world_size() == 1
+        try:
+            yield
+        finally:
+            self._waits = False
+
+    def end_wait(self) -> None:
+        """End a wait that is looked at again and again, in a run of one process.
+
+        Raises:
+            StopRequested: A signal came.
+        """
+        if self.received is not None and dist.get_world_size() == 1:
+            raise StopRequested
 
 
 @HOOKS.register_module()
@@ -89,21 +119,47 @@ class StopOnSignal(Hook):
             runner._train_loop.leave_validation()
             self._end(runner, {'epoch': runner.epoch, 'iter': runner.iter})
 
+    def end_while_waiting(self, runner: Any) -> None:
+        """End the training between two steps, where it waited for data.
+
+        Raises:
+            EndOfRun: Always.
+        """
+        self._end(runner, {'epoch': runner.epoch, 'iter': runner.iter})
+
     def _end(self, runner: Any, meta: dict[str, Any]) -> None:
         name, since = _received(runner) or ('a signal to another process', time.monotonic())
-        saved = save_mid_epoch(runner, meta)
+        how_it_goes_on = 'the same command with --resume goes on'
+        if any(isinstance(hook, SkipNonFiniteSteps) and hook.is_unsafe() for hook in runner.hooks):
+            what, how_it_goes_on = _end_while_skipping(runner, meta)
+        else:
+            saved = save_mid_epoch(runner, meta)
+            what = {
+                None: 'nothing is saved, for the config has no CheckpointHook',
+                False: 'its last steps could not be saved, see the log',
+                True: f'all is saved {time.monotonic() - since:.1f} s later',
+            }[saved]
         runner.visualizer.close()
         dist.barrier()  # the first process to end would have the others killed while one saves
-        what = {
-            None: 'nothing is saved, for the config has no CheckpointHook',
-            False: 'its last steps could not be saved, see the log',
-            True: f'all is saved {time.monotonic() - since:.1f} s later',
-        }[saved]
         raise EndOfRun(
-            f'stopped by {name} after epoch {meta["epoch"]}, step {meta["iter"]}; {what}; the same '
-            'command with --resume goes on',
+            f'stopped by {name} after epoch {meta["epoch"]}, step {meta["iter"]}; {what}; '
+            f'{how_it_goes_on}',
             STOPPED,
         )
+
+
+def _end_while_skipping(runner: Any, meta: dict[str, Any]) -> tuple[str, str]:
+    """Save aside what may be ruined; return what was done, and how the run goes on."""
+    hook = next((hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)), None)
+    aside = hook.save_aside(runner, meta) if hook else None
+    good, _ = hook.fall_back(runner) if hook else (None, [])
+    return (
+        'the last steps were skipped (NaN or infinite losses or gradients), so the weights may be '
+        'ruined: they are ' + (f'in {aside}' if aside else 'not saved'),
+        f'the same command with --resume goes on from {good}, the last good checkpoint'
+        if good
+        else 'no checkpoint is known to be good',
+    )
 
 
 def _received(runner: Any) -> tuple[str, float] | None:

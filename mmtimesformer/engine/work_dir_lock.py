@@ -19,7 +19,9 @@ PATIENCE = 10  # seconds to wait for one who may just be ending
 
 @contextmanager
 def only_one_training(
-    work_dir: str | os.PathLike[str], warn: Callable[[str], object]
+    work_dir: str | os.PathLike[str],
+    warn: Callable[[str], object],
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> Iterator[None]:
     """Hold the lock of a ``work_dir``; only the main process of a run asks for it.
 
@@ -29,9 +31,11 @@ def only_one_training(
     Args:
         work_dir: The folder; a file in it tells who trains there.
         warn: Is told where the disk knows no locks, as some network disks do not.
+        is_stopping: Whether the wait for another process is to end.
 
     Raises:
         OSError: Another process holds it; the message tells its machine and number.
+        InterruptedError: ``is_stopping`` returned true while another process held it.
     """
     path = Path(work_dir) / LOCK
     if fcntl is None:
@@ -51,6 +55,8 @@ def only_one_training(
                         'training writes there'
                     )
                     break
+            if is_stopping():
+                raise InterruptedError(f'asked to stop while another training is in {work_dir}')
             if time.monotonic() > given_up:
                 raise BlockingIOError(
                     f'{work_dir} is in use: {file.read().strip() or "another process"} trains '

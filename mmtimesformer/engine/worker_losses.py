@@ -14,8 +14,9 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, Sampler
@@ -25,6 +26,16 @@ from mmtimesformer.registry import HOOKS
 
 PATIENCE = 1.0  # seconds without a batch after which to look for dead processes
 OUT_OF_MEMORY = 'MemoryError: Unable to allocate', "can't allocate memory", '[Errno 12]'
+
+
+class Interrupts(Protocol):
+    """What may end a wait for data, see :class:`~mmtimesformer.engine.stop_signals.StopSignals`."""
+
+    def interrupting(self) -> AbstractContextManager[None]:
+        """Let a signal end what is done meanwhile."""
+
+    def end_wait(self) -> None:
+        """End a wait that takes long, if a signal came."""
 
 
 class WorkerLostError(Exception):
@@ -53,13 +64,18 @@ class WatchedBatches:
     Where the iteration is broken off, the loader's processes are ended; the loader is not usable
     any more then.
 
+    Args:
+        loader: The loader.
+        signals: By which a wait for a batch may be ended.
+
     Raises:
         WorkerLostError: In iterating, when one of the loader's processes is dead or ran out of
             memory. The others are ended with it.
     """
 
-    def __init__(self, loader: DataLoader) -> None:
+    def __init__(self, loader: DataLoader, signals: Interrupts | None = None) -> None:
         self.loader = loader
+        self.signals = signals
         self.is_usable = True
 
     def __enter__(self) -> 'WatchedBatches':
@@ -92,11 +108,20 @@ class WatchedBatches:
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            yield from self._watched() if self.workers else self.batches
+            yield from self._watched() if self.workers else self._alone()
         except (MemoryError, RuntimeError, OSError) as error:
             if not _is_out_of_memory(error):
                 raise
             raise WorkerLostError('out of memory') from error
+
+    def _alone(self) -> Iterator[Any]:
+        while True:
+            try:
+                with self.signals.interrupting() if self.signals else nullcontext():
+                    batch = next(self.batches)
+            except StopIteration:
+                return
+            yield batch
 
     def _watched(self) -> Iterator[Any]:
         while True:
@@ -116,6 +141,8 @@ class WatchedBatches:
             try:
                 return self.got.get(timeout=PATIENCE)
             except queue.Empty:  # noqa: PERF203 (once a second at most)
+                if self.signals is not None:
+                    self.signals.end_wait()
                 if was_dead:  # and what it gave before it died has had its time to come
                     raise WorkerLostError(self._tell()) from None
                 was_dead = bool(self._dead())
@@ -159,13 +186,21 @@ class EnduringLoader:
         loader: The loader.
         tell: Is told of each loss.
         max_losses: How often that may happen in one pass.
+        signals: By which a wait for a batch may be ended.
 
     Raises:
         WorkersLostError: In iterating, when it has happened too often.
     """
 
-    def __init__(self, loader: DataLoader, tell: Callable[[str], object], max_losses: int) -> None:
+    def __init__(
+        self,
+        loader: DataLoader,
+        tell: Callable[[str], object],
+        max_losses: int,
+        signals: Interrupts | None = None,
+    ) -> None:
         self.loader, self.tell, self.max_losses = loader, tell, max_losses
+        self.signals = signals
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)
@@ -176,7 +211,7 @@ class EnduringLoader:
     def __iter__(self) -> Iterator[Any]:
         loader, done, losses = self.loader, 0, 0
         while True:
-            watched = WatchedBatches(loader)
+            watched = WatchedBatches(loader, self.signals)
             try:
                 with watched as batches:
                     for batch in batches:
@@ -219,7 +254,11 @@ class ReplaceLostWorkers(Hook):
     def _endure(self, loop: Any, runner: Any) -> None:
         loader = loop.dataloader
         if isinstance(loader, DataLoader) and loader.batch_sampler is not None:
-            loop.dataloader = EnduringLoader(loader, runner.logger.warning, self.max_losses)
+            ends = hasattr(runner._train_loop, 'leave_validation')  # a training that saves then
+            signals = getattr(runner, 'stop_signals', None) if ends else None
+            loop.dataloader = EnduringLoader(
+                loader, runner.logger.warning, self.max_losses, signals
+            )
 
 
 class _Rest(Sampler):

@@ -1,5 +1,7 @@
 """NaN and infinite losses and gradients are left out, counted and named; too many end the run."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,12 @@ from torch import Tensor
 
 from mmtimesformer.checkpoints.pickles import load_torch
 from mmtimesformer.engine.finite_steps import NotFiniteError, SkipNonFiniteSteps, are_finite
+from mmtimesformer.engine.letters import EndOfRun
 from tests.engine.conftest import At, Guess, Scaled, Train, assert_equal, whole_state
+
+
+def ask_to_stop(_runner: Any) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Spoil(torch.autograd.Function):
@@ -141,14 +148,16 @@ def test_too_many_in_a_row_end_the_run_with_a_letter(train: Train, tmp_path: Pat
 
 
 def test_the_count_goes_on_when_the_run_does(train: Train, tmp_path: Path) -> None:
-    spoiled = set(range(4, 18))
-    with pytest.raises(NotFiniteError):
-        train(SkipNonFiniteSteps(max_in_row=5), model=Spoiled('nan loss', spoiled))
-    with pytest.raises(NotFiniteError, match='for 5 steps in a row, the last one epoch 2, step 9'):
+    """Nothing is saved while steps are skipped, but for what must be named to be resumed."""
+    spoiled = set(range(6, 18))
+    with pytest.raises(EndOfRun):
+        train(At(8, ask_to_stop), model=Spoiled('nan loss', spoiled))
+    with pytest.raises(NotFiniteError, match='for 5 steps in a row, the last one epoch 2, step 11'):
         train(
             SkipNonFiniteSteps(max_in_row=5),
             model=Spoiled('nan loss', set(range(18))),
             resume=True,
+            load_from=str(tmp_path / 'work/while_skipping.pth'),
         )
 
 

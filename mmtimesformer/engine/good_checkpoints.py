@@ -1,0 +1,127 @@
+"""Find out which checkpoints are good to resume from when a training diverges.
+
+The weights that a checkpoint holds are known to be good when the training went on from them with
+finite losses and gradients. One learning rate that is too large can ruin them in a step whose own
+loss is finite; then a checkpoint of that step looks fine, and only the next steps show the damage.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.hooks import EMAHook
+from mmengine.optim import OptimWrapper
+from torch import Tensor
+
+from mmtimesformer.engine.agreement import everywhere
+
+ENOUGH = 20  # finite steps after which a checkpoint counts as good
+GROWTH = 1000  # times the size at the start, from which on weights count as ruined
+SMALLEST = 0.01  # a model whose weights start smaller is compared with this
+
+
+class CheckpointHistory:
+    """Count the finite steps that followed each saved checkpoint.
+
+    Attributes:
+        steps: Path of a checkpoint -> finite steps since it was saved, at most ``ENOUGH``; the
+            oldest first. What is older than the last good one is left out.
+    """
+
+    def __init__(self) -> None:
+        self.steps: dict[str, int] = {}
+
+    def add(self, path: str, steps: int = 0) -> None:
+        """Enter a checkpoint that is saved now, or was before with so many finite steps after."""
+        self.steps.pop(path, None)
+        self.steps[path] = steps
+
+    def count_step(self) -> None:
+        """Count a finite step for all of them."""
+        for path, steps in self.steps.items():
+            self.steps[path] = min(steps + 1, ENOUGH)
+        good = self.last_good()
+        if good is not None and self.steps[good] == ENOUGH:
+            while next(iter(self.steps)) != good:
+                del self.steps[next(iter(self.steps))]
+
+    def forget(self, names: list[str]) -> None:
+        """Drop checkpoints of these file names, which are removed from the disk."""
+        self.steps = {path: n for path, n in self.steps.items() if Path(path).name not in names}
+
+    def last_good(self) -> str | None:
+        """Return the newest one that ``ENOUGH`` finite steps followed.
+
+        Where none has as many, it is the one with the most; ``None`` if all have none.
+        """
+        most = max(self.steps.values(), default=0)
+        if most == 0:
+            return None
+        return next(path for path in reversed(self.steps) if self.steps[path] == most)
+
+    def needed(self) -> list[str]:
+        """List what must stay on the disk: the last good one, and the next that may become it."""
+        good = self.last_good()
+        paths = list(self.steps)
+        first = paths.index(good) if good is not None else 0
+        return paths[first : first + 2]
+
+
+def size_of_weights(runner: Any) -> float:
+    """Return the root mean square of all weights that this process holds."""
+    norms, count = 0.0, 0
+    for tensor in _local(list(runner.model.parameters())):
+        norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.float64)
+        norms += float(norm) ** 2
+        count += tensor.numel()
+    return (norms / max(count, 1)) ** 0.5
+
+
+def problem_of_state(runner: Any, size_at_start: float) -> str | None:
+    """Return what makes a training's state useless, or ``None``; all processes must call it.
+
+    Args:
+        runner: The Runner.
+        size_at_start: What :func:`size_of_weights` returned before the first step.
+    """
+    for name, tensors in _tensors_of(runner):
+        if not everywhere(are_finite_here(tensors)):
+            return f'{name} are not finite (NaN or infinite)'
+    growth = size_of_weights(runner) / max(size_at_start, SMALLEST)
+    if not everywhere(growth < GROWTH):
+        return f'the weights are more than {GROWTH} times as large as at the start'
+    return None
+
+
+def are_finite_here(tensors: list[Tensor]) -> bool:
+    """Whether all numbers that this process holds of all tensors are finite."""
+    dense = [t.coalesce().values() if t.is_sparse else t for t in _local(tensors)]
+    norms = torch._foreach_norm([t for t in dense if t.numel()]) if dense else []
+    return all(bool(torch.stack(part).isfinite().all()) for part in _by_device(norms))
+
+
+def _tensors_of(runner: Any) -> Iterator[tuple[str, list[Tensor]]]:
+    """Give weights, their averages and the states of optimizers, with a name for a message."""
+    yield 'the weights', _floats(runner.model.state_dict().values())
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook):
+            yield 'the averaged weights', _floats(hook.ema_model.state_dict().values())
+    wrapper = runner.optim_wrapper
+    for one in [wrapper] if isinstance(wrapper, OptimWrapper) else list(wrapper.values()):
+        states = one.optimizer.state.values()
+        values = [value for state in states for value in state.values()]
+        yield "the optimizer's moments", _floats(values)
+
+
+def _floats(values: Any) -> list[Tensor]:
+    return [v.detach() for v in values if isinstance(v, Tensor) and v.is_floating_point()]
+
+
+def _local(tensors: list[Tensor]) -> list[Tensor]:
+    return [t.to_local() if hasattr(t, 'to_local') else t for t in tensors]
+
+
+def _by_device(norms: Any) -> Iterator[list[Tensor]]:
+    for device in {norm.device for norm in norms}:
+        yield [norm.float() for norm in norms if norm.device == device]
