@@ -12,12 +12,15 @@ decoded, and leaving them out changes no pixel:
 
 Frames are numbered as they are shown. Their order follows from the times of the packets, which are
 all read when the video is opened, as decord reads them, and kept until they are decoded. Where that
-order is not certain, frames are decoded from the beginning and counted.
+order is not certain, the numbers are those of decoding everything: frames are decoded from the
+beginning and counted, also to find out how many there are.
 """
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,94 @@ INDEXED_CODECS = {'av1', 'libdav1d', 'h264', 'hevc', 'mjpeg', 'vp9'}
 SKIPPING_CODECS = {'h264'}
 # Packets of up to this many bytes are kept from opening to decoding; more are read again.
 KEPT_BYTES = 32 * 2**20
+VOP = b'\0\0\1\xb6'  # begins a frame of MPEG-4
+SMALLEST_VOP = 12  # bytes; "as before" takes 7 or 8
 PROGRESSIVE = 1  # of a decoder's field_order: 0 is unknown, more are interlaced
+
+
+@dataclass
+class PacketIndex:
+    """What the packets of a video tell without decoding any.
+
+    Attributes:
+        times: When each packet is shown, in the order in which they are stored; ``None`` where the
+            container has no time.
+        keys: Positions of the keyframes.
+        shown: Positions of the packets that an edit list does not hide, in the order in which they
+            are shown if ``indexed``, else as they are stored.
+        indexed: Whether each packet is one frame whose number follows from its time. It is not if a
+            time is missing or repeated, the first packet is no keyframe or is not shown first,
+            frames are stored as two fields, or the codec is not among ``INDEXED_CODECS``.
+        countable: Whether each packet is one frame, though its number does not follow.
+        packets: The packets, or ``None`` if they are too large to be kept.
+    """
+
+    times: list[Any]
+    keys: list[int]
+    shown: list[int]
+    indexed: bool
+    countable: bool
+    packets: list[Any] | None
+
+
+def index_packets(container: Any) -> PacketIndex:
+    """Read all packets of a video.
+
+    Raises:
+        TimeoutError: It takes too long.
+    """
+    decoder = container.streams.video[0].codec_context
+    one_by_one = _packet_check(decoder)
+    packets: list[Any] | None = []
+    times: list[Any] = []
+    keys: list[int] = []
+    shown: list[int] = []  # not hidden by an edit list
+    size = 0
+    countable = True
+    for i, packet in enumerate(in_time(stored_packets(container), 'to open')):
+        times.append(packet.pts)
+        if packet.is_keyframe:
+            keys.append(i)
+        if not packet.is_discard:
+            shown.append(i)
+        countable = countable and one_by_one(i, packet)
+        size += packet.size
+        if size > KEPT_BYTES:
+            packets = None
+        elif packets is not None:
+            packets.append(packet)
+    indexed = (
+        decoder.name in INDEXED_CODECS
+        # AVI has no times; those that FFmpeg makes up are right where no frame changes places.
+        and (container.format.name != 'avi' or len(keys) == len(times))
+        and not getattr(decoder, 'field_order', 0) > PROGRESSIVE
+        and keys[:1] == [0]
+        and None not in times
+        and len(set(times)) == len(times)
+        and [min(times)] == times[:1]
+    )
+    if indexed:
+        shown.sort(key=times.__getitem__)
+    return PacketIndex(times, keys, shown, indexed, countable and keys[:1] == [0], packets)
+
+
+def _packet_check(decoder: Any) -> Any:
+    """Return what tells of a packet, by its position and bytes, whether it is exactly one frame."""
+    if getattr(decoder.codec, 'intra_only', False):
+        return lambda i, packet: True
+    if decoder.name == 'mpeg4':
+        return _is_one_mpeg4_frame
+    return lambda i, packet: False
+
+
+def _is_one_mpeg4_frame(i: int, packet: Any) -> bool:
+    """Whether an MPEG-4 packet is one frame: not two, not "as before", not without its reference."""
+    data = bytes(packet)
+    start = data.find(VOP)
+    if start < 0 or data.find(VOP, start + 4) >= 0 or len(data) - start < SMALLEST_VOP:
+        return False
+    is_b = data[start + 4] >> 6 == 2
+    return not (i == 1 and is_b)  # it may refer to what was in front of the first keyframe
 
 
 class ThriftyReader:
@@ -47,8 +137,7 @@ class ThriftyReader:
     Attributes:
         fps: Frames per second, 0 if the file does not tell.
         indexed: Whether frames are found by the times of their packets. Else they are counted from
-            the first, because a time is missing or repeated, the first packet is no keyframe,
-            frames are stored as two fields, or the codec is not among ``INDEXED_CODECS``.
+            the first one that can be decoded, see :class:`PacketIndex`.
     """
 
     def __init__(self, path: Path, num_threads: int) -> None:
@@ -57,32 +146,21 @@ class ThriftyReader:
         stream = self._container.streams.video[0]
         self.fps = float(stream.average_rate or stream.guessed_rate or 0)
         self._decoder = stream.codec_context
-        self._decoder.thread_count = num_threads
+        self._num_threads = self._decoder.thread_count = num_threads
+        self._used = False
         self._skips = self._decoder.name in SKIPPING_CODECS
-        self._packets: list[Any] | None = []
-        self._times: list[int] = []  # of packets as they are stored
-        self._keys: list[int] = []  # which of them are keyframes
-        shown = []  # which of them are shown
-        size = 0
-        for i, packet in enumerate(in_time(_stored(self._container), 'to open')):
-            self._times.append(packet.pts)
-            if packet.is_keyframe:
-                self._keys.append(i)
-            if not packet.is_discard:  # by an edit list
-                shown.append(i)
-            size += packet.size
-            if size > KEPT_BYTES:
-                self._packets = None
-            elif self._packets is not None:
-                self._packets.append(packet)
-        self.indexed = self._is_indexed()
+        index = index_packets(self._container)
+        self.indexed = index.indexed
+        self._packets, self._times, self._keys = index.packets, index.times, index.keys
+        self._shown = index.shown
         if self.indexed:
-            shown.sort(key=self._times.__getitem__)
-            self._numbers = {self._times[i]: number for number, i in enumerate(shown)}
-        self._shown = shown
+            self._numbers = {self._times[i]: number for number, i in enumerate(self._shown)}
+        self._length = len(self._shown)
+        if not (self.indexed or index.countable):
+            self._length = count_frames(path)
 
     def __len__(self) -> int:
-        return len(self._shown)
+        return self._length
 
     def frames(self, indices: Sequence[int]) -> list[np.ndarray]:
         """Decode frames, in the order asked for; no two of them share memory.
@@ -145,15 +223,21 @@ class ThriftyReader:
 
         From a keyframe that is none, libavcodec gives out no frame before it knows all pixels.
         """
+        if self._used and not self.indexed:  # what a decoder has seen may let it decode more
+            self._container = open_container(self.path)
+            self._decoder = self._container.streams.video[0].codec_context
+            self._decoder.thread_count = self._num_threads
+        self._used = True
         wanted = {self._shown[number] for number in left} if skip else set()
+        first_key = self._keys[0] if self._keys else len(self._times)
         counted = count()
-        stored = self._packets or _stored(open_container(self.path))
+        stored = self._packets or stored_packets(open_container(self.path))
         packets = in_time(chain(islice(stored, start, stop), [None]), 'to decode')
         try:
             for i, packet in enumerate(packets, start):
                 if skip:
                     self._decoder.skip_frame = 'DEFAULT' if i in wanted else 'NONREF'
-                for frame in self._decoder.decode(packet):  # None: what it has held back
+                for frame in _decode_packet(self._decoder, packet, may_fail=i < first_key):
                     number = self._numbers.get(frame.pts) if self.indexed else next(counted)
                     if number in left:
                         left.remove(number)
@@ -163,19 +247,6 @@ class ThriftyReader:
         finally:
             self._decoder.skip_frame = 'DEFAULT'
             self._decoder.flush_buffers()
-
-    def _is_indexed(self) -> bool:
-        times, first = self._times, self._times[:1]
-        return (
-            self._decoder.name in INDEXED_CODECS
-            # AVI has no times; those that FFmpeg makes up are right where no frame changes places.
-            and (self._container.format.name != 'avi' or len(self._keys) == len(times))
-            and not getattr(self._decoder, 'field_order', 0) > PROGRESSIVE
-            and self._keys[:1] == [0]
-            and None not in times
-            and len(set(times)) == len(times)
-            and [min(times)] == first
-        )
 
 
 def upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
@@ -191,11 +262,61 @@ def upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
 
-def _stored(container: Any) -> Iterator[Any]:
-    """Read a video's packets in the order in which they are stored."""
+def stored_packets(container: Any) -> Iterator[Any]:
+    """Read a video's packets in the order in which they are stored.
+
+    AVI marks a frame that was dropped by a packet without bytes, which decoders take for the end of
+    the video; it is no frame, and left out.
+    """
     for packet in container.demux(container.streams.video[0]):
         if packet.size:  # else it is the end
             yield packet
+
+
+def decoded_frames(container: Any) -> Iterator[Any]:
+    """Decode all frames of a video in the order in which they are shown.
+
+    This is the numbering of :class:`ThriftyReader`. What is stored in front of the first keyframe
+    may fail to be decoded; it then is no frame.
+
+    Raises:
+        av.FFmpegError: A packet cannot be decoded.
+    """
+    decoder = container.streams.video[0].codec_context
+    begun = False
+    for packet in chain(stored_packets(container), [None]):
+        begun = begun or packet is None or packet.is_keyframe
+        yield from _decode_packet(decoder, packet, may_fail=not begun)
+
+
+def _decode_packet(decoder: Any, packet: Any, may_fail: bool) -> list[Any]:
+    import av
+
+    try:
+        return list(decoder.decode(packet))  # of None: what it has held back
+    except av.error.InvalidDataError:
+        if may_fail:
+            return []
+        raise
+
+
+def count_frames(path: Path) -> int:
+    """Count the frames of a video by decoding all; once for a file in each process.
+
+    Raises:
+        ValueError: It cannot be opened.
+        av.FFmpegError: A packet cannot be decoded.
+        TimeoutError: It takes too long.
+    """
+    status = os.stat(path)
+    return _count(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=2**16)
+def _count(path: Path, *status: int) -> int:
+    with open_container(path) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        return sum(1 for _ in in_time(decoded_frames(container), 'to count its frames'))
 
 
 def _as_rgb(converter: Any, frame: Any, width: int, height: int) -> Any:

@@ -1,8 +1,9 @@
 """Files become frames: open a video by its path, decode the frames that were asked for.
 
 PyAV decodes, and no more than the frames need (:mod:`.thrifty_reader`); decord stands by for files
-that PyAV cannot read. Both are FFmpeg underneath and give the same pixels to within the rounding of
-colours, 3 of 255; which of them reads a file is decided by the file alone.
+that PyAV cannot decode, if it numbers their frames alike. Both are FFmpeg underneath and give the
+same pixels to within the rounding of colours, 3 of 255; which of them reads a file is decided by
+the file alone. A file has one numbering: frame ``k`` is the ``k``-th of decoding everything.
 
 NOTE: files are opened by path. MMAction2 reads them into memory first, and decord then crashes the
 process on about one in ten truncated files instead of raising an error.
@@ -18,27 +19,66 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from mmtimesformer.datasets.bad_videos import UnreadableVideo
-from mmtimesformer.datasets.containers import KEPT_PIXELS, check_file, open_container, unreadable
-from mmtimesformer.datasets.thrifty_reader import ThriftyReader
+from mmtimesformer.datasets.containers import (
+    KEPT_PIXELS,
+    check_file,
+    check_for_decord,
+    open_container,
+    unreadable,
+)
+from mmtimesformer.datasets.thrifty_reader import ThriftyReader, count_frames, index_packets
 from mmtimesformer.registry import TRANSFORMS
 
 T = TypeVar('T')
 
 
 class DecordReader:
-    """A video through decord, if PyAV finds no fault with its header."""
+    """A video through decord, if PyAV finds no fault with it and both number its frames alike.
 
-    def __init__(self, path: Path, num_threads: int) -> None:
+    Args:
+        path: The file.
+        num_threads: Threads that decode.
+        stands_in: Whether decord takes the place of PyAV. Then the numbers must be certain before
+            anything is decoded.
+
+    Raises:
+        ValueError: decord would not give the frames that PyAV gives under these numbers.
+    """
+
+    def __init__(self, path: Path, num_threads: int, stands_in: bool = False) -> None:
         import decord
 
+        check_for_decord(path)
         with open_container(path) as container:
-            decoder = container.streams.video[0].codec_context
+            stream = container.streams.video[0]
+            decoder = stream.codec_context
             if decoder.width * decoder.height > KEPT_PIXELS:  # it takes 30 bytes for each
                 raise ValueError(
                     f'frames of {decoder.width} x {decoder.height} pixels are too large for decord'
                 )
-        self.container = decord.VideoReader(str(path), num_threads=num_threads)
+            index = index_packets(container)
+            times = [index.times[i] * stream.time_base for i in index.shown if index.indexed]
+        if stands_in and not index.indexed:
+            raise ValueError('decord may number its frames in another way than PyAV')
+        certain = index.indexed or index.countable
+        expected = len(index.shown) if certain else count_frames(path)
+        # An absolute path, see open_demuxer
+        self.container = decord.VideoReader(str(path.absolute()), num_threads=num_threads)
+        if len(self.container) != expected or not self._agrees(times):
+            raise ValueError(
+                f'decord numbers its frames in another way (it finds {len(self.container)}, PyAV '
+                f'{expected}); set reader to pyav or auto'
+            )
         self.fps = float(self.container.get_avg_fps())
+
+    def _agrees(self, times: Sequence[Any]) -> bool:
+        """Whether frames are shown at these times, in seconds, from the first on."""
+        if not times:
+            return True
+        theirs = self.container.get_frame_timestamp(range(len(times)))[:, 0]
+        ours = np.array([float(time - times[0]) for time in times])
+        # They are of single precision.
+        return bool(np.allclose(theirs - theirs[0], ours, rtol=1e-5, atol=2e-3))
 
     def __len__(self) -> int:
         return len(self.container)
@@ -47,7 +87,7 @@ class DecordReader:
         return list(self.container.get_batch(list(indices)).asnumpy())
 
 
-READERS: dict[str, Callable[[Path, int], Any]] = {'decord': DecordReader, 'pyav': ThriftyReader}
+READERS: dict[str, Callable[..., Any]] = {'decord': DecordReader, 'pyav': ThriftyReader}
 
 
 class Video:
@@ -55,9 +95,9 @@ class Video:
 
     Args:
         path: The file.
-        reader: ``'decord'``, ``'pyav'``, or ``'auto'``: PyAV, and for what it cannot read decord,
-            where that is installed. (decord fails on some narrow frames, AV1 and GIF, and takes
-            1.1 to 3 times as long.)
+        reader: ``'decord'``, ``'pyav'``, or ``'auto'``: PyAV, and for what it cannot decode decord,
+            where that is installed and numbers the frames alike. (decord fails on some narrow
+            frames, AV1 and GIF, and takes 1.1 to 3 times as long.)
         num_threads: Threads that decode; 1 is best where data-loader workers share the cores.
         name: What the video is called in errors, if that is not its path.
 
@@ -81,6 +121,7 @@ class Video:
             self._readers = ['pyav', 'decord'] if _is_installed('decord') else ['pyav']
         else:
             self._readers = [reader]
+        self._stands_in = False
         check_file(self.path, name)
         self._reader: Any = None
         self._length, self.fps = self._ask(lambda reader: (len(reader), reader.fps))
@@ -102,7 +143,7 @@ class Video:
         """Put a question to the current reader; where it fails, go over to the next for good."""
         try:
             if self._reader is None:
-                self._reader = READERS[self._readers[0]](self.path, self.num_threads)
+                self._reader = self._open()
             return question(self._reader)
         except ModuleNotFoundError:
             raise
@@ -112,11 +153,18 @@ class Video:
         if len(self._readers) > 1 and not isinstance(refused.__cause__, TimeoutError):
             self._reader = None
             first = self._readers.pop(0)
+            self._stands_in = True
             try:
                 return self._ask(question)
             except UnreadableVideo:
                 self._readers = [first]
         raise refused
+
+    def _open(self) -> Any:
+        open_reader = READERS[self._readers[0]]
+        if self._stands_in:
+            return open_reader(self.path, self.num_threads, stands_in=True)
+        return open_reader(self.path, self.num_threads)
 
 
 @cache  # or it would take a millisecond for each video
