@@ -13,6 +13,7 @@ its ``Flip``, ``ThreeCrop`` and ``FormatShape``.
 # ruff: noqa: NPY002  (the global state is what is seeded)
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from mmcv.transforms import BaseTransform
 from torch.nn import functional as F
 
 from mmtimesformer.registry import TRANSFORMS
+
+ROUNDINGS: dict[str, Callable[[float], int]] = {'up': math.ceil, 'half-even': round}
 
 
 def resize_short_side(frames: list[np.ndarray], size: int) -> list[np.ndarray]:
@@ -125,8 +128,7 @@ class UniformCrops(BaseTransform):
     """Cut square crops along the long side: its beginning, middle and end.
 
     That is left, centre and right of a landscape frame (and of a square one), top, centre and
-    bottom of a portrait one. Where the margins of the middle crop cannot be equal, the left or top
-    one is a pixel wider.
+    bottom of a portrait one.
 
     MMAction2's ``ThreeCrop``, and PaddleVideo with it, gives an odd pixel away: its steps are
     rounded down, its last crop may end one pixel before the frame does. Its order is first, last,
@@ -138,17 +140,26 @@ class UniformCrops(BaseTransform):
     Args:
         crop_size: Pixels of a crop's side.
         num_crops: 3, or 1 for the middle alone.
+        rounding: Where the middle crop starts if its two margins cannot be equal: ``'up'`` makes
+            the left or top one a pixel wider, ``'half-even'`` rounds half a pixel to the even
+            neighbour, as PaddleVideo's ``CenterCrop`` does.
 
     Raises:
-        ValueError: ``num_crops`` is neither, or a frame is smaller than the crop.
+        ValueError: ``num_crops`` or ``rounding`` is none of these, or a frame is smaller than the
+            crop.
     """
 
-    def __init__(self, crop_size: int, num_crops: int = 3) -> None:
+    def __init__(self, crop_size: int, num_crops: int = 3, rounding: str = 'up') -> None:
         _check_size('crop_size', crop_size)
         if num_crops not in (1, 3):
             raise ValueError(f'num_crops={num_crops!r} is neither 1 nor 3; set num_crops')
+        if rounding not in ROUNDINGS:
+            raise ValueError(
+                f'rounding={rounding!r} is not known; set it to one of {", ".join(ROUNDINGS)}'
+            )
         self.crop_size = crop_size
         self.num_crops = num_crops
+        self.rounding = rounding
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         frames, size = results['imgs'], self.crop_size
@@ -158,7 +169,8 @@ class UniformCrops(BaseTransform):
                 f'a frame of {width} x {height} pixels is smaller than crop_size={size}; '
                 f'put dict(type="mmtimesformer.ShortSideResize", size={size}) before UniformCrops'
             )
-        top, left = math.ceil((height - size) / 2), math.ceil((width - size) / 2)
+        middle = ROUNDINGS[self.rounding]
+        top, left = middle((height - size) / 2), middle((width - size) / 2)
         corners = [(top, left)]
         if self.num_crops == 3 and height > width:
             corners = [(0, left), (top, left), (height - size, left)]
@@ -174,7 +186,10 @@ class UniformCrops(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(crop_size={self.crop_size}, num_crops={self.num_crops})'
+        return (
+            f'{type(self).__name__}(crop_size={self.crop_size}, num_crops={self.num_crops}, '
+            f'rounding={self.rounding!r})'
+        )
 
 
 def _check_size(name: str, pixels: int) -> None:

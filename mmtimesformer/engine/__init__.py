@@ -22,6 +22,7 @@ try:
     from mmtimesformer.engine.stop_signals import StopOnSignal
     from mmtimesformer.engine.storage import register_atomic_backend
     from mmtimesformer.engine.view_scores import KeepViewScores
+    from mmtimesformer.engine.warmup_cosine import WarmupCosineLR
     from mmtimesformer.engine.worker_losses import ReplaceLostWorkers
 except ModuleNotFoundError as error:
     if error.name != 'cv2':
@@ -47,6 +48,7 @@ __all__ = [
     'ShardedModel',
     'SkipNonFiniteSteps',
     'StopOnSignal',
+    'WarmupCosineLR',
     'latest_checkpoint',
     'register_checkpoint_readers',
 ]

@@ -157,6 +157,15 @@ def test_mmaction2s_crops_stop_one_pixel_short_of_an_odd_margin() -> None:
     assert first(UniformCrops(31)) == [0, 15, 29]
 
 
+@pytest.mark.parametrize(
+    ('rounding', 'width', 'left'),
+    [('up', 31, 6), ('half-even', 31, 6), ('up', 29, 5), ('half-even', 29, 4)],
+)
+def test_half_a_pixel_is_rounded_as_asked(rounding: str, width: int, left: int) -> None:
+    corner = UniformCrops(20, 1, rounding)(place(width, 20))['crop_bbox'][0]
+    assert corner.tolist() == [left, 0, left + 20, 20]
+
+
 def test_views_reach_the_model_crop_by_crop() -> None:
     crops = UniformCrops(31)(place(60, 31))
     inputs = FormatShape(input_format='NCTHW')({**crops, 'num_clips': 1, 'clip_len': 2})['imgs']
@@ -174,6 +183,7 @@ def test_views_reach_the_model_crop_by_crop() -> None:
         (lambda: ShortSideJitter((0, 256)), 'scale_range says 0 pixels'),
         (lambda: UniformCrops(224, 5), 'num_crops=5 is neither 1 nor 3; set num_crops'),
         (lambda: UniformCrops(2.5), 'crop_size says 2.5 pixels'),
+        (lambda: UniformCrops(8, 1, 'down'), "rounding='down' is not known; set it to one of up"),
         (
             lambda: UniformCrops(40)(place(60, 31)),
             'a frame of 60 x 31 pixels is smaller than crop_size=40; put .*ShortSideResize',
