@@ -8,7 +8,7 @@ out: :func:`spell`. Each step writes into the :class:`~mmtimesformer.checkpoints
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -41,20 +41,22 @@ class Weights:
         tensors: The weights.
         source: The format that they came in.
         attention_type: Whose they are now.
-        grid: Rows and columns of ``pos_embed``, in patches.
+        grid: Rows and columns of ``pos_embed``, in patches; None where nothing says.
         num_heads: Attention heads, where the checkpoint tells.
         account: What became of each key.
         facts: What the weights do not say themselves, see
             :mod:`~mmtimesformer.checkpoints.facts`.
+        named_like_ours: Whether the file may be the bare state dict of one of our models.
     """
 
     tensors: dict[str, Tensor]
     source: Format
     attention_type: str
-    grid: tuple[int, int]
+    grid: tuple[int, int] | None
     num_heads: int | None = None
     account: Account = field(default_factory=Account)
     facts: dict[str, Any] = field(default_factory=dict)
+    named_like_ours: bool = False
 
     @property
     def depth(self) -> int:
@@ -65,9 +67,21 @@ class Weights:
         return self.tensors['patch_embed.proj.weight'].shape[-1]
 
     @property
-    def img_size(self) -> tuple[int, int]:
-        """Height and width, in pixels."""
+    def img_size(self) -> tuple[int, int] | None:
+        """Height and width, in pixels; None where nothing says."""
+        if self.grid is None:
+            return None
         return self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
+
+    def known_size(self) -> tuple[int, int]:
+        """Return the height and width, in pixels.
+
+        Raises:
+            CheckpointError: Nothing says which grid ``pos_embed`` is for.
+        """
+        if self.img_size is None:
+            refuse_grid(self)
+        return self.img_size
 
     @property
     def num_frames(self) -> int | None:
@@ -92,7 +106,7 @@ class Weights:
         told.setdefault('source', self.source.name)
         told |= {
             'attention_type': self.attention_type,
-            'img_size': list(self.img_size),
+            'img_size': None if self.img_size is None else list(self.img_size),
             'num_frames': self.num_frames or told.get('num_frames'),
             'num_heads': self.num_heads or told.get('num_heads'),
             'patch_size': self.patch_size,
@@ -169,15 +183,21 @@ def translate(
     change_attention: bool = False,
     keep_head: bool | None = None,
     facts: Mapping[str, Any] | None = None,
+    model_grid: tuple[int, int] | None = None,
+    unknown_grid: bool = False,
 ) -> Weights:
     """Bring anybody's weights under our names, as one attention type, in one size.
 
     Missing and unknown keys are in the account of what comes back, not yet an error. The state
     dict is emptied on the way, so that large weights are held once; the other arguments are those
-    of :func:`convert_state_dict`.
+    of :func:`convert_state_dict`. Three more: ``facts`` is the metadata of the checkpoint;
+    ``model_grid`` is the rows and columns, in patches, of the model that the weights are for;
+    ``unknown_grid`` accepts a checkpoint of which nothing says which grid it is for, as long as
+    nothing has to be resized.
     """
     facts = dict(facts or {})
     weights = _rename(state_dict, facts)
+    weights.named_like_ours = _is_named_like_ours(weights)
     origin = FORMATS.get(str(facts.get('source')), weights.source)
     is_image = not origin.is_video and facts.get('attention_type') is None
     has = attention_type_of(weights.tensors)
@@ -188,8 +208,14 @@ def translate(
     if (is_image if keep_head is None else not keep_head) and 'head.weight' in weights.tensors:
         weights.drop(('head.weight', 'head.bias'), _why_no_head(weights, is_image))
 
-    source_size = source_size or facts.get('img_size')
-    weights.grid = _grid_of(weights, None if source_size is None else _pair(source_size))
+    wanted_grid = model_grid
+    if img_size is not None:
+        height, width = _pair(img_size)
+        _check_patches(height, width, weights.patch_size)
+        wanted_grid = height // weights.patch_size, width // weights.patch_size
+    weights.grid = _grid_of(weights, source_size, facts.get('img_size'), wanted_grid, model_grid)
+    if weights.grid is None and not unknown_grid:
+        refuse_grid(weights)
     if has != wanted:
         _drop_time(weights, wanted)
         if wanted == 'divided_space_time':
@@ -203,10 +229,8 @@ def translate(
     if num_frames is not None:
         facts['num_frames'] = num_frames
         _resize_times(weights, num_frames, resize)
-    if img_size is not None:
-        height, width = _pair(img_size)
-        _check_patches(height, width, weights.patch_size)
-        resize_grid(weights, (height // weights.patch_size, width // weights.patch_size), resize)
+    if wanted_grid is not None:
+        resize_grid(weights, wanted_grid, resize)
     return weights
 
 
@@ -296,9 +320,15 @@ def seed_temporal_attention(weights: Weights) -> None:
 
 
 def resize_grid(weights: Weights, grid: tuple[int, int], mode: str = 'grid') -> None:
-    """Resize the position embeddings to another grid of patches."""
+    """Resize the position embeddings to another grid of patches.
+
+    Raises:
+        CheckpointError: Nothing says which grid they are for now.
+    """
     if grid == weights.grid or 'pos_embed' not in weights.tensors:
         return
+    if weights.grid is None:
+        refuse_grid(weights)
     old = weights.grid
     weights.tensors['pos_embed'] = resize_positions(weights.tensors['pos_embed'], old, grid, mode)
     how = 'bicubic on the grid' if mode == 'grid' else mode
@@ -486,24 +516,117 @@ def _resize_times(weights: Weights, num_frames: int, mode: str) -> None:
     weights.account.add('resized', 'time_embed', 'time_embed', note)
 
 
-def _grid_of(weights: Weights, size: tuple[int, int] | None) -> tuple[int, int]:
-    """Rows and columns of the position embeddings: as told, else square."""
+def _grid_of(
+    weights: Weights,
+    given: Size | None,
+    told: Any,
+    wanted: tuple[int, int] | None,
+    model_grid: tuple[int, int] | None,
+) -> tuple[int, int] | None:
+    """Find the rows and columns that ``pos_embed`` is for.
+
+    An option or metadata decides. Without them it is a square, or, where the number of patches is
+    no square, the grid that is wanted. Where both fit, the model's own grid is taken for a file
+    that names its weights like ours, so that a bare state dict loads into its own model unchanged.
+
+    Args:
+        weights: The weights under our names.
+        given: Pixels, by an option.
+        told: Pixels, by the metadata of the checkpoint.
+        wanted: Rows and columns that are wanted in the end.
+        model_grid: The same where a model wants them.
+
+    Returns:
+        Rows and columns in patches; None where nothing fits.
+
+    Raises:
+        CheckpointError: Two sources differ, or one does not fit the number of patches.
+    """
     pos_embed, proj = (weights.tensors.get(x) for x in ('pos_embed', 'patch_embed.proj.weight'))
     if pos_embed is None or proj is None:
         return 0, 0
-    patches = pos_embed.shape[1] - 1
+    patches, patch_size = pos_embed.shape[1] - 1, proj.shape[-1]
+    by_option, by_file = (_grid_in(size, patch_size) for size in (given, told))
+    fits_file = by_file is not None and math.prod(by_file) == patches
+    if by_option is not None:
+        if math.prod(by_option) != patches:
+            refuse_grid(weights, given)
+        if fits_file and by_option != by_file:
+            raise CheckpointError(
+                f'source_size={_pixels(by_option, patch_size)} differs from img_size='
+                f'{_pixels(by_file, patch_size)} in the metadata of the checkpoint; leave '
+                'source_size (--source-size) out',
+                weights.account,
+            )
+        return by_option
+    if by_file is not None:
+        if not fits_file:
+            refuse_grid(weights, told)
+        return by_file
+    side = math.isqrt(patches)
+    square = (side, side) if is_square(patches) else None
+    if wanted is None or math.prod(wanted) != patches or wanted == square:
+        return square
+    if square is None:
+        return wanted
+    if _is_always_square(weights):
+        return square
+    both = (
+        f'pos_embed has {patches} patches, and nothing in the checkpoint says whether they are '
+        f'{square[0]} x {square[1]} or {wanted[0]} x {wanted[1]}'
+    )
+    if wanted != model_grid or not weights.named_like_ours:
+        raise CheckpointError(
+            f'{both}; give the height and width that the checkpoint was made for as source_size '
+            '(--source-size)',
+            weights.account,
+        )
+    weights.account.warnings.append(
+        f"{both}; taken as {wanted[0]} x {wanted[1]}, the model's own grid; if that is wrong, "
+        f'convert the checkpoint with --source-size {side * patch_size} first'
+    )
+    return wanted
+
+
+def refuse_grid(weights: Weights, size: Any = None) -> NoReturn:
+    """Raise the error of a number of patches that does not fit a size, or is not a square.
+
+    Raises:
+        CheckpointError: Always.
+    """
+    patches = weights.tensors['pos_embed'].shape[1] - 1
+    told = 'a square grid'
     if size is not None:
-        grid = size[0] // proj.shape[-1], size[1] // proj.shape[-1]
-        if grid[0] * grid[1] == patches:
-            return grid
-    elif is_square(patches):
-        return math.isqrt(patches), math.isqrt(patches)
-    told = f'a size of {size[0]} x {size[1]} pixels' if size else 'a square grid'
+        height, width = _pair(size)
+        told = f'a size of {height} x {width} pixels'
     raise CheckpointError(
-        f'pos_embed has {patches} patches of {proj.shape[-1]} pixels, which is not {told}; give '
-        'the height and width that the checkpoint was made for as source_size (--source-size)',
+        f'pos_embed has {patches} patches of {weights.patch_size} pixels, which is not {told}; '
+        'give the height and width that the checkpoint was made for as source_size (--source-size)',
         weights.account,
     )
+
+
+def _grid_in(size: Any, patch_size: int) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    height, width = _pair(size)
+    return height // patch_size, width // patch_size
+
+
+def _pixels(grid: tuple[int, int] | None, patch_size: int) -> str:
+    return ' x '.join(str(n * patch_size) for n in grid or ())
+
+
+def _is_named_like_ours(weights: Weights) -> bool:
+    """Whether a file may be the state dict of one of our models: a backbone has no ``head``."""
+    if weights.source.name == 'mmtimesformer':
+        return True
+    return weights.source.name in ('official', 'timm_vit') and 'head.weight' not in weights.tensors
+
+
+def _is_always_square(weights: Weights) -> bool:
+    """Whether the system of the file has square frames only, or all its published models have."""
+    return not weights.source.name.startswith('mmaction2') and not weights.named_like_ours
 
 
 def _pair(size: Size) -> tuple[int, int]:

@@ -14,7 +14,6 @@ from mmtimesformer.checkpoints.convert import (
     Size,
     Weights,
     attention_type_of,
-    resize_grid,
     spell,
     translate,
 )
@@ -79,7 +78,13 @@ def read_checkpoint(
         resize=resize,
         change_attention=change_attention,
         keep_head=keep_head,
+        unknown_grid=True,
     )
+    if weights.grid is None:
+        weights.account.warnings.append(
+            'nothing says which height and width pos_embed is for, nor will the metadata; '
+            'give them as source_size (--source-size)'
+        )
     weights.num_heads = num_heads or weights.num_heads
     weights.account.check()
     return weights
@@ -180,6 +185,8 @@ def read_model_checkpoint(source: Source, map_location: Any = 'cpu') -> Any:
         return {'state_dict': _moved(contents.tensors, map_location)}
     weights, is_image = _translate_without_seeding(contents, found[0])
     told = weights.describe()
+    if weights.named_like_ours and 'img_size' not in weights.facts:
+        told.pop('img_size', None)  # a guess, which the model may correct
     if is_image:
         del told['attention_type']  # of the model, once it is known
     tensors = _moved(spell(weights, 'mmtimesformer'), map_location)
@@ -250,8 +257,8 @@ def fit_contents(
         resize=resize,
         change_attention=change_attention,
         keep_head=keep_head,
+        model_grid=tuple(backbone.grid),
     )
-    resize_grid(weights, tuple(backbone.grid), resize)
     weights.account.target = type(model).__name__
     _compare_hyperparameters(weights, backbone)
     _give_qkv_bias(weights, own)
@@ -276,7 +283,10 @@ def _translate_without_seeding(contents: Contents, form: Format) -> tuple[Weight
     told = read_facts(contents.beside, contents.tensors).get('attention_type')
     is_image = not form.is_video and told is None
     weights = translate_contents(
-        contents, attention_type='space_only' if is_image else None, keep_head=not is_image
+        contents,
+        attention_type='space_only' if is_image else None,
+        keep_head=not is_image,
+        unknown_grid=True,
     )
     weights.account.check()
     return weights, is_image

@@ -10,6 +10,7 @@ from mmtimesformer.checkpoints.account import Account, CheckpointError
 from mmtimesformer.checkpoints.convert import Weights, attention_type_of, spell, translate
 from mmtimesformer.checkpoints.facts import heads_of
 from mmtimesformer.checkpoints.files import write_json, write_safetensors, write_torch
+from mmtimesformer.checkpoints.formats import is_square
 from mmtimesformer.checkpoints.load import HEADS_OF_MODELS, Source, backbone_of
 
 ENDINGS = ('.pth', '.pyth', '.pt', '.safetensors')
@@ -56,8 +57,12 @@ def save_checkpoint(
         write_json(_huggingface_preprocessor(weights, told), path / 'preprocessor_config.json')
         write_safetensors(tensors, path / 'model.safetensors', whole_meta)
     elif to == 'official':
-        write_torch({'model_state': tensors, 'cfg': _official_config(weights, told)}, path)
+        whole: dict[str, Any] = {'model_state': tensors, 'cfg': _official_config(weights, told)}
+        if weights.grid is not None and weights.grid[0] != weights.grid[1]:
+            whole['meta'] = whole_meta  # its config has no place for a height and a width
+        write_torch(whole, path)
     elif to == 'huggingface':
+        _refuse_a_square_by_chance(weights)
         write_torch(tensors, path)
     else:
         write_torch({'meta': whole_meta, 'state_dict': tensors}, path)
@@ -95,7 +100,7 @@ def _weights_of(weights: Weights | nn.Module | Mapping[str, Tensor]) -> Weights:
 
 
 def _huggingface_config(weights: Weights, told: Mapping[str, Any]) -> dict[str, Any]:
-    height, width = weights.img_size
+    height, width = weights.known_size()
     if height != width:
         raise CheckpointError(
             f"Hugging Face's TimeSformer holds square frames only, this is {height} x {width}; "
@@ -126,9 +131,20 @@ def _huggingface_config(weights: Weights, told: Mapping[str, Any]) -> dict[str, 
     return config
 
 
+def _refuse_a_square_by_chance(weights: Weights) -> None:
+    """Refuse a grid such as 4 x 9, which a file without metadata would give back as 6 x 6."""
+    height, width = weights.grid or (0, 0)
+    if height != width and is_square(height * width):
+        raise CheckpointError(
+            f'{height} x {width} patches are as many as a square has, and a .pth file in Hugging '
+            "Face's names has no place for the size; end the path with .safetensors",
+            weights.account,
+        )
+
+
 def _huggingface_preprocessor(weights: Weights, told: Mapping[str, Any]) -> dict[str, Any]:
     facts = told.get('preprocessing', {})
-    size = facts.get('size') or weights.img_size[0]
+    size = facts.get('size') or weights.known_size()[0]
     config = {
         'image_processor_type': 'VideoMAEImageProcessor',
         'do_resize': True,
@@ -154,13 +170,14 @@ def _huggingface_preprocessor(weights: Weights, told: Mapping[str, Any]) -> dict
 def _official_config(weights: Weights, told: Mapping[str, Any]) -> str:
     """The official config is YAML; these are the keys that its model and transforms read."""
     facts = told.get('preprocessing', {})
+    size = facts.get('size') or (weights.img_size or [None])[0]
     data = {
         'MEAN': facts.get('mean'),
         'STD': facts.get('std'),
         'NUM_FRAMES': weights.num_frames or told.get('num_frames'),
         'SAMPLING_RATE': facts.get('frame_interval'),
-        'TEST_CROP_SIZE': facts.get('size') or weights.img_size[0],
-        'TRAIN_CROP_SIZE': facts.get('size') or weights.img_size[0],
+        'TEST_CROP_SIZE': size,
+        'TRAIN_CROP_SIZE': size,
     }
     lines = ['DATA:']
     lines += [f'  {key}: {value}' for key, value in data.items() if value is not None]
