@@ -6,20 +6,30 @@ nothing is sent anywhere.
 """
 
 import argparse
+import contextlib
+import errno
+import html
 import os
+import signal
+import socket
 import sys
+import threading
+import webbrowser
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
-from mmtimesformer.terminal import echo
+from mmtimesformer.terminal import echo, safe_text
 
 DEMO = Path('work_dirs/demo/divST')
 EXAMPLES = Path('data/moving_shapes/videos_val')
 MOST_EXAMPLES = 8
 INSTALL = 'pip install "mmtimesformer[demo]" (in a checkout: pip install -r requirements/demo.txt)'
-LARGEST_UPLOAD = '1gb'
+LARGEST_UPLOAD = 2**30  # bytes
+MOST_WAITING = 8  # requests; a further one is refused at once
+STOPS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
 CSS = """
 .gradio-container { max-width: 84rem !important; margin: 0 auto; }
 .head h1 { font-size: 1.7rem; margin: .6rem 0 .1rem; }
@@ -72,12 +82,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
     parser.add_argument('--host', default='127.0.0.1', help='0.0.0.0 lets other machines in')
+    parser.add_argument(
+        '--allow-host',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='further names of this machine in a browser, such as that of a proxy before the page',
+    )
     parser.add_argument('--port', type=int, default=7860)
     parser.add_argument('--open', action='store_true', help='open it in a browser')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parser.parse_args(argv)
     if args.config and not args.checkpoint:
         parser.error('--config goes with --checkpoint')
+    if not 0 <= args.port < 2**16:
+        parser.error(f'--port {args.port} is not between 0 and 65535')
     return args
 
 
@@ -87,38 +106,176 @@ def serve(args: argparse.Namespace) -> None:
     require_mmaction()
     from mmtimesformer.inference import VideoClassifier
     from mmtimesformer.visualization.answers import Answers
+    from mmtimesformer.visualization.page_guard import PageGuard, host_check
 
-    checkpoint = args.checkpoint or newest_of_demo()
-    classifier = VideoClassifier(args.config, checkpoint, args.device, args.classes)
-    with TemporaryDirectory(prefix='mmtimesformer-') as folder:
-        answers = Answers(classifier, Path(folder))
-        page = lay_out(gradio, answers, find_examples(args.examples), Path(checkpoint).name)
-        look = gradio.themes.Soft(
-            primary_hue='blue', font=['system-ui', 'sans-serif'], font_mono=['monospace']
-        )
-        try:
-            page.queue(api_open=False).launch(
-                server_name=args.host,
-                server_port=args.port,
-                inbrowser=args.open,
-                share=False,
-                quiet=True,
-                ssr_mode=False,
-                prevent_thread_lock=True,
-                allowed_paths=[folder],
-                max_file_size=LARGEST_UPLOAD,
-                footer_links=[],
-                theme=look,
-                css=CSS,
-                head=f'<script>{SCRIPT}</script>',
+    with contextlib.ExitStack() as closing:
+        sockets = bind(args.host, args.port)  # before the model is loaded, which takes longer
+        for one in sockets:
+            closing.enter_context(one)
+        checkpoint = args.checkpoint or newest_of_demo()
+        classifier = VideoClassifier(args.config, checkpoint, args.device, args.classes)
+        closing.enter_context(ending_by_signals())
+        folder = Path(
+            closing.enter_context(
+                TemporaryDirectory(prefix='mmtimesformer-', ignore_cleanup_errors=True)
             )
-        except OSError as error:
-            raise OSError(
-                f'nothing can be served at {args.host}:{args.port}, which may be in use; give '
-                '--port another number'
-            ) from error
-        echo(f'http://{args.host}:{args.port}  (Ctrl-C ends it)', flush=True)
-        page.block_thread()
+        ).resolve()
+        uploads, written = folder / 'uploads', folder / 'answers'
+        uploads.mkdir()
+        written.mkdir()
+        os.environ['GRADIO_TEMP_DIR'] = str(uploads)
+        names = [args.host, socket.gethostname(), socket.getfqdn(), *args.allow_host]
+        bound = [one.getsockname()[0] for one in sockets]
+        guard = PageGuard(folder, host_check(bound, names), LARGEST_UPLOAD, args.debug)
+        page = lay_out(
+            gradio, Answers(classifier, written), find_examples(args.examples),
+            Path(checkpoint).name, guard.waiting.waits,
+        )  # fmt: skip
+        guard.app = build_app(gradio, page, written)
+        address = address_of(args.host, sockets[0].getsockname()[1])
+        run_server(guard, sockets, address, args.open, args.debug)
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Take a port at every address of a host name.
+
+    Raises:
+        OSError: There is no such host, it is not this machine, or the port is taken.
+    """
+    name = host.removeprefix('[').removesuffix(']')
+    try:
+        found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise OSError(
+            f'the host {host} is not known here ({getattr(error, "strerror", None) or error}); '
+            'give --host an address of this machine: 127.0.0.1, ::1, or 0.0.0.0 for all of them'
+        ) from error
+    sockets: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, place in dict.fromkeys(found):
+            one = socket.socket(family, kind, protocol)
+            sockets.append(one)
+            if os.name != 'nt':
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            if port == 0 and len(sockets) > 1:  # the same free port everywhere
+                place = (place[0], sockets[0].getsockname()[1], *place[2:])
+            one.bind(place)
+    except OSError as error:
+        for one in sockets:
+            one.close()
+        raise OSError(_why_not(host, port, error)) from error
+    return sockets
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return (
+            f'the host {host} is not an address of this machine; give --host 127.0.0.1, ::1, or '
+            '0.0.0.0 for all of its addresses'
+        )
+    if error.errno == errno.EACCES:
+        return f'port {port} is for administrators here; give --port a number from 1024'
+    return (
+        f'nothing can be served at {address_of(host, port)}, which may be in use; give --port '
+        'another number'
+    )
+
+
+def address_of(host: str, port: int) -> str:
+    """Return the address for a browser on this machine."""
+    name = host.removeprefix('[').removesuffix(']')
+    name = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(name, name)
+    return f'http://[{name}]:{port}' if ':' in name else f'http://{name}:{port}'
+
+
+@contextlib.contextmanager
+def ending_by_signals():
+    """Let SIGTERM and a closed terminal end the page as Ctrl-C does, which removes its files."""
+
+    def end(number, frame):
+        raise KeyboardInterrupt
+
+    numbers = [getattr(signal, name, None) for name in ('SIGTERM', 'SIGHUP')]
+    before = {number: signal.signal(number, end) for number in numbers if number is not None}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def build_app(gradio, page, written: Path):
+    """Make a web application of the page, without its own server.
+
+    NOTE: Gradio's ``launch`` asks its own server over HTTP whether it is there, through a proxy if
+    the environment names one, takes no IPv6 address, and logs to the terminal.
+    """
+    import fastapi
+
+    page.queue(max_size=MOST_WAITING, api_open=False)
+    page.has_launched = True  # else Gradio takes any path of this machine as an upload
+    silent = {'docs_url': None, 'redoc_url': None, 'openapi_url': None}
+    look = gradio.themes.Soft(
+        primary_hue='blue', font=['system-ui', 'sans-serif'], font_mono=['monospace']
+    )
+    return gradio.mount_gradio_app(
+        fastapi.FastAPI(**silent),
+        page,
+        path='/',
+        app_kwargs=silent,
+        allowed_paths=[str(written)],
+        max_file_size=LARGEST_UPLOAD,
+        ssr_mode=False,
+        pwa=False,
+        run_history=False,
+        show_error=False,
+        footer_links=[],
+        theme=look,
+        css=CSS,
+        head=f'<script>{SCRIPT}</script>',
+    )
+
+
+def run_server(app, sockets: list[socket.socket], address: str, browser: bool, debug: bool) -> None:
+    """Serve until Ctrl-C, SIGTERM, or a closed terminal; the terminal stays quiet without debug."""
+    import uvicorn
+
+    terminal = sys.stdout
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets=None):
+            await super().startup(sockets)
+            if self.started:
+                echo(f'{address}  (Ctrl-C ends it)', file=terminal, flush=True)
+                if browser:
+                    threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
+
+        @contextlib.contextmanager
+        def capture_signals(self):
+            before = {one: signal.signal(one, self.handle_exit) for one in STOPS}
+            try:
+                yield  # uvicorn raises the signal again, and the page's files would stay
+            finally:
+                for one, handler in before.items():
+                    signal.signal(one, handler)
+
+    config = uvicorn.Config(
+        app,
+        log_level='info' if debug else 'critical',
+        access_log=debug,
+        ws='none',
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=2,
+    )
+    with contextlib.ExitStack() as quiet:
+        if not debug:  # the framework prints stack traces of what strangers send
+            nothing = quiet.enter_context(Path(os.devnull).open('w'))
+            quiet.enter_context(contextlib.redirect_stdout(nothing))
+            quiet.enter_context(contextlib.redirect_stderr(nothing))
+        Server(config).run(sockets)
 
 
 def import_gradio():
@@ -128,8 +285,11 @@ def import_gradio():
         ModuleNotFoundError: It is not installed.
     """
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
+    os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
     try:
+        import fastapi  # noqa: F401 (with uvicorn, which Gradio needs)
         import gradio
+        import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             f'the page is made by Gradio, but {error.name} is not installed; run: {INSTALL}'
@@ -154,28 +314,47 @@ def newest_of_demo() -> str:
 
 
 def find_examples(folder: Path | None) -> list[str]:
-    """Choose videos to pick from: of those that are named alike but for a number, the first."""
+    """Choose videos to pick from: of those that are named alike but for a number, the first.
+
+    What our reader refuses is left out: Gradio hands examples to the ffmpeg program, which would
+    open the files that a playlist names.
+    """
     from mmtimesformer.datasets.preparation.finding import walk_videos
+    from mmtimesformer.datasets.video import Video
 
     if folder is None and not EXAMPLES.is_dir():
         return []
     folder = folder or EXAMPLES
     kinds: dict[str, str] = {}
     for name, _ in walk_videos(folder):
-        kinds.setdefault(Path(name).stem.strip('0123456789_-. ') or name, str(folder / name))
-    return list(kinds.values())[:MOST_EXAMPLES]
+        kind = Path(name).stem.strip('0123456789_-. ') or name
+        if kind in kinds:
+            continue
+        with contextlib.suppress(OSError, ValueError):
+            Video(folder / name)
+            kinds[kind] = str(folder / name)
+        if len(kinds) == MOST_EXAMPLES:
+            break
+    return list(kinds.values())
 
 
-def lay_out(gradio, answers, examples: list[str], name: str):
-    """Put the parts of the page in their places."""
+def lay_out(gradio, answers, examples: list[str], name: str, waits):
+    """Put the parts of the page in their places.
 
-    def answer(video, method):
-        found = answers(video, answers.methods()[method])
+    ``waits`` tells whether a session still waits for the answer to one of its requests.
+    """
+
+    def answer(video, method, request: gradio.Request):
+        event = LocalContext.event_id.get(None)
+        still = partial(waits, request.session_hash, event)
+        found = answers(video, answers.methods()[method], still)
         shown = (found.words or HINT, *(path and str(path) for path in (found.grid, found.overlay)))
         return *shown, found.walk
 
+    from gradio.context import LocalContext
+
     methods = list(answers.methods())
-    model = f'{name}, {answers.classifier.num_classes} classes'
+    model = f'{html.escape(safe_text(name, 100))}, {answers.classifier.num_classes} classes'
     with gradio.Blocks(
         title='mmtimesformer', analytics_enabled=False, delete_cache=(3600, 86400)
     ) as page:
@@ -206,8 +385,10 @@ def lay_out(gradio, answers, examples: list[str], name: str):
         with gradio.Tab('Every layer, head and patch'):
             walk = gradio.HTML(elem_id='walk')
         parts = [words, grid, overlay, walk]
-        video.change(answer, [video, method], parts)
-        method.change(answer, [video, method], parts)
+        for changed in (video, method):
+            changed.change(
+                answer, [video, method], parts, concurrency_id='model', concurrency_limit=1
+            )
     return page
 
 

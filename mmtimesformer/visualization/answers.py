@@ -5,7 +5,9 @@ It knows nothing of the page's framework; ``tools/demo_app.py`` puts the parts i
 
 import html
 import shutil
+import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +61,7 @@ class Answers:
         self.folder = folder
         self._seen: OrderedDict[tuple[str, int], Sight] = OrderedDict()
         self._written = 0
+        self._turn = threading.Lock()
 
     def methods(self) -> dict[str, str]:
         """Return the ways to show attention: what a person calls each, and its name."""
@@ -68,10 +71,28 @@ class Answers:
             'that spoke for the label': 'gradient',
         }
 
-    def __call__(self, video: str | Path | None, method: str = 'rollout') -> Answer:
-        """Label a video and draw its attention; what is wrong with it is said in words."""
+    def __call__(
+        self,
+        video: str | Path | None,
+        method: str = 'rollout',
+        waits: Callable[[], bool] = lambda: True,
+    ) -> Answer:
+        """Label a video and draw its attention; what is wrong with it is said in words.
+
+        One answer is made at a time, whatever thread asks.
+
+        Args:
+            video: A file.
+            method: One of :meth:`methods`.
+            waits: Whether somebody still waits for the answer; where nobody does, the model does
+                not run.
+        """
         if video is None:
             return Answer('')
+        with self._turn:
+            return self._answer(video, method) if waits() else Answer('')
+
+    def _answer(self, video: str | Path, method: str) -> Answer:
         try:
             sight = self._see(Path(video))
             heat = sight.heat(method)
