@@ -320,6 +320,7 @@ class _Answer:
         self._start: Message | None = None
         self._started = False
         self._kind = ''
+        self._held = b''
         self.rewritten = b''
 
     async def __call__(self, message: Message) -> None:
@@ -334,8 +335,15 @@ class _Answer:
             await self._send(message)
             return
         body = message.get('body', b'')
-        if self._kind == 'text/event-stream':  # a message is sent in one piece
-            await self._send({**message, 'body': self._shown(body)})
+        if self._kind == 'text/event-stream':  # whole messages, which end in an empty line
+            self._held += body
+            end = len(self._held)
+            if message.get('more_body'):
+                end = len(self._held.rpartition(b'\n\n')[0])
+                end += 2 * bool(end)
+            body, self._held = self._held[:end], self._held[end:]
+            if body or not message.get('more_body'):
+                await self._send({**message, 'body': self._shown(body)})
         elif self._kind in REWRITTEN:
             self.rewritten += body
             if not message.get('more_body') and self._start is not None:
