@@ -106,9 +106,7 @@ def question(path: Any) -> bytes:
         'is_stream': True,
         'meta': {'_type': 'gradio.FileData'},
     }
-    return json.dumps(
-        {'data': [file, 'rollout'], 'session_hash': 'abc', 'fn_index': 1, **more}
-    ).encode()
+    return json.dumps({'data': [file, 'rollout'], 'session_hash': 'abc', 'fn_index': 1}).encode()
 
 
 # Who may ask
