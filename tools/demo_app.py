@@ -102,29 +102,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def serve(args: argparse.Namespace) -> None:
     """Load the model, then show the page until somebody stops it."""
-    gradio = import_gradio()
-    require_mmaction()
-    from mmtimesformer.inference import VideoClassifier
-    from mmtimesformer.visualization.answers import Answers
-    from mmtimesformer.visualization.page_guard import PageGuard, host_check
-
     with contextlib.ExitStack() as closing:
+        closing.enter_context(ending_by_signals())
+        temporary = TemporaryDirectory(prefix='mmtimesformer-', ignore_cleanup_errors=True)
+        folder = Path(closing.enter_context(temporary)).resolve()
+        uploads, written = folder / 'uploads', folder / 'answers'
+        uploads.mkdir()
+        written.mkdir()
+        gradio = import_gradio(uploads)
+        require_mmaction()
+        from mmtimesformer.inference import VideoClassifier
+        from mmtimesformer.visualization.answers import Answers
+        from mmtimesformer.visualization.page_guard import PageGuard, host_check
+
         sockets = bind(args.host, args.port)  # before the model is loaded, which takes longer
         for one in sockets:
             closing.enter_context(one)
         checkpoint = args.checkpoint or newest_of_demo()
         classifier = VideoClassifier(args.config, checkpoint, args.device, args.classes)
-        closing.enter_context(ending_by_signals())
-        folder = Path(
-            closing.enter_context(
-                TemporaryDirectory(prefix='mmtimesformer-', ignore_cleanup_errors=True)
-            )
-        ).resolve()
-        uploads, written = folder / 'uploads', folder / 'answers'
-        uploads.mkdir()
-        written.mkdir()
-        os.environ['GRADIO_TEMP_DIR'] = str(uploads)
-        names = [args.host, socket.gethostname(), socket.getfqdn(), *args.allow_host]
+        names = [args.host.strip('[]'), socket.gethostname(), *args.allow_host]
         bound = [one.getsockname()[0] for one in sockets]
         guard = PageGuard(folder, host_check(bound, names), LARGEST_UPLOAD, args.debug)
         page = lay_out(
@@ -278,14 +274,15 @@ def run_server(app, sockets: list[socket.socket], address: str, browser: bool, d
         Server(config).run(sockets)
 
 
-def import_gradio():
-    """Import Gradio, with its messages home switched off.
+def import_gradio(uploads: Path):
+    """Import Gradio, with its messages home switched off and its files in a folder of ours.
 
     Raises:
         ModuleNotFoundError: It is not installed.
     """
     os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
     os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
+    os.environ['GRADIO_TEMP_DIR'] = str(uploads)
     try:
         import fastapi  # noqa: F401 (with uvicorn, which Gradio needs)
         import gradio

@@ -354,8 +354,10 @@ class _Answer:
             await self._send(message)
 
     async def refuse(self, status: int, reason: str) -> None:
-        """Answer with a status and a sentence, if nothing has been answered yet."""
+        """Answer with a status and a sentence; end an answer that has begun already."""
         if self._started:
+            with suppress(Exception):  # it may have ended, too
+                await self._send({'type': 'http.response.body', 'body': b''})
             return
         body = json.dumps({'detail': reason}).encode()
         headers = [(b'content-type', b'application/json')]

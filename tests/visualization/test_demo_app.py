@@ -133,7 +133,7 @@ def test_without_the_demo_the_tool_says_what_to_run(
     tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tool, 'import_gradio', lambda: None)
+    monkeypatch.setattr(tool, 'import_gradio', lambda uploads: None)
     assert tool.main([]) == 1
     assert 'run make demo first, or give --checkpoint' in capfd.readouterr().err
 
@@ -164,7 +164,7 @@ def test_videos_to_pick_from_are_one_of_each_name(
 
 def environment(home: Path) -> dict[str, str]:
     paths = os.pathsep.join([str(TOOL.parents[1]), os.environ.get('PYTHONPATH', '')])
-    return {**os.environ, 'PYTHONPATH': paths, 'GRADIO_TEMP_DIR': str(home / 'gradio')}
+    return {**os.environ, 'PYTHONPATH': paths}
 
 
 @pytest.fixture(scope='module')
