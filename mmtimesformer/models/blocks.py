@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmtimesformer.models.attention import SelfAttention
 from mmtimesformer.models.embeddings import init_temporal
 from mmtimesformer.models.ffn import FFN
-from mmtimesformer.models.folding import Fold, is_watched
+from mmtimesformer.models.folding import Fold, is_plain, is_watched
 from mmtimesformer.registry import MODELS
 
 
@@ -253,12 +253,13 @@ def _is_random(mlp: nn.Module) -> bool:
 def _runs_into(attn: nn.Module, fc: nn.Module) -> bool:
     """Say whether what an attention gathers goes through its ``proj`` and ``fc``, and no more.
 
-    An attention of the user's own, a layer replaced (LoRA, quantisation), a hook that waits for
-    what passes, and dropout between the two all want both layers run.
+    An attention of the user's own, a layer that is not plain (LoRA, quantised weights, a hook), and
+    dropout between the two all want both layers run.
     """
     return (
         type(attn) is SelfAttention
-        and type(attn.proj) is type(fc) is nn.Linear
+        and is_plain(attn.proj)
+        and is_plain(fc)
         and not (attn.training and attn.proj_drop.p)
-        and not any(map(is_watched, (attn, attn.proj, attn.proj_drop, fc)))
+        and not any(map(is_watched, (attn, attn.proj_drop)))
     )

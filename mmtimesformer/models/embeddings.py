@@ -8,13 +8,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from mmtimesformer.models.folding import is_plain
+
 
 class PatchEmbed(nn.Module):
     """Cut frames into square patches and map each to one token.
 
     Patches do not overlap (section 3 of the paper, "Decomposition into patches" and "Linear
     embedding"). The weights are kept as those of a convolution, whose kernel equals its stride, and
-    used as those of the linear map that this is.
+    used as those of the linear map that this is, unless the layer is not a plain convolution (LoRA,
+    quantised weights, a hook), which is then run itself.
 
     Args:
         patch_size: Side of a patch, in pixels.
@@ -30,6 +33,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_channels, embed_dims, patch_size, stride=patch_size)
 
     def forward(self, frames: Tensor) -> Tensor:
+        if not is_plain(self.proj, nn.Conv2d):
+            return rearrange(self.proj(frames), 'b d h w -> b (h w) d')
         size = self.proj.kernel_size[0]
         patches = rearrange(frames, 'b c (h p) (w q) -> b (h w) (c p q)', p=size, q=size)
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)

@@ -12,13 +12,43 @@ from torch import Tensor, nn
 
 
 def is_watched(module: nn.Module) -> bool:
-    """Say whether somebody waits for what goes through a module."""
+    """Return whether a module has hooks, or a ``forward`` that was set on the instance.
+
+    Accelerate and several quantisation tools set the latter.
+    """
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks
         or module._backward_hooks
         or module._backward_pre_hooks
+        or 'forward' in module.__dict__
     )
+
+
+def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
+    """Return whether a layer computes what its ``weight`` and ``bias`` say, and nothing else.
+
+    Only then may its weights be used past its forward pass. A layer of another class (LoRA,
+    bitsandbytes, dynamic quantisation, a parametrisation), one with hooks, and one whose weight is
+    a tensor subclass (torchao, ``DTensor``) are not plain: a subclass may have no ``view`` or no
+    matrix-vector product.
+
+    Args:
+        layer: The layer.
+        kind: The class that it must be of, and no subclass of it.
+    """
+    if type(layer) is not kind or is_watched(layer):
+        return False
+    return all(_is_plain_tensor(getattr(layer, name)) for name in ('weight', 'bias'))
+
+
+def _is_plain_tensor(tensor: Tensor | None) -> bool:
+    kind = type(tensor)
+    if tensor is None or kind is nn.Parameter or kind is Tensor:
+        return True
+    return kind.__module__.startswith(
+        'torch._subclasses'
+    )  # of torch.export, in place of plain ones
 
 
 class Fold:

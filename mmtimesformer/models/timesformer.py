@@ -18,7 +18,7 @@ from mmtimesformer.models.blocks import (
     SpaceOnlyBlock,
 )
 from mmtimesformer.models.embeddings import PatchEmbed, init_temporal
-from mmtimesformer.models.folding import is_watched
+from mmtimesformer.models.folding import is_plain, is_watched
 from mmtimesformer.models.loading import refuse_other_weights
 from mmtimesformer.models.recomputation import LEVELS, recompute
 from mmtimesformer.registry import MODELS
@@ -360,7 +360,7 @@ def _is_as_built(block: nn.Module) -> bool:
     return (
         type(block) in (DividedSpaceTimeBlock, JointSpaceTimeBlock, SpaceOnlyBlock)
         and type(block.attn) is SelfAttention
-        and type(block.attn.qkv) is nn.Linear  # its weights are used past its forward pass
+        and is_plain(block.attn.qkv)  # its weights are used past its forward pass
         and not any(map(is_watched, block.modules()))
     )
 
