@@ -275,7 +275,7 @@ class SafeCheckpointHook(CheckpointHook):
                 self._remove(name)
             self._sweep_shares(names)
 
-    def _may_save(self, runner: Any, name: str) -> bool:
+    def _may_save(self, runner: Any, name: str, meta: dict[str, Any]) -> bool:
         """Whether the state at hand is worth keeping; all processes must ask.
 
         Raises:
@@ -294,7 +294,7 @@ class SafeCheckpointHook(CheckpointHook):
         problem = problem_of_state(runner, watch.size_at_start)
         if problem is not None:
             raise NotFiniteError(
-                f'the training has diverged at epoch {runner.epoch + 1}, step {runner.iter + 1}: '
+                f'the training has diverged: after {meta["epoch"]} epochs and {meta["iter"]} steps '
                 f'{problem}, so {name} is not saved. {watch.remedy(runner)}'
             )
         return True
@@ -314,7 +314,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _save_and_note(self, runner: Any, name: str, meta: dict[str, Any]) -> bool:
         """Save, note, and only then drop ``mid_epoch.pth``; return whether it worked."""
-        if not self._may_save(runner, name):
+        if not self._may_save(runner, name, meta):
             return False
         path = self.file_backend.join_path(self.out_dir, name)
         hub = runner.message_hub

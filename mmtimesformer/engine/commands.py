@@ -40,7 +40,7 @@ def train(args: Namespace) -> None:
         _know_base_batch(cfg, '--accumulate').accumulate = True
     _set_start(cfg, args.resume)
     _set_randomness(cfg, args.seed, args.diff_rank_seed, args.deterministic)
-    _run(cfg, 'train')
+    _run(cfg, 'train', tuple(args.cfg_options or ()))
 
 
 def test(args: Namespace) -> None:
@@ -93,13 +93,13 @@ def read_config(
     return cfg
 
 
-def _run(cfg: Config, purpose: str) -> None:
+def _run(cfg: Config, purpose: str, settings_given: tuple[str, ...] = ()) -> None:
     """Look, then run; a failure of the run leaves its stack trace in the work_dir."""
     if cfg.get('load_from'):
         _check_exists(cfg.load_from)
     notes = check_config(cfg, purpose)
     try:
-        _build_and_run(cfg, notes, purpose)
+        _build_and_run(cfg, notes, purpose, settings_given)
     except Exception as error:
         if not isinstance(error, EndOfRun | BlockingIOError):  # which is another's folder
             _keep_trace(Path(cfg.work_dir))
@@ -109,8 +109,11 @@ def _run(cfg: Config, purpose: str) -> None:
         _leave_process_group()
 
 
-def _build_and_run(cfg: Config, notes: list[str], purpose: str) -> None:
+def _build_and_run(
+    cfg: Config, notes: list[str], purpose: str, settings_given: tuple[str, ...]
+) -> None:
     runner = Runner.from_cfg(cfg)
+    runner.settings_given = settings_given
     for note in notes:
         runner.logger.warning(note)
     job: Callable[[], object] = runner.train if purpose == 'train' else runner.test

@@ -14,9 +14,11 @@ So a run that goes on is the run that never stopped, bit for bit where the arith
 """
 
 import random
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -86,6 +88,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         self.owes_validation = False
         self.indices: list[int] = []  # of the samples in the batch at hand
         self._keys = _Keys(self.dataloader.batch_sampler)
+        self._list = fingerprint(self.dataloader.dataset)
         self._reader: DataLoader | None = None
 
     def run(self) -> torch.nn.Module:
@@ -131,6 +134,8 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             'step': iteration - began if this_epoch else 0,
             'steps': len(self.dataloader),
             'videos_per_step': self._videos_per_step(),
+            'videos': len(self.dataloader.dataset),
+            'list': self._list,
             'order': self._sampler_seed(),
             'owes_validation': (
                 self.owes_validation if this_epoch else self._validation_is_due(epoch)
@@ -138,25 +143,66 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         }
 
     def go_on_from(self, meta: dict[str, Any]) -> None:
-        """Take up the position that a checkpoint's ``meta`` tells."""
+        """Take up the position that a checkpoint's ``meta`` tells.
+
+        What is counted in epochs stays where it was, also if an epoch has another number of steps
+        now: a training that was half through an epoch is half through it.
+        """
         saved = meta.get('position') or {}
         steps = len(self.dataloader)
+        before = saved.get('steps', steps)
         step = saved.get('step', meta['iter'] - meta['epoch'] * steps)
-        if not 0 <= step <= saved.get('steps', steps):
+        if not 0 <= step <= before:
             step = 0  # MMEngine's, of a loop of another length
         self.owes_validation = saved.get('owes_validation', False)
         if self._keys.sampler is not None and saved.get('order') is not None:
             self._keys.sampler.seed = saved['order']
-        videos, before = self._videos_per_step(), saved.get('videos_per_step')
-        if before not in (None, videos):
-            step = min(step * before // videos, steps)
-            self.runner.logger.warning(
-                f'The checkpoint is of steps over {before} videos, and now a step sees {videos}: '
-                'the training goes on, but is not the one that would have been without a stop.'
-            )
+        step = self._step_of_now(step, before, saved)
         self.step_in_epoch = step
+        # Steps that are done are those of the checkpoint, whatever their number would be now.
+        self._max_iters = meta['iter'] + max((self._max_epochs - meta['epoch']) * steps - step, 0)
         if step:
             self.runner.logger.info(f'Goes on after step {step} of {steps} of the epoch.')
+        if meta['epoch'] >= self._max_epochs:
+            self.runner.logger.warning(
+                f'Nothing is left to train: the checkpoint has {meta["epoch"]} epochs, and '
+                f'train_cfg.max_epochs={self._max_epochs}; set it higher to train longer.'
+            )
+
+    def _step_of_now(self, step: int, before: int, saved: dict[str, Any]) -> int:
+        """Return the step within the epoch, and log what changed in it since the checkpoint."""
+        steps, warn = len(self.dataloader), self.runner.logger.warning
+        size, videos = len(self.dataloader.dataset), self._videos_per_step()
+        size_before = saved.get('videos', size)
+        videos_before = saved.get('videos_per_step', videos)
+        not_the_same = (
+            'the training goes on, but is not the one that would have been without a stop'
+        )
+        if size_before == size and saved.get('list', self._list) != self._list:
+            warn(
+                f'The list of training videos has as many videos as in the checkpoint ({size}), '
+                f'and others, other labels or another order: {not_the_same}.'
+            )
+        if size_before != size or (videos_before == videos and before != steps):
+            step = step * steps // max(before, 1)
+            what = f'{size_before} videos' if size_before != size else f'{before} steps an epoch'
+            now = f'{size}' if size_before != size else f'{steps}'
+            warn(
+                f'The checkpoint is of a training on {what}, and now there are {now}: an epoch has '
+                f'{steps} steps instead of {before}. It resumes as far into the epoch as it was, '
+                f'after step {step}; {not_the_same}. Schedulers with convert_to_iter_based=True '
+                'follow the epochs. For a new training give --work-dir another folder.'
+            )
+        elif videos_before != videos:
+            seen = step * videos_before
+            step = min(seen // videos, steps)
+            again = seen - step * videos
+            warn(
+                f'The checkpoint is of steps over {videos_before} videos, and now a step sees '
+                f'{videos}: {not_the_same}.'
+                + (f' {again} videos of this epoch are seen again.' if again > 0 else '')
+            )
+        return step
 
     def _validation_is_due(self, epoch: int) -> bool:
         return (
@@ -256,6 +302,12 @@ class KeepPosition(Hook):
             return
         if isinstance(runner._train_loop, ExactEpochLoop):
             runner._train_loop.go_on_from(checkpoint['meta'])
+        if 'ema_state_dict' in checkpoint and not any(isinstance(h, EMAHook) for h in runner.hooks):
+            runner.logger.warning(
+                'The checkpoint has averaged weights (EMA), and the config has no EMAHook: the '
+                'training goes on from the average. Add the hook to custom_hooks to go on from the '
+                'weights that were trained.'
+            )
         model = getattr(runner.model, 'module', runner.model)
         for name, parameter in model.named_parameters():
             gradient = checkpoint.get('gradients', {}).get(name)
@@ -266,6 +318,19 @@ class KeepPosition(Hook):
         """The result is there, and is saved with what CheckpointHook saves next."""
         if isinstance(runner._train_loop, ExactEpochLoop):
             runner._train_loop.owes_validation = False
+
+
+def fingerprint(dataset: Any) -> int | None:
+    """Return a checksum of the annotation files of a data set, or ``None`` where it has none."""
+    datasets, checksum = [dataset], None
+    while datasets:
+        one = datasets.pop()
+        datasets += [getattr(one, 'dataset', None), *getattr(one, 'datasets', ())]
+        path = getattr(one, 'ann_file', None)
+        if isinstance(path, str) and path and Path(path).is_file():
+            checksum = zlib.crc32(Path(path).read_bytes(), checksum or 0)
+        datasets = [part for part in datasets if part is not None]
+    return checksum
 
 
 def seed_all(*words: int) -> None:

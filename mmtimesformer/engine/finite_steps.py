@@ -111,8 +111,8 @@ class SkipNonFiniteSteps(Hook):
         )
         if in_row >= self.max_in_row:
             raise NotFiniteError(
-                f'{what} for {in_row} steps in a row, the last one {where}; their videos are in '
-                f'the log. {self.remedy(runner)}'
+                f'{what} for {in_row} steps in a row, the last one {where}; nothing was saved '
+                f'meanwhile. {self.remedy(runner)}'
             )
 
     def is_unsafe(self) -> bool:
@@ -171,7 +171,7 @@ class SkipNonFiniteSteps(Hook):
         further = (
             ('' if not one or wrapper.clip_grad_kwargs else ', set optim_wrapper.clip_grad')
             + (', train with --amp bf16' if hasattr(wrapper, 'loss_scaler') else '')
-            + ', or look at these videos'
+            + ', or look at the videos of skipped steps, which are in the log'
         )
         newer = f'; {", ".join(later)}: newer, but no finite step followed' if later else ''
         if good is not None:

@@ -1,5 +1,6 @@
 """MMEngine's Runner, which also works on CPUs in several processes and after a folder was moved."""
 
+import copy
 import logging
 import math
 import os
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader
 from mmtimesformer.engine.agreement import failing_together, from_main
 from mmtimesformer.engine.bad_videos import BadVideos
 from mmtimesformer.engine.clips_per_video import with_clips_per_video
-from mmtimesformer.engine.exact_loop import KeepPosition
+from mmtimesformer.engine.exact_loop import ExactEpochLoop, KeepPosition
 from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
 from mmtimesformer.engine.letters import STOPPED, EndOfRun
 from mmtimesformer.engine.loading import for_runner
@@ -31,6 +32,13 @@ from mmtimesformer.engine.part_arguments import OURS
 from mmtimesformer.engine.precision import keep_scores_in_float32
 from mmtimesformer.engine.pretrained import FitCheckpoint
 from mmtimesformer.engine.protocol import NameProtocol
+from mmtimesformer.engine.resumed_settings import (
+    Moment,
+    Settings,
+    can_be_compared,
+    check_optimizer,
+    reconcile,
+)
 from mmtimesformer.engine.resuming import damage_of, newest_whole_checkpoint
 from mmtimesformer.engine.sharding import (
     SaveSharded,
@@ -79,6 +87,9 @@ class Runner(MMEngineRunner):
 
     _resume: bool
     _load_from: str | None
+    _resumed: tuple[dict[str, Any], list[dict[str, Any]] | None]
+    _scheduler_configs: Any = None
+    settings_given: tuple[str, ...] = ()  # keys of --cfg-options, which win over a checkpoint's
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
         """Join the processes of the run; MMEngine's own way asks for a GPU.
@@ -277,7 +288,40 @@ class Runner(MMEngineRunner):
         """Resume; the state of a sharded model is read into main memory, not onto one card."""
         if map_location == 'default' and isinstance(self.model, ShardedModel):
             map_location = 'cpu'
+        compared = resume_optimizer and resume_param_scheduler and can_be_compared(self)
+        configured = Settings(self) if compared else None
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        if configured is not None:
+            self._reconcile(configured)
+
+    def _reconcile(self, configured: Settings) -> None:
+        """Log what the checkpoint overrode; let what was given on the command line win."""
+        meta, schedulers = self._resumed
+        given = list(self.settings_given)
+        position = meta.get('position') or {}
+        loop = self._train_loop
+        steps_of_now = meta['iter']
+        if isinstance(loop, ExactEpochLoop):
+            steps_of_now = meta['epoch'] * len(loop.dataloader) + loop.step_in_epoch
+            videos = loop.position_at(meta['epoch'], meta['iter'])['videos_per_step']
+            scaled = (self.auto_scale_lr or {}).get('enable', False)
+            if scaled and position.get('videos_per_step', videos) != videos:
+                given.append('auto_scale_lr')  # which asks for it
+        configs = self._scheduler_configs or ()
+        configs = configs if isinstance(configs, list | tuple) else [configs]
+        converted = [
+            isinstance(config, dict) and bool(config.get('convert_to_iter_based'))
+            for config in configs
+        ]
+        moment = Moment(meta['epoch'], meta['iter'], steps_of_now, converted)
+        reconcile(self, configured, schedulers, given, moment, self.logger.warning)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Build them, and remember which of them count epochs."""
+        parts = scheduler if isinstance(scheduler, list | tuple) else [scheduler]
+        if any(isinstance(part, dict) for part in parts):
+            self._scheduler_configs = scheduler
+        return super().build_param_scheduler(scheduler)
 
     def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
         """Load; where a sharded model was saved as shares, each process reads what it is to hold.
@@ -288,13 +332,23 @@ class Runner(MMEngineRunner):
         if isinstance(model, ShardedModel) and '://' not in str(filename):
             own = own_checkpoint(self, filename)
         if own is None:
-            return super().load_checkpoint(filename, *args, **kwargs)
+            checkpoint = super().load_checkpoint(filename, *args, **kwargs)
+            self._note_resumed(checkpoint)
+            return checkpoint
         checkpoint = for_runner(own)
+        self._note_resumed(checkpoint)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
         model.get_submodule('module').load_state_dict(checkpoint['state_dict'])
         self._has_loaded = True
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
+
+    def _note_resumed(self, checkpoint: dict[str, Any]) -> None:
+        if self._resume:
+            check_optimizer(self, checkpoint)
+            schedulers = checkpoint.get('param_schedulers')
+            states = copy.deepcopy(schedulers) if isinstance(schedulers, list) else None
+            self._resumed = checkpoint['meta'], states
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
         """Save, with the gradients of a step that is begun; a failure is one of all processes.

@@ -22,6 +22,10 @@ from mmtimesformer.checkpoints.pickles import load_torch
 from mmtimesformer.engine.runner import Runner
 
 SAMPLES = 22
+SCHEDULERS: list[dict[str, Any]] = [
+    {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 9},
+    {'type': 'MultiStepLR', 'milestones': [2], 'gamma': 0.5},
+]
 
 
 class Noise(Dataset):
@@ -115,14 +119,17 @@ def train(tmp_path: Path) -> Iterator[Train]:
         sampler: dict[str, Any] | None = None,
         checkpoint: dict[str, Any] | None = None,
         optim: dict[str, Any] | None = None,
+        dataset: Dataset | None = None,
+        batch_size: int = 4,
+        schedulers: list[dict[str, Any]] | None = None,
         **arguments: Any,
     ) -> Runner:
         nonlocal count
         count += 1
         loader = {
-            'dataset': Noise(),
+            'dataset': dataset or Noise(),
             'sampler': sampler or {'type': 'DefaultSampler', 'shuffle': True},
-            'batch_size': 4,
+            'batch_size': batch_size,
             'num_workers': workers,
             'prefetch_factor': 1 if workers else None,
             'persistent_workers': persistent,
@@ -147,10 +154,7 @@ def train(tmp_path: Path) -> Iterator[Train]:
                 'clip_grad': {'max_norm': 1.0},
                 **(optim or {}),
             },
-            param_scheduler=[
-                {'type': 'LinearLR', 'start_factor': 0.1, 'by_epoch': False, 'end': 9},
-                {'type': 'MultiStepLR', 'milestones': [2], 'gamma': 0.5},
-            ],
+            param_scheduler=SCHEDULERS if schedulers is None else schedulers,
             default_hooks={
                 'checkpoint': {'type': 'CheckpointHook', 'interval': 1, **(checkpoint or {})},
                 'logger': {'type': 'LoggerHook', 'interval': 1},
