@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.device import get_device
+from mmengine.hooks import EMAHook
 from mmengine.logging import MMLogger
 from mmengine.optim import OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS
+from mmengine.runner import BaseLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -50,6 +52,7 @@ from mmtimesformer.engine.sharding import (
 )
 from mmtimesformer.engine.side_files import forgive_log_file, forgive_visualizer
 from mmtimesformer.engine.stop_signals import StartWorker, StopOnSignal, StopSignals
+from mmtimesformer.engine.weight_average import note_on_average
 from mmtimesformer.engine.work_dir_lock import only_one_training
 from mmtimesformer.engine.worker_losses import ReplaceLostWorkers
 from mmtimesformer.terminal import safe_lines
@@ -252,6 +255,12 @@ class Runner(MMEngineRunner):
                 else f'Nothing to resume in {self.work_dir}; starts from the beginning.'
             )
         super().load_or_resume()
+        if isinstance(self._train_loop, BaseLoop):
+            for hook in self.hooks:
+                if isinstance(hook, EMAHook):
+                    note = note_on_average(hook, self.max_iters, len(self.train_dataloader))
+                    if note is not None:
+                        self.logger.warning(note)
 
     def _check_whole(self, checkpoint: str) -> None:
         """Let the main process read all of a checkpoint that was named, and all fail with it."""
