@@ -17,11 +17,12 @@ beginning and counted, also to find out how many there are.
 """
 
 import os
+import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from itertools import chain, count, islice
+from itertools import chain, count, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ SKIPPING_CODECS = {'h264'}
 # Packets of up to this many bytes are kept from opening to decoding; more are read again.
 KEPT_BYTES = 32 * 2**20
 VOP = b'\0\0\1\xb6'  # begins a frame of MPEG-4
+MOST_FPS = 10_000  # more is the unit of the time stamps, and no rate
+END = object()  # behind the last packet
 SMALLEST_VOP = 12  # bytes; "as before" takes 7 or 8
 PROGRESSIVE = 1  # of a decoder's field_order: 0 is unknown, more are interlaced
 
@@ -49,7 +52,8 @@ class PacketIndex:
     Attributes:
         times: When each packet is shown, in the order in which they are stored; ``None`` where the
             container has no time.
-        keys: Positions of the keyframes.
+        keys: Positions of the keyframes at which decoding may begin.
+        first_key: Position of the first packet that is marked as a keyframe.
         shown: Positions of the packets that an edit list does not hide, in the order in which they
             are shown if ``indexed``, else as they are stored.
         indexed: Whether each packet is one frame whose number follows from its time. It is not if a
@@ -61,6 +65,7 @@ class PacketIndex:
 
     times: list[Any]
     keys: list[int]
+    first_key: int
     shown: list[int]
     indexed: bool
     countable: bool
@@ -75,16 +80,21 @@ def index_packets(container: Any) -> PacketIndex:
     """
     decoder = container.streams.video[0].codec_context
     one_by_one = _packet_check(decoder)
+    is_keyframe = KEYFRAMES.get(decoder.codec.canonical_name, lambda data, extradata: True)
+    extradata = decoder.extradata
     packets: list[Any] | None = []
     times: list[Any] = []
     keys: list[int] = []
+    first_key = sys.maxsize
     shown: list[int] = []  # not hidden by an edit list
     size = 0
     countable = True
     for i, packet in enumerate(in_time(stored_packets(container), 'to open')):
         times.append(packet.pts)
         if packet.is_keyframe:
-            keys.append(i)
+            first_key = min(first_key, i)
+            if is_keyframe(memoryview(packet), extradata):
+                keys.append(i)
         if not packet.is_discard:
             shown.append(i)
         countable = countable and one_by_one(i, packet)
@@ -105,7 +115,8 @@ def index_packets(container: Any) -> PacketIndex:
     )
     if indexed:
         shown.sort(key=times.__getitem__)
-    return PacketIndex(times, keys, shown, indexed, countable and keys[:1] == [0], packets)
+    countable = countable and first_key == 0
+    return PacketIndex(times, keys, first_key, shown, indexed, countable, packets)
 
 
 def _packet_check(decoder: Any) -> Any:
@@ -125,6 +136,88 @@ def _is_one_mpeg4_frame(i: int, packet: Any) -> bool:
         return False
     is_b = data[start + 4] >> 6 == 2
     return not (i == 1 and is_b)  # it may refer to what was in front of the first keyframe
+
+
+def _is_h264_keyframe(data: memoryview, extradata: bytes | None) -> bool:
+    """Whether decoding may begin at a packet that is marked as a keyframe, and change no pixel.
+
+    It may at an IDR picture, and at an intra picture from which recovery takes no other frame (open
+    GOP). With intra refresh a picture is marked from which it takes a second until all is there.
+    """
+    recovers, intra = False, False
+    for unit in _units(data, extradata, avc=True):
+        kind = unit[0] & 31
+        if kind == 5:
+            return True
+        if kind == 6:
+            recovers = recovers or _recovers_at_once(unit)
+        elif kind == 1:
+            _, end_of_address = _golomb(unit, 8)
+            slice_type, _ = _golomb(unit, end_of_address)
+            intra = slice_type >= 0 and slice_type % 5 in (2, 4)
+            if not intra:
+                return False
+    return recovers and intra
+
+
+def _recovers_at_once(unit: memoryview) -> bool:
+    """Whether supplemental information holds a recovery point, 0 frames from here."""
+    at = 1
+    while at + 2 < len(unit):
+        kind = size = 0
+        while at < len(unit) and unit[at] == 255:
+            kind, at = kind + 255, at + 1
+        kind, at = kind + unit[at], at + 1
+        while at < len(unit) and unit[at] == 255:
+            size, at = size + 255, at + 1
+        if at + 1 >= len(unit):
+            return False
+        size, at = size + unit[at], at + 1
+        if kind == 6:
+            return _golomb(unit, 8 * at)[0] == 0
+        at += size
+    return False
+
+
+def _is_hevc_keyframe(data: memoryview, extradata: bytes | None) -> bool:
+    """Whether a packet holds a picture at which decoding may begin: IDR, BLA or CRA."""
+    return any(16 <= unit[0] >> 1 & 63 <= 21 for unit in _units(data, extradata, avc=False))
+
+
+KEYFRAMES = {'h264': _is_h264_keyframe, 'hevc': _is_hevc_keyframe}
+
+
+def _units(data: memoryview, extradata: bytes | None, avc: bool) -> Iterator[memoryview]:
+    """Split a packet of H.264 or HEVC into its NAL units: by lengths (MP4) or start codes (TS)."""
+    place = 4 if avc else 21
+    if extradata and extradata[0] == 1 and len(extradata) > place:
+        width = (extradata[place] & 3) + 1
+        at = 0
+        while at + width < len(data):
+            size = int.from_bytes(data[at : at + width], 'big')
+            if size:
+                yield data[at + width : at + width + min(size, 256)]
+            at += width + size
+        return
+    stored = bytes(data)
+    at = stored.find(b'\0\0\1')
+    while 0 <= at < len(stored) - 4:
+        yield data[at + 3 : at + 259]
+        at = stored.find(b'\0\0\1', at + 3)
+
+
+def _golomb(data: memoryview, bit: int) -> tuple[int, int]:
+    """Read an Exp-Golomb number: it, and the bit behind it; -1 where the data end."""
+    start = bit
+    while bit < 8 * len(data) and not data[bit // 8] >> 7 - bit % 8 & 1:
+        bit += 1
+    zeros = bit - start
+    if bit + zeros >= 8 * len(data):
+        return -1, bit
+    value = 0
+    for at in range(bit, bit + zeros + 1):
+        value = value << 1 | data[at // 8] >> 7 - at % 8 & 1
+    return value - 1, bit + zeros + 1
 
 
 class ThriftyReader:
@@ -152,9 +245,12 @@ class ThriftyReader:
         index = index_packets(self._container)
         self.indexed = index.indexed
         self._packets, self._times, self._keys = index.packets, index.times, index.keys
-        self._shown = index.shown
+        self._shown, self._first_key = index.shown, index.first_key
         if self.indexed:
             self._numbers = {self._times[i]: number for number, i in enumerate(self._shown)}
+            if self.fps > MOST_FPS and len(self._shown) > 1:
+                first, last = (self._times[self._shown[i]] for i in (0, -1))
+                self.fps = float((len(self._shown) - 1) / ((last - first) * stream.time_base))
         self._length = len(self._shown)
         if not (self.indexed or index.countable):
             self._length = count_frames(path)
@@ -229,7 +325,7 @@ class ThriftyReader:
             self._decoder.thread_count = self._num_threads
         self._used = True
         wanted = {self._shown[number] for number in left} if skip else set()
-        first_key = self._keys[0] if self._keys else len(self._times)
+        first_key = self._first_key
         counted = count()
         stored = self._packets or stored_packets(open_container(self.path))
         packets = in_time(chain(islice(stored, start, stop), [None]), 'to decode')
@@ -237,7 +333,8 @@ class ThriftyReader:
             for i, packet in enumerate(packets, start):
                 if skip:
                     self._decoder.skip_frame = 'DEFAULT' if i in wanted else 'NONREF'
-                for frame in _decode_packet(self._decoder, packet, may_fail=i < first_key):
+                may_fail = i < first_key or i == len(self._times) - 1
+                for frame in _decode_packet(self._decoder, packet, may_fail):
                     number = self._numbers.get(frame.pts) if self.indexed else next(counted)
                     if number in left:
                         left.remove(number)
@@ -276,17 +373,18 @@ def stored_packets(container: Any) -> Iterator[Any]:
 def decoded_frames(container: Any) -> Iterator[Any]:
     """Decode all frames of a video in the order in which they are shown.
 
-    This is the numbering of :class:`ThriftyReader`. What is stored in front of the first keyframe
-    may fail to be decoded; it then is no frame.
+    This is the numbering of :class:`ThriftyReader`. What is stored in front of the first keyframe,
+    and the last packet, of which a part may be missing, may fail to be decoded; then they are no
+    frame.
 
     Raises:
-        av.FFmpegError: A packet cannot be decoded.
+        av.FFmpegError: Another packet cannot be decoded.
     """
     decoder = container.streams.video[0].codec_context
     begun = False
-    for packet in chain(stored_packets(container), [None]):
+    for packet, following in pairwise(chain(stored_packets(container), [None, END])):
         begun = begun or packet is None or packet.is_keyframe
-        yield from _decode_packet(decoder, packet, may_fail=not begun)
+        yield from _decode_packet(decoder, packet, may_fail=not begun or following is None)
 
 
 def _decode_packet(decoder: Any, packet: Any, may_fail: bool) -> list[Any]:

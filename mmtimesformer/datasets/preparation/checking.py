@@ -5,12 +5,17 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+from mmtimesformer.datasets.containers import check_file, open_container
 from mmtimesformer.datasets.preparation.finding import walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.reading import read_lines
+from mmtimesformer.datasets.stated_sizes import stated_bytes, stated_mp4_bytes
 from mmtimesformer.datasets.video import Video
 
+# Containers whose header states a duration; FFmpeg works out that of others from the file itself.
+TIMED = {'flv', 'live_flv', 'kux', 'matroska,webm', 'avi', 'asf', 'nut', 'mxf'}
 CHUNK_BYTES = 256 * 2**20  # frames held at a time, so that a long video needs no more memory
 
 
@@ -26,13 +31,12 @@ def check_video(path: str, quick: bool = False) -> int:
         Number of frames.
 
     Raises:
-        ValueError: It cannot be read, or a frame cannot be decoded.
+        ValueError: It cannot be read, it is cut short, or a frame cannot be decoded.
     """
     if Path(path).is_file() and not Path(path).stat().st_size:
         raise ValueError('an empty file')
-    video = Video(path)
+    video = open_complete(Path(path))
     total = len(video)
-    check_length(total, *promised_frames(path))
     ends = video.frames([0, total // 2, total - 1])
     if not quick:
         step = max(1, CHUNK_BYTES // ends[0].nbytes)
@@ -41,39 +45,86 @@ def check_video(path: str, quick: bool = False) -> int:
     return total
 
 
-def promised_frames(path: str | Path) -> tuple[int, bool]:
-    """Read in a video's header how many frames it should hold.
+class CutShortError(ValueError):
+    """A file that ends before what its own header lists."""
 
-    Returns:
-        Number of frames, 0 where the header says nothing; and whether it was counted, not worked
-        out from the duration.
+
+def open_complete(path: Path) -> Video:
+    """Open a video and see that its file is complete.
+
+    Raises:
+        CutShortError: It is cut short.
+        UnreadableVideo: It cannot be read.
     """
     import av
 
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        if stream.frames:
-            return stream.frames, True
-        rate = stream.average_rate or stream.guessed_rate
-        if not rate:
-            return 0, False
-        if stream.duration and stream.time_base:
-            return round(stream.duration * stream.time_base * rate), False
-        return round((container.duration or 0) / av.time_base * rate), False
+    check_file(path)
+    try:
+        check_complete(path)
+    except CutShortError:
+        raise
+    except (av.FFmpegError, ValueError, OSError):
+        pass  # the reader has the words for it
+    return Video(path)
 
 
-def check_length(total: int, promised: int, counted: bool) -> None:
-    """Refuse a video that ends long before its header says: it was cut short.
+def check_complete(path: Path) -> None:
+    """Refuse a video that was cut short: the file ends before what its own header lists.
 
-    A little is forgiven: counts that are off by some frames are common, and a duration may be that
-    of the sound.
+    What counts is where the file ends, not a number of frames worked out from a duration and a
+    nominal rate, which promises nothing: rates vary, and an edit list hides frames.
+
+    - MP4: a sample of the index, or in fragments a box, lies beyond the end of the file.
+    - MKV, WebM, AVI, ASF: the header states more bytes than there are.
+    - FLV, and those without a size in the header: the last time stamp of all streams is before 80 %
+      of the stated duration.
+    - MPEG-TS, MPEG-PS, Ogg and streams of one codec state nothing, and cannot be found out.
 
     Raises:
-        ValueError: It is cut short.
+        CutShortError: It is cut short.
+        av.FFmpegError: It cannot be opened.
     """
-    if total < (0.95 if counted else 0.8) * promised - 2:
-        raise ValueError(
-            f'it is cut short: {total} of {"" if counted else "about "}{promised} frames are there'
+    size = path.stat().st_size
+    with open_container(path) as container:
+        family = container.format.name
+        if 'mp4' in family:
+            _check_samples(container.streams.video[0], size)
+            stated = stated_mp4_bytes(path)
+        else:
+            stated = stated_bytes(path)
+        if stated > size:
+            raise CutShortError(
+                f'it is cut short: {size} of the {stated} bytes that its header states are there'
+            )
+        if not stated and 'mp4' not in family:
+            _check_times(container)
+
+
+def _check_samples(stream: Any, size: int) -> None:
+    entries = getattr(stream, 'index_entries', ())  # of PyAV 14 and later
+    total = missing = 0
+    for entry in entries:
+        total += 1
+        missing += entry.pos + entry.size > size
+    if missing:
+        raise CutShortError(f'it is cut short: {total - missing} of {total} frames are there')
+
+
+def _check_times(container: Any) -> None:
+    """Compare the last time stamp of all streams with the duration in the header."""
+    import av
+
+    stated = (container.duration or 0) / av.time_base if container.format.name in TIMED else 0
+    if not stated:
+        return
+    ends = [0.0]
+    for packet in container.demux():
+        if packet.pts is not None and packet.size:
+            end = packet.pts + (packet.duration or 0)
+            ends.append(float(end * packet.time_base) - (container.start_time or 0) / av.time_base)
+    if max(ends) < 0.8 * stated - 0.1:
+        raise CutShortError(
+            f'it is cut short: it ends at {max(ends):.1f} of the {stated:.1f} seconds in its header'
         )
 
 

@@ -18,9 +18,13 @@ from typing import Any
 
 from mmtimesformer.datasets.containers import open_container
 from mmtimesformer.datasets.preparation.annotations import take_name
-from mmtimesformer.datasets.preparation.checking import check_length, promised_frames
+from mmtimesformer.datasets.preparation.checking import open_complete
 from mmtimesformer.datasets.preparation.finding import walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_apart
+from mmtimesformer.datasets.thrifty_reader import decoded_frames
+from mmtimesformer.datasets.video import Video
+
+MOST_EXACT = Fraction(1, 90_000)  # seconds; of MPEG-TS
 
 
 @dataclass(frozen=True)
@@ -124,21 +128,20 @@ def resize_videos(
 def resize_video(resize: Resize) -> str:
     """Make one video smaller, or copy it if it is small enough.
 
-    Every frame stays, and the frame rate; sound goes. Frames that are damaged are written as the
-    decoder mends them.
+    Every frame stays, with its time; sound goes. The new file has as many frames as the reader
+    (:class:`.video.Video`) finds in the source, not one more or less.
 
     Raises:
-        ValueError: It cannot be decoded, or ends long before its header says.
+        ValueError: It cannot be decoded, it is cut short, or the frames that were written are not
+            those of the source.
     """
     import av
 
     try:
-        with av.open(str(resize.source)) as container:
-            if not container.streams.video:
-                raise ValueError('it holds no video stream')
+        frames = len(open_complete(resize.source))
+        with open_container(resize.source) as container:
             codec = container.streams.video[0].codec_context
             short_side = min(codec.width, codec.height)
-        promised = promised_frames(resize.source)
         resize.target.parent.mkdir(parents=True, exist_ok=True)
         if short_side <= resize.short_side:
             shutil.copyfile(resize.source, resize.part)
@@ -149,33 +152,80 @@ def resize_video(resize: Resize) -> str:
         else:
             options = {'preset': 'fast', 'crf': str(resize.quality)}
             encode_again(resize.source, resize.part, resize.short_side, options)
-        check_length(promised_frames(resize.part)[0], *promised)
+        check_written(frames, resize.part)
     except av.FFmpegError as error:
         raise ValueError(error.strerror) from error
     take_name(resize.part, resize.target)
     return 'resized'
 
 
+def check_written(frames: int, path: Path) -> None:
+    """Refuse a new file that does not hold exactly the frames of its source.
+
+    Args:
+        frames: How many the reader finds in the source.
+        path: The new file.
+
+    Raises:
+        ValueError: It holds more or fewer, or not all of them can be decoded.
+    """
+    written = len(Video(path))
+    with open_container(path) as container:
+        decoded = sum(1 for _ in decoded_frames(container))
+    if not written == decoded == frames:
+        raise ValueError(f'of {frames} frames {written} were written, {decoded} come back')
+
+
 def _by_ffmpeg(resize: Resize, program: str) -> None:
-    side = resize.short_side
-    # -2: what keeps the shape, as an even number
-    scale = f"scale=w='if(lt(iw,ih),{side},-2)':h='if(lt(iw,ih),-2,{side})'"
-    command = [
-        *(program, '-nostdin', '-y', '-v', 'error'),
-        *('-threads', '1', '-i', str(resize.source), '-map', '0:v:0', '-vf', scale),
-        *('-c:v', 'libx264', '-threads', '1', '-preset', 'fast', '-crf', str(resize.quality)),
-        *('-pix_fmt', 'yuv420p', '-movflags', '+faststart', '-f', 'mp4', str(resize.part)),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, errors='replace', check=False)
+    """Run the program ``ffmpeg``: every frame once, at its own time, from the named file alone."""
+    options = ['-fps_mode', 'passthrough']
+    done = _run_ffmpeg(resize, program, options)
+    if done.returncode and 'fps_mode' in done.stderr:  # before version 5.1
+        done = _run_ffmpeg(resize, program, ['-vsync', 'passthrough'])
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f'exit code {done.returncode}']
         raise ValueError(f'ffmpeg: {lines[-1]}')
 
 
+def _run_ffmpeg(
+    resize: Resize, program: str, every_frame: list[str]
+) -> 'subprocess.CompletedProcess[str]':
+    with open_container(resize.source) as container:
+        form = container.format.name
+        base = mp4_time_base(container.streams.video[0].time_base)
+    side = resize.short_side
+    # -2: what keeps the shape, as an even number
+    scale = f"scale=w='if(lt(iw,ih),{side},-2)':h='if(lt(iw,ih),-2,{side})'"
+    command = [
+        *(program, '-nostdin', '-y', '-v', 'error'),
+        # The container is the one that PyAV found; nothing is detected anew, no other file opened.
+        *('-protocol_whitelist', 'file', '-format_whitelist', form, '-f', form.partition(',')[0]),
+        *(('-enable_drefs', '0', '-use_absolute_path', '0') if 'mp4' in form else ()),
+        *('-threads', '1', '-i', f'file:{resize.source}'),
+        *('-map', '0:v:0', '-vf', f'{scale},setpts=PTS-STARTPTS'),
+        *(*every_frame, '-enc_time_base', f'{base.numerator}:{base.denominator}'),
+        *('-video_track_timescale', str(base.denominator)),
+        *('-c:v', 'libx264', '-threads', '1', '-preset', 'fast', '-crf', str(resize.quality)),
+        *('-pix_fmt', 'yuv420p', '-movflags', '+faststart', '-f', 'mp4', str(resize.part)),
+    ]
+    return subprocess.run(command, capture_output=True, text=True, errors='replace', check=False)
+
+
+def mp4_time_base(base: Fraction | None) -> Fraction:
+    """Return the unit of an MP4's time stamps that keeps those of a source: its own, if it can.
+
+    MP4 counts units from one frame to the next in 32 bits: of nanoseconds, 4 seconds.
+    """
+    if not base or base < MOST_EXACT:
+        return MOST_EXACT
+    return Fraction(base)
+
+
 def encode_again(source: Path, target: Path, short_side: int, options: dict[str, str]) -> int:
     """Write every frame of a video again as H.264 in MP4, without sound, upright, by PyAV.
 
-    FFmpeg's ``scale`` brings colours to the matrix that is meant where none is told (BT.601).
+    Frames keep their times, counted from the first. FFmpeg's ``scale`` brings colours to the matrix
+    that is meant where none is told (BT.601).
 
     Args:
         source: The video.
@@ -194,30 +244,76 @@ def encode_again(source: Path, target: Path, short_side: int, options: dict[str,
     with open_container(source) as container, av.open(str(target), 'w', 'mp4') as written:
         stream = container.streams.video[0]
         rate = stream.average_rate or stream.guessed_rate or Fraction(30)
-        frames = container.decode(stream)
+        base = mp4_time_base(stream.time_base)
+        frames = decoded_frames(container)
         first = next(frames, None)
         if first is None:
             raise ValueError('it holds no frame')
         graph = _scaling(stream, first, min(short_side, first.width, first.height))
         out: Any = None
+        clock = _Clock(stream, base, rate)
+        durations: dict[int, int] = {}  # tick of a frame → for how long it is shown
         count = 0
-        tick = -1
+
+        def write(frame: Any) -> None:
+            for packet in out.encode(frame):
+                packet.duration = durations.pop(packet.pts, 0) or packet.duration
+                written.mux(packet)
+
         for frame in chain([first], frames):
             graph.vpush(frame)
             small = graph.vpull()
-            # Times in whole frames; frames that came too fast for that keep their order.
-            seconds = 0 if frame.pts is None else (frame.pts - (first.pts or 0)) * stream.time_base
-            tick = max(tick + 1, round(seconds * rate))
-            small.pts, small.time_base = tick, 1 / rate
+            small.pts, small.time_base = clock.tick(frame), base
             small.pict_type = 0  # the encoder chooses anew which frames stand alone
+            durations[small.pts] = clock.duration(frame)
             if out is None:
                 out = written.add_stream('libx264', rate=rate, options={**options, 'threads': '1'})
                 out.width, out.height, out.pix_fmt = small.width, small.height, 'yuv420p'
-                out.codec_context.time_base = 1 / rate
-            written.mux(out.encode(small))
+                out.codec_context.time_base = base
+            write(small)
             count += 1
-        written.mux(out.encode())
+        write(None)
     return count
+
+
+class _Clock:
+    """When frames are shown, in units of the new file, counted from the first frame.
+
+    Frames of one time, or of times that step back a little, keep their order. Where time jumps back
+    (two files in one), it goes on.
+
+    Args:
+        stream: Where the frames come from.
+        base: The unit, in seconds.
+        rate: Frames per second, for frames that have no time.
+    """
+
+    def __init__(self, stream: Any, base: Fraction, rate: Fraction) -> None:
+        self.unit = Fraction(stream.time_base or base) / base
+        self.step = max(1, round(1 / (rate * base)))
+        self.second = 1 / base
+        self.start: int | None = None  # time of the first frame, in units of the source
+        self.shift = 0
+        self.last = -self.step
+
+    def tick(self, frame: Any) -> int:
+        """Return when the next frame is shown."""
+        time = frame.dts if frame.pts is None else frame.pts
+        if time is None:
+            self.last += self.step
+            return self.last
+        if self.start is None:
+            self.start = time
+        tick = round((time - self.start) * self.unit) + self.shift
+        if tick <= self.last - self.second:
+            self.shift += self.last + self.step - tick
+            tick = self.last + self.step
+        self.last = max(self.last + 1, tick, 0)
+        return self.last
+
+    def duration(self, frame: Any) -> int:
+        """Return for how long a frame is shown, 0 if that is not known."""
+        return round((getattr(frame, 'duration', 0) or 0) * self.unit)
 
 
 def _scaling(stream: Any, frame: Any, short_side: int) -> Any:

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from mmtimesformer.datasets.preparation.annotations import take_name
-from mmtimesformer.datasets.preparation.checking import check_length, name_in, promised_frames
+from mmtimesformer.datasets.preparation.checking import name_in, open_complete
 from mmtimesformer.datasets.preparation.finding import walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.reading import read_lines
-from mmtimesformer.datasets.preparation.resizing import encode_again
+from mmtimesformer.datasets.preparation.resizing import check_written, encode_again
 from mmtimesformer.datasets.video import Video
 
 CLIP = (8, 32)  # frames, and from one to the next: what is read to tell how much faster it is
@@ -201,24 +201,20 @@ def transcode_video(job: Transcode) -> Written:
     """Write one video anew, and see that all of it is there.
 
     Raises:
-        ValueError: It cannot be decoded, ends long before its header says, or what was written is
-            not what was read.
+        ValueError: It cannot be decoded, is cut short, or what was written is not what was read.
     """
     import av
 
-    source = Video(job.source)
     try:
-        check_length(len(source), *promised_frames(job.source))
+        source = open_complete(job.source)
         job.target.parent.mkdir(parents=True, exist_ok=True)
         count = encode_again(job.source, job.part, job.preset.short_side, job.preset.options)
+        if count != len(source):
+            raise ValueError(f'{count} of {len(source)} frames can be decoded')
+        check_written(count, job.part)
     except av.FFmpegError as error:
         raise ValueError(error.strerror) from error
-    if count != len(source):
-        raise ValueError(f'{count} of {len(source)} frames can be decoded')
     target = Video(job.part)
-    decoded = _count_decoded(job.part)
-    if not len(target) == decoded == count:
-        raise ValueError(f'of {count} frames {len(target)} were written, {decoded} come back')
     psnr = _psnr(source, target)
     speedup = _clip_seconds(job.source) / _clip_seconds(job.part) if job.timed else None
     before, after = job.source.stat().st_size, job.part.stat().st_size
@@ -240,13 +236,6 @@ def rewrite_annotation(path: Path, target: Path) -> tuple[list[str], int]:
         else:
             missing += 1
     return lines, missing
-
-
-def _count_decoded(path: Path) -> int:
-    import av
-
-    with av.open(str(path)) as container:
-        return sum(1 for _ in container.decode(video=0))
 
 
 def _psnr(source: Video, target: Video) -> float:
