@@ -7,26 +7,35 @@ What is written appears whole under its name, or not at all.
 
 import json
 import os
-import pickle
 import re
 import struct
 import tempfile
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mmtimesformer.checkpoints.pickles import STAND_INS, RefusedError, load_torch
+from mmtimesformer.checkpoints.pickles import load_bounded_torch
 from mmtimesformer.checkpoints.shares import with_shares
+from mmtimesformer.fileio.numpy_files import read_npy
+from mmtimesformer.fileio.safe_pickle import (
+    NUMPY_IN_PLACE,
+    PLAIN,
+    DamagedError,
+    InstructionError,
+    RefusedError,
+    read_pickle,
+)
+from mmtimesformer.fileio.safe_text import parse_json, read_json
+from mmtimesformer.fileio.safe_zip import SafeZip, ZipError
+from mmtimesformer.fileio.torch_files import LEGACY_MAGIC
 
-TORCH_LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 FOLDER_FILES = (
     'model.safetensors',
     'model.safetensors.index.json',
@@ -34,7 +43,7 @@ FOLDER_FILES = (
     'pytorch_model.bin.index.json',
 )
 SAFE_TORCH = (2, 10)
-LARGEST_SAFETENSORS_HEADER = 100_000_000  # bytes, safetensors' own limit
+LARGEST_SAFETENSORS_HEADER = 8 << 20  # bytes; of 60,000 tensors
 
 
 @dataclass
@@ -109,11 +118,11 @@ def container_of(path: Path) -> str:
         head = file.read(512)
     # First, because the length that safetensors begins with can look like any other beginning.
     header = struct.unpack('<Q', head[:8])[0] if head[8:9] == b'{' else 0
-    if 0 < header <= min(size - 8, LARGEST_SAFETENSORS_HEADER):
+    if 0 < header <= size - 8:
         return 'safetensors'
     if head.startswith(b'PK'):
         return _container_of_zip(path)
-    if head.startswith(TORCH_LEGACY_MAGIC):
+    if head.startswith(LEGACY_MAGIC):
         return 'torch'
     if head.startswith(b'\x80'):
         return 'paddle'
@@ -140,11 +149,11 @@ def _looks_like(head: bytes) -> str:
 
 def _container_of_zip(path: Path) -> str:
     try:
-        members = zipfile.ZipFile(path).namelist()
-    except zipfile.BadZipFile:
+        with path.open('rb') as file:
+            members = SafeZip(file, path.stat().st_size).members
+    except ZipError as error:
         raise ValueError(
-            f'checkpoint {path} is cut short: its last part, the table of contents, is missing; '
-            'copy or download it again, or take an earlier one'
+            f'checkpoint {path} {error}; copy or download it again, or take an earlier one'
         ) from None
     return 'npz' if any(member.endswith('.npy') for member in members) else 'torch'
 
@@ -159,7 +168,7 @@ def _read_torch(path: Path, trust: bool, map_location: Any) -> Contents:
             whole = torch.load(file, map_location=map_location, weights_only=False)
     else:
         _warn_of_old_torch()
-        whole = load_torch(path, map_location)
+        whole = load_bounded_torch(path, map_location)
     return from_torch(with_shares(whole, path), path)
 
 
@@ -199,18 +208,46 @@ def _only_tensors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> Contents:
     safetensors = _import_safetensors(path)
+    _check_header(path)
     try:
         with safetensors.safe_open(str(path), framework='pt') as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise ValueError(
-            f'checkpoint {path} is damaged or incomplete ({error}); copy or download it again'
+            f'checkpoint {path} is damaged or incomplete ({_line(error)}); copy or download it again'
         ) from error
     beside: dict[str, Any] = {}
     if 'mmtimesformer' in metadata:
-        beside['meta'] = json.loads(metadata['mmtimesformer'])
+        what = f'the metadata "mmtimesformer" of checkpoint {path}'
+        beside['meta'] = parse_json(metadata['mmtimesformer'], what)
     return Contents('safetensors', tensors, beside)
+
+
+def _check_header(path: Path) -> None:
+    """Check what the safetensors library does not: the size of a header, and names that repeat."""
+    with path.open('rb') as file:
+        size = struct.unpack('<Q', file.read(8))[0]
+        if size > LARGEST_SAFETENSORS_HEADER:
+            raise ValueError(
+                f'checkpoint {path} is refused: its header has {size:,} bytes, and at most '
+                f'{LARGEST_SAFETENSORS_HEADER:,} are read'
+            )
+        header = file.read(size)
+    parse_json(header, f'the header of checkpoint {path}')
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(found := dict(pairs)) != len(pairs):
+            raise ValueError(f'checkpoint {path} is refused: two of its tensors have the same name')
+        return found
+
+    json.loads(header, object_pairs_hook=unique)
+
+
+def _line(error: Exception) -> str:
+    """One line of an error of a library, which may quote the file."""
+    lines = ascii(str(error))[1:-1].split('\\n')
+    return lines[0][:200]
 
 
 def _import_safetensors(path: Path) -> Any:
@@ -231,18 +268,18 @@ def _import_safetensors(path: Path) -> Any:
 def _read_npz(path: Path) -> Contents:
     tensors: dict[str, Tensor] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            for key in file.files:
-                tensors[key] = _from_numpy(file[key], key, path)
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        if 'allow_pickle' in str(error):
-            raise ValueError(
-                f'checkpoint {path} is refused: it holds pickled Python objects, and weights need '
-                'only numbers; get a plain .npz from a source you trust'
-            ) from error
+        with path.open('rb') as file:
+            archive = SafeZip(file, path.stat().st_size)
+            for name in archive.members:
+                key = name.removesuffix('.npy')
+                tensors[key] = _from_numpy(read_npy(archive, name), key, path)
+    except RefusedError as error:
         raise ValueError(
-            f'checkpoint {path} is damaged or incomplete ({error}); copy or download it again'
-        ) from error
+            f'checkpoint {path} is refused: it holds {error}, and weights need only numbers; get a '
+            'plain .npz from a source you trust'
+        ) from None
+    except ZipError as error:
+        raise ValueError(f'checkpoint {path} {error}; copy or download it again') from None
     return Contents('npz', tensors)
 
 
@@ -256,85 +293,30 @@ def _from_numpy(array: np.ndarray, key: str, path: Path) -> Tensor:
 
 # -- Paddle ----------------------------------------------------------------------------------------
 
-_STAND_INS: dict[str, Any] = {e[1]: e[0] for e in STAND_INS if isinstance(e, tuple)}
-
-
-class _ArrayOverBytes:
-    """``numpy.ndarray`` over the very bytes of the pickle, so that a large file is held once."""
-
-    array: np.ndarray
-
-    def __setstate__(self, state: Any) -> None:
-        if type(state) is not tuple or len(state) != 5:
-            raise RefusedError('an array of another make')
-        _, shape, dtype, fortran, data = state
-        if type(dtype) is not _STAND_INS['numpy.dtype'] or type(data) is not bytes:
-            raise RefusedError('an array whose content is not a dtype and bytes')
-        array = np.frombuffer(data, dtype.thaw())
-        self.array = array.reshape(shape, order='F' if fortran else 'C')
-
-
-def _reconstruct(kind: Any, *_shape_and_code: Any) -> _ArrayOverBytes:
-    """``numpy…multiarray._reconstruct``: an array, to be filled by its state."""
-    if kind is not _ArrayOverBytes:
-        raise RefusedError(f'an array of class {kind!r}')
-    return _ArrayOverBytes()
-
-
-def _latin1(text: Any, encoding: Any) -> bytes:
-    """``_codecs.encode``, which is how older pickles spell bytes."""
-    if type(text) is not str or encoding != 'latin1':
-        raise RefusedError(f'_codecs.encode(…, {encoding!r})')
-    return text.encode('latin1')
-
-
-_NUMPY_ONLY: dict[str, Any] = {
-    'numpy.ndarray': _ArrayOverBytes,
-    'numpy.dtype': _STAND_INS['numpy.dtype'],
-    'numpy.core.multiarray._reconstruct': _reconstruct,  # NumPy 1
-    'numpy._core.multiarray._reconstruct': _reconstruct,  # NumPy 2
-    '_codecs.encode': _latin1,
-}
-
-
-class _NumpyUnpickler(pickle.Unpickler):
-    """Builds dicts of NumPy arrays and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if f'{module}.{name}' not in _NUMPY_ONLY:
-            raise RefusedError(f'{module}.{name}')
-        return _NUMPY_ONLY[f'{module}.{name}']
-
 
 def _read_paddle(path: Path) -> Contents:
+    size = path.stat().st_size
     try:
         with path.open('rb') as file:
-            whole = _load_arrays(file)
-    except (RefusedError, pickle.UnpicklingError) as error:
-        what = f'asks for {error}' if isinstance(error, RefusedError) else str(error)
+            whole = read_pickle(file, size, {**PLAIN, **NUMPY_IN_PLACE}, factor=8)
+    except (RefusedError, InstructionError) as error:
+        what = 'asks for' if isinstance(error, RefusedError) else 'holds the instruction'
         raise ValueError(
             f'checkpoint {path} is refused: read as a pickle of NumPy arrays (.pdparams), it '
-            f'{what}, and weights need only numbers; get it from a source you trust'
-        ) from error
-    except OSError:
-        raise
-    except Exception as error:  # A broken byte can surface as any exception of the unpickler.
+            f'{what} {error}, and weights need only numbers; get it from a source you trust'
+        ) from None
+    except DamagedError as error:
         raise ValueError(
-            f'checkpoint {path} is damaged or incomplete ({type(error).__name__}: {error}); '
-            'copy or download it again'
-        ) from error
+            f'checkpoint {path} is damaged or incomplete ({error}); copy or download it again'
+        ) from None
     if not isinstance(whole, dict):
         raise ValueError(f'checkpoint {path} holds a {type(whole).__name__}, not named weights')
     tensors = {}
     for key in list(whole):
         value = whole.pop(key)
-        if isinstance(value, _ArrayOverBytes):
-            tensors[str(key)] = _from_numpy(value.array, str(key), path)
+        if isinstance(value, np.ndarray) and type(key) is str:
+            tensors[key] = _from_numpy(value, key, path)
     return Contents('paddle', tensors)
-
-
-def _load_arrays(file: BinaryIO) -> Any:
-    return _NumpyUnpickler(file).load()
 
 
 # -- folders ---------------------------------------------------------------------------------------
@@ -350,32 +332,47 @@ def _read_folder(folder: Path, trust: bool, map_location: Any) -> Contents:
 
 
 def _read_shards(index: Path, trust: bool, map_location: Any) -> Contents:
-    try:
-        names = set(json.loads(index.read_text(encoding='utf-8'))['weight_map'].values())
-    except (ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f'{index} is not an index of weights: it needs a "weight_map" of names to files'
-        ) from error
     contents = Contents('torch', {})
-    for name in sorted(names):
+    for name in _files_of(index):
         shard = index.parent / name
-        if Path(name).name != name:
-            raise ValueError(f'{index} points outside its folder, at {name}; that is refused')
+        if shard.exists() and container_of(shard) == 'index':
+            raise ValueError(f'{index} names {name}, which is an index too; give files of weights')
         part = read_file(shard, trust=trust, map_location=map_location)
         contents.container = part.container
         contents.tensors.update(part.tensors)
     return contents
 
 
+def _files_of(index: Path) -> list[str]:
+    """Read the files that an index of weights names, each in its folder."""
+    content = read_json(index)
+    weight_map = content.get('weight_map') if isinstance(content, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(
+            f'{index} is not an index of weights: it needs a "weight_map" of names to files'
+        )
+    for weight, name in weight_map.items():
+        if not isinstance(name, str) or not name:
+            raise ValueError(
+                f'{index} is not an index of weights: {ascii(weight[:80])} is in a '
+                f'{type(name).__name__}, and must be in a file, given by its name'
+            )
+        if Path(name).name != name or len(name) > 255 or '\0' in name:
+            raise ValueError(
+                f'{index} points outside its folder, at {ascii(name[:80])}; that is refused'
+            )
+    return sorted(set(weight_map.values()))
+
+
 def _read_configs(folder: Path) -> dict[str, Any]:
     configs = {}
     for name in ('config', 'preprocessor_config'):
         path = folder / f'{name}.json'
-        if path.is_file():
-            try:
-                configs[name] = json.loads(path.read_text(encoding='utf-8'))
-            except ValueError as error:
-                raise ValueError(f'{path} is not JSON ({error}); download it again') from error
+        if path.exists():
+            configs[name] = read_json(path)
+            if not isinstance(configs[name], dict):
+                kind = type(configs[name]).__name__
+                raise ValueError(f'{path} holds a {kind} of JSON, not named values; download it again')
     return configs
 
 

@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtimesformer.checkpoints.pickles import ZIP_MAGIC, load_torch, only_our_globals
+from mmtimesformer.checkpoints.pickles import (
+    first_line,
+    load_bounded_torch,
+    read_torch,
+    why_refused,
+)
 from mmtimesformer.checkpoints.share_metadata import METADATA, read_description
+from mmtimesformer.fileio.safe_pickle import InstructionError, RefusedError
+from mmtimesformer.fileio.safe_zip import SafeZip, ZipError
 
 KEY = 'shares'  # in a checkpoint: the folder, the bytes of each of its files, and a checksum
 NAME = re.compile(r'(?P<checkpoint>.+)\.[0-9a-f]{8}\.shares')
@@ -122,7 +128,7 @@ def with_shares(checkpoint: Any, path: Path, room: Callable[[str, Tensor], Tenso
         saved = metadata.state_dict_metadata.get(place)
         if saved is None or saved.size != tensor.shape or saved.properties.dtype != tensor.dtype:
             raise ValueError(
-                f'{folder} has no {place} of shape {tuple(tensor.shape)} and {tensor.dtype}'
+                f'{folder} has no {place[:200]} of shape {tuple(tensor.shape)} and {tensor.dtype}'
             )
         targets[place] = room(place, tensor)
         return targets[place]
@@ -140,6 +146,8 @@ def _fill(targets: dict[str, Tensor], folder: Path, metadata: Any) -> None:
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
 
+    from torch.futures import Future
+
     if 'no_dist' not in inspect.signature(load).parameters:
         raise ValueError(
             f'shares such as {folder} are read with torch 2.7 or newer, and this is '
@@ -150,17 +158,55 @@ def _fill(targets: dict[str, Tensor], folder: Path, metadata: Any) -> None:
         def read_metadata(self, *_: Any, **__: Any) -> Any:
             return metadata
 
+        def read_data(self, plan: Any, planner: Any) -> Any:
+            for item in plan.items:
+                _read_part(item, planner, folder, metadata)
+            done: Future[None] = Future()
+            done.set_result(None)
+            return done
+
     class Planner(DefaultLoadPlanner):
         def load_bytes(self, *_: Any, **__: Any) -> None:
             raise ValueError('something else than tensors')  # which torch would execute
 
     try:
-        with warnings.catch_warnings(), only_our_globals():
+        with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'torch.distributed is disabled')
             load(targets, storage_reader=Reader(folder), planner=Planner(), no_dist=True)
     except CheckpointException as error:  # no Exception, so that it would pass most nets
         problem = problem_of(error)
-        raise ValueError(f'{folder} is damaged ({problem}); take an earlier checkpoint') from error
+        raise ValueError(f'{folder} is damaged ({first_line(problem)}); take an earlier checkpoint') from error
+
+
+def _read_part(item: Any, planner: Any, folder: Path, metadata: Any) -> None:
+    """Read what a plan wants of one tensor; no more than its part has bytes."""
+    from torch.distributed.checkpoint.planner import LoadItemType
+
+    if item.type is LoadItemType.BYTE_IO:
+        planner.load_bytes(item, io.BytesIO())
+        return
+    info = metadata.storage_data[item.storage_index]
+    tensor = _tensor_of(folder, info)
+    for dim, (start, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
+        tensor = tensor.narrow(dim, start, length)
+    target = planner.resolve_tensor(item).detach()
+    if target.shape != tensor.shape or target.dtype != tensor.dtype:
+        raise ValueError(f'{info.relative_path} has a tensor of another shape or type')
+    target.copy_(tensor)
+    planner.commit_tensor(item, target)
+
+
+def _tensor_of(folder: Path, info: Any) -> Tensor:
+    with (folder / info.relative_path).open('rb') as file:
+        file.seek(info.offset)
+        part = io.BytesIO(file.read(info.length))
+    try:
+        tensor = read_torch(part, info.length)
+    except (ZipError, RefusedError, InstructionError) as error:
+        raise ValueError(f'{info.relative_path} {why_refused(error)}') from None
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f'{info.relative_path} has a {type(tensor).__name__}, and no tensor')
+    return tensor
 
 
 def problem_of(error: Any) -> Exception:
@@ -188,7 +234,7 @@ def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, Any]
     if (
         not (isinstance(name, str) and Path(name).name == name and NAME.fullmatch(name))
         or not isinstance(files, Mapping)
-        or not all(type(size) is int for size in files.values())
+        or not all(type(f) is str and type(size) is int for f, size in files.items())
         or METADATA not in files
     ):
         raise ValueError(f'checkpoint {path} does not say where its shares are; take another one')
@@ -217,7 +263,7 @@ def damage_of_shares(path: str | os.PathLike[str]) -> str | None:
     if not may_have_shares(path):
         return None
     try:
-        checkpoint = load_torch(path)
+        checkpoint = load_bounded_torch(path)
     except ValueError:  # of which whoever loads it says more
         return None
     except OSError as error:
@@ -230,9 +276,8 @@ def damage_of_shares(path: str | os.PathLike[str]) -> str | None:
             with (folder / info.relative_path).open('rb') as file:
                 file.seek(info.offset)
                 part = io.BytesIO(file.read(info.length))
-            with zipfile.ZipFile(part) as zipped:
-                if zipped.testzip():
-                    return f'{folder / info.relative_path} does not match its checksum'
+            if SafeZip(part, info.length).corrupt_member():
+                return f'{folder / info.relative_path} does not match its checksum'
     except Exception as error:  # whatever surfaces is damage
         return str(error) or repr(error)
     return None
@@ -280,10 +325,8 @@ def _texts_of(path: Path) -> bytes:
         return b''
     try:
         with path.open('rb') as file:
-            if file.read(4) != ZIP_MAGIC:
-                raise zipfile.BadZipFile  # a checkpoint that was one, or another file
-        with zipfile.ZipFile(path) as parts:
-            return b''.join(parts.read(n) for n in parts.namelist() if n.endswith('/data.pkl'))
+            archive = SafeZip(file, path.stat().st_size)  # a checkpoint that was one, or another file
+            return b''.join(archive.read(n) for n in archive.members if n.endswith('/data.pkl'))
     except Exception:  # whatever surfaces is damage
         beside = path.parent.glob(f'{glob.escape(path.name)}.*.shares')
         return '\n'.join(shares.name for shares in beside).encode()

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from mmtimesformer.checkpoints.files import sync_folder
-from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.checkpoints.pickles import load_bounded_torch
 from mmtimesformer.checkpoints.share_metadata import METADATA, read_description
 from mmtimesformer.checkpoints.shares import (
     KEY,
@@ -131,7 +131,7 @@ def read_own_shares(
     path = Path(path).expanduser()
     if not may_have_shares(path):
         return None
-    checkpoint = load_torch(path)
+    checkpoint = load_bounded_torch(path)
     if not has_shares(checkpoint):
         return None
     shapes = {name: tensor.shape for name, tensor in weights.items()}
