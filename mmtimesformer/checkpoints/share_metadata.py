@@ -169,6 +169,7 @@ def _tensor(value: Any, steps: Iterator[int]) -> Any:
     if not isinstance(kind, torch.dtype):
         raise RefusedError(f'a dtype that is a {type(dtype).__name__}')
     chunks = value.fields.get('chunks')
+    chunks = [] if chunks is None else chunks
     if type(chunks) is not list:
         raise RefusedError(f'chunks that are a {type(chunks).__name__}')
     made = []

@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.metadata import (
     MetadataIndex,
 )
 
-from mmtimesformer.checkpoints import load_torch, read_file
+from mmtimesformer.checkpoints import load_torch, read_file, shares
 from mmtimesformer.checkpoints.files import write_torch
 from mmtimesformer.checkpoints.share_metadata import METADATA
 from mmtimesformer.checkpoints.shares import (
@@ -402,19 +402,9 @@ def test_who_wants_the_end_is_not_told_of_a_full_disk(
     monkeypatch.undo()
     state = training()
     save(path, state)
-    monkeypatch.setattr(torch, 'load', end)
+    monkeypatch.setattr(shares, 'read_torch', end)  # of a part, by which the content is read
     with pytest.raises(KeyboardInterrupt):
-        with_shares({**load_with(path)}, path)
-
-
-def load_with(path: Path) -> Any:
-    """A checkpoint's own file, where ``torch.load`` is another's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, 'load', TORCH_LOAD)
-        return load_torch(path)
-
-
-TORCH_LOAD = torch.load
+        with_shares({**load_torch(path)}, path)
 
 
 def test_trees_keep_their_kind() -> None:

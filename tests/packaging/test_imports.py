@@ -16,6 +16,7 @@ PACKAGE = ROOT / 'mmtimesformer'
 CORE = {'einops', 'mmengine', 'numpy', 'torch'}
 VIDEO = {'av', 'cv2', 'decord', 'mmaction', 'mmcv'}
 MAY_IMPORT = {
+    'fileio': {'numpy', 'torch', 'yaml'},
     'models': CORE,
     'checkpoints': {'einops', 'numpy', 'safetensors', 'torch', 'yaml'},
     'compat': set(),
@@ -30,13 +31,16 @@ MAY_IMPORT = {
 }
 # Parts of our own that each part may import, beside itself and the files at the top.
 MAY_USE = {
+    'fileio': set(),
     'models': set(),
-    'checkpoints': set(),
+    'checkpoints': {'fileio'},
     'compat': set(),
-    'engine': {'checkpoints', 'compat', 'datasets', 'models'},
-    'datasets': set(),
-    'inference': {'checkpoints', 'datasets', 'engine', 'heads', 'models'},
-    'visualization': {'checkpoints', 'datasets', 'engine', 'inference', 'models'},
+    'engine': {'checkpoints', 'compat', 'datasets', 'fileio', 'models'},
+    'datasets': {'fileio'},
+    'inference': {'checkpoints', 'datasets', 'engine', 'fileio', 'heads', 'models'},
+    'visualization': {
+        'checkpoints', 'datasets', 'engine', 'fileio', 'inference', 'models',
+    },
     'export': {'inference', 'models'},
     'terminal': set(),
     'heads': {'engine'},
