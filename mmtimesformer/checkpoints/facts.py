@@ -19,10 +19,14 @@ read as data, never executed.
 """
 
 import ast
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
+
+from mmtimesformer.fileio.safe_pickle import shown
+from mmtimesformer.fileio.safe_text import TooLargeError, parse_python, parse_yaml
 
 OFFICIAL_LICENCE = 'CC-BY-NC 4.0: not for commercial use'
 SSV2_CLASSES = 174
@@ -48,20 +52,88 @@ def read_facts(beside: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict
     meta = meta if isinstance(meta, Mapping) else {}
     facts: dict[str, Any] = {}
     if isinstance(beside.get('config'), Mapping):
-        facts = _of_huggingface(beside['config'], beside.get('preprocessor_config') or {})
+        facts = _valid(_of_huggingface(beside['config'], _dict(beside.get('preprocessor_config'))))
     elif isinstance(beside.get('cfg'), str):
-        facts = _of_official(beside['cfg'])
+        facts = _valid(_of_official(beside['cfg']))
     elif isinstance(meta.get('cfg'), str):
-        facts = facts_of_config(read_literals(meta['cfg']))
+        facts = _valid(facts_of_config(read_literals(meta['cfg'])))
     dataset_meta = meta.get('dataset_meta')
-    if isinstance(dataset_meta, Mapping) and dataset_meta.get('classes'):
-        facts['classes'] = [str(name) for name in dataset_meta['classes']]
+    if isinstance(dataset_meta, Mapping) and isinstance(dataset_meta.get('classes'), list | tuple):
+        facts['classes'] = [str(name) for name in dataset_meta['classes']] or None
     if isinstance(meta.get('mmtimesformer'), Mapping):
-        facts.update(meta['mmtimesformer'])
+        facts.update(_valid(meta['mmtimesformer'], refuse=True))
     for key, weight in tensors.items():
-        if key.endswith('/query/bias'):
+        if key.endswith('/query/bias') and weight.ndim > 1:
             facts.setdefault('num_heads', weight.shape[-2])
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value <= LARGEST_COUNT
+
+
+def _is_size(value: Any) -> bool:
+    is_pair = isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_count, value))
+    return is_pair or _is_count(value)
+
+
+def _is_per_channel(value: Any) -> bool:
+    return _is_numbers(value) and 0 < len(value) <= 4 and all(abs(x) < 1e6 for x in value)
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+
+
+LARGEST_COUNT = 1_000_000  # of frames, pixels, classes and the like
+VALID: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        ('attention_type', 'licence', 'source', 'dataset', 'channel_order'),
+        ('a text', lambda value: isinstance(value, str)),
+    ),
+    **dict.fromkeys(
+        (
+            'num_heads', 'num_frames', 'patch_size', 'embed_dims', 'num_layers', 'num_classes',
+            'frame_interval',
+        ),
+        (f'a whole number from 1 to {LARGEST_COUNT:,}', _is_count),
+    ),
+    **dict.fromkeys(('img_size', 'size'), ('a number of pixels, or two', _is_size)),
+    **dict.fromkeys(('mean', 'std'), ('a number for each channel', _is_per_channel)),
+    'norm_eps': (
+        'a number from 0 to 1',
+        lambda value: type(value) in (int, float) and 0 <= value <= 1,
+    ),
+    'qkv_bias': ('true or false', lambda value: isinstance(value, bool)),
+    'classes': ('a list of names', _is_names),
+    'preprocessing': ('a table', lambda value: isinstance(value, Mapping)),
+}  # fmt: skip
+
+
+def _valid(facts: Mapping[str, Any], refuse: bool = False) -> dict[str, Any]:
+    """Keep the facts whose values can be such.
+
+    Args:
+        facts: As a file tells them.
+        refuse: Raise an error for the others, because the file says that it means this model;
+            the config of another model may use the same key for something else.
+
+    Raises:
+        ValueError: A value cannot be that of its key.
+    """
+    kept: dict[str, Any] = {}
+    for key, value in facts.items():
+        what, is_valid = VALID.get(key, ('', lambda _: True))
+        if value is None or is_valid(value):
+            kept[key] = value
+        elif refuse:
+            raise ValueError(
+                f'the metadata of the checkpoint has {key}={shown(value)}, and it must be {what}; '
+                'save it again with tools/convert_checkpoint.py'
+            )
+    if isinstance(kept.get('preprocessing'), Mapping):
+        kept['preprocessing'] = _valid(kept['preprocessing'], refuse)
+    return kept
 
 
 def complete_facts(facts: dict[str, Any], source: str, classes: int | None) -> dict[str, Any]:
@@ -152,6 +224,7 @@ def _of_huggingface(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) 
     if config.get('model_type') == 'timesformer':
         facts['attention_type'] = config.get('attention_type', 'divided_space_time')
         labels = _dict(config.get('id2label'))
+        labels = labels if all(re.fullmatch(r'\d{1,9}', str(k)) for k in labels) else {}
         names = [str(labels[k]) for k in sorted(labels, key=lambda k: int(k))]
         if any(not name.startswith('LABEL_') for name in names):
             facts['classes'] = names
@@ -173,7 +246,7 @@ def _of_official(text: str) -> dict[str, Any]:
     import yaml  # type: ignore[import-untyped]
 
     try:
-        config = _dict(yaml.safe_load(text))
+        config = _dict(parse_yaml(text, 'the config (cfg) in the checkpoint'))
     except yaml.YAMLError:
         return {}
     data, model = _dict(config.get('DATA')), _dict(config.get('TIMESFORMER'))
@@ -197,14 +270,14 @@ def read_literals(text: str) -> dict[str, Any]:
 
     The text is parsed and never run: a call other than ``dict``, or any name, gives nothing.
     """
-    try:
-        module = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
     values: dict[str, Any] = {}
-    for statement in module.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            values[statement.targets[0].id] = _literal(statement.value)
+    try:
+        for name, value in parse_python(text, 'the stored config'):
+            values[name] = _literal(value)
+    except TooLargeError:
+        raise
+    except (ValueError, RecursionError):
+        return {}
     return values
 
 
@@ -243,12 +316,14 @@ def _pair(size: Any) -> tuple[int, int] | None:
     if isinstance(size, int):
         return size, size
     if isinstance(size, list | tuple) and len(size) == 2:
-        return int(size[0]), int(size[1])
+        return (int(size[0]), int(size[1])) if _is_numbers(size) else None
     return None
 
 
 def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(x, int | float) for x in value)
+    return isinstance(value, list | tuple) and all(
+        isinstance(x, int | float) and abs(x) < 1e9 for x in value
+    )
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmtimesformer.checkpoints.facts import read_facts
 from mmtimesformer.checkpoints.pickles import load_bounded_torch
 from mmtimesformer.checkpoints.shares import with_shares
 from mmtimesformer.fileio.numpy_files import read_npy
@@ -93,6 +94,10 @@ def read_file(
         raise ValueError(f'checkpoint {path} holds no weights; give a file that does')
     if path.name in FOLDER_FILES:
         contents.beside.update(_read_configs(path.parent))
+    try:
+        read_facts(contents.beside, contents.tensors)
+    except ValueError as error:
+        raise ValueError(f'checkpoint {path} is refused: {error}') from None
     return contents
 
 

@@ -383,7 +383,7 @@ def is_made(out: str | Path, settings: Settings) -> bool:
             for split in SPLITS
             for line in (out / f'{split}.txt').read_text().splitlines()
         )
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError, IndexError):
         return False
 
 

@@ -12,10 +12,13 @@ from typing import Any, BinaryIO
 from mmengine.dist import all_gather_object, barrier, is_main_process
 from mmengine.hooks import Hook
 
+from mmtimesformer.fileio.safe_text import parse_json
 from mmtimesformer.registry import HOOKS
 from mmtimesformer.terminal import safe_text
 
 LIST = 'bad_videos.jsonl'  # in the work_dir
+LARGEST_LIST = 64 << 20  # bytes, of 300,000 bad videos
+LONGEST_LINE = 64 << 10
 
 
 @HOOKS.register_module()
@@ -183,8 +186,14 @@ class BadVideoList:
         if wanted.keys() <= self.videos.keys():
             return []
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists() and not self.path.is_file():  # a pipe would be waited for
+            raise OSError('it is not a file')
         # Unbuffered: what is added goes out in one write, behind all that is there.
         with self.path.open('ab+', buffering=0) as file, _alone_with(file):
+            file.seek(0)
+            size = file.seek(0, 2)
+            if size > LARGEST_LIST:
+                raise OSError(f'it has {size:,} bytes, and at most {LARGEST_LIST:,} are read')
             file.seek(0)
             content = file.readall()
             self.videos.update(_read(content))
@@ -199,8 +208,8 @@ class BadVideoList:
 
 def _read(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
     for line in content.splitlines():
-        with suppress(ValueError, RecursionError):  # a line that is torn, or another's
-            video = json.loads(line)
+        with suppress(ValueError):  # a line that is torn, or another's
+            video = parse_json(line, LIST, LONGEST_LINE)
             if isinstance(video, dict) and isinstance(video.get('file'), str):
                 yield video['file'], video
 

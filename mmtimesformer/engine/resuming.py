@@ -2,13 +2,15 @@
 
 import os
 import re
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmtimesformer.checkpoints.files import write_atomically
 from mmtimesformer.checkpoints.shares import damage_of_shares
+from mmtimesformer.fileio.safe_text import read_text
+from mmtimesformer.fileio.safe_zip import SafeZip
 
+LONGEST_NOTE = 64 << 10  # bytes
 NOTE = 'last_checkpoint'  # MMEngine's name for the file that names the newest checkpoint
 MID_EPOCH = 'mid_epoch.pth'  # saved between two regular checkpoints, and gone after the next one
 
@@ -75,8 +77,8 @@ def damage_of(checkpoint: str) -> str | None:
         with Path(checkpoint).open('rb') as file:
             if file.read(2) == b'\x80\x02':
                 return None
-        with zipfile.ZipFile(checkpoint) as parts:
-            broken = parts.testzip()
+        with Path(checkpoint).open('rb') as file:
+            broken = SafeZip(file, Path(checkpoint).stat().st_size).corrupt_member()
     except Exception as error:  # whatever surfaces is damage
         return str(error) or repr(error)
     return f'{broken} does not match its checksum' if broken else damage_of_shares(checkpoint)
@@ -106,7 +108,7 @@ def _candidates(work_dir: Path) -> Iterator[str]:
 def _read_note(note: Path) -> str:
     """Read the path that a note tells; one that tells none, of a damaged disk, is no note."""
     try:
-        noted = note.read_text(encoding='utf-8').strip() if note.is_file() else ''
+        noted = read_text(note, LONGEST_NOTE).strip() if note.is_file() else ''
         Path(noted).exists()
     except (OSError, ValueError):  # no text; a path too long, or with a zero byte
         return ''

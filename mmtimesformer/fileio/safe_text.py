@@ -6,7 +6,6 @@ Each refusal names the file: what could not be read, the limit, and what to do.
 import ast
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,10 @@ LARGEST_LITERALS = 256 << 10  # characters of a Python config; MMEngine's dumps 
 LARGEST_YAML = 64 << 10  # characters; the official configs have 4,000
 BASE_CONTAINERS = 100_000  # lists and objects of a JSON text, and one more for each 16 characters
 MOST_OPERATORS = 5000  # of a Python config, which needs none but minus
+
+
+class TooLargeError(ValueError):
+    """A text is larger or deeper than is read."""
 
 
 def read_text(path: Path, largest: int = LARGEST_JSON) -> str:
@@ -98,21 +101,21 @@ def parse_yaml(text: str, what: str) -> Any:
         what: What it is called in errors.
 
     Raises:
-        ValueError: It is too large or too deep, or has an alias.
+        TooLargeError: It is too large or too deep, or has an alias.
         yaml.YAMLError: It is no YAML.
     """
     import yaml  # type: ignore[import-untyped]
 
     if len(text) > LARGEST_YAML:
-        raise ValueError(f'{what} has {len(text):,} characters; at most {LARGEST_YAML:,} are read')
+        raise TooLargeError(f'{what} has {len(text):,} characters; at most {LARGEST_YAML:,} are read')
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f'{what} has an alias (*name), which is refused; write the value itself')
+            raise TooLargeError(f'{what} has an alias (*name), which is refused; write the value itself')
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            raise ValueError(f'{what} is nested more than {DEEPEST} levels deep')
+            raise TooLargeError(f'{what} is nested more than {DEEPEST} levels deep')
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:
@@ -121,7 +124,7 @@ def parse_yaml(text: str, what: str) -> Any:
         raise yaml.YAMLError(f'a value cannot be read ({type(error).__name__})') from None
 
 
-def parse_python(text: str, what: str) -> Iterator[tuple[str, ast.expr]]:
+def parse_python(text: str, what: str) -> list[tuple[str, ast.expr]]:
     """Parse a config in Python, of which nothing is run; give its assignments.
 
     Args:
@@ -129,20 +132,23 @@ def parse_python(text: str, what: str) -> Iterator[tuple[str, ast.expr]]:
         what: What it is called in errors.
 
     Raises:
-        ValueError: It is no Python, or too large or too deep.
+        TooLargeError: It is too large or too deep.
+        ValueError: It is no Python.
     """
     if len(text) > LARGEST_LITERALS:
-        raise ValueError(
+        raise TooLargeError(
             f'{what} has {len(text):,} characters; at most {LARGEST_LITERALS:,} are read'
         )
     code = re.sub(r'\'(?:[^\'\\\n]|\\.)*\'|"(?:[^"\\\n]|\\.)*"', '', text)
     operators = len(re.findall(r'(?<!\d)\.(?!\d)|[+*/%@&|^~<>]|-|\b(?:not|and|or|if|lambda)\b', code))
     if operators > MOST_OPERATORS + code.count('.') // 4:
-        raise ValueError(f'{what} has {operators:,} operators, and a config of values needs none')
+        raise TooLargeError(f'{what} has {operators:,} operators, and a config of values needs none')
     try:
         module = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f'{what} cannot be read ({type(error).__name__})') from None
-    for statement in module.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            yield statement.targets[0].id, statement.value
+    return [
+        (statement.targets[0].id, statement.value)
+        for statement in module.body
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
+    ]

@@ -4,6 +4,7 @@ import itertools
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from mmtimesformer.inference.precision import arithmetic, prepare
 from mmtimesformer.inference.prediction import Prediction, Predictions, Skipped, best_of
 from mmtimesformer.inference.recipe import (
     Recipe,
+    no_more_memory_than,
     read_classes,
     recipe_of_checkpoint,
     recipe_of_config,
@@ -104,11 +106,13 @@ class VideoClassifier:
         meta = contents.beside.get('meta')
         self._dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
         register_all_modules(init_default_scope=False)
+        limit: AbstractContextManager[None] = nullcontext()
         if config is None:
             self.recipe, contents = recipe_of_checkpoint(contents, self.checkpoint)
+            limit = no_more_memory_than(contents.tensors, self.checkpoint)
         else:
             self.recipe = _read_recipe(config)
-        with DefaultScope.overwrite_default_scope('mmaction'):
+        with DefaultScope.overwrite_default_scope('mmaction'), limit:
             self.model = MODELS.build(_without_starts(self.recipe.model))
             self.views = Views(self.recipe.pipeline)
         fitted = fit_contents(contents, self.model)
@@ -417,7 +421,7 @@ class VideoClassifier:
         if isinstance(told, str) and (self.given_config is None or not Path(told).is_file()):
             told = None  # a file that is not here, or that only a checkpoint names
         for source in (stored.get('classes'), facts.get('classes'), told):
-            if source and (not isinstance(source, str) or source is told):
+            if source and (isinstance(source, list | tuple) or source is told):
                 names = read_classes(source)
                 if len(names) == self.num_classes:
                     return names

@@ -26,8 +26,12 @@ import torch
 
 from mmtimesformer.checkpoints import read_file, write_atomically
 from mmtimesformer.checkpoints.files import write_safetensors
+from mmtimesformer.fileio.numpy_files import read_npy_file
+from mmtimesformer.fileio.safe_pickle import shown
+from mmtimesformer.fileio.safe_text import read_json
 
 FORMATS = ('npy', 'safetensors', 'h5')
+LARGEST_MANIFEST = 256 << 20  # bytes, of 3 million videos
 
 
 class FeatureFolder:
@@ -100,7 +104,7 @@ class FeatureFolder:
         if self.form == 'safetensors':
             return read_file(path).tensors['features'].numpy()
         if path.is_file():
-            return np.asarray(np.load(path, mmap_mode='r', allow_pickle=False))
+            return np.asarray(read_npy_file(path))
         with self._h5() as file:
             return np.asarray(file[name])
 
@@ -118,8 +122,10 @@ class FeatureFolder:
 
     def _check_same(self) -> None:
         try:
-            known = dict(json.loads(self.manifest.read_text(encoding='utf-8')))
-        except (ValueError, TypeError, RecursionError):
+            known = read_json(self.manifest, LARGEST_MANIFEST)
+            if not isinstance(known, dict) or not isinstance(known.get('shapes') or {}, dict):
+                raise ValueError
+        except ValueError:
             raise ValueError(
                 f'{self.manifest} is damaged, so what {self.folder} holds is not known; give --out '
                 'another folder'
@@ -127,7 +133,7 @@ class FeatureFolder:
         for key, value in self.settings.items():
             if key not in ('versions', 'checkpoint', 'config') and known.get(key) != value:
                 raise ValueError(
-                    f'{self.folder} holds features with {key}={known.get(key)!r}, now it is '
+                    f'{self.folder} holds features with {key}={shown(known.get(key))}, now it is '
                     f'{value!r}; give --out another folder'
                 )
         self.shapes = known.get('shapes') or {}
@@ -168,7 +174,7 @@ class FeatureFolder:
             with self._h5('a' if whole.is_file() else 'w', part) as file:
                 for name in names:
                     if self._path(name).is_file() and name not in file:
-                        file[name] = np.load(self._path(name), allow_pickle=False)
+                        file[name] = read_npy_file(self._path(name))
         shutil.rmtree(self.folder / 'features', ignore_errors=True)
 
 

@@ -9,7 +9,9 @@ only what the registries of models and transforms hold is built from it.
 """
 
 import ast
+import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,16 @@ from mmaction.registry import TRANSFORMS as MMACTION_TRANSFORMS
 from mmcv.transforms import TRANSFORMS as MMCV_TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import MODELS as MMENGINE_MODELS
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmtimesformer.checkpoints.convert import spell
 from mmtimesformer.checkpoints.facts import heads_of
 from mmtimesformer.checkpoints.files import Contents
 from mmtimesformer.checkpoints.load import translate_contents
 from mmtimesformer.engine.configs import FOLDERS
+from mmtimesformer.fileio.safe_pickle import shown
+from mmtimesformer.fileio.safe_text import parse_python
 from mmtimesformer.registry import MODELS, TRANSFORMS
 
 READ = ('model', 'test_pipeline', 'test_dataloader', 'protocol')  # of a stored config, no more
@@ -35,6 +41,8 @@ PROTOCOLS = {
     'mmaction2_joint': 'kinetics_mmaction2',
     'paddle': 'kinetics_paddle',
 }
+LARGEST_NUMBER = 65_536  # in a stored config, of layers, classes, frames, pixels
+MOST_PIXELS = 250_000_000  # of a video in all views; 96 frames in 3 crops of 448 pixels have 58 M
 GIVE_CONFIG = 'give its config too: VideoClassifier(config, checkpoint)'
 
 
@@ -97,8 +105,12 @@ def recipe_of_checkpoint(contents: Contents, source: str) -> tuple[Recipe, Conte
         if _is_ours(config.get('model')):
             recipe = recipe_of_config(config, f'the config in {source}')
             _check_types(recipe, source)
+            recipe.classes = _names_in(recipe.classes, source)
+            _check_sizes(recipe, contents.tensors, source)
             return recipe, contents
-    return _recipe_of_facts(contents, source)
+    recipe, contents = _recipe_of_facts(contents, source)
+    _check_sizes(recipe, contents.tensors, source)
+    return recipe, contents
 
 
 def read_config_text(text: str, source: str) -> dict[str, Any]:
@@ -108,23 +120,19 @@ def read_config_text(text: str, source: str) -> dict[str, Any]:
         ValueError: The text is no config, or one of these values is not plain.
     """
     try:
-        module = ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(
-            f'the config in {source} cannot be read ({type(error).__name__}); {GIVE_CONFIG}'
-        ) from error
+        assigned = parse_python(text, f'the config in {source}')
+    except ValueError as error:
+        raise ValueError(f'{error}; {GIVE_CONFIG}') from None
     values: dict[str, Any] = {}
-    for statement in module.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
-            name = statement.targets[0].id
-            if name in READ:
-                try:
-                    values[name] = _plain(statement.value)
-                except (ValueError, TypeError, RecursionError) as error:
-                    raise ValueError(
-                        f'the config in {source} holds a program where a plain value is wanted, in '
-                        f'{name}; {GIVE_CONFIG}'
-                    ) from error
+    for name, value in assigned:
+        if name in READ:
+            try:
+                values[name] = _plain(value)
+            except (ValueError, TypeError, RecursionError, MemoryError) as error:
+                raise ValueError(
+                    f'the config in {source} holds a program where a plain value is wanted, in '
+                    f'{name}; {GIVE_CONFIG}'
+                ) from error
     return values
 
 
@@ -175,11 +183,11 @@ def _check_types(recipe: Recipe, source: str) -> None:
             config.pop('pretrained', None)
             for key in config:
                 if not isinstance(key, str) or (key.startswith('_') and key.endswith('_')):
-                    raise ValueError(f'the config in {source} has the key {key!r}; {GIVE_CONFIG}')
+                    raise ValueError(f'the config in {source} has the key {shown(key)}; {GIVE_CONFIG}')
             kind = config.get('type')
             if kind is not None and not _is_registered(kind, registries):
                 raise ValueError(
-                    f'the config in {source} names type={kind!r}, which is no registered part; '
+                    f'the config in {source} names type={shown(kind)}, which is no registered part; '
                     f'import the package that registers it, or {GIVE_CONFIG}'
                 )
 
@@ -201,6 +209,134 @@ def _dicts(value: Any) -> Iterator[dict[Any, Any]]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _dicts(item)
+
+
+def _names_in(classes: Any, source: str) -> Any:
+    """Let a stored config give the names themselves, and no file of this machine."""
+    if isinstance(classes, str | None) or (  # of a text, whoever reads it makes no use
+        isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
+    ):
+        return classes
+    raise ValueError(
+        f'the config in {source} has a {type(classes).__name__} where names of classes should be; '
+        f'{GIVE_CONFIG}'
+    )
+
+
+def _check_sizes(recipe: Recipe, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Let a stored config ask for no more than the weights beside it are for.
+
+    Raises:
+        ValueError: A number is out of all proportion, is not that of the weights, or the clips of
+            a video would be too large.
+    """
+    for part in (recipe.model, recipe.pipeline):
+        for config in _dicts(part):
+            for key, value in config.items():
+                for number in value if isinstance(value, list | tuple) else (value,):
+                    if isinstance(number, int | float) and not abs(number) <= LARGEST_NUMBER:
+                        raise ValueError(
+                            f'the config in {source} has {key}={shown(number)}, and at most '
+                            f'{LARGEST_NUMBER:,} is taken from a checkpoint; {GIVE_CONFIG}'
+                        )
+    for key, wanted, has in _sizes_of(recipe.model, tensors):
+        if type(wanted) not in (int, float) or wanted != has:
+            raise ValueError(
+                f'the config in {source} has {key}={shown(wanted)}, and its weights have {has}; '
+                f'{GIVE_CONFIG}'
+            )
+    pixels = _pixels_of(recipe.pipeline)
+    if pixels > MOST_PIXELS:
+        raise ValueError(
+            f'the config in {source} makes {pixels:,} pixels of each video (clip_len x num_clips x '
+            f'crops x height x width), and at most {MOST_PIXELS:,} are taken from a checkpoint; '
+            f'{GIVE_CONFIG}'
+        )
+
+
+def _sizes_of(
+    model: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> Iterator[tuple[str, Any, int]]:
+    """Pair the sizes of a config with those of the weights, where these have them."""
+    backbone, head = model.get('backbone') or {}, model.get('cls_head') or {}
+    blocks = {name.split('.')[2] for name in tensors if name.startswith('backbone.blocks.')}
+    if blocks:
+        yield 'num_layers', backbone.get('num_layers', 12), len(blocks)
+    for key, usual, name, dim in (
+        ('embed_dims', 768, 'backbone.cls_token', -1),
+        ('patch_size', 16, 'backbone.patch_embed.proj.weight', -1),
+        ('in_channels', 3, 'backbone.patch_embed.proj.weight', 1),
+        ('num_frames', 8, 'backbone.time_embed', 1),
+    ):
+        weight = tensors.get(name)
+        if weight is not None and weight.ndim > 1:
+            yield key, backbone.get(key, usual), weight.shape[dim]
+    weight = tensors.get('cls_head.fc_cls.weight')
+    if weight is not None and weight.ndim == 2 and isinstance(head, Mapping):
+        yield 'num_classes', head.get('num_classes', len(weight)), len(weight)
+
+
+def _pixels_of(pipeline: Iterable[Mapping[str, Any]]) -> int:
+    """Return how many pixels a video becomes at most, of all views together."""
+    frames, side, crops = 1, 1, 1
+    for step in pipeline:
+        clip = [step.get(key, 1) for key in ('clip_len', 'num_clips', 'num_segments')]
+        frames *= math.prod(max(1, int(n)) for n in clip if isinstance(n, int | float))
+        for key in ('scale', 'size', 'crop_size', 'input_size', 'short_side'):
+            value = step.get(key, 1)
+            numbers = value if isinstance(value, list | tuple) else (value,)
+            side = max([side, *(int(n) for n in numbers if isinstance(n, int | float))])
+        given = step.get('num_crops', {'ThreeCrop': 3, 'TenCrop': 10}.get(_name_of(step), 1))
+        crops *= max(1, int(given)) if isinstance(given, int | float) else 1
+    return frames * crops * side * side
+
+
+def _name_of(step: Mapping[str, Any]) -> str:
+    return str(step.get('type', '')).rpartition('.')[2]
+
+
+@contextmanager
+def no_more_memory_than(weights: Mapping[str, Tensor], source: str) -> Iterator[None]:
+    """Build a model of a stored config, with no more memory than the weights beside it need.
+
+    Args:
+        weights: Of the checkpoint; the model may have four times their bytes.
+        source: What the checkpoint is called in messages.
+
+    Raises:
+        ValueError: The model asks for more.
+    """
+    allowed = 4 * sum(w.numel() * w.element_size() for w in weights.values()) + (64 << 20)
+    with _Allowed(allowed, source):
+        yield
+
+
+class _Allowed(TorchDispatchMode):
+    """Refuse to make tensors of more than so many bytes in all, before each is made."""
+
+    def __init__(self, nbytes: int, source: str) -> None:
+        super().__init__()
+        self.allowed = self.left = nbytes
+        self.source = source
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        size = args[0] if args and 'size' in str(func._schema.arguments[0].name) else ()
+        if isinstance(size, list | tuple) and all(isinstance(n, int) for n in size):
+            self._take(4 * math.prod(size) if size else 0)
+        made = func(*args, **(kwargs or {}))
+        if not size and isinstance(made, Tensor) and not func._schema.name.endswith('_'):
+            self._take(made.numel() * made.element_size())
+        return made
+
+    def _take(self, nbytes: int) -> None:
+        self.left -= nbytes
+        if self.left < 0:
+            raise ValueError(
+                f'the config in {self.source} describes a model of more than {self.allowed:,} '
+                f'bytes, four times its weights; {GIVE_CONFIG}'
+            )
 
 
 def _recipe_of_facts(contents: Contents, source: str) -> tuple[Recipe, Contents]:

@@ -1,48 +1,29 @@
 """What a test said about each video, as arrays."""
 
-import codecs
-import io
-import pickle
-from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch._utils import _rebuild_tensor_v2
 
 from mmtimesformer.engine.results import label_of, scores_of, view_scores_of
+from mmtimesformer.fileio.safe_pickle import (
+    NUMPY,
+    PLAIN,
+    TORCH,
+    DamagedError,
+    InstructionError,
+    Names,
+    RefusedError,
+    read_pickle,
+)
+from mmtimesformer.fileio.torch_files import load_from_bytes
 
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """Stand in for ``_codecs.encode``, by which old pickle protocols write bytes."""
-    if encoding != 'latin1':
-        raise pickle.UnpicklingError(f'bytes in {encoding}')
-    return codecs.latin_1_encode(text)[0]
-
-
-def _storage(content: bytes) -> Any:
-    """Stand in for ``torch.storage._load_from_bytes``, which would unpickle anything."""
-    return torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
-
-
-_KNOWN: dict[tuple[str, str], Callable[..., Any]] = {
-    ('torch._utils', '_rebuild_tensor_v2'): _rebuild_tensor_v2,
-    ('torch.storage', '_load_from_bytes'): _storage,
-    ('collections', 'OrderedDict'): OrderedDict,
-    ('_codecs', 'encode'): _latin1,
+NAMES: Names = {
+    **PLAIN,
+    **NUMPY,
+    **TORCH,
+    'torch.storage._load_from_bytes': load_from_bytes,
 }
-
-
-class _ResultsUnpickler(pickle.Unpickler):
-    """Builds lists and dicts of tensors and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _KNOWN[module, name]
-        except KeyError:
-            raise pickle.UnpicklingError(f'it asks for {module}.{name}') from None
 
 
 def read_predictions(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -112,11 +93,18 @@ def _read(path: str | Path) -> list[dict[str, Any]]:
         raise FileNotFoundError(f'{path} does not exist; write it with tools/test.py --dump {path}')
     try:
         with Path(path).open('rb') as file:
-            samples = _ResultsUnpickler(file).load()
-    except Exception as error:  # a broken byte can surface as any exception
+            samples = read_pickle(file, Path(path).stat().st_size, NAMES)
+    except OSError:
+        raise
+    except Exception as error:  # torch may refuse what it is given by any exception
+        why = {
+            RefusedError: f'it asks for {error}',
+            InstructionError: f'it has the instruction {error}',
+            DamagedError: str(error),
+        }.get(type(error), type(error).__name__)
         raise ValueError(
-            f'{path} is damaged, or not what tools/test.py --dump writes ({error}); write it anew'
-        ) from error
+            f'{path} is damaged, or not what tools/test.py --dump writes ({why}); write it again'
+        ) from None
     if not isinstance(samples, list) or not samples:
         raise ValueError(f'{path} holds no predictions; test with at least one video')
     try:

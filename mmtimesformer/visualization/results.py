@@ -1,12 +1,17 @@
 """Finding what a test left behind, and which videos it was about."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mmtimesformer.checkpoints.facts import read_literals
+from mmtimesformer.fileio.safe_pickle import shown
+from mmtimesformer.fileio.safe_text import LARGEST_LITERALS, read_json, read_text
 from mmtimesformer.visualization.predictions import read_failures, read_views
 from mmtimesformer.visualization.report import Outcome
+
+
+LARGEST_LIST = 256 << 20  # bytes, of a list of videos
 
 
 def read_outcome(
@@ -53,11 +58,43 @@ def read_outcome(
 
 def _read_about(path: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads(path.read_text('utf-8')))
-    except (ValueError, TypeError, RecursionError):
+        about = read_json(path)
+    except ValueError:
+        about = None
+    if not isinstance(about, dict):
         raise ValueError(
-            f'{path} is damaged; remove it, or write it anew with tools/test.py --dump'
-        ) from None
+            f'{path} is damaged; remove it, or write it again with tools/test.py --dump'
+        )
+    for key, (what, is_valid) in ABOUT.items():
+        value = about.get(key)
+        if value is not None and not is_valid(value):
+            raise ValueError(
+                f'{path} has {key}={shown(value)}, and it must be {what}; remove the file, or write '
+                'it again with tools/test.py --dump'
+            )
+    return about
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and '\0' not in value
+
+
+# What the report reads of result.meta.json.
+ABOUT: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(('config', 'checkpoint', 'protocol', 'fusion', 'date'), ('a text', _is_text)),
+    'classes': (
+        'a list of names',
+        lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
+    ),
+    'views': (
+        'the numbers of clips and of crops',
+        lambda value: isinstance(value, dict)
+        and all(type(value.get(key)) is int and value[key] > 0 for key in ('clips', 'crops')),
+    ),
+    **dict.fromkeys(
+        ('scores', 'versions'), ('a table', lambda value: isinstance(value, dict))
+    ),
+}
 
 
 def _newest_predictions(work_dir: Path) -> Path:
@@ -77,11 +114,37 @@ def _test_set(work_dir: Path, about: dict[str, Any]) -> dict[str, Any]:
     """
     configs = [*sorted(work_dir.glob('*.py')), Path(about.get('config') or '')]
     for path in configs:
-        if path.is_file():
-            loader = read_literals(path.read_text('utf-8', 'replace')).get('test_dataloader')
+        if _is_file(path):
+            with path.open('rb') as file:  # one character more than is read, to be refused
+                text = file.read(4 * LARGEST_LITERALS + 4).decode('utf-8', 'replace')
+            try:
+                loader = read_literals(text).get('test_dataloader')
+            except ValueError as error:
+                raise ValueError(f'{path}: {error}; remove it') from None
             dataset = loader.get('dataset') if isinstance(loader, dict) else None
-            return dataset if isinstance(dataset, dict) else {}
+            return _texts_in(dataset) if isinstance(dataset, dict) else {}
     return {}
+
+
+def _texts_in(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Keep where a data set's list and videos are, if these are texts."""
+    prefix = dataset.get('data_prefix')
+    return {
+        'ann_file': _text(dataset.get('ann_file')),
+        'video': _text(prefix.get('video')) if isinstance(prefix, dict) else '',
+        'delimiter': _text(dataset.get('delimiter')) or ' ',
+    }
+
+
+def _text(value: Any) -> str:
+    return value if _is_text(value) else ''
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False
 
 
 def _class_names(
@@ -92,18 +155,18 @@ def _class_names(
     told = about.get('classes')
     if isinstance(told, list):
         return [str(name) for name in told]
-    beside = Path(dataset.get('ann_file') or '').with_name('classes.txt') if dataset else None
-    return _lines(beside) if beside and beside.is_file() else None
+    ann_file = Path(dataset.get('ann_file') or '')
+    beside = ann_file.with_name('classes.txt') if ann_file.name else None
+    return _lines(beside) if beside and _is_file(beside) else None
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text('utf-8').splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path, LARGEST_LIST).splitlines() if line.strip()]
 
 
 def _videos(dataset: dict[str, Any]) -> list[Path]:
     ann_file = Path(dataset.get('ann_file') or '')
-    if not ann_file.is_file():
+    if not _is_file(ann_file):
         return []
-    folder = Path((dataset.get('data_prefix') or {}).get('video') or '')
-    delimiter = dataset.get('delimiter', ' ')
-    return [folder / line.split(delimiter)[0] for line in _lines(ann_file)]
+    folder = Path(dataset['video'])
+    return [folder / line.split(dataset['delimiter'])[0] for line in _lines(ann_file)]

@@ -1,10 +1,11 @@
 """How a training went, from the scalars that MMEngine writes."""
 
-import json
 from pathlib import Path
 
+from mmtimesformer.fileio.safe_text import parse_json, read_text
 from mmtimesformer.visualization.figures import BLUE, GREY, ORANGE, picture, shown_title
 
+LARGEST_LOG = 256 << 20  # bytes, of a million steps
 Curve = list[tuple[float, float]]
 
 
@@ -20,12 +21,20 @@ def read_training(work_dir: str | Path) -> dict[str, Curve]:
     """
     steps: dict[str, dict[float, float]] = {}
     for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):  # folders named by time
-        for line in file.read_text().splitlines():
-            scalars = json.loads(line)
+        for number, line in enumerate(read_text(file, LARGEST_LOG).splitlines(), 1):
+            scalars = parse_json(line, f'line {number} of {file}')
+            if not isinstance(scalars, dict):
+                raise ValueError(f'line {number} of {file} is not named numbers; remove it')
             for name in ('loss', 'lr', 'acc/top1'):
                 if name in scalars:
+                    if not all(_is_number(scalars.get(key)) for key in (name, 'step')):
+                        raise ValueError(f'line {number} of {file} has no number for {name}')
                     steps.setdefault(name, {})[scalars['step']] = scalars[name]
     return {name: sorted(values.items()) for name, values in steps.items()}
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def draw_training(

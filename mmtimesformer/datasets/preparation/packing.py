@@ -20,7 +20,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mmtimesformer.datasets.bad_videos import UnreadableVideo
 from mmtimesformer.datasets.preparation.annotations import take_name, write_text
@@ -28,8 +28,10 @@ from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.reading import read_json, read_lines
 from mmtimesformer.datasets.shards import Entry, Member, key_of
 from mmtimesformer.datasets.video import Video
+from mmtimesformer.fileio.safe_text import parse_json
 
 PLAN = 'plan.json'
+LARGEST_DESCRIPTION = 8 << 20  # bytes
 LEFT_OUT = '__left_out__'  # the last member of a shard; WebDataset passes over such names
 CHUNK = 2**22  # bytes that are copied at a time
 
@@ -214,7 +216,7 @@ def read_shard(shard: Shard, path: Path) -> tuple[list[Member], dict[int, str]]:
     try:
         with tarfile.open(path, 'r:') as tar:
             *files, last = tar.getmembers()
-            left_out = {int(number): why for number, why in json.loads(_content(tar, last)).items()}
+            left_out = {int(number): why for number, why in _table(_content(tar, last)).items()}
             inside = [video for video in shard.videos if video.number not in left_out]
             for video, file, description in zip(inside, files[::2], files[1::2], strict=True):
                 if _content(tar, description) != video.description or last.name != LEFT_OUT:
@@ -287,5 +289,14 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    if info.size > LARGEST_DESCRIPTION:  # a sparse member of a few bytes may say any size
+        raise ValueError(f'{info.size:,} bytes')
     file = tar.extractfile(info)
     return file.read() if file else b''
+
+
+def _table(content: bytes) -> dict[str, Any]:
+    table = parse_json(content, LEFT_OUT)
+    if not isinstance(table, dict) or not all(type(why) is str for why in table.values()):
+        raise ValueError(LEFT_OUT)
+    return table

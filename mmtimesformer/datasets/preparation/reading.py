@@ -46,7 +46,9 @@ def read_json(path: Path, kind: type[Any], keys: Sequence[str] = ()) -> Any:
     """Read a JSON file of a dict, or of a list whose entries have these keys."""
     try:
         content = json.loads('\n'.join(read_lines(path)))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
+        if not isinstance(error, json.JSONDecodeError | RecursionError):
+            raise
         raise ValueError(f'{path} is not whole JSON ({error}); copy it again') from None
     if not isinstance(content, kind):
         raise ValueError(f'{path} holds a {type(content).__name__}, not a {kind.__name__}')
