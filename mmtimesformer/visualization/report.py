@@ -438,7 +438,7 @@ img { max-width: 100%; display: block; }
 table { border-collapse: collapse; }
 td, th { text-align: left; padding: .22rem 1.2rem .22rem 0; border-bottom: 1px solid var(--line);
          overflow-wrap: anywhere; vertical-align: top; }
-th { color: var(--grey); font-weight: 500; }
+th { color: var(--grey); font-weight: 500; white-space: nowrap; }
 tr:last-child td { border-bottom: 0; }
 .tiles { display: flex; flex-wrap: wrap; gap: 1.1rem; margin-bottom: 1.1rem; }
 .tile { flex: 1 1 8.5rem; background: white; border: 1px solid var(--line); border-radius: 10px;
@@ -458,9 +458,9 @@ tr:last-child td { border-bottom: 0; }
 .bars .note { color: var(--grey); white-space: nowrap; }
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
            gap: 1.1rem 1.4rem; margin-top: .8rem; }
-figure { margin: 0; }
+figure { margin: 0; min-width: 0; }
 figure img { width: 100%; border-radius: 5px; }
-figcaption { margin-top: .3rem; font-size: .92rem; }
+figcaption { margin-top: .3rem; font-size: .92rem; overflow-wrap: anywhere; }
 figcaption span { color: var(--grey); margin-left: .4rem; overflow-wrap: anywhere; }
 </style>
 <main>
