@@ -451,7 +451,9 @@ tr:last-child td { border-bottom: 0; }
 .pair > div > section:last-child { flex: 1; }
 .bars { width: 100%; max-width: 46rem; }
 .bars td { border: 0; vertical-align: middle; padding: .16rem .8rem .16rem 0; }
+.bars td:first-child { min-width: 7rem; }
 .bars .bar { width: 55%; }
+@media (max-width: 600px) { .bars .bar { width: 25%; } }
 .bars i { display: block; height: .8rem; border-radius: 3px; background: var(--blue);
           min-width: 1px; }
 .bars .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
