@@ -5,16 +5,25 @@ retitle or erase a terminal, newlines that forge a line of output, bidirectional
 text around. Every tool prints through :func:`echo`, and shows progress through :func:`track`.
 """
 
+import argparse
 import sys
 import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
 
 T = TypeVar('T')
 
 JOINERS = '\u200c\u200d'  # invisible, but words of Persian and Hindi, and many emoji, need them
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Read a command line; errors quote arguments without terminal escapes."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong, and exit with code 2."""
+        super().error(safe_text(message))
 
 
 def safe_text(text: object, most: int | None = None) -> str:

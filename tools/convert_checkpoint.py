@@ -14,12 +14,12 @@ from mmtimesformer.checkpoints import CheckpointError, read_checkpoint, save_che
 from mmtimesformer.checkpoints.convert import ATTENTION_TYPES, WRITABLE
 from mmtimesformer.engine.letters import run_job, sentence_of
 from mmtimesformer.resize import MODES
-from mmtimesformer.terminal import echo, echo_lines
+from mmtimesformer.terminal import ArgumentParser, echo, echo_lines
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Convert a checkpoint and account for every key.')
+    parser = ArgumentParser(description='Convert a checkpoint and account for every key.')
     parser.add_argument('src', help='a file, a folder, https://…, hf://owner/name, timm://name')
     parser.add_argument('dst', help='.pth or .safetensors; a folder for --to huggingface')
     parser.add_argument('--to', choices=WRITABLE, default='mmtimesformer', help='who will read it')

@@ -29,7 +29,7 @@ from mmtimesformer.engine.children import end_with_parent
 from mmtimesformer.engine.configs import find_config
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.resuming import latest_checkpoint
-from mmtimesformer.terminal import echo
+from mmtimesformer.terminal import ArgumentParser, echo
 from mmtimesformer.visualization import (
     SchemeResult,
     confusion_matrix,
@@ -62,7 +62,7 @@ FASTER = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Train and test a tiny TimeSformer in minutes.')
+    parser = ArgumentParser(description='Train and test a tiny TimeSformer in minutes.')
     parser.add_argument(
         '--all-schemes', action='store_true', help='all three attention schemes, with a comparison'
     )

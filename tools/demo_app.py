@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
-from mmtimesformer.terminal import echo, safe_text
+from mmtimesformer.terminal import ArgumentParser, echo, safe_text
 
 DEMO = Path('work_dirs/demo/divST')
 EXAMPLES = Path('data/moving_shapes/videos_val')
@@ -64,7 +64,7 @@ HINT = '<p class="hint">Its labels appear here.</p>'
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--checkpoint', help=f'the weights (the newest of {DEMO})')

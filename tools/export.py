@@ -12,14 +12,14 @@ from pathlib import Path
 from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
-from mmtimesformer.terminal import echo
+from mmtimesformer.terminal import ArgumentParser, echo
 
 OLDEST_OPSET = 18  # of which torch's exporter is made
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

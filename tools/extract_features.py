@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
-from mmtimesformer.terminal import echo
+from mmtimesformer.terminal import ArgumentParser, echo
 
 DONE, INCOMPLETE = 0, 3
 SHOWN = 10  # failed videos on the terminal; manifest.json has all
@@ -20,7 +20,7 @@ OUTS = ('cls', 'patch_mean', 'frames', 'tokens')
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='a config file, or the name of a shipped config')

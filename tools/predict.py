@@ -12,7 +12,7 @@ from pathlib import Path
 from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
-from mmtimesformer.terminal import echo, echo_lines, safe_text
+from mmtimesformer.terminal import ArgumentParser, echo, echo_lines, safe_text
 
 DONE, INCOMPLETE = 0, 3
 SHOWN = 40  # videos of a folder on the terminal; --out has all
@@ -20,7 +20,7 @@ SHOWN = 40  # videos of a folder on the terminal; --out has all
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('video', help='a video file, or a folder of them')
@@ -174,8 +174,10 @@ def as_json(result) -> str:
 
 def write(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
+    # Names of files that are not UTF-8: in JSON as its own escapes, in a table as their bytes.
+    errors = 'backslashreplace' if path.suffix == '.json' else 'surrogateescape'
     with write_atomically(path) as part:
-        part.write_text(text, encoding='utf-8')
+        part.write_text(text, encoding='utf-8', errors=errors)
     echo(f'wrote {path}')
 
 

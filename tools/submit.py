@@ -18,7 +18,7 @@ from pathlib import Path
 from mmtimesformer.engine.cluster_job import WARNING, Training
 from mmtimesformer.engine.configs import find_config
 from mmtimesformer.engine.letters import run_job
-from mmtimesformer.terminal import echo
+from mmtimesformer.terminal import ArgumentParser, echo
 
 TRAIN = Path(__file__).resolve().parent / 'train.py'
 ENDS = 1000  # of a job's time, after each of which it is queued again
@@ -28,7 +28,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; what follows ``--`` becomes ``training``."""
     words = sys.argv[1:] if argv is None else argv
     end = words.index('--') if '--' in words else len(words)
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description='Submit a training to a cluster by submitit.',
         epilog='What follows -- are options of tools/train.py.',
     )

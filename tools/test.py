@@ -9,11 +9,12 @@ from mmengine.config import DictAction
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
 from mmtimesformer.engine.torchrun import end_with_torchrun
+from mmtimesformer.terminal import ArgumentParser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line, with MMAction2's options and a few more."""
-    parser = argparse.ArgumentParser(description='Test a checkpoint.')
+    parser = ArgumentParser(description='Test a checkpoint.')
     parser.add_argument('config', help='a config file, or the name of a shipped config')
     parser.add_argument('checkpoint', help='the weights to test')
     parser.add_argument('--work-dir', help='folder for logs and metrics')

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
-from mmtimesformer.terminal import echo, echo_lines
+from mmtimesformer.terminal import ArgumentParser, echo, echo_lines
 
 MEGABYTES = 24
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('video', help='a video file')

@@ -377,7 +377,9 @@ def _read_configs(folder: Path) -> dict[str, Any]:
             configs[name] = read_json(path)
             if not isinstance(configs[name], dict):
                 kind = type(configs[name]).__name__
-                raise ValueError(f'{path} holds a {kind} of JSON, not named values; download it again')
+                raise ValueError(
+                    f'{path} holds a {kind} of JSON, not named values; download it again'
+                )
     return configs
 
 

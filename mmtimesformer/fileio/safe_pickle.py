@@ -398,7 +398,9 @@ class _Dtype(StandIn):
 
 
 def _is_dtype_code(code: str) -> bool:
-    return code == '?' or (code[:1] in tuple('biufcUS') and code[1:].isascii() and code[1:].isdigit())
+    return code == '?' or (
+        code[:1] in tuple('biufcUS') and code[1:].isascii() and code[1:].isdigit()
+    )
 
 
 class _Array(StandIn):
@@ -732,7 +734,9 @@ class Unpickler:
 
     def call(self, function: Any, args: Any) -> Any:
         if type(function) is not Name or type(function.meaning) is Constant:
-            raise RefusedError(f'a call of {function.path if type(function) is Name else "a value"}')
+            raise RefusedError(
+                f'a call of {function.path if type(function) is Name else "a value"}'
+            )
         if type(args) is not tuple:
             raise RefusedError(f'arguments that are a {type(args).__name__}')
         cost = 0
@@ -752,7 +756,11 @@ class Unpickler:
 
     def stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        if type(name) is not str or type(module) is not str or len(name) + len(module) > LONGEST_NAME:
+        if (
+            type(name) is not str
+            or type(module) is not str
+            or len(name) + len(module) > LONGEST_NAME
+        ):
             raise RefusedError('a name that is no short text')
         self.stack.append(self.find(module, name))
 

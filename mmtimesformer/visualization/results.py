@@ -88,12 +88,12 @@ ABOUT: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     'views': (
         'the numbers of clips and of crops',
-        lambda value: isinstance(value, dict)
-        and all(type(value.get(key)) is int and value[key] > 0 for key in ('clips', 'crops')),
+        lambda value: (
+            isinstance(value, dict)
+            and all(type(value.get(key)) is int and value[key] > 0 for key in ('clips', 'crops'))
+        ),
     ),
-    **dict.fromkeys(
-        ('scores', 'versions'), ('a table', lambda value: isinstance(value, dict))
-    ),
+    **dict.fromkeys(('scores', 'versions'), ('a table', lambda value: isinstance(value, dict))),
 }
 
 

@@ -275,6 +275,57 @@ def test_every_tool_prints_through_the_functions_that_remove_escapes() -> None:
     assert not found, 'print through mmtimesformer.terminal.echo'
 
 
+def test_names_that_are_not_utf8_go_through_every_output(
+    tool: Tool, checkpoint: Path, tiny_videos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / 'videos'
+    folder.mkdir()
+    shutil.copyfile(tiny_videos / '0.mp4', folder / 'a\udcff.mp4')
+    (folder / 'b\udcfe.mp4').write_bytes(b'no video')
+    for name in ('x.json', 'x.csv'):
+        options = '--out', tmp_path / name, '--save-video', tmp_path / 'labelled'
+        code, out, err = tool('predict', folder, checkpoint, *options)
+        assert code == 3, err
+        assert 'a\\udcff.mp4' in out
+    found = json.loads((tmp_path / 'x.json').read_text('utf-8'))
+    assert found['videos'][0]['video'] == str(folder / 'a\udcff.mp4')
+    assert bytes(folder / 'a\udcff.mp4') in (tmp_path / 'x.csv').read_bytes()
+    code, out, err = tool(
+        'data/check_videos', folder, '--out', tmp_path / 'bad.csv', '--num-workers', 1
+    )
+    assert code == 3, err
+    assert b'b\xfe.mp4' in (tmp_path / 'bad.csv').read_bytes()
+    assert 'b\\udcfe.mp4: ' in out
+
+
+def test_an_error_of_the_command_line_quotes_arguments_without_escapes(
+    tool: Tool, capfd: pytest.CaptureFixture, names: list[str]
+) -> None:
+    for name in ('predict', 'test', 'train', 'export', 'data/check_videos'):
+        with pytest.raises(SystemExit):
+            tool(name, 'a', 'b', 'c', 'd', *names)
+        assert not CONTROLS.search(capfd.readouterr().err)
+
+
+def test_logs_of_a_run_name_videos_and_classes_without_escapes(
+    names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    from mmtimesformer.engine.runner import Runner
+
+    runner = Runner.__new__(Runner)
+    runner._log_dir, runner._timestamp = str(tmp_path), 'now'
+    runner._experiment_name = tmp_path.name
+    for _ in range(2):
+        logger = runner.build_logger(log_level='INFO', log_file=str(tmp_path / 'x.log'))
+    logger.warning('%s cannot be read', safe_text(names[3]))
+    for name in names:
+        logger.warning(f'{name} cannot be read')
+        logger.info('class %s', name)
+    said = re.sub(r'\x1b\[[\d;]*m', '', capsys.readouterr().out)  # the colour of the level
+    for text in (said, (tmp_path / 'x.log').read_text()):
+        assert not CONTROLS.search(text)
+
+
 # Pages
 
 

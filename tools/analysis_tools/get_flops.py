@@ -13,12 +13,12 @@ from mmtimesformer.engine.complexity import in_billions, in_millions, measure_co
 from mmtimesformer.engine.configs import find_config, shipped_configs
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
-from mmtimesformer.terminal import echo
+from mmtimesformer.terminal import ArgumentParser, echo
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Print what models cost.')
+    parser = ArgumentParser(description='Print what models cost.')
     parser.add_argument(
         'config', nargs='*', help='config files or names of shipped configs; all of these, if none'
     )

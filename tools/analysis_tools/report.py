@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.engine.letters import run_job
-from mmtimesformer.terminal import echo
+from mmtimesformer.terminal import ArgumentParser, echo
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('work_dir', type=Path, help='of the training')

@@ -4,7 +4,6 @@ They are made from what model-index.yml lists, between the two marks of README.m
 configs/timesformer/README.md. Exit code of --check: 1 if a page says something else.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 
 from mmtimesformer.engine.letters import run_job
+from mmtimesformer.terminal import ArgumentParser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / 'README.md', ROOT / 'configs' / 'timesformer' / 'README.md')
@@ -82,7 +82,7 @@ def write(check: bool) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
-    parser = argparse.ArgumentParser(description='Write the tables of models.')
+    parser = ArgumentParser(description='Write the tables of models.')
     parser.add_argument('--check', action='store_true', help='write nothing, only compare')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parser.parse_args(argv)

@@ -17,14 +17,14 @@ from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.checking import check_videos, list_videos, name_in
 from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.engine.letters import run_job
-from mmtimesformer.terminal import echo, track
+from mmtimesformer.terminal import ArgumentParser, echo, track
 
 SHOWN = 10  # bad files on the terminal; --out has all
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('source', type=Path, help='an annotation file, or a folder of videos')

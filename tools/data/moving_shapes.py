@@ -6,13 +6,13 @@ from pathlib import Path
 
 from mmtimesformer.datasets.moving_shapes import AXES, Settings, draw_twins, make_moving_shapes
 from mmtimesformer.engine.letters import run_job
-from mmtimesformer.terminal import echo
+from mmtimesformer.terminal import ArgumentParser, echo
 from mmtimesformer.visualization import draw_clips
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description='Write the Moving Shapes data set.')
+    parser = ArgumentParser(description='Write the Moving Shapes data set.')
     parser.add_argument('--out', default='data/moving_shapes', help='folder of the data set')
     parser.add_argument('--seed', type=int, default=Settings.seed, help='of every decision')
     parser.add_argument(

@@ -27,12 +27,12 @@ from mmtimesformer.datasets.preparation.transcoding import (
     transcode_videos,
 )
 from mmtimesformer.engine.letters import run_job
-from mmtimesformer.terminal import echo, track
+from mmtimesformer.terminal import ArgumentParser, echo, track
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('src', type=Path, help='folder of the videos')

@@ -22,12 +22,12 @@ from mmtimesformer.datasets.preparation.packing import (
 )
 from mmtimesformer.datasets.shards import INDEX, format_index
 from mmtimesformer.engine.letters import run_job
-from mmtimesformer.terminal import echo, track
+from mmtimesformer.terminal import ArgumentParser, echo, track
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('list', type=Path, metavar='LIST', help='annotation file of the videos')

@@ -247,4 +247,6 @@ def take_name(part: Path, path: Path) -> None:
 def write_text(path: Path, lines: list[str]) -> None:
     """Write lines as UTF-8, the file whole or not at all."""
     with written_whole(path) as part:
-        part.write_text(''.join(f'{line}\n' for line in lines), encoding='utf-8', newline='\n')
+        text = ''.join(f'{line}\n' for line in lines)
+        # Names of files that are not UTF-8 are written as their bytes.
+        part.write_text(text, 'utf-8', 'surrogateescape', newline='\n')
