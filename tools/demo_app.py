@@ -224,6 +224,8 @@ def build_app(gradio, page, written: Path):
         allowed_paths=[str(written)],
         max_file_size=LARGEST_UPLOAD,
         ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
         pwa=False,
         run_history=False,
         show_error=False,

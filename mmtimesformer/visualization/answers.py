@@ -90,11 +90,13 @@ class Answers:
         if video is None:
             return Answer('')
         with self._turn:
-            return self._answer(video, method) if waits() else Answer('')
+            return self._answer(video, method, waits) if waits() else Answer('')
 
-    def _answer(self, video: str | Path, method: str) -> Answer:
+    def _answer(self, video: str | Path, method: str, waits: Callable[[], bool]) -> Answer:
         try:
             sight = self._see(Path(video))
+            if not waits():  # any more
+                return Answer('')
             heat = sight.heat(method)
             place = self._place()
             title = METHODS[method].replace('the class,', f'{shown_name(sight.name)},')

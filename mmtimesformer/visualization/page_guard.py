@@ -39,7 +39,7 @@ ROUTES = {
         r'/|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt'
         r'|/(assets|static|svelte)/[\w./@+-]+|/pwa_icon(/\d+)?'
         rf'|{API}/(theme\.css|info/?|app_id/?|queue/data|queue/status|upload_progress)'
-        rf'|{API}/heartbeat/\w+|{API}/file={FILES}/.+'
+        rf'|{API}/heartbeat/[\w-]+|{API}/file={FILES}/.+'
     ),
     'POST': rf'{API}/(upload|queue/join|run/predict|cancel|reset/?)',
 }
@@ -226,7 +226,9 @@ class PageGuard:
             await self.app(scope, receive, answer)
 
     async def _serve_answers(self, scope: Message, receive: Receive, answer: '_Answer') -> None:
-        found = re.search(r'(?:^|&)session_hash=(\w{1,64})(?:&|$)', scope['query_string'].decode())
+        found = re.search(
+            r'(?:^|&)session_hash=([\w-]{1,64})(?:&|$)', scope['query_string'].decode()
+        )
         if not found:
             raise Refused(400, 'session_hash is missing')
         self.waiting.connect(found[1])
@@ -255,7 +257,7 @@ class PageGuard:
         """Read a request for an answer: its files are uploads; nothing is fetched from a URL."""
         asked = _object(body)
         session = asked.get('session_hash')
-        if not isinstance(session, str) or not re.fullmatch(r'\w{1,64}', session, re.ASCII):
+        if not isinstance(session, str) or not re.fullmatch(r'[\w-]{1,64}', session, re.ASCII):
             raise Refused(400, 'session_hash is not a word')
         data = asked.get('data')
         asked['data'] = [self._checked(one) for one in data] if isinstance(data, list) else []
@@ -271,8 +273,8 @@ class PageGuard:
                 raise Refused(400, 'a video is a file that was uploaded to this page')
             inside = str(self._path_of(path))
             return {'path': inside, 'meta': {'_type': 'gradio.FileData'}}
-        if isinstance(value, list):
-            raise Refused(400, 'a list is no part of a question to this page')
+        if isinstance(value, list) or (isinstance(value, str) and '://' in value):
+            raise Refused(400, 'a question to this page has no lists and no URLs')
         return value
 
     def _path_of(self, shown: str) -> Path:

@@ -10,7 +10,6 @@ from mmtimesformer.fileio.safe_text import LARGEST_LITERALS, read_json, read_tex
 from mmtimesformer.visualization.predictions import read_failures, read_views
 from mmtimesformer.visualization.report import Outcome
 
-
 LARGEST_LIST = 256 << 20  # bytes, of a list of videos
 
 

@@ -109,6 +109,13 @@ class Page:
         address = f'{self.address}{API}/queue/data?session_hash={session}'
         return OPENER.open(address, timeout=120)
 
+    @contextlib.contextmanager
+    def connect_after_join(self, path: str, session: str) -> Iterator[tuple[str, Any]]:
+        """Ask, and hold the connection; give the number of the request, and the connection."""
+        event = json.loads(self.join(path, session)[1])['event_id']
+        with self.connect(session) as messages:
+            yield event, messages
+
     def ask(self, path: str | None) -> list[Any]:
         """Ask about an upload; return the words, the grid, the overlay and the page of layers."""
         session = uuid.uuid4().hex
@@ -308,7 +315,8 @@ def test_d3_sigterm_ends_the_page_like_ctrl_c_and_removes_what_it_wrote(
         with page.connect('abc'):  # an answer is being made, and waited for
             page.process.send_signal(signal.SIGTERM)
             assert page.process.wait(60) == 0
-        assert list((own / 'tmp').iterdir()) == []
+        left = {path.name for path in (own / 'tmp').iterdir()}
+        assert not {name for name in left if not name.startswith('torchinductor_')}
     assert (own / 'said.txt').read_text().splitlines() == [f'{page.address}  (Ctrl-C ends it)']
 
 
@@ -392,19 +400,18 @@ def test_d7_what_is_cancelled_or_whose_connection_is_closed_is_not_computed(
 ) -> None:
     path = page.uploaded('more.mp4', (home / 'video.mp4').read_bytes())
     page.ask(path)
+    write_video(home / 'long.mp4', num_frames=300, seed=5)
+    long = page.uploaded('long.mp4', (home / 'long.mp4').read_bytes())
     before = page.answered()
     running, cancelled, closed = (uuid.uuid4().hex for _ in range(3))
-    page.join(path, running)
-    page.connect(running).close()  # may run already
-    event = json.loads(page.join(path, cancelled)[1])['event_id']
-    connection = page.connect(cancelled)
-    asked = {'event_id': event, 'session_hash': cancelled, 'fn_index': page.answer}
-    assert page.post(f'{API}/cancel', asked)[0] == 200
-    page.join(path, closed)
-    page.connect(closed).close()
-    assert 'class="labels"' in words_of(page.ask(path))
-    connection.close()
-    assert page.answered() <= before + 3, 'a request that was given up was computed'
+    page.join(long, running)
+    with page.connect(running), page.connect_after_join(path, cancelled) as (event, _):
+        asked = {'event_id': event, 'session_hash': cancelled, 'fn_index': page.answer}
+        assert page.post(f'{API}/cancel', asked)[0] == 200
+        page.join(path, closed)
+        page.connect(closed).close()
+        assert 'class="labels"' in words_of(page.ask(path))
+    assert page.answered() == before + 2, 'a request that was given up was computed'
 
 
 # D8: quiet, without paths, for its own origin

@@ -102,6 +102,6 @@ def test_every_option_of_the_page_to_try_it_is_one() -> None:
     (section,) = re.findall(r'^## A page to try it$(.*?)^## ', TEXT, re.DOTALL | re.MULTILINE)
     tool = (ROOT / 'tools' / 'demo_app.py').read_text()
     options = set(re.findall(r'`(--[a-z-]+)', section))
-    assert len(options) == 7
+    assert len(options) == 9
     for option in options:
         assert f"'{option}'" in tool, option

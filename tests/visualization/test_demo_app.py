@@ -126,6 +126,22 @@ def test_no_video_is_no_answer(answers: Answers) -> None:
     assert answers(None).words == ''
 
 
+def test_an_answer_that_nobody_waits_for_is_not_computed(
+    answers: Answers, tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers_module, 'see', None)
+    assert answers(tiny_videos / '0.mp4', waits=lambda: False).words == ''
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_answer_that_is_given_up_meanwhile_is_not_drawn(
+    answers: Answers, tiny_videos: Path, tmp_path: Path
+) -> None:
+    turns = iter([True, False])
+    assert answers(tiny_videos / '0.mp4', waits=lambda: next(turns)).words == ''
+    assert list(tmp_path.iterdir()) == []
+
+
 # The tool
 
 

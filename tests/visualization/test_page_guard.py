@@ -265,6 +265,7 @@ def test_a_question_is_about_an_upload(
     'body',
     [
         b'', b'{', b'[]', b'7', b'[' * 100_000, b'{"data": [["/etc/passwd"]], "session_hash": "a"}',
+        b'{"data": ["http://127.0.0.1:9/x.mp4"], "session_hash": "a"}',
         b'{"data": [], "session_hash": "../x"}', b'{"data": []}', b'\xff\xfe',
     ],
 )  # fmt: skip
