@@ -25,6 +25,7 @@ import io
 import math
 import pickle
 import struct
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NoReturn
@@ -33,7 +34,7 @@ import numpy as np
 import torch
 
 BASE = 48 << 20  # bytes of Python objects that any pickle may make
-FACTOR = 16  # and so many more for each byte of it; a dump of test results takes about 5
+FACTOR = 16  # and so many more for each byte of it; a dump of test results takes 8
 LONGEST_KEY = 4096  # characters
 LONGEST_NAME = 500  # characters of `module name`
 LONGEST_INT = 255  # bytes
@@ -643,6 +644,7 @@ class Unpickler:
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
         self.found: dict[str, Name] = {}
+        self.known_start = b''  # of the torch files in this pickle, see load_from_bytes
 
     def load(self) -> Any:
         """Run the pickle to its end; return its value, with stand-ins in it.
@@ -870,10 +872,8 @@ class Unpickler:
 
     def text(self, count: int) -> None:
         content = self.take(count)
-        self.charge(len(content))
         text = content.decode('utf-8', 'surrogatepass')
-        if not text.isascii():  # up to four bytes for each character
-            self.charge(3 * len(text))
+        self.charge(sys.getsizeof(text) - 40)  # up to four bytes for each character
         self.stack.append(text)
 
     def bytes_(self, count: int) -> None:
@@ -903,8 +903,8 @@ _MEMO = 100  # bytes of an entry
 _INSTRUCTIONS: dict[bytes, tuple[Callable[[Unpickler], Any], int, int]] = {
     pickle.PROTO: (lambda machine: machine.number('B'), 1, 2),
     pickle.GLOBAL: (Unpickler.global_, 20, 2),
-    pickle.REDUCE: (Unpickler.reduce, 300, 2),
-    pickle.NEWOBJ: (Unpickler.reduce, 300, 2),
+    pickle.REDUCE: (Unpickler.reduce, 200, 2),
+    pickle.NEWOBJ: (Unpickler.reduce, 200, 2),
     pickle.BUILD: (Unpickler.build, 200, 2),
     pickle.BINPERSID: (Unpickler.persistent, 400, 2),
     pickle.APPEND: (Unpickler.append, 16, 2),
@@ -944,7 +944,7 @@ _INSTRUCTIONS: dict[bytes, tuple[Callable[[Unpickler], Any], int, int]] = {
     pickle.BINBYTES8: (lambda machine: machine.bytes_(machine.number('<Q')), 48, 4),
     pickle.EMPTY_SET: (_pushing(lambda _: set()), 232, 4),
     pickle.ADDITEMS: (Unpickler.additems, 16, 4),
-    pickle.NEWOBJ_EX: (Unpickler.new_with_keywords, 300, 4),
+    pickle.NEWOBJ_EX: (Unpickler.new_with_keywords, 200, 4),
     pickle.STACK_GLOBAL: (Unpickler.stack_global, 20, 4),
     pickle.MEMOIZE: (lambda machine: machine.put(len(machine.memo)), _MEMO, 4),
 }

@@ -199,7 +199,7 @@ def _read_zip(archive: SafeZip, names: Names, map_location: Any) -> Any:
     machine = Unpickler(
         io.BytesIO(content),
         len(content),
-        {**names, **TORCH},
+        {**names, **TORCH} if names else TORCH,
         Budget(member.compress_size),
         protocol=2,
         storages=storages.of_zip,
@@ -220,22 +220,23 @@ def _is_other_order(archive: SafeZip, name: str) -> bool:
 # -- The format before it --------------------------------------------------------------------------
 
 
-def _read_legacy(
-    file: BinaryIO, size: int, names: Names, map_location: Any, budget: Budget | None = None
-) -> Any:
+def _read_legacy(file: BinaryIO, size: int, names: Names, map_location: Any) -> Any:
     """Magic number, version, facts of the system, the object, keys of storages, their bytes."""
-    storages = _legacy(file, size, names, map_location, budget or Budget(size, factor=1))
-    return settle(*storages)
+    budget = Budget(size, factor=1)
+    _check_start(file, size, budget)
+    return settle(*_legacy(file, size, names, map_location, budget))
 
 
-def _legacy(
-    file: BinaryIO, size: int, names: Names, map_location: Any, budget: Budget
-) -> tuple[Any, _Storages]:
+def _check_start(file: BinaryIO, size: int, budget: Budget) -> None:
     for wanted in (LEGACY_NUMBER, LEGACY_VERSION, dict):  # the last one of the system, unused
         value = Unpickler(file, size, {}, budget, protocol=2).load()
         if type(value) is not wanted and (type(value) is not int or value != wanted):
             raise DamagedError('its beginning is not that of a torch file')
 
+
+def _legacy(
+    file: BinaryIO, size: int, names: Names, map_location: Any, budget: Budget
+) -> tuple[Any, _Storages]:
     def never(block: Block, target: memoryview) -> None:
         raise DamagedError(f'the storage {block.key} is missing')
 
@@ -243,7 +244,7 @@ def _legacy(
     root = Unpickler(
         file,
         size,
-        {**names, **TORCH},
+        {**names, **TORCH} if names else TORCH,
         budget,
         protocol=2,
         storages=storages.of_legacy,
@@ -285,8 +286,14 @@ def load_from_bytes(machine: Unpickler, content: Any) -> Storage:
     if type(content) is not bytes or not content.startswith(LEGACY_MAGIC):
         raise RefusedError(f'a storage that is a {type(content).__name__}')
     budget = Budget(len(content), base=4096)
-    root, _ = _legacy(io.BytesIO(content), len(content), {}, 'cpu', budget)
+    file = io.BytesIO(content)
+    if machine.known_start and content.startswith(machine.known_start):  # nearly always the same
+        file.seek(len(machine.known_start))
+    else:
+        _check_start(file, len(content), budget)
+        machine.known_start = content[: file.tell()]
+    root, _ = _legacy(file, len(content), {}, 'cpu', budget)
     if type(root) is not Storage:
         raise RefusedError(f'a storage that is a {type(root).__name__}')
-    machine.charge(400 + len(content))
+    machine.charge(300 + root.nbytes)
     return root
