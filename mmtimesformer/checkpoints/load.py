@@ -69,6 +69,8 @@ def read_checkpoint(
         ValueError: The file is damaged, refused, or no checkpoint.
     """
     contents = read_file(fetch(source, sha256), trust=trust)
+    if not contents.tensors:
+        raise ValueError(f'checkpoint {source} holds no weights; give a file that does')
     weights = translate_contents(
         contents,
         attention_type=attention_type,
