@@ -33,7 +33,7 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 import torch
 
-BASE = 48 << 20  # bytes of Python objects that any pickle may make
+BASE = 32 << 20  # bytes of Python objects that any pickle may make
 FACTOR = 16  # and so many more for each byte of it; a dump of test results takes 8
 LONGEST_KEY = 4096  # characters
 LONGEST_NAME = 500  # characters of `module name`

@@ -247,6 +247,14 @@ def _check_sizes(recipe: Recipe, tensors: Mapping[str, Tensor], source: str) -> 
                 f'the config in {source} has {key}={shown(wanted)}, and its weights have {has}; '
                 f'{GIVE_CONFIG}'
             )
+    frames = (recipe.model.get('backbone') or {}).get('num_frames', 8)
+    for step in recipe.pipeline:
+        clip_len = step.get('clip_len', 1)
+        if type(clip_len) is not int or clip_len > 16 * frames:
+            raise ValueError(
+                f'the config in {source} has clip_len={shown(clip_len)}, and num_frames={frames} '
+                f'takes at most {16 * frames}; {GIVE_CONFIG}'
+            )
     pixels = _pixels_of(recipe.pipeline)
     if pixels > MOST_PIXELS:
         raise ValueError(

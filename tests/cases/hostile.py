@@ -33,7 +33,7 @@ def doubled(depth: int = 60, start: bytes = b'K\x01') -> bytes:
     return start + b''.join(b'q' + bytes([i]) + b'h' + bytes([i]) + b'\x86' for i in range(depth))
 
 
-def nested(depth: int = 200_000) -> bytes:
+def nested(depth: int = 50_000) -> bytes:
     """A list in a list, and so on."""
     return b']' * depth + b'a' * (depth - 1)
 
@@ -260,8 +260,8 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     'BUILD on a dtype': _torch(name('torch', 'float32') + b'}(' + text('x') + b'K\x01ub'),
     # depth
     'deep list': _torch(nested()),
-    'deep tuple': _torch(b')' + b'\x85' * 200_000),
-    'deep marks': _torch(b'(' * 200_000),
+    'deep tuple': _torch(b')' + b'\x85' * 50_000),
+    'deep marks': _torch(b'(' * 50_000),
     'deep legacy file': _legacy(nested()),
     'deep Paddle': _file('hostile.pdparams', HEAD + nested() + b'.'),
     'a list of itself': _torch(b']q\x01h\x01a'),
@@ -274,7 +274,7 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     'sets without end': _file(
         'hostile.pdparams', b'\x80\x04(' + b'\x8f' * (2 * 10**6) + b'l.'
     ),
-    'lists without end': _torch(b'](' + b']' * (2 * 10**6) + b'e'),
+    'lists without end': _torch(b'](' + b']' * 10**6 + b'e'),
     'copies without end': _torch(
         _SHARED_TEXT + b'](' + (b'h\x02h\x01' + text('latin1') + b'\x86R') * 20_000 + b'e'
     ),
@@ -382,7 +382,7 @@ RESULTS: dict[str, Callable[[Path], Path]] = {
         + b'a.',
     ),
     'deep': _file(_DUMP, HEAD + nested() + b'.'),
-    'lists without end': _file(_DUMP, HEAD + b'](' + b']' * (2 * 10**6) + b'e.'),
+    'lists without end': _file(_DUMP, HEAD + b'](' + b']' * 10**6 + b'e.'),
     'storages without end': _file(
         _DUMP,
         HEAD
