@@ -136,7 +136,7 @@ class SafeCheckpointHook(CheckpointHook):
 
         Returns:
             That checkpoint, or ``None`` if none is known to be good, and the newer ones, after
-            which no step was finite.
+            which no step was finite and of a usual loss.
         """
         found: tuple[str | None, list[str]] = None, []
         if dist.is_main_process():
@@ -175,7 +175,7 @@ class SafeCheckpointHook(CheckpointHook):
     ) -> None:
         """Save where it is time, and where an earlier attempt failed."""
         watch = _watch(runner)
-        if watch is not None and watch.took_step:
+        if watch is not None and watch.took_sound_step:
             self.history.count_step()
             if self.outdated:
                 self._remove_outdated(runner)

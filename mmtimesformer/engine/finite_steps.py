@@ -4,7 +4,9 @@ One NaN in a gradient makes every weight NaN, and MMEngine trains on to the last
 as the best model.
 """
 
+from collections import deque
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import torch
@@ -21,6 +23,8 @@ MOST = 0.5  # share of skipped steps from which on a training has failed
 SCALER_SKIPS = 3  # in a row, with finite losses: float16's loss scaler looks for its scale
 
 
+RECENT = 50  # steps with which the loss of a step is compared
+UNUSUAL = 10  # times as large as these, from which on a step speaks for no checkpoint
 LOSS = 'the loss is not a finite number'
 
 
@@ -47,6 +51,7 @@ class SkipNonFiniteSteps(Hook):
     Attributes:
         is_skipping: Whether the last step was skipped, and not by float16's loss scaler alone.
         took_step: Whether the last batch ended a step that was taken.
+        took_sound_step: Whether it did, and with a loss like those before it.
         bad_scores: Whether the last validation gave scores that are not finite.
     """
 
@@ -58,7 +63,8 @@ class SkipNonFiniteSteps(Hook):
         self.max_in_row = max_in_row
         self.taken: bool | None = None  # of the step at hand: taken, left out, or not come to
         self.batches: list[tuple[bool, list[str]]] = []  # of the step: is its loss a number; videos
-        self.is_skipping = self.took_step = self.bad_scores = False
+        self.is_skipping = self.took_step = self.took_sound_step = self.bad_scores = False
+        self.losses: deque[float] = deque(maxlen=RECENT)  # of steps that were taken
         self.what = LOSS  # of the last step that was skipped
         self.size_at_start = 0.0
 
@@ -86,7 +92,7 @@ class SkipNonFiniteSteps(Hook):
         loss = (outputs or {}).get('loss')
         is_number = loss is None or bool(torch.as_tensor(loss).isfinite().all())
         self.batches.append((is_number, _names(runner)))
-        self.took_step = False
+        self.took_step = self.took_sound_step = False
         wrapper = runner.optim_wrapper
         if isinstance(wrapper, OptimWrapper) and not wrapper.should_update():
             return  # more batches belong to this step
@@ -98,6 +104,9 @@ class SkipNonFiniteSteps(Hook):
             if hub.get_info('left_out_in_row'):
                 hub.update_info('left_out_in_row', 0)
             self.is_skipping, self.took_step = False, True
+            self.took_sound_step = loss is None or self._is_usual(
+                float(torch.as_tensor(loss).detach().mean())
+            )
             return
         in_row = hub.get_info('left_out_in_row', 0) + 1
         total = hub.get_info('left_out', 0) + 1
@@ -114,6 +123,12 @@ class SkipNonFiniteSteps(Hook):
                 f'{what} for {in_row} steps in a row, the last one {where}; nothing was saved '
                 f'meanwhile. {self.remedy(runner)}'
             )
+
+    def _is_usual(self, loss: float) -> bool:
+        """Whether a loss is of the size of those before it, in this process."""
+        usual = median(self.losses) if len(self.losses) >= RECENT // 5 else None
+        self.losses.append(loss)
+        return usual is None or abs(loss) <= UNUSUAL * abs(usual)
 
     def is_unsafe(self) -> bool:
         """Whether what would be saved now may be ruined; all processes must call it."""

@@ -16,34 +16,37 @@ from torch import Tensor
 
 from mmtimesformer.engine.agreement import everywhere
 
-ENOUGH = 20  # finite steps after which a checkpoint counts as good
+ENOUGH = 20  # sound steps after which a checkpoint is surely good
 GROWTH = 1000  # times the size at the start, from which on weights count as ruined
 SMALLEST = 0.01  # a model whose weights start smaller is compared with this
 
 
 class CheckpointHistory:
-    """Count the finite steps that followed each saved checkpoint.
+    """Count the sound steps that followed each saved checkpoint.
+
+    One such step shows that a checkpoint's weights are not ruined, ``ENOUGH`` of them that no
+    divergence had begun.
 
     Attributes:
-        steps: Path of a checkpoint -> finite steps since it was saved, at most ``ENOUGH``; the
-            oldest first. What is older than the last good one is left out.
+        steps: Path of a checkpoint -> sound steps since it was saved, at most ``ENOUGH``; the
+            oldest first. What is older than the last sure one is left out.
     """
 
     def __init__(self) -> None:
         self.steps: dict[str, int] = {}
 
     def add(self, path: str, steps: int = 0) -> None:
-        """Enter a checkpoint that is saved now, or was before with so many finite steps after."""
+        """Enter a checkpoint that is saved now, or was before with so many sound steps after."""
         self.steps.pop(path, None)
         self.steps[path] = steps
 
     def count_step(self) -> None:
-        """Count a finite step for all of them."""
+        """Count a sound step for all of them."""
         for path, steps in self.steps.items():
             self.steps[path] = min(steps + 1, ENOUGH)
-        good = self.last_good()
-        if good is not None and self.steps[good] == ENOUGH:
-            while next(iter(self.steps)) != good:
+        sure = self._sure()
+        if sure is not None and self.steps[sure] == ENOUGH:
+            while next(iter(self.steps)) != sure:
                 del self.steps[next(iter(self.steps))]
 
     def forget(self, names: list[str]) -> None:
@@ -51,21 +54,20 @@ class CheckpointHistory:
         self.steps = {path: n for path, n in self.steps.items() if Path(path).name not in names}
 
     def last_good(self) -> str | None:
-        """Return the newest one that ``ENOUGH`` finite steps followed.
-
-        Where none has as many, it is the one with the most; ``None`` if all have none.
-        """
-        most = max(self.steps.values(), default=0)
-        if most == 0:
-            return None
-        return next(path for path in reversed(self.steps) if self.steps[path] == most)
+        """Return the newest one that a sound step followed, or ``None``."""
+        return next((path for path in reversed(self.steps) if self.steps[path]), None)
 
     def needed(self) -> list[str]:
-        """List what must stay on the disk: the last good one, and the next that may become it."""
-        good = self.last_good()
+        """List what must stay on the disk: the last good one, a sure one, and the next of those."""
         paths = list(self.steps)
-        first = paths.index(good) if good is not None else 0
-        return paths[first : first + 2]
+        sure, good = self._sure(), self.last_good()
+        first = paths.index(sure) if sure is not None else 0
+        return [*paths[first : first + 2], *([good] if good is not None else [])]
+
+    def _sure(self) -> str | None:
+        """Return the newest one with the most sound steps."""
+        most = max(self.steps.values(), default=0)
+        return next((path for path in reversed(self.steps) if self.steps[path] == most > 0), None)
 
 
 def size_of_weights(runner: Any) -> float:

@@ -73,10 +73,9 @@ def test_the_last_good_checkpoint_survives_a_spike_and_is_named(
 ) -> None:
     with pytest.raises(NotFiniteError) as error:
         train(spike(step), model=Brittle(), train_cfg=LONG, checkpoint={'max_keep_ckpts': keep})
-    good = tmp_path / 'work' / ('epoch_1.pth' if step in (11, 12) else 'epoch_2.pth')
-    assert largest(good) < 5
-    # After the spike at step 12, one finite step followed epoch_2.pth: its own.
-    noted = Path((tmp_path / 'work/last_checkpoint').read_text())
+    # The spike's own step is finite: of step 12 it follows epoch_2.pth.
+    noted = tmp_path / 'work' / ('epoch_1.pth' if step == 11 else 'epoch_2.pth')
+    assert (tmp_path / 'work/last_checkpoint').read_text() == str(noted)
     assert largest(noted) < 5
     assert f'The last good checkpoint is {noted}' in str(error.value)
     assert 'the last checkpoint is good' not in str(error.value)
@@ -184,7 +183,7 @@ def test_a_training_whose_last_steps_were_skipped_has_failed(train: Train, tmp_p
     ):
         train(model=Brittle(batches={16, 17}), checkpoint={'max_keep_ckpts': 1})
     assert saved(tmp_path / 'work') == ['epoch_1.pth', 'epoch_2.pth', 'while_skipping.pth']
-    assert (tmp_path / 'work/last_checkpoint').read_text().endswith('epoch_1.pth')
+    assert (tmp_path / 'work/last_checkpoint').read_text().endswith('epoch_2.pth')
 
 
 def test_a_training_most_of_whose_steps_were_skipped_has_failed(train: Train) -> None:
@@ -238,6 +237,24 @@ def test_the_history_goes_on_when_the_run_does(train: Train, tmp_path: Path) -> 
             resume=True,
         )
     assert (tmp_path / 'work/last_checkpoint').read_text().endswith('epoch_4.pth')
+
+
+def test_a_loss_that_explodes_speaks_for_no_checkpoint(train: Train, tmp_path: Path) -> None:
+    """A divergence that takes some steps: the last one saved in it is not the one to resume."""
+
+    class Exploding(Guess):
+        batch = 0
+
+        def forward(self, inputs: Any, data_samples: Any, mode: str = 'tensor') -> Any:
+            out = super().forward(inputs, data_samples, mode)
+            self.batch += mode == 'loss'
+            factor = {**dict.fromkeys(range(22, 27), 1e4)}.get(self.batch, 1.0)
+            factor = torch.nan if self.batch >= 27 else factor
+            return {'loss': out['loss'] * factor} if mode == 'loss' else out
+
+    with pytest.raises(NotFiniteError, match=r'is \S*epoch_3.pth; \S*epoch_4.pth: newer, but no'):
+        train(model=Exploding(), train_cfg=LONG, checkpoint={'max_keep_ckpts': 1})
+    assert saved(tmp_path / 'work') == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth']
 
 
 def test_samples_of_this_file_are_samples() -> None:
