@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
+from mmtimesformer.engine.finite_steps import NotFiniteError, SkipNonFiniteSteps
 from mmtimesformer.engine.runner import Runner
 from mmtimesformer.models import TimeSformer
 
@@ -190,6 +191,37 @@ def train(
     return look.seen
 
 
+class Spike(Hook):
+    """Ruin the weights in one step."""
+
+    priority = 'LOWEST'
+
+    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
+        if runner.iter == 5:
+            for group in runner.optim_wrapper.optimizer.param_groups:
+                group['lr'] = 1e9
+
+
+def diverged(work_dir: Path, *hooks: Hook, **how: Any) -> dict[str, Any]:
+    """Train until the training diverges; return what each process says of it."""
+    often = {'interval': 1, 'by_epoch': False, 'max_keep_ckpts': 1}
+    try:
+        train(work_dir, *hooks, checkpoint=often, **how)
+    except NotFiniteError as error:
+        return {'error': str(error)}
+    raise AssertionError('it did not diverge')
+
+
+def spoiled_from_fifth_step(folder: Path) -> bool:
+    """Whether the second process was asked four times."""
+    if dist.get_rank() == 0:
+        return False
+    calls = folder / 'steps'
+    said = calls.read_text() if calls.exists() else ''
+    calls.write_text(said + '.')
+    return len(said) >= 4
+
+
 def broken(work_dir: Path, step: int, **how: Any) -> dict[str, Any]:
     """Train, but be broken off before a step, and go on."""
     try:
@@ -232,6 +264,14 @@ JOBS: dict[str, Callable[[Path], dict[str, Any]]] = {
     'bf16_whole': lambda f: train(f / 'bf16_whole', optim=BF16),
     'bf16_blocks': lambda f: train(
         f / 'bf16_blocks', wrapper={**SHARDED, 'block_dtype': 'bfloat16'}
+    ),
+    'spiked': lambda f: diverged(f / 'spiked', Spike(), wrapper=SHARDED),
+    'spiked_shares': lambda f: diverged(f / 'spiked_shares', Spike(), wrapper=SHARES),
+    'diverged_shares': lambda f: diverged(
+        f / 'diverged_shares',
+        SkipNonFiniteSteps(max_in_row=3),
+        wrapper=SHARES,
+        spoiled=lambda: spoiled_from_fifth_step(f),
     ),
     'spoiled': lambda f: train(
         f / 'spoiled', wrapper=SHARDED, spoiled=lambda: dist.get_rank() == 1 and once(f)

@@ -1,6 +1,7 @@
 """Sharded training computes what a training with whole models does, and saves what it saves."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -115,7 +116,8 @@ def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
     begun(folder / 'one', folder / 'from_one', 'epoch_1.pth')
     torchrun(
         folder, 'whole', 'sharded', 'from_one', 'accumulated', 'accumulated_whole',
-        'accumulated_broken', 'shares_within', 'full_disk', 'spoiled',
+        'accumulated_broken', 'shares_within', 'full_disk', 'spoiled', 'spiked', 'spiked_shares',
+        'diverged_shares',
         'bf16', 'bf16_whole', 'bf16_blocks',
         *(f'recomputed_{level}' for level in LEVELS),
         *(f'{kind}_{scheme}' for scheme in SCHEMES for kind in ('whole', 'sharded')),
@@ -219,6 +221,24 @@ def test_a_process_whose_disk_is_full_is_waited_for_by_all(more: Path) -> None:
 def test_a_loss_that_is_no_number_in_one_process_is_left_out_by_all(more: Path) -> None:
     assert [seen['left_out'] for seen in seen_by(more, 'spoiled')] == [1, 1]
     assert all(tensor.isfinite().all() for tensor in saved(more, 'spoiled')['state_dict'].values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('job', ['spiked', 'spiked_shares', 'diverged_shares'])
+def test_a_training_that_diverges_ends_in_all_processes_with_the_last_good_checkpoint(
+    more: Path, job: str
+) -> None:
+    """The spike is in the sixth step; the second process alone has NaN losses from the fifth on."""
+    one, other = (seen['error'] for seen in seen_by(more, job))
+    assert one == other
+    good = re.search(r'The last good checkpoint is (\S+?)[.;]? ', one)
+    assert good is not None, one
+    # One finite step followed it: the spike's own, or the fourth.
+    assert Path(good[1]).name == ('iter_3.pth' if job == 'diverged_shares' else 'iter_5.pth')
+    assert (more / job / 'last_checkpoint').read_text() == good[1]
+    assert not (more / job / 'iter_6.pth').is_file()
+    whole = read_file(good[1]).whole
+    assert all(tensor.isfinite().all() for tensor in whole['state_dict'].values())
 
 
 @pytest.mark.slow
