@@ -129,7 +129,8 @@ class SafeCheckpointHook(CheckpointHook):
         for path, steps in dict(hub.get_info('steps_since_saved') or {}).items():
             here = self.file_backend.join_path(self.out_dir, Path(path).name)
             self.history.add(here, steps)
-        self.history.add(str(resumed))
+        remote = '://' in str(resumed)
+        self.history.add(str(resumed if remote else Path(resumed).expanduser().absolute()))
 
     def fall_back(self, runner: Any) -> tuple[str | None, list[str]]:
         """Let ``last_checkpoint`` name the last good checkpoint; all processes must call it.

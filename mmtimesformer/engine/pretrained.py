@@ -95,13 +95,16 @@ class FitCheckpoint(Hook):
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         said = config_differences(checkpoint, runner.cfg)
+        different = _other_shape(checkpoint, model)
         account = fit_checkpoint(checkpoint, model)
         if account is None:
             return
         is_training = 'optimizer' in checkpoint and _is_same(account)
         if getattr(runner, '_resume', False) and not is_training:
             raise ValueError(
-                'a training cannot go on from a checkpoint that is not its own: the state of its '
+                'a training cannot go on from a checkpoint that is not its own'
+                + (f' ({different})' if different else '')
+                + ': the state of its '
                 'optimiser is not there, or is of other weights in another order; leave --resume '
                 'out, and start from these weights: --cfg-options load_from=CHECKPOINT'
             )
@@ -118,3 +121,15 @@ def _is_same(account: Account) -> bool:
     """Whether it is a checkpoint of ours, of which every weight went to its own place."""
     ours = account.source == FORMATS['mmtimesformer'].title
     return ours and all(entry.action == 'renamed' for entry in account.entries)
+
+
+def _other_shape(checkpoint: dict[str, Any], model: nn.Module) -> str | None:
+    """Say which weight has another shape in a checkpoint, as after a change of ``num_classes``."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    saved = checkpoint.get('state_dict')
+    for name, tensor in saved.items() if isinstance(saved, dict) else ():
+        shape = tuple(getattr(tensor, 'shape', ()))
+        if shapes.get(name, shape) != shape:
+            key = ', model.cls_head.num_classes' if 'fc_cls' in name else ''
+            return f'{name} is {shape} there and {shapes[name]} in the model{key}'
+    return None

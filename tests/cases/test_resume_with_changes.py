@@ -1,6 +1,7 @@
 """W6 and W16: what changed since the checkpoint is logged with both values, and can take effect."""
 
 import os
+import runpy
 import shutil
 import signal
 from pathlib import Path
@@ -14,8 +15,10 @@ from mmtimesformer.checkpoints import load_torch
 from mmtimesformer.engine.letters import EndOfRun
 from tests.engine import conftest
 from tests.engine.conftest import SCHEDULERS, At, Noise, Scaled, Train
+from tests.tools import conftest as of_tools
 
 train = conftest.train
+tiny_config = of_tools.tiny_config
 COSINE: list[dict[str, Any]] = [
     {'type': 'LinearLR', 'start_factor': 0.1, 'end': 1, 'convert_to_iter_based': True},
     {
@@ -290,3 +293,23 @@ def test_an_average_without_its_hook_is_logged(
     assert torch.is_tensor(
         load_torch(tmp_path / 'other/epoch_3.pth')['state_dict']['layers.0.bias']
     )
+
+
+def test_the_command_line_changes_a_resumed_training_and_a_changed_head_is_refused(
+    tiny_config: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    """By ``tools/train.py`` with ``--resume`` and ``--cfg-options``, on real videos."""
+    train_py = runpy.run_path(str(of_tools.TOOLS / 'train.py'))['main']
+    how = [str(tiny_config), '--work-dir', str(tmp_path / 'work'), '--no-validate']
+    assert train_py(how) == 0
+    assert (
+        train_py([*how, '--resume', '--cfg-options', 'train_cfg.max_epochs=2', f'{LR}=1e-5']) == 0
+    )
+    said = capfd.readouterr().out
+    assert f"{LR}: 1e-05 in the config, 0.01 in the checkpoint. The config's takes effect." in said
+    saved = load_torch(tmp_path / 'work/epoch_2.pth')
+    assert saved['optimizer']['param_groups'][0]['initial_lr'] == 1e-5
+    changed = ['--resume', '--cfg-options', 'model.cls_head.num_classes=3']
+    assert train_py([*how, *changed]) == 1
+    words = r'fc_cls.weight is (2, 24) there and (3, 24) in the model, model.cls_head.num_classes'
+    assert words in capfd.readouterr().err
