@@ -22,8 +22,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='resume from a checkpoint; without a value, from the last good one in the work_dir, if '
-        'any. Settings of optimizer and schedulers are those of the checkpoint, but for what '
+        help='resume from a checkpoint; without a value, from the last good one in the work_dir, '
+        'if any. Settings of optimizer and schedulers are those of the checkpoint, but for what '
         '--cfg-options gives: optim_wrapper.optimizer.lr=1e-5',
     )
     parser.add_argument(
