@@ -156,6 +156,13 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             step = 0  # MMEngine's, of a loop of another length
         self.owes_validation = saved.get('owes_validation', False)
         if self._keys.sampler is not None and saved.get('order') is not None:
+            configured = getattr(self.runner, '_train_dataloader', None)
+            seed = (dict(configured).get('sampler') if isinstance(configured, dict) else None) or {}
+            if seed.get('seed') not in (None, saved['order']):
+                self.runner.logger.warning(
+                    f'train_dataloader.sampler.seed: {seed["seed"]} in the config, '
+                    f"{saved['order']} in the checkpoint. The checkpoint's takes effect."
+                )
             self._keys.sampler.seed = saved['order']
         step = self._step_of_now(step, before, saved)
         self.step_in_epoch = step

@@ -269,6 +269,18 @@ def test_a_list_of_the_same_length_with_another_content_is_logged(
     assert 'has as many videos as in the checkpoint (22), and others' in capsys.readouterr().out
 
 
+def test_seeds_are_those_of_the_checkpoint_and_that_is_logged(
+    train: Train, capsys: pytest.CaptureFixture
+) -> None:
+    how: dict[str, Any] = {'sampler': {'type': 'DefaultSampler', 'shuffle': True, 'seed': 5}}
+    stop(train, 9, seed=3, **how)
+    how['sampler']['seed'] = 6
+    train(seed=4, resume=True, **how)
+    said = capsys.readouterr().out
+    assert 'train_dataloader.sampler.seed: 6 in the config, 5 in the checkpoint. The check' in said
+    assert 'random seed in the checkpoint "3" is different from the value in' in said
+
+
 def test_nothing_left_to_train_is_said(train: Train, capsys: pytest.CaptureFixture) -> None:
     train()
     capsys.readouterr()
