@@ -25,6 +25,7 @@ SCALER_SKIPS = 3  # in a row, with finite losses: float16's loss scaler looks fo
 
 RECENT = 50  # steps with which the loss of a step is compared
 UNUSUAL = 10  # times as large as these, from which on a step speaks for no checkpoint
+SEVERAL = 5  # of them in a row are worth a warning
 LOSS = 'the loss is not a finite number'
 
 
@@ -64,6 +65,7 @@ class SkipNonFiniteSteps(Hook):
         self.taken: bool | None = None  # of the step at hand: taken, left out, or not come to
         self.batches: list[tuple[bool, list[str]]] = []  # of the step: is its loss a number; videos
         self.is_skipping = self.took_step = self.took_sound_step = self.bad_scores = False
+        self.unusual_in_row = 0
         self.losses: deque[float] = deque(maxlen=RECENT)  # of steps that were taken
         self.what = LOSS  # of the last step that was skipped
         self.size_at_start = 0.0
@@ -105,7 +107,7 @@ class SkipNonFiniteSteps(Hook):
                 hub.update_info('left_out_in_row', 0)
             self.is_skipping, self.took_step = False, True
             self.took_sound_step = loss is None or self._is_usual(
-                float(torch.as_tensor(loss).detach().mean())
+                float(torch.as_tensor(loss).detach().mean()), runner
             )
             return
         in_row = hub.get_info('left_out_in_row', 0) + 1
@@ -124,11 +126,24 @@ class SkipNonFiniteSteps(Hook):
                 f'meanwhile. {self.remedy(runner)}'
             )
 
-    def _is_usual(self, loss: float) -> bool:
-        """Whether a loss is of the size of those before it, in this process."""
+    def _is_usual(self, loss: float, runner: Any) -> bool:
+        """Whether a loss is of the size of those before it, in this process.
+
+        Several in a row that are not are worth a warning.
+        """
         usual = median(self.losses) if len(self.losses) >= RECENT // 5 else None
         self.losses.append(loss)
-        return usual is None or abs(loss) <= UNUSUAL * abs(usual)
+        if usual is None or abs(loss) <= UNUSUAL * abs(usual):
+            self.unusual_in_row = 0
+            return True
+        self.unusual_in_row += 1
+        if self.unusual_in_row == SEVERAL:
+            runner.logger.warning(
+                f'epoch {runner.epoch + 1}, step {runner.iter + 1}: the loss, {loss:g}, was more '
+                f'than {UNUSUAL} times as large as usual ({usual:g}) for {SEVERAL} steps in a row. '
+                'The training may be diverging.'
+            )
+        return False
 
     def is_unsafe(self) -> bool:
         """Whether what would be saved now may be ruined; all processes must call it."""

@@ -239,7 +239,9 @@ def test_the_history_goes_on_when_the_run_does(train: Train, tmp_path: Path) -> 
     assert (tmp_path / 'work/last_checkpoint').read_text().endswith('epoch_4.pth')
 
 
-def test_a_loss_that_explodes_speaks_for_no_checkpoint(train: Train, tmp_path: Path) -> None:
+def test_a_loss_that_explodes_speaks_for_no_checkpoint_and_is_warned_about(
+    train: Train, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     """A divergence that takes some steps: the last one saved in it is not the one to resume."""
 
     class Exploding(Guess):
@@ -255,6 +257,9 @@ def test_a_loss_that_explodes_speaks_for_no_checkpoint(train: Train, tmp_path: P
     with pytest.raises(NotFiniteError, match=r'is \S*epoch_3.pth; \S*epoch_4.pth: newer, but no'):
         train(model=Exploding(), train_cfg=LONG, checkpoint={'max_keep_ckpts': 1})
     assert saved(tmp_path / 'work') == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth']
+    said = capsys.readouterr().out
+    assert said.count('10 times as large as usual') == 1
+    assert 'epoch 5, step 26: the loss' in said
 
 
 def test_samples_of_this_file_are_samples() -> None:
