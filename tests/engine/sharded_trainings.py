@@ -4,7 +4,9 @@ Each job trains in a folder of its name and leaves what each process saw in ``FO
 """
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
 from mmtimesformer.engine.finite_steps import NotFiniteError, SkipNonFiniteSteps
+from mmtimesformer.engine.letters import EndOfRun
 from mmtimesformer.engine.runner import Runner
 from mmtimesformer.models import TimeSformer
 
@@ -212,6 +215,34 @@ def diverged(work_dir: Path, *hooks: Hook, **how: Any) -> dict[str, Any]:
     raise AssertionError('it did not diverge')
 
 
+class NeverRoom(Hook):
+    """Let the disk of the second process be full at the end, and ask it alone to stop then."""
+
+    priority = 'HIGHEST'
+
+    def after_train_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(28, 'No space left on device')
+
+        if dist.get_rank() == 1 and runner.iter + 1 == runner.max_iters:
+            self.save, torch.save = torch.save, full
+            threading.Timer(3, os.kill, (os.getpid(), signal.SIGTERM)).start()
+
+
+def stopped_while_retrying(work_dir: Path, **how: Any) -> dict[str, Any]:
+    """Train until the last checkpoint is retried, and is stopped; return what each process says."""
+    hook = NeverRoom()
+    try:
+        train(work_dir, hook, **how)
+    except EndOfRun as end:
+        return {'error': str(end), 'code': end.code}
+    finally:
+        torch.save = getattr(hook, 'save', torch.save)
+    raise AssertionError('it was not stopped')
+
+
 def spoiled_from_fifth_step(folder: Path) -> bool:
     """Whether the second process was asked four times."""
     if dist.get_rank() == 0:
@@ -273,6 +304,7 @@ JOBS: dict[str, Callable[[Path], dict[str, Any]]] = {
         wrapper=SHARES,
         spoiled=lambda: spoiled_from_fifth_step(f),
     ),
+    'stopped': lambda f: stopped_while_retrying(f / 'stopped', wrapper=SHARES),
     'spoiled': lambda f: train(
         f / 'spoiled', wrapper=SHARDED, spoiled=lambda: dist.get_rank() == 1 and once(f)
     ),

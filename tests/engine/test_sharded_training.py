@@ -117,7 +117,7 @@ def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torchrun(
         folder, 'whole', 'sharded', 'from_one', 'accumulated', 'accumulated_whole',
         'accumulated_broken', 'shares_within', 'full_disk', 'spoiled', 'spiked', 'spiked_shares',
-        'diverged_shares',
+        'diverged_shares', 'stopped',
         'bf16', 'bf16_whole', 'bf16_blocks',
         *(f'recomputed_{level}' for level in LEVELS),
         *(f'{kind}_{scheme}' for scheme in SCHEMES for kind in ('whole', 'sharded')),
@@ -239,6 +239,17 @@ def test_a_training_that_diverges_ends_in_all_processes_with_the_last_good_check
     assert not (more / job / 'iter_6.pth').is_file()
     whole = read_file(good[1]).whole
     assert all(tensor.isfinite().all() for tensor in whole['state_dict'].values())
+
+
+@pytest.mark.slow
+def test_a_stop_while_the_last_checkpoint_is_retried_ends_all_processes(more: Path) -> None:
+    """The second process alone has a full disk, and alone gets the signal."""
+    one, other = seen_by(more, 'stopped')
+    assert (one['code'], other['code']) == (75, 75)
+    assert 'stopped by SIGTERM while the last checkpoint' in other['error']
+    assert 'stopped by a signal while the last checkpoint' in one['error']
+    for seen in (one, other):
+        assert f'goes on from {more / "stopped/epoch_1.pth"}, and trains' in seen['error']
 
 
 @pytest.mark.slow
