@@ -16,16 +16,17 @@ from mmtimesformer.registry import MODELS
 
 @MODELS.register_module()
 class TimeSformerHead(MMAction2Head):
-    """MMAction2's ``TimeSformerHead``, which can also add up the logits of views.
+    """MMAction2's ``TimeSformerHead`` with two more ways to fuse views: sigmoid, and sum of logits.
 
     A sum ranks classes as a mean of logits does; the scores themselves differ, and are no
     probabilities. Parameters keep MMAction2's names: ``fc_cls.weight`` and ``fc_cls.bias``.
 
     Args:
         args: As in MMAction2's head, first ``num_classes`` and ``in_channels``.
-        average_clips: ``'prob'`` for the mean of the softmax (MMAction2), ``'score'`` for the mean
-            of the logits (PaddleVideo), ``'sum'`` for their sum (the official code), or ``None``
-            to keep the logits of every view.
+        average_clips: ``'prob'`` for the mean of the softmax (MMAction2), ``'sigmoid'`` for the
+            mean of the sigmoid (several labels a video: each class has a probability of its own),
+            ``'score'`` for the mean of the logits (PaddleVideo), ``'sum'`` for their sum (the
+            official code), or ``None`` to keep the logits of every view.
         kwargs: As in MMAction2's head, which refuses what it does not know.
 
     Raises:
@@ -46,6 +47,9 @@ class TimeSformerHead(MMAction2Head):
         Shape:
             - cls_scores: ``(b views) classes`` -> ``b classes``
         """
+        if self.average_clips == 'sigmoid':
+            probabilities = cls_scores.sigmoid()
+            return reduce(probabilities, '(b views) classes -> b classes', 'mean', views=num_segs)
         if self.average_clips == 'sum':
             return reduce(cls_scores, '(b views) classes -> b classes', 'sum', views=num_segs)
         return super().average_clip(cls_scores, num_segs)

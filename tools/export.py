@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         dest='output',
         action='store_const',
         const='probabilities',
-        help='out comes the softmax of each clip',
+        help='out comes the softmax of each clip (of a multi-label model the sigmoid)',
     )
     output.add_argument(
         '--views',

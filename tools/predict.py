@@ -32,6 +32,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('checkpoint', help='the weights')
     parser.add_argument('--topk', type=int, default=5, help='how many classes are told')
+    parser.add_argument(
+        '--threshold',
+        type=float,
+        default=0.5,
+        metavar='PROBABILITY',
+        help='of a multi-label model: a video has the labels from this probability on (0.5)',
+    )
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
     parser.add_argument(
         '--precision',
@@ -91,7 +98,9 @@ def predict(args: argparse.Namespace) -> int:
         echo('classes are numbers: no names were found; give --classes NAMES.txt', file=sys.stderr)
     if args.window is not None:
         return follow(classifier, args)
-    results = classifier(args.video, args.topk, batch_size=args.batch_size)
+    results = classifier(
+        args.video, args.topk, batch_size=args.batch_size, threshold=args.threshold
+    )
     if not Path(args.video).is_dir():
         results = Predictions([results])
     show(results)
@@ -111,8 +120,9 @@ def follow(classifier, args: argparse.Namespace) -> int:
     from mmtimesformer.visualization.timeline import draw_timeline
 
     timeline = classifier.timeline(
-        args.video, args.window, args.stride, args.topk, batch_size=args.batch_size
-    )
+        args.video, args.window, args.stride, args.topk, batch_size=args.batch_size,
+        threshold=args.threshold,
+    )  # fmt: skip
     echo_lines(timeline)
     if args.out:
         write(
@@ -144,11 +154,17 @@ def show(results) -> None:
     kind = '' if not results or results[0].is_probability else f' ({results[0].fusion})'
     table = Table('video', 'label', 'score' + kind, box=None, pad_edge=False)
     table.columns[2].justify = 'right'
+    several = bool(results) and results[0].is_multi_label
+    if several:
+        table.add_column(f'at least {100 * results[0].threshold:g} %')
     for result in results[:SHOWN]:
         for rank, label in enumerate(result.labels):
             video = '' if rank else safe_text(result.video)
             name = safe_text(label, LONGEST_NAME)
-            table.add_row(*map(Text, (video, name, result.shown(rank))))
+            cells = [video, name, result.shown(rank)]
+            if several:
+                cells.append('yes' if result.scores[rank] >= result.threshold else '')
+            table.add_row(*map(Text, cells))
     console.print(table)
     if len(results) > SHOWN:
         echo(f'… and {len(results) - SHOWN:,} more; --out X.csv has all')

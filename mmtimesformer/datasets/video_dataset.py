@@ -110,9 +110,9 @@ class FailedSample(ActionDataSample):
     """The sample of a video that cannot be read: whatever the model says of it is wrong.
 
     Scores that are written into it become those of a guess that knows one thing, which class it is
-    not: 0 for the true class and the same for all others, so that it is wrong in every metric
-    (top 5 among five classes excepted, which cannot be wrong). ``failed`` says why it cannot be
-    read, and ``filename`` which video it is; both go into a dump of the results.
+    not: lowest for the true classes and the same for all others, so that it is wrong in every
+    metric (top 5 among five classes excepted, which cannot be wrong). ``failed`` says why it cannot
+    be read, and ``filename`` which video it is; both go into a dump of the results.
     """
 
     def set_field(self, value: Any, name: str, dtype: Any = None, field_type: str = 'data') -> None:
@@ -139,19 +139,32 @@ class FailedSample(ActionDataSample):
 _PREDICTIONS = {'pred_scores', 'pred_labels', 'pred_score', 'pred_label', 'view_scores'}
 
 
+LOWEST_LOGIT = -1e4  # below every logit of a model whose scores are finite in half precision
+
+
 def wrong_scores(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Return scores of the same shape that are wrong: 0 for the truth, alike for the others.
+    """Return scores of the same shape that are wrong: lowest for the truth, alike for the others.
+
+    Average precision compares the videos of a class with each other. So where several labels are
+    possible and the scores are logits, of which most are negative, 0 would be one of the highest:
+    the true classes get :data:`LOWEST_LOGIT`.
 
     Shape:
-        - scores: ``(views) classes``; the result adds up to 1 over the classes
+        - scores: ``(views) classes``; the result adds up to 1 over the classes that are not true
         - truth: one label (-1 for unknown), or a 0 or 1 for each class
     """
     wrong = torch.ones_like(scores)
-    if len(truth) == 1:
-        wrong[..., truth[truth >= 0].long()] = 0
+    if len(truth) == 1 and not (truth.is_floating_point() and scores.shape[-1] == 1):
+        true = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
+        true[truth[truth >= 0].long()] = True
+        lowest = 0.0
     else:
-        wrong[..., truth > 0] = 0
-    return wrong / wrong.sum(-1, keepdim=True).clamp(min=1)
+        true = truth.to(scores.device) > 0
+        lowest = 0.0 if ((scores >= 0) & (scores <= 1)).all() else LOWEST_LOGIT
+    wrong[..., true] = 0
+    wrong = wrong / wrong.sum(-1, keepdim=True).clamp(min=1)
+    wrong[..., true] = lowest
+    return wrong
 
 
 def _complaint(filename: str, error: Exception) -> dict[str, Any]:

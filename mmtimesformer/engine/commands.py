@@ -95,6 +95,8 @@ def read_config(
 
 def _run(cfg: Config, purpose: str, settings_given: tuple[str, ...] = ()) -> None:
     """Look, then run; a failure of the run leaves its stack trace in the work_dir."""
+    import mmtimesformer.heads  # noqa: F401  (registers the head that configs and checks name)
+
     if cfg.get('load_from'):
         _check_exists(cfg.load_from)
     notes = check_config(cfg, purpose)

@@ -6,6 +6,7 @@ decoded. What a constructor checks (an unknown attention type) is left to it.
 
 import difflib
 import inspect
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from mmengine.runner import Runner
 
+from mmtimesformer.engine.label_checks import check_labels
 from mmtimesformer.engine.parts import check_parts
 from mmtimesformer.engine.sharding import check_sharding
 
@@ -93,17 +95,27 @@ def check_config(cfg: Any, purpose: str) -> list[str]:
         check_sharding(cfg)
     head = cfg.model.get('cls_head') or {}
     backbone = cfg.model.get('backbone') or {}
-    notes: list[str] = []
+    notes = check_labels(cfg, _stages(cfg, purpose))
     for loader in LOADERS[purpose]:
         if cfg.get(loader) is None:
             continue
         for key, dataset in _datasets(cfg[loader].get('dataset'), f'{loader}.dataset'):
-            labels_needed = loader != 'test_dataloader'
+            # A multi-label video may have none of the classes
+            labels_needed = loader != 'test_dataloader' and not dataset.get('multi_class')
             notes += _check_annotations(key, dataset, head.get('num_classes'), labels_needed)
             notes += _check_names(key, dataset, head.get('num_classes'))
             notes += _check_sampling(key, dataset, backbone)
     _check_work_dir(cfg.get('work_dir'))
     return notes
+
+
+def _stages(cfg: Any, purpose: str) -> dict[str, list[tuple[str, Any]]]:
+    """Return the data sets of each stage that will run, with their keys."""
+    return {
+        loader.partition('_')[0]: list(_datasets(cfg[loader].get('dataset'), f'{loader}.dataset'))
+        for loader in LOADERS[purpose]
+        if cfg.get(loader) is not None
+    }
 
 
 def _check_work_dir(work_dir: str | None) -> None:
@@ -221,10 +233,13 @@ def _check_line(where: str, line: str, dataset: Any) -> tuple[str, list[int]]:
             f'{where} has {len(labels) + 1} parts, {line.strip()!r}, where a video and its label '
             'are wanted; a video name with spaces needs another `delimiter` in the dataset'
         )
-    try:
-        return name, [int(label) for label in labels]
-    except ValueError:
-        raise ValueError(f'{where}: label {labels[0]!r} is not a whole number') from None
+    for label in labels:
+        if not re.fullmatch(r'\s*[+-]?\d{1,18}\s*', label):
+            raise ValueError(
+                f'{where}: label {label!r} is not a whole number; write one label'
+                + (f', or several, split by {delimiter!r}' if dataset.get('multi_class') else '')
+            )
+    return name, [int(label) for label in labels]
 
 
 def _check_labels(

@@ -10,11 +10,13 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 
+from mmtimesformer.engine.metric_values import to_json
 from mmtimesformer.registry import HOOKS
 
 # How the scores of a video's views become one, by the head's `average_clips`.
 FUSIONS: dict[str | None, str] = {
     'prob': 'mean of softmax',
+    'sigmoid': 'mean of sigmoid',
     'score': 'mean of logits',
     'sum': 'sum of logits',
     None: 'views kept apart',
@@ -122,4 +124,5 @@ def _version(package: str) -> str | None:
 
 def _write(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2, default=float) + '\n', encoding='utf-8')
+    text = json.dumps(to_json(content), indent=2, allow_nan=False)
+    path.write_text(text + '\n', encoding='utf-8')

@@ -2,10 +2,14 @@
 
 In 1.1.0 a sample has ``pred_scores.item`` and ``gt_labels.item``, in 1.2.0 ``pred_score`` and
 ``gt_label``; a dumped sample is a dict of the same names.
+
+The truth of a video is one of two kinds. Single-label: one whole number, the class. Multi-label: a
+multi-hot row, a 0 or 1 for each class.
 """
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -14,9 +18,64 @@ def scores_of(sample: Any) -> Tensor:
     return _read(sample, 'pred_scores', 'pred_score')
 
 
+def is_multi_label(sample: Any) -> bool:
+    """Whether the truth of a sample is a multi-hot row.
+
+    A row of several numbers is. So is a single 0.0 or 1.0 in float of a model with one class: data
+    sets store classes as integers and multi-hot rows as floats.
+    """
+    truth = _truth(sample)
+    if truth.numel() != 1:
+        return True
+    return truth.is_floating_point() and scores_of(sample).shape[-1] == 1
+
+
 def label_of(sample: Any) -> int:
-    """Return the true class."""
-    return int(_read(sample, 'gt_labels', 'gt_label').flatten()[0])
+    """Return the true class of a single-label sample.
+
+    Raises:
+        ValueError: The sample is multi-label; :func:`labels_of` reads both.
+    """
+    if is_multi_label(sample):
+        raise ValueError(
+            f'the truth of this video is a multi-hot row of {_truth(sample).numel()} numbers, and '
+            'one class is wanted here; read it with labels_of'
+        )
+    return int(_truth(sample)[0])
+
+
+def labels_of(sample: Any) -> list[int]:
+    """Return all true classes, in order; a single-label sample has one.
+
+    Raises:
+        ValueError: A multi-hot row has another length than the scores.
+    """
+    if not is_multi_label(sample):
+        return [label_of(sample)]
+    return multi_hot_of(sample).nonzero().flatten().tolist()
+
+
+def multi_hot_of(sample: Any) -> Tensor:
+    """Return the truth of a multi-label sample: whether each class is there.
+
+    Shape:
+        - labels: ``classes``, boolean
+
+    Raises:
+        ValueError: The row has another length than the scores, or other values than 0 and 1.
+    """
+    row, scores = _truth(sample), scores_of(sample)
+    if len(row) != scores.shape[-1]:
+        raise ValueError(
+            f'a multi-hot row has {len(row)} numbers and there are {scores.shape[-1]} scores; set '
+            'num_classes of the data set to model.cls_head.num_classes'
+        )
+    if not torch.isin(row, torch.tensor([0, 1], dtype=row.dtype, device=row.device)).all():
+        raise ValueError(
+            f'a multi-hot row holds {row.unique().tolist()[:5]}, and only 0 and 1 are allowed; '
+            'write the results again with tools/test.py --dump'
+        )
+    return row.bool()
 
 
 def view_scores_of(sample: Any) -> Tensor | None:
@@ -30,6 +89,11 @@ def view_scores_of(sample: Any) -> Tensor | None:
     fields = sample if isinstance(sample, dict) else dict(sample.all_items())
     scores: Tensor | None = fields.get('view_scores')
     return scores
+
+
+def _truth(sample: Any) -> Tensor:
+    row: Tensor = _read(sample, 'gt_labels', 'gt_label').flatten()
+    return row
 
 
 def _read(sample: Any, old: str, new: str) -> Any:

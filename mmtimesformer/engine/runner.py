@@ -63,6 +63,8 @@ LOGGED_NOISE = (
     '"HardDiskBackend" is the alias',
     'paramwise_options',  # a line for each parameter
 )
+# Pages that MMEngine's Runner logs before every run; they are in the log file.
+PAGES = ('System environment:', 'Config:', 'Hooks will be executed in the following order')
 WARNED_NOISE = (
     'Setting (OMP|MKL)_NUM_THREADS',
     '`broadcast_buffers` is deprecated',
@@ -470,9 +472,12 @@ def _writes_file(handler: logging.Handler) -> bool:
 
 
 def _is_for_terminal(record: logging.LogRecord) -> bool:
+    """Drop noise and MMEngine's long pages; any other message of several lines is shown."""
     message = record.getMessage()
     page = record.levelno <= logging.INFO and message.count('\n') > 1
-    return not page and not message.startswith(LOGGED_NOISE)
+    if page and message.lstrip('\n-').startswith(PAGES):
+        return False
+    return not message.startswith(LOGGED_NOISE)
 
 
 def _without_escapes(record: logging.LogRecord) -> bool:

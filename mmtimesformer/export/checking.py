@@ -79,7 +79,7 @@ def _scores(classifier: VideoClassifier, output: str, pixels: Tensor) -> tuple[T
     clips = model.data_preprocessor(data, False)['inputs']
     scores = model.cls_head(model.backbone(clips.flatten(0, 1)))
     if output == 'probabilities':
-        scores = scores.softmax(-1)
+        scores = scores.sigmoid() if classifier.is_multi_label else scores.softmax(-1)
     elif output == 'fused':
         scores = model.cls_head.average_clip(scores, clips.shape[1])
         if model.cls_head.average_clips is None:  # views are kept apart

@@ -12,7 +12,7 @@ from mmtimesformer.inference import VideoClassifier
 KEY = 'mmtimesformer'  # under which a file holds these facts, as JSON
 MEANINGS = {
     'logits': 'logits of each clip',
-    'probabilities': 'softmax of each clip',
+    'probabilities': '{} of each clip',
 }
 
 
@@ -54,7 +54,9 @@ def describe(
         },
         'output': {
             'name': 'scores',
-            'meaning': MEANINGS.get(graph.output, f'{classifier.fusion} of {views} views'),
+            'meaning': MEANINGS.get(graph.output, f'{classifier.fusion} of {views} views').format(
+                'sigmoid' if classifier.is_multi_label else 'softmax'
+            ),
         },
         'attention_type': classifier.recipe.model['backbone'].get(
             'attention_type', 'divided_space_time'

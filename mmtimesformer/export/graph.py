@@ -45,7 +45,8 @@ class ClipScores(nn.Module):
     Args:
         classifier: The trained model.
         shape: ``views c t H W``.
-        output: ``'logits'`` or ``'probabilities'`` of each clip, or ``'fused'``: the scores of a
+        output: ``'logits'`` or ``'probabilities'`` (softmax; sigmoid of a multi-label model) of
+            each clip, or ``'fused'``: the scores of a
             video from all its views, as in the config's test.
         with_preprocessing: Take pixels as they come out of a video, RGB of uint8, and normalise
             them inside.
@@ -75,6 +76,7 @@ class ClipScores(nn.Module):
         self.views, _, t, height, width = shape
         self.output = output
         self.fusion = model.cls_head.average_clips or 'prob'
+        self.multi_label = classifier.is_multi_label
         self.backbone = _built_for(model.backbone, t, height, width)
         self.head = copy.deepcopy(model.cls_head.fc_cls)
         self.with_preprocessing = with_preprocessing
@@ -92,10 +94,11 @@ class ClipScores(nn.Module):
         logits = self.head(self.backbone(video))
         if self.output == 'logits':
             return logits
-        if self.output == 'fused' and self.fusion != 'prob':
+        if self.output == 'fused' and self.fusion not in ('prob', 'sigmoid'):
             how = 'sum' if self.fusion == 'sum' else 'mean'
             return reduce(logits, '(b views) classes -> b classes', how, views=self.views)
-        probabilities = logits.softmax(-1)
+        sigmoids = self.fusion == 'sigmoid' or (self.multi_label and self.output != 'fused')
+        probabilities = logits.sigmoid() if sigmoids else logits.softmax(-1)
         if self.output == 'probabilities':
             return probabilities
         return reduce(probabilities, '(b views) classes -> b classes', 'mean', views=self.views)

@@ -26,11 +26,18 @@ from mmtimesformer.checkpoints.load import fit_contents
 from mmtimesformer.checkpoints.sources import fetch
 from mmtimesformer.datasets.video import Video
 from mmtimesformer.engine.configs import find_config
+from mmtimesformer.engine.label_checks import with_sigmoid
 from mmtimesformer.engine.protocol import FUSIONS
 from mmtimesformer.engine.results import scores_of
 from mmtimesformer.inference import features as feature_maps
 from mmtimesformer.inference.precision import arithmetic, prepare
-from mmtimesformer.inference.prediction import Prediction, Predictions, Skipped, best_of
+from mmtimesformer.inference.prediction import (
+    THRESHOLD,
+    Prediction,
+    Predictions,
+    Skipped,
+    best_of,
+)
 from mmtimesformer.inference.recipe import (
     Recipe,
     no_more_memory_than,
@@ -58,6 +65,10 @@ class VideoClassifier:
 
     Views, crops, normalisation and the fusion of views are those of the config's test, so the
     scores are those of ``tools/test.py``. The data that it was trained on need not be there.
+
+    Where the config has a loss of sigmoids (``BCELossWithLogits``) or ``multi_class=True``, the
+    score of a class is the mean of its sigmoid over views, also if an older config says
+    ``average_clips='prob'``: a softmax of such logits would be no probability.
 
     Args:
         config: A file, the name of a shipped config, a :class:`~mmengine.config.Config`, or
@@ -113,7 +124,7 @@ class VideoClassifier:
         else:
             self.recipe = _read_recipe(config)
         with DefaultScope.overwrite_default_scope('mmaction'), limit:
-            self.model = MODELS.build(_without_starts(self.recipe.model))
+            self.model = MODELS.build(_to_build(self.recipe))
             self.views = Views(self.recipe.pipeline)
         fitted = fit_contents(contents, self.model)
         fresh = set(fitted.account.keys('fresh'))
@@ -141,6 +152,11 @@ class VideoClassifier:
         average = self.model.cls_head.average_clips
         return FUSIONS[average or 'prob']
 
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a video may have several labels, each with a probability of its own."""
+        return self.recipe.multi_label
+
     def __call__(
         self,
         video: Any,
@@ -149,6 +165,7 @@ class VideoClassifier:
         fps: float | None = None,
         batch_size: int = 4,
         progress: bool = True,
+        threshold: float = THRESHOLD,
     ) -> Any:
         """Classify one video, or many.
 
@@ -158,6 +175,7 @@ class VideoClassifier:
             fps: Frames per second of arrays, for configs that count seconds.
             batch_size: Videos that the model sees at a time.
             progress: Show a bar on the terminal when there are many.
+            threshold: Of a multi-label model: from which probability on a video has a label.
 
         Returns:
             A :class:`Prediction`; for a list or a folder :class:`Predictions`, without the files
@@ -169,6 +187,7 @@ class VideoClassifier:
         """
         self._need_classifier()
         _check_positive(topk=topk, batch_size=batch_size)
+        _check_share(threshold=threshold)
 
         def scores(batch: list[Data]) -> list[np.ndarray]:
             return self._scores(batch)
@@ -178,7 +197,7 @@ class VideoClassifier:
             if isinstance(result, Skipped):
                 skipped.append(result)
             else:
-                predictions.append(self._best(given.name, result, topk))
+                predictions.append(self._best(given.name, result, topk, threshold))
         if skipped and not predictions:
             raise ValueError(
                 f'none of {len(skipped)} videos could be read; the first, {skipped[0].video}: '
@@ -195,6 +214,7 @@ class VideoClassifier:
         *,
         batch_size: int = 4,
         progress: bool = True,
+        threshold: float = THRESHOLD,
     ) -> Timeline:
         """Classify each moment of a long video, in windows that slide over it.
 
@@ -209,6 +229,7 @@ class VideoClassifier:
             topk: How many of the best classes are told.
             batch_size: Windows that the model sees at a time.
             progress: Show a bar on the terminal.
+            threshold: As in :meth:`__call__`.
 
         Raises:
             FileNotFoundError: The file is not there.
@@ -217,6 +238,7 @@ class VideoClassifier:
         self._need_classifier()
         stride = window / 2 if stride is None else stride
         _check_positive(window=window, stride=stride, topk=topk, batch_size=batch_size)
+        _check_share(threshold=threshold)
         path = Path(video).expanduser()
         check_exists(path)
         try:
@@ -228,7 +250,7 @@ class VideoClassifier:
         waiting = iter(_watch(windows, len(windows), str(video), progress))
         while batch := list(itertools.islice(waiting, self._limited(batch_size))):
             for one, scores in zip(batch, self._scores([w.data for w in batch]), strict=True):
-                best = self._best(str(video), scores, topk)
+                best = self._best(str(video), scores, topk, threshold)
                 timeline.moments.append(Moment(one.start, one.end, best))
         timeline.note = windows.note
         return timeline
@@ -387,8 +409,8 @@ class VideoClassifier:
         inputs: Tensor = self.model.data_preprocessor(_collate(batch), False)['inputs']
         return inputs
 
-    def _best(self, name: str, scores: np.ndarray, topk: int) -> Prediction:
-        return best_of(name, scores, self.classes, topk, self.fusion)
+    def _best(self, name: str, scores: np.ndarray, topk: int, threshold: float) -> Prediction:
+        return best_of(name, scores, self.classes, topk, self.fusion, threshold)
 
     def _limited(self, batch_size: int) -> int:
         """MMAction2 gives a model that sees its views in parts one video at a time."""
@@ -454,12 +476,19 @@ def _read_recipe(config: Any) -> Recipe:
     return recipe_of_config(cfg.to_dict(), f'config {path.name}')
 
 
-def _without_starts(model: dict[str, Any]) -> dict[str, Any]:
-    """Take out where a training starts from: the checkpoint has all weights."""
+def _to_build(recipe: Recipe) -> dict[str, Any]:
+    """Return the model without where a training starts from: the checkpoint has all weights.
+
+    The head of a multi-label model fuses views by sigmoid.
+    """
+    model = recipe.model
     backbone = {**model.get('backbone', {})}
     backbone.pop('init_cfg', None)
     if 'pretrained' in backbone:
         backbone['pretrained'] = None
+    head = model.get('cls_head')
+    if recipe.multi_label and head:
+        return {**model, 'backbone': backbone, 'cls_head': with_sigmoid(head)}
     return {**model, 'backbone': backbone}
 
 
@@ -482,6 +511,12 @@ def _check_positive(**numbers: float) -> None:
     for name, value in numbers.items():
         if not value > 0:
             raise ValueError(f'{name}={value} is not positive; give a larger one')
+
+
+def _check_share(**numbers: float) -> None:
+    for name, value in numbers.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f'{name}={value} is not a probability; give a number from 0 to 1')
 
 
 def _collate(batch: list[Data]) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from mmtimesformer.terminal import safe_text
 
 PROBABILITY = 'mean of softmax'
 LONGEST_NAME = 200  # characters of a class name on a terminal; files have all of them
+SIGMOID = 'mean of sigmoid'
+THRESHOLD = 0.5  # from which probability on a multi-label model says that a video has a label
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,12 @@ class Prediction:
         scores: Their scores.
         indices: Their numbers.
         all_scores: The score of each class, in the order of the classifier.
-        fusion: What a score is: ``'mean of softmax'`` (a probability), ``'mean of logits'``,
-            ``'sum of logits'``; the config's ``cls_head.average_clips`` says which.
+        fusion: What a score is: ``'mean of softmax'`` (a probability; all sum to 1), ``'mean of
+            sigmoid'`` (of a multi-label model: a probability of each class by itself), ``'mean of
+            logits'``, ``'sum of logits'``; the config's ``cls_head.average_clips`` says which.
+        threshold: Of a multi-label model: from which probability on a video has a label.
+        above_threshold: The labels that it has by this threshold, the surest first, also beyond
+            the best few; ``None`` where a video has one label.
     """
 
     video: str
@@ -33,6 +39,8 @@ class Prediction:
     indices: list[int]
     all_scores: np.ndarray
     fusion: str
+    threshold: float = THRESHOLD
+    above_threshold: list[str] | None = None
 
     @property
     def top(self) -> str:
@@ -42,7 +50,12 @@ class Prediction:
     @property
     def is_probability(self) -> bool:
         """Whether scores are probabilities, 0 to 1."""
-        return self.fusion == PROBABILITY
+        return self.fusion in (PROBABILITY, SIGMOID)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether the video may have several labels, each with a probability of its own."""
+        return self.fusion == SIGMOID
 
     def shown(self, rank: int = 0) -> str:
         """Return a score as text: per cent if it is a probability."""
@@ -53,15 +66,25 @@ class Prediction:
         labels = [safe_text(label, LONGEST_NAME) for label in self.labels]
         width = max(map(len, labels))
         lines = [f'  {label:<{width}}  {self.shown(rank):>7}' for rank, label in enumerate(labels)]
-        return '\n'.join([safe_text(self.video), *lines])
+        return '\n'.join([safe_text(self.video), *lines, *self.summary()])
+
+    def summary(self) -> list[str]:
+        """Return a line that names all labels above the threshold; none for one label a video."""
+        if self.above_threshold is None:
+            return []
+        names = ', '.join(safe_text(name, LONGEST_NAME) for name in self.above_threshold)
+        return [f'  at least {100 * self.threshold:g} %: {names or "no label"}']
 
     def as_dict(self) -> dict[str, Any]:
         """Return the best classes as plain values."""
         best = zip(self.labels, self.indices, self.scores, strict=True)
-        return {
+        values: dict[str, Any] = {
             'video': self.video,
             'top': [{'label': label, 'class': i, 'score': score} for label, i, score in best],
         }
+        if self.above_threshold is not None:
+            values |= {'threshold': self.threshold, 'above_threshold': self.above_threshold}
+        return values
 
 
 @dataclass(frozen=True)
@@ -100,12 +123,20 @@ class Predictions(list[Prediction]):
         }
 
     def as_csv(self) -> str:
-        """Return a table: a line for each of a video's best classes, or for why it was skipped."""
+        """Return a table: a line for each of a video's best classes, or for why it was skipped.
+
+        Of a multi-label model there is a last column, whether the video has the label.
+        """
         rows: list[list[Any]] = [['video', 'rank', 'label', 'class', 'score', 'skipped']]
         for one in self:
             best = zip(one.labels, one.indices, one.scores, strict=True)
             rows += [[one.video, rank, *cells, ''] for rank, cells in enumerate(best, 1)]
         rows += [[one.video, '', '', '', '', one.reason] for one in self.skipped]
+        if any(one.is_multi_label for one in self):  # a last column: yes or no
+            above = [score >= one.threshold for one in self for score in one.scores]
+            words = ['yes' if one else 'no' for one in above] + [''] * len(self.skipped)
+            for row, word in zip(rows, ['above_threshold', *words], strict=True):
+                row.append(word)
         return as_csv(rows)
 
 
@@ -117,19 +148,31 @@ def as_csv(rows: list[list[Any]]) -> str:
 
 
 def best_of(
-    video: str, scores: np.ndarray, classes: list[str] | None, topk: int, fusion: str
+    video: str,
+    scores: np.ndarray,
+    classes: list[str] | None,
+    topk: int,
+    fusion: str,
+    threshold: float = THRESHOLD,
 ) -> Prediction:
     """Choose the best classes; of equal scores the first.
+
+    Where scores are sigmoids, also all classes from ``threshold`` on.
 
     Shape:
         - scores: ``classes``
     """
-    best = np.argsort(-scores, kind='stable')[:topk].tolist()
+    order = np.argsort(-scores, kind='stable').tolist()
+    names = classes or [str(i) for i in range(len(scores))]
+    best = order[:topk]
+    above = [names[i] for i in order if scores[i] >= threshold] if fusion == SIGMOID else None
     return Prediction(
         video=video,
-        labels=[classes[i] if classes else str(i) for i in best],
+        labels=[names[i] for i in best],
         scores=[float(scores[i]) for i in best],
         indices=best,
         all_scores=scores,
         fusion=fusion,
+        threshold=threshold,
+        above_threshold=above,
     )

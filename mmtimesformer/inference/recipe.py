@@ -29,6 +29,7 @@ from mmtimesformer.checkpoints.facts import heads_of
 from mmtimesformer.checkpoints.files import Contents
 from mmtimesformer.checkpoints.load import translate_contents
 from mmtimesformer.engine.configs import FOLDERS
+from mmtimesformer.engine.label_checks import scores_are_sigmoids
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import parse_python
 from mmtimesformer.registry import MODELS, TRANSFORMS
@@ -56,6 +57,8 @@ class Recipe:
         classes: Names, where they are told.
         protocol: The name of the protocol, where it has one.
         name: Where all this is from, for messages and manifests.
+        multi_label: Whether each class was trained by itself, as a sigmoid, so that a video may
+            have several labels.
     """
 
     model: dict[str, Any]
@@ -63,6 +66,7 @@ class Recipe:
     classes: Any
     protocol: str | None
     name: str
+    multi_label: bool = False
 
 
 def recipe_of_config(config: Mapping[str, Any], name: str) -> Recipe:
@@ -82,6 +86,7 @@ def recipe_of_config(config: Mapping[str, Any], name: str) -> Recipe:
         classes=(dataset.get('metainfo') or {}).get('classes'),
         protocol=config.get('protocol'),
         name=name,
+        multi_label=_is_multi_label(config),
     )
 
 
@@ -100,6 +105,7 @@ def recipe_of_checkpoint(contents: Contents, source: str) -> tuple[Recipe, Conte
     """
     meta = contents.beside.get('meta')
     text = meta.get('cfg') if isinstance(meta, Mapping) else None
+    multi_label = False
     if isinstance(text, str):
         config = read_config_text(text, source)
         if _is_ours(config.get('model')):
@@ -108,9 +114,21 @@ def recipe_of_checkpoint(contents: Contents, source: str) -> tuple[Recipe, Conte
             recipe.classes = _names_in(recipe.classes, source)
             _check_sizes(recipe, contents.tensors, source)
             return recipe, contents
+        multi_label = _is_multi_label(config)
     recipe, contents = _recipe_of_facts(contents, source)
+    recipe.multi_label = multi_label
     _check_sizes(recipe, contents.tensors, source)
     return recipe, contents
+
+
+def _is_multi_label(config: Mapping[str, Any]) -> bool:
+    """Whether each class was trained by itself, by the head and the data set of a config."""
+    model, loader = config.get('model'), config.get('test_dataloader')
+    dataset = loader.get('dataset') if isinstance(loader, dict) else None
+    return scores_are_sigmoids(
+        model.get('cls_head') if isinstance(model, dict) else None,
+        isinstance(dataset, dict) and bool(dataset.get('multi_class')),
+    )
 
 
 def read_config_text(text: str, source: str) -> dict[str, Any]:

@@ -98,7 +98,10 @@ class Timeline:
         return self.at(time).prediction
 
     def as_rows(self) -> list[list[Any]]:
-        """Return a table: a line for each window, its best classes side by side."""
+        """Return a table: a line for each window, its best classes side by side.
+
+        Of a multi-label model the last column has all labels above the threshold.
+        """
         ranks = range(1, 1 + max((len(m.prediction.labels) for m in self.moments), default=0))
         head = [
             'start',
@@ -110,6 +113,10 @@ class Timeline:
             best = zip(moment.prediction.labels, moment.prediction.scores, strict=True)
             cells = [cell for label, score in best for cell in (label, score)]
             rows.append([round(moment.start, 3), round(moment.end, 3), *cells])
+        if any(moment.prediction.is_multi_label for moment in self.moments):
+            names = ['; '.join(m.prediction.above_threshold or ()) for m in self.moments]
+            for row, cell in zip(rows, ['above_threshold', *names], strict=True):
+                row.append(cell)
         return rows
 
     def as_dict(self) -> dict[str, Any]:
@@ -122,7 +129,8 @@ class Timeline:
             'note': self.note,
             'segments': [asdict(one) for one in self.segments()],
             'moments': [
-                {'start': one.start, 'end': one.end, 'top': one.prediction.as_dict()['top']}
+                {'start': one.start, 'end': one.end}
+                | {k: v for k, v in one.prediction.as_dict().items() if k != 'video'}
                 for one in self.moments
             ],
         }

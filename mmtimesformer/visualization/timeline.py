@@ -1,5 +1,7 @@
 """What a model said of each moment of a video, as one picture."""
 
+from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from mmtimesformer.inference import Timeline
+from mmtimesformer.inference import Prediction, Timeline
 from mmtimesformer.inference.timeline import clock
 from mmtimesformer.visualization.figures import FAINT, INK, picture, shown_name, shown_title
 
@@ -38,7 +40,10 @@ def draw_timeline(timeline: Timeline, path: str | Path, title: str = '') -> None
     names = {
         i: label for one in predictions for i, label in zip(one.indices, one.labels, strict=True)
     }
-    rows = _rows([one.all_scores for one in predictions], [one.indices for one in predictions])
+    winners = [_winners(one) for one in predictions]
+    for one in winners:
+        names |= one
+    rows = _rows([one.all_scores for one in predictions], [list(one) for one in winners], names)
     colours = {names[i]: COLOURS[rank % len(COLOURS)] for rank, i in enumerate(rows)}
     scores = np.stack([one.all_scores[rows] for one in predictions], axis=1)
     probability = predictions[0].is_probability
@@ -86,14 +91,20 @@ def draw_timeline(timeline: Timeline, path: str | Path, title: str = '') -> None
         )
 
 
-def _rows(scores: list[np.ndarray], best: list[list[int]]) -> list[int]:
+def _winners(prediction: Prediction) -> dict[int, str]:
+    """Return the best class, or all that a multi-label prediction has above its threshold."""
+    order = np.argsort(-prediction.all_scores, kind='stable').tolist()
+    labels = prediction.above_threshold or [prediction.top]
+    return dict(zip(order, labels, strict=False))
+
+
+def _rows(scores: list[np.ndarray], winners: list[list[int]], told: Iterable[int]) -> list[int]:
     """Choose the classes to show: those that win somewhere, those that win longest if too many."""
-    winners = [int(one[0]) for one in best]
-    longest = sorted(set(winners), key=lambda i: -winners.count(i))[:MOST_ROWS]
-    rows = [i for i in dict.fromkeys(winners) if i in longest]
+    wins = Counter(i for one in winners for i in one)
+    longest = {i for i, _ in wins.most_common(MOST_ROWS)}
+    rows = [i for i in wins if i in longest]
     if len(rows) == 1:
         others = np.argsort(-np.mean(scores, axis=0), kind='stable').tolist()
-        told = {i for one in best for i in one}
         rows += [i for i in others if i not in rows and i in told][:4]
     return rows
 

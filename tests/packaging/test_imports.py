@@ -35,7 +35,7 @@ MAY_USE = {
     'models': set(),
     'checkpoints': {'fileio'},
     'compat': set(),
-    'engine': {'checkpoints', 'compat', 'datasets', 'fileio', 'models'},
+    'engine': {'checkpoints', 'compat', 'datasets', 'fileio', 'heads', 'models'},
     'datasets': {'fileio'},
     'inference': {'checkpoints', 'datasets', 'engine', 'fileio', 'heads', 'models'},
     'visualization': {
