@@ -72,12 +72,33 @@ class ShardedVideoDataset(VideoDataset):
                     f'{self.ann_file}: {name} has {len(labels)} labels; set multi_class=True and '
                     'num_classes of the data set'
                 )
+            if self.multi_class:
+                self._check_row(name, labels)
             label = list(labels) if self.multi_class else labels[0] if labels else -1
             # As if a shard were a folder
             place = self.shards.path_of(member.shard) if member else self.shards.folder
             filename = f'{place}/{name}'
             videos.append({'filename': filename, 'label': label, 'member': member})
         return videos
+
+    def _check_row(self, name: str, labels: tuple[int, ...]) -> None:
+        """See that labels fit a multi-hot row, where -1 would be the last class.
+
+        Raises:
+            ValueError: ``num_classes`` is not set, or a label is not below it.
+        """
+        if self.num_classes is None:
+            raise ValueError(
+                'multi_class=True and num_classes is not set, so the length of the multi-hot rows '
+                'is unknown; set num_classes of the data set'
+            )
+        for label in labels:
+            if not 0 <= label < self.num_classes:
+                raise ValueError(
+                    f'{self.ann_file}: {name} has label {label}, which is not in '
+                    f'0..{self.num_classes - 1}; correct the list that the shards were written '
+                    'from, or set num_classes of the data set'
+                )
 
     def load(self, info: dict[str, Any]) -> Any:
         """Run the pipeline on one video, which is a file in memory for as long as that takes."""

@@ -40,6 +40,9 @@ from mmtimesformer.datasets.object_stores import FsspecBackend, StorageError
 INDEX = 'index.tsv'
 HEADING = 'shard\toffset\tsize\tname\tlabels'
 NO_SHARD = '-'
+LINE = re.compile(  # labels: none, or whole numbers split by single spaces
+    r'([\w-][\w.-]*)\t(\d{1,15})\t(\d{1,15})\t([^\t]+)\t((?:-?\d{1,9}(?: -?\d{1,9})*)?)'
+)
 BLOCK = tarfile.BLOCKSIZE  # in front of each member, its header
 READ_AHEAD = 4  # videos on their way at a time, for each data-loading process
 
@@ -118,7 +121,7 @@ def parse_index(text: str, path: str) -> list[Entry]:
         )
     entries = []
     for number, line in enumerate(lines[1:]):
-        found = re.fullmatch(r'([\w-][\w.-]*)\t(\d{1,15})\t(\d{1,15})\t([^\t]+)\t([\d -]*)', line)
+        found = LINE.fullmatch(line)
         if found is None:
             raise DamagedShardsError(
                 f'{path}: the line of video {number} is {line[:80]!r}, not as {HEADING!r}; write '

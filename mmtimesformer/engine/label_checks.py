@@ -157,8 +157,7 @@ def _check_fusion(head: Any, multi_label_data: bool) -> Iterator[str]:
         if fusion == 'prob':
             raise ValueError(
                 "model.cls_head.average_clips='prob' is a softmax over the classes, and "
-                f'{_why_sigmoid(head)}; set model.cls_head.average_clips='
-                f"'sigmoid' and model.cls_head.type='{OUR_HEAD}'"
+                f"{_why_sigmoid(head)}; set model.cls_head.average_clips='sigmoid'"
             )
         if fusion is None:
             head['average_clips'] = fusion = 'sigmoid'

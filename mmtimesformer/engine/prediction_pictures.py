@@ -11,10 +11,11 @@ from mmengine.hooks import Hook
 from mmengine.visualization import LocalVisBackend
 from torch import Tensor
 
-from mmtimesformer.engine.results import label_of, scores_of
+from mmtimesformer.engine.results import is_multi_label, labels_of, scores_of
 from mmtimesformer.registry import HOOKS
 
 FRAMES_SHOWN = 16
+LONGEST = 60  # bytes of the predicted classes, and of the true ones, in a file's name
 
 
 @HOOKS.register_module()
@@ -22,7 +23,8 @@ class PredictionPictures(Hook):
     """Draws tested clips as a sheet, time from left to right and one row per view (crop or clip).
 
     A file is named ``vis_image/<index>_<video>_said_<class>_<score>_truth_<class>_0.png``, so a
-    listing of the folder is a list of the predictions.
+    listing of the folder is a list of the predictions. Where a video has several labels, all true
+    ones and all that are predicted with a probability of at least 0.5 are named, joined by ``+``.
 
     Args:
         out_dir: Folder for the pictures; ``None`` for none.
@@ -55,6 +57,9 @@ class PredictionPictures(Hook):
     ) -> None:
         """Draw the samples whose turn it is; each process draws its own."""
         dataset = runner.test_dataloader.dataset
+        head = (runner.cfg.get('model') or {}).get('cls_head') or {}
+        # A logit of 0 is a probability of 0.5
+        threshold = 0.0 if head.get('average_clips') in ('score', 'sum') else 0.5
         for video, sample in zip(data_batch['inputs'], outputs, strict=True):
             # Samplers deal samples out in turn, and repeat some so that all get equally many.
             index = self.seen * runner.world_size + runner.rank
@@ -62,7 +67,7 @@ class PredictionPictures(Hook):
             if index >= len(dataset) or index % self.interval:
                 continue
             video_name = _word(Path(dataset.get_data_info(index).get('filename', '')).stem, 80)
-            name = f'{index:06d}_{video_name}_{outcome(sample, dataset.metainfo)}'
+            name = f'{index:06d}_{video_name}_{outcome(sample, dataset.metainfo, threshold)}'
             name = short_file_name(name, 240)
             sheet = contact_sheet(video)
             if self.backend:
@@ -71,8 +76,14 @@ class PredictionPictures(Hook):
                 runner.visualizer.show(sheet, win_name=name, wait_time=self.wait_time)
 
 
-def outcome(sample: Any, metainfo: dict[str, Any]) -> str:
-    """Say what was predicted, how surely, and what was true, in letters that fit a file name."""
+def outcome(sample: Any, metainfo: dict[str, Any], threshold: float = 0.5) -> str:
+    """Say what was predicted, how surely, and what was true, in letters that fit a file name.
+
+    Args:
+        sample: With scores and truth.
+        metainfo: Of the data set; ``classes`` are the names.
+        threshold: Of several labels a video: those with at least this score are predicted.
+    """
     names = metainfo.get('classes') or ()
 
     def word(label: int) -> str:
@@ -80,8 +91,22 @@ def outcome(sample: Any, metainfo: dict[str, Any]) -> str:
         return _word(str(names[label]), 50) if known else str(label)
 
     scores = scores_of(sample)
-    best = int(scores.argmax())
-    return f'said_{word(best)}_{float(scores[best]):.2f}_truth_{word(label_of(sample))}'
+    order = scores.argsort(descending=True, stable=True).tolist()
+    several = is_multi_label(sample)
+    guesses = [i for i in order if scores[i] >= threshold] if several else order[:1]
+    said = [f'{word(i)}_{float(scores[i]):.2f}' for i in guesses]
+    truth = [word(label) for label in labels_of(sample)]
+    return f'said_{_joined(said)}_truth_{_joined(truth)}'
+
+
+def _joined(words: list[str]) -> str:
+    """Join the words of a file name, which may have 255 bytes; say how many more there are."""
+    shown: list[str] = []
+    for number, word in enumerate(words):
+        if shown and len('+'.join([*shown, word]).encode()) > LONGEST:
+            return '+'.join(shown) + f'+{len(words) - number}-more'
+        shown.append(word)
+    return '+'.join(shown) or 'none'
 
 
 def short_file_name(name: str, most: int = 200) -> str:

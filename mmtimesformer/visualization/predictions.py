@@ -5,7 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from mmtimesformer.engine.results import label_of, scores_of, view_scores_of
+from mmtimesformer.engine.results import (
+    is_multi_label,
+    label_of,
+    multi_hot_of,
+    scores_of,
+    view_scores_of,
+)
 from mmtimesformer.fileio.safe_pickle import (
     NUMPY,
     PLAIN,
@@ -31,7 +37,7 @@ def read_predictions(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
     Shape:
         - scores: ``videos classes``
-        - labels: ``videos``
+        - labels: ``videos``; of a multi-label test ``videos classes``, booleans
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -56,7 +62,7 @@ def read_views(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | N
 
     Shape:
         - scores: ``videos classes``
-        - labels: ``videos``
+        - labels: ``videos``; of a multi-label test ``videos classes``, booleans
         - logits: ``videos views classes``
 
     Raises:
@@ -65,10 +71,23 @@ def read_views(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | N
     """
     samples = _read(path)
     scores = np.stack([scores_of(sample).numpy() for sample in samples])
-    labels = np.array([label_of(sample) for sample in samples])
+    labels = _truth_of(samples, path)
     views = [v.numpy() for v in map(view_scores_of, samples) if v is not None]
     alike = len(views) == len(samples) and len({one.shape for one in views}) == 1
     return scores, labels, np.stack(views) if alike else None
+
+
+def _truth_of(samples: list[dict[str, Any]], path: str | Path) -> np.ndarray:
+    """Return the label of each video, or a multi-hot row of each."""
+    several = [is_multi_label(sample) for sample in samples]
+    if not any(several):
+        return np.array([label_of(sample) for sample in samples])
+    if not all(several):
+        raise ValueError(
+            f'{path} has {sum(several)} videos with a multi-hot row of labels and '
+            f'{len(several) - sum(several)} with one label; test data sets of one kind only'
+        )
+    return np.stack([multi_hot_of(sample).numpy() for sample in samples])
 
 
 def read_failures(path: str | Path) -> dict[int, tuple[str, str]]:
@@ -109,7 +128,7 @@ def _read(path: str | Path) -> list[dict[str, Any]]:
         raise ValueError(f'{path} holds no predictions; test with at least one video')
     try:
         for sample in samples:
-            scores_of(sample).numpy(), label_of(sample)
+            scores_of(sample).numpy(), is_multi_label(sample) or label_of(sample)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ValueError(
             f'{path} holds something else than the predictions of a test; write it with '
@@ -120,4 +139,9 @@ def _read(path: str | Path) -> list[dict[str, Any]]:
 
 def top1(scores: np.ndarray, labels: np.ndarray) -> float:
     """Return the share of videos whose best score is that of the true class, 0 to 1."""
+    if labels.ndim != 1:
+        raise ValueError(
+            'top-1 accuracy needs one label for each video, and these have several; see their '
+            'average precision with tools/analysis_tools/report.py'
+        )
     return float((scores.argmax(axis=1) == labels).mean())
