@@ -230,7 +230,16 @@ def _check_best(cfg: Any, scored: Iterable[str]) -> None:
     hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     best = hook.get('save_best') if isinstance(hook, dict) else None
     wanted = [best] if isinstance(best, str) else list(best or ())
-    if 'val' not in scored or not wanted or wanted == ['auto']:
+    if 'val' not in scored or not wanted:
+        return
+    if wanted == ['auto']:
+        first = next(_metrics('val_evaluator', cfg.get('val_evaluator')), ('', {}))
+        if _name(first[1]) == 'ConfusionMatrix':
+            raise ValueError(
+                "default_hooks.checkpoint.save_best='auto' takes the first value of val_evaluator, "
+                "and ConfusionMatrix gives a matrix; set save_best='acc/top1', or name AccMetric "
+                'first'
+            )
         return
     known: list[str] = []
     for where, metric in _metrics('val_evaluator', cfg.get('val_evaluator')):

@@ -31,7 +31,8 @@ class Outcome:
 
     Attributes:
         scores: Of each video and class, ``videos classes``.
-        labels: The true class of each video.
+        labels: The true class of each video, ``videos``; of a multi-label test whether each video
+            has each label, ``videos classes``.
         classes: Names, in the order of the labels.
         videos: The file of each video, if known, in the order of the scores.
         about: ``result.meta.json``, as ``tools/test.py --dump`` writes it.
@@ -50,6 +51,11 @@ class Outcome:
     work_dir: Path | None = None
     view_scores: np.ndarray | None = None
     failed: dict[int, tuple[str, str]] = field(default_factory=dict)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether a video may have several labels."""
+        return self.labels.ndim == 2
 
     @property
     def guesses(self) -> np.ndarray:
@@ -124,19 +130,13 @@ def write_report(run: Outcome, path: str | Path, mistakes: int = 8) -> Path:
     if not len(run.labels):
         raise ValueError('there is no video in the results; test with at least one')
     run = replace(run, classes=[safe_text(name, LONGEST_NAME) for name in run.classes])
-    seen = run.seen()
-    counts = confusion_matrix(seen.labels, seen.guesses, len(run.classes))
     with TemporaryDirectory() as folder:
-        pictures = Path(folder)
-        parts = [
-            _tiles(run),
-            _failed(run),
-            _pair(_curves(run, pictures), _calibration(seen, pictures)),
-            _pair(_confusion(run, counts, pictures), _classes(run) + _confused(run, counts)),
-            _mistakes(seen, mistakes),
-            _views(seen, mistakes),
-            _origin(run),
-        ]
+        if run.is_multi_label:
+            from mmtimesformer.visualization import multi_label_report  # which imports this file
+
+            parts = multi_label_report.sections(run, Path(folder), mistakes)
+        else:
+            parts = _sections(run, Path(folder), mistakes)
     title = Path(run.about.get('config') or 'Test').stem
     blanks = {
         'title': html.escape(safe_text(title)),
@@ -150,6 +150,21 @@ def write_report(run: Outcome, path: str | Path, mistakes: int = 8) -> Path:
     partial.write_text(page, encoding='utf-8', errors='backslashreplace')
     partial.replace(path)
     return path
+
+
+def _sections(run: Outcome, pictures: Path, mistakes: int) -> list[str]:
+    """Write the sections about a test with one label a video, in their order on the page."""
+    seen = run.seen()
+    counts = confusion_matrix(seen.labels, seen.guesses, len(run.classes))
+    return [
+        _tiles(run),
+        _failed(run),
+        _pair(_curves(run, pictures), _calibration(seen, pictures)),
+        _pair(_confusion(run, counts, pictures), _classes(run) + _confused(run, counts)),
+        _mistakes(seen, mistakes),
+        _views(seen, mistakes),
+        _origin(run),
+    ]
 
 
 # -- sections --------------------------------------------------------------------------------------
@@ -207,12 +222,20 @@ def _curves(run: Outcome, folder: Path) -> str:
     if not curves.get('loss'):
         return ''
     draw_training(curves, folder / 'training.png')
-    return _section('Training', _image(folder / 'training.png', 'Loss and validation accuracy'))
+    score = 'mean average precision' if run.is_multi_label else 'accuracy'
+    return _section('Training', _image(folder / 'training.png', f'Loss and validation {score}'))
 
 
-def _calibration(run: Outcome, folder: Path) -> str:
-    confidence, accuracy, counts, error = calibration(run)
-    with picture(folder / 'calibration.png', 6.4, 3.6) as (_, axes):
+def draw_calibration(
+    confidence: np.ndarray,
+    accuracy: np.ndarray,
+    counts: np.ndarray,
+    path: Path,
+    x_label: str = 'confidence',
+    y_label: str = 'share that is right',
+) -> None:
+    """Draw a reliability diagram as a PNG: a point for each bin, as large as its count."""
+    with picture(path, 6.4, 3.6) as (_, axes):
         axes.plot([0, 1], [0, 1], color=GREY, lw=0.8, ls=':')
         axes.plot(confidence, accuracy, color=BLUE, lw=0.8, alpha=0.4)
         sizes = 20 + 380 * counts / counts.sum()
@@ -226,8 +249,13 @@ def _calibration(run: Outcome, folder: Path) -> str:
         axes.set_xlim(0, 1.02)
         axes.set_ylim(0, 1.12)
         axes.set_yticks(np.linspace(0, 1, 6))
-        axes.set_xlabel('confidence')
-        axes.set_ylabel('share that is right')
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+
+
+def _calibration(run: Outcome, folder: Path) -> str:
+    confidence, accuracy, counts, error = calibration(run)
+    draw_calibration(confidence, accuracy, counts, folder / 'calibration.png')
     body = _image(folder / 'calibration.png', 'Reliability diagram')
     body += (
         f'<p>Numbers are videos. Confidence and accuracy differ by {_percent(error)} on average '
@@ -458,6 +486,12 @@ tr:last-child td { border-bottom: 0; }
           min-width: 1px; }
 .bars .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .bars .note { color: var(--grey); white-space: nowrap; }
+.wide { overflow-x: auto; }
+.wide td, .wide th { white-space: nowrap; }
+@media (max-width: 40rem) {
+  .bars .bar { width: 35%; }
+  .bars td:first-child { min-width: 6rem; }
+}
 .figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
            gap: 1.1rem 1.4rem; margin-top: .8rem; }
 figure { margin: 0; min-width: 0; }

@@ -7,6 +7,12 @@ from mmtimesformer.visualization.figures import BLUE, GREY, ORANGE, picture, sho
 
 LARGEST_LOG = 256 << 20  # bytes, of a million steps
 Curve = list[tuple[float, float]]
+# Scores of a validation and what the axis calls them; the first that is there is drawn.
+SCORES = {
+    'acc/top1': 'validation top-1 (%)',
+    'acc/mean_average_precision': 'validation mean average precision (%)',
+    'acc/mmit_mean_average_precision': 'validation mean average precision, MMIT (%)',
+}
 
 
 def read_training(work_dir: str | Path) -> dict[str, Curve]:
@@ -16,8 +22,9 @@ def read_training(work_dir: str | Path) -> dict[str, Curve]:
         work_dir: As given to ``tools/train.py``.
 
     Returns:
-        ``loss`` and ``lr`` by iteration and ``acc/top1`` by epoch (whatever of them there is), each
-        a list of (step, value). Where runs overlap, the later run counts.
+        ``loss`` and ``lr`` by iteration, and by epoch ``acc/top1`` or, of several labels a video,
+        ``acc/mean_average_precision`` (whatever of them there is), each a list of (step, value).
+        Where runs overlap, the later run counts.
     """
     steps: dict[str, dict[float, float]] = {}
     for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):  # folders named by time
@@ -25,7 +32,7 @@ def read_training(work_dir: str | Path) -> dict[str, Curve]:
             scalars = parse_json(line, f'line {number} of {file}')
             if not isinstance(scalars, dict):
                 raise ValueError(f'line {number} of {file} is not named numbers; remove it')
-            for name in ('loss', 'lr', 'acc/top1'):
+            for name in ('loss', 'lr', *SCORES):
                 if name in scalars:
                     if not all(_is_number(scalars.get(key)) for key in (name, 'step')):
                         raise ValueError(f'line {number} of {file} has no number for {name}')
@@ -56,7 +63,8 @@ def draw_training(
     """
     if not curves.get('loss'):
         raise ValueError('there is no loss to draw; train for at least one logging interval')
-    losses, accuracies = curves['loss'], curves.get('acc/top1', [])
+    score = next((name for name in SCORES if curves.get(name)), 'acc/top1')
+    losses, accuracies = curves['loss'], curves.get(score, [])
     epochs = accuracies[-1][0] if accuracies else 1.0
     scale = epochs / losses[-1][0]  # iterations to epochs
     with picture(path, 6.4, 3.6) as (_, axes):
@@ -89,5 +97,5 @@ def draw_training(
                 va='bottom',
             )
         right.set_ylim(0, 101)
-        right.set_ylabel('validation top-1 (%)', color=ORANGE)
+        right.set_ylabel(SCORES[score], color=ORANGE)
         axes.set_title(shown_title(title))

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     'engine': CORE | {'mmaction', 'submitit'},
     'datasets': CORE | VIDEO | {'fsspec', 'rich'},
     'inference': CORE | VIDEO | {'rich'},
-    'visualization': CORE | VIDEO | {'matplotlib', 'PIL'},
+    'visualization': CORE | VIDEO | {'matplotlib', 'PIL', 'sklearn'},
     'export': CORE | {'mmaction'},
     'terminal': {'rich'},  # terminal.py
     'heads': CORE | {'mmaction'},  # heads.py, which `import mmtimesformer` leaves out
