@@ -5,7 +5,7 @@ and only while it is open, so the memory does not grow with the length.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -34,13 +34,14 @@ class Moment:
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a video in which the best class stays the same.
+    """A stretch of a video in which the best class, or the set of labels, stays the same.
 
     Attributes:
         start: Seconds; where two stretches meet, the middle between their nearest windows' centres.
         end: Seconds.
-        label: The best class.
-        score: The mean of its scores.
+        label: The best class; of a multi-label model all labels above the threshold, joined by
+            ``+``, or ``no label``.
+        score: The mean of the best class's scores.
     """
 
     start: float
@@ -68,10 +69,17 @@ class Timeline:
     note: str = ''
 
     def segments(self) -> list[Segment]:
-        """Join neighbours with the same best class."""
+        """Join neighbours with the same best class, or the same labels of a multi-label model."""
+        return self._join(_labels)
+
+    def best_segments(self) -> list[Segment]:
+        """Join neighbours with the same best class, however many labels they have."""
+        return self._join(lambda prediction: prediction.top)
+
+    def _join(self, label_of: Callable[[Prediction], str]) -> list[Segment]:
         runs: list[list[Moment]] = []
         for moment in self.moments:
-            if runs and runs[-1][-1].prediction.top == moment.prediction.top:
+            if runs and label_of(runs[-1][-1].prediction) == label_of(moment.prediction):
                 runs[-1].append(moment)
             else:
                 runs.append([moment])
@@ -83,7 +91,7 @@ class Timeline:
             Segment(
                 start,
                 end,
-                run[0].prediction.top,
+                label_of(run[0].prediction),
                 sum(moment.prediction.scores[0] for moment in run) / len(run),
             )
             for run, start, end in zip(runs, borders, borders[1:], strict=False)
@@ -230,6 +238,13 @@ def clock(seconds: float) -> str:
     """Write a time as minutes and seconds: ``1:05.2``."""
     minutes, rest = divmod(round(max(seconds, 0) * 10), 600)
     return f'{minutes}:{rest // 10:02d}.{rest % 10}'
+
+
+def _labels(prediction: Prediction) -> str:
+    """Name the labels of a moment, in the order of their names if there are several."""
+    if prediction.above_threshold is None:
+        return prediction.top
+    return ' + '.join(sorted(prediction.above_threshold)) or 'no label'
 
 
 def _centre(moment: Moment) -> float:

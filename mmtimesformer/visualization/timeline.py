@@ -52,7 +52,7 @@ def draw_timeline(timeline: Timeline, path: str | Path, title: str = '') -> None
     layout: Any = {'nrows': 2, 'ncols': 1, 'sharex': True, 'height_ratios': heights}
     with picture(path, 10, 1.5 + sum(heights), **layout) as (figure, (band, heat)):
         span = edges[-1] - edges[0]
-        for segment in timeline.segments():
+        for segment in timeline.best_segments():
             length = segment.end - segment.start
             colour = colours.get(segment.label, FAINT)
             band.axvspan(segment.start, segment.end, color=colour, linewidth=0)
