@@ -34,6 +34,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--classes', type=Path, help='class names in the order of the labels (alphabetical)'
     )
     parser.add_argument(
+        '--multi-label',
+        action='store_true',
+        help='videos in the CSV may have several labels: split by ";", or in several lines',
+    )
+    parser.add_argument(
         '--allow-missing', action='store_true', help='exit with 0 although something is missing'
     )
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
@@ -43,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def list_and_look(args: argparse.Namespace) -> int:
     """List the videos, divide them, and write what a config names."""
     shares = {name: getattr(args, name) for name in ('val', 'test')}
-    data = read_own_data(args.videos, args.csv, shares, args.seed, args.classes)
+    data = read_own_data(args.videos, args.csv, shares, args.seed, args.classes, args.multi_label)
     return prepare(data, args.out, args.allow_missing)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import VideoFolder
-from mmtimesformer.datasets.preparation.listing import DataSet, Split
+from mmtimesformer.datasets.preparation.listing import DataSet, Label, Split
 from mmtimesformer.terminal import echo, echo_lines
 
 
@@ -21,7 +21,7 @@ class Found:
     """What of a split is on the disk: files with their labels, and names with what is wrong."""
 
     split: Split
-    files: list[tuple[str, int | None]]
+    files: list[tuple[str, Label]]
     missing: list[tuple[str, str]]
 
     @property
@@ -63,9 +63,7 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
     delimiter = _choose_delimiter([file for part in found.values() for file, _ in part.files])
 
     for part in found.values():
-        lines = [
-            file if label is None else f'{file}{delimiter}{label}' for file, label in part.files
-        ]
+        lines = [delimiter.join([file, *_words(label)]) for file, label in part.files]
         write_text(out / part.split.annotation, lines)
     write_text(out / 'classes.txt', data.classes)
     missing = [
@@ -89,8 +87,14 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
     return COMPLETE if allow_missing else INCOMPLETE
 
 
+def _words(label: Label) -> list[str]:
+    """Write a label, several, or none."""
+    labels = label if isinstance(label, tuple) else () if label is None else (label,)
+    return [str(number) for number in labels]
+
+
 def _look(name: str, split: Split, folder: VideoFolder) -> Found:
-    files: list[tuple[str, int | None]] = []
+    files: list[tuple[str, Label]] = []
     missing: list[tuple[str, str]] = []
     for video in split.videos:
         file = folder.find(video)
@@ -187,6 +191,11 @@ def _notes(
     number = sum(len(part.missing) for part in found.values())
     if number:
         notes.append(f'{number:,} videos are missing; {out / "missing.txt"} names each')
+    if any(isinstance(label, tuple) for part in found.values() for _, label in part.files):
+        notes.append(
+            f'videos have several labels: write multi_class=True, num_classes={len(data.classes)} '
+            'beside ann_file in each dataset of the config'
+        )
     if delimiter == '\t':
         notes.append(
             'some names have spaces, so the annotation files are split by tabs: write '

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+Label = int | tuple[int, ...] | None
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -11,11 +13,12 @@ class Listed:
     Attributes:
         names: Names without ending under which it may be found, the likeliest first;
             ``folder/name`` where the name alone could mean two files; or the file itself.
-        label: Number of its class; ``None`` where the publisher keeps that secret.
+        label: Number of its class, or those of its classes; ``None`` where the publisher keeps
+            that secret.
     """
 
     names: tuple[str, ...]
-    label: int | None
+    label: Label
 
 
 @dataclass(frozen=True)

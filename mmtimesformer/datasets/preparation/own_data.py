@@ -27,6 +27,7 @@ def read_own_data(
     shares: Mapping[str, float | None] | None = None,
     seed: int = 0,
     classes: Path | None = None,
+    multi_label: bool = False,
 ) -> DataSet:
     """List the videos of a folder per class, or those that a CSV names.
 
@@ -42,12 +43,19 @@ def read_own_data(
         seed: Of the split.
         classes: File of class names in the order of the labels. Without it the order is that of the
             alphabet, or of the numbers where all labels are whole numbers.
+        multi_label: Whether a video may have several classes, or none, in the CSV: its label column
+            holds names split by ``;``, and a video may stand in several lines. Each combination of
+            classes is then divided between the splits as a class is otherwise.
 
     Raises:
-        ValueError: A video has no class, or an unknown one or split.
+        ValueError: A video has no class, or an unknown one or split, or two classes where it may
+            have one.
     """
-    given = _read_table(table, videos) if table else _read_folders(videos)
-    names = {label for split in given.values() for label in split.values()}
+    if multi_label and table is None:
+        raise ValueError('a class folder gives a video one label; for several give --csv')
+    given = _read_table(table, videos, multi_label) if table else _read_folders(videos)
+    texts = {label for split in given.values() for label in split.values()}
+    names = {name for text in texts for name in _split(text)} if multi_label else texts
     ordered = read_lines(classes, 'correct --classes') if classes else _in_order(names)
     labels = {name: i for i, name in enumerate(ordered)}
     if names - labels.keys():
@@ -65,11 +73,15 @@ def read_own_data(
         name: {video: given['train'][video] for video in part} for name, part in divided.items()
     }
     files |= {name: part for name, part in given.items() if name != 'train'}
+
+    def numbers(text: str) -> int | tuple[int, ...]:
+        return tuple(sorted(labels[n] for n in _split(text))) if multi_label else labels[text]
+
     splits = {
         name: Split(
             f'{name}.txt',
             videos,
-            [Listed((file,), labels[part[file]]) for file in part],
+            [Listed((file,), numbers(part[file])) for file in part],
             'the folder',
         )
         for name, part in files.items()
@@ -139,8 +151,8 @@ def _read_folders(videos: Path) -> dict[str, dict[str, str]]:
     return dict(given)
 
 
-def _read_table(table: Path, videos: Path) -> dict[str, dict[str, str]]:
-    """Return split → file → class."""
+def _read_table(table: Path, videos: Path, multi_label: bool) -> dict[str, dict[str, str]]:
+    """Return split → file → class; or classes, split by ``;`` and in order."""
     given: dict[str, dict[str, str]] = defaultdict(dict)
     for path, label, *rest in read_rows(table, (2, 3)):
         split = rest[0].lower() if rest else 'train'
@@ -148,15 +160,27 @@ def _read_table(table: Path, videos: Path) -> dict[str, dict[str, str]]:
             raise ValueError(
                 f'{table}: {path} is of split {rest[0]!r}; the third column says train, val or test'
             )
-        if not label:
+        if not label and not multi_label:
             raise ValueError(f'{table}: {path} has no label; write one, or take the line out')
         file = Path(path)
         if file.is_absolute() and file.is_relative_to(videos.absolute()):
             file = file.relative_to(videos.absolute())
-        given[SPLITS[split]][file.as_posix()] = label
+        part, name = given[SPLITS[split]], file.as_posix()
+        if multi_label:
+            part[name] = ';'.join(sorted({*_split(part.get(name, '')), *_split(label)}))
+        elif part.setdefault(name, label) != label:
+            raise ValueError(
+                f'{table}: {path} has the labels {part[name]!r} and {label!r}; take one line out, '
+                'or give --multi-label if a video may have several labels'
+            )
     if 'train' not in given:
         raise ValueError(f'{table} names no video to train on; give lines of split train')
     return dict(given)
+
+
+def _split(text: str) -> list[str]:
+    """Return the names of classes in a cell of a CSV."""
+    return [name.strip() for name in text.split(';') if name.strip()]
 
 
 def _in_order(names: set[str]) -> list[str]:
