@@ -24,12 +24,14 @@ def softmax(row: list[float]) -> list[float]:
     return [p / sum(powers) for p in powers]
 
 
-@pytest.mark.parametrize('fusion', ['sum', 'score', 'prob'])
+@pytest.mark.parametrize('fusion', ['sum', 'score', 'prob', 'sigmoid'])
 def test_each_fusion_is_what_it_is_called(fusion: str) -> None:
     rows = LOGITS.tolist()
     videos = [rows[:3], rows[3:]]
     if fusion == 'prob':
         videos = [[softmax(view) for view in views] for views in videos]
+    if fusion == 'sigmoid':
+        videos = [[[1 / (1 + math.exp(-x)) for x in view] for view in views] for views in videos]
     parts = 1 if fusion == 'sum' else 3
     expected = [[sum(column) / parts for column in zip(*views, strict=True)] for views in videos]
     assert fused(fusion).tolist() == [pytest.approx(row) for row in expected]

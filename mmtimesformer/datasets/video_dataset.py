@@ -145,26 +145,26 @@ LOWEST_LOGIT = -1e4  # below every logit of a model whose scores are finite in h
 def wrong_scores(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Return scores of the same shape that are wrong: lowest for the truth, alike for the others.
 
-    Average precision compares the videos of a class with each other. So where several labels are
-    possible and the scores are logits, of which most are negative, 0 would be one of the highest:
-    the true classes get :data:`LOWEST_LOGIT`.
+    They are 0 for the truth and add up to 1 over the other classes. Where a video has several
+    labels and the scores are logits, both kinds are far below every logit: average precision
+    compares the videos of a class with each other, most logits are negative, and a 0 would be one
+    of the highest.
 
     Shape:
-        - scores: ``(views) classes``; the result adds up to 1 over the classes that are not true
+        - scores: ``(views) classes``
         - truth: one label (-1 for unknown), or a 0 or 1 for each class
     """
-    wrong = torch.ones_like(scores)
-    if len(truth) == 1 and not (truth.is_floating_point() and scores.shape[-1] == 1):
-        true = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
-        true[truth[truth >= 0].long()] = True
-        lowest = 0.0
+    true = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
+    several = len(truth) > 1 or (truth.is_floating_point() and scores.shape[-1] == 1)
+    if several:
+        true |= truth.to(scores.device) > 0
     else:
-        true = truth.to(scores.device) > 0
-        lowest = 0.0 if ((scores >= 0) & (scores <= 1)).all() else LOWEST_LOGIT
+        true[truth[truth >= 0].long()] = True
+    wrong = torch.ones_like(scores)
     wrong[..., true] = 0
-    wrong = wrong / wrong.sum(-1, keepdim=True).clamp(min=1)
-    wrong[..., true] = lowest
-    return wrong
+    if several and not ((scores >= 0) & (scores <= 1)).all():
+        return LOWEST_LOGIT * (1 - wrong / 2)
+    return wrong / wrong.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _complaint(filename: str, error: Exception) -> dict[str, Any]:

@@ -65,8 +65,12 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 def mean_average_precision(labels: np.ndarray, scores: np.ndarray) -> float:
     """Return the mean over classes that have positives; NaN if none has."""
-    found = average_precision(labels, scores)
-    return float(np.nanmean(found)) if np.isfinite(found).any() else float('nan')
+    return mean_of(average_precision(labels, scores))
+
+
+def mean_of(values: np.ndarray) -> float:
+    """Return the mean of those values that are no NaN; NaN if there is none."""
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float('nan')
 
 
 def class_scores(labels: np.ndarray, guesses: np.ndarray) -> ClassScores:
@@ -86,9 +90,7 @@ def f1_scores(labels: np.ndarray, guesses: np.ndarray) -> tuple[float, float]:
     """Return F1 over all decisions (micro), and its mean over classes with positives (macro)."""
     rows, said = labels.astype(int), guesses.astype(int)
     micro = float(f1_score(rows, said, average='micro', zero_division=np.nan))
-    each = class_scores(labels, guesses).f1
-    macro = float(np.nanmean(each)) if np.isfinite(each).any() else float('nan')
-    return micro, macro
+    return micro, mean_of(class_scores(labels, guesses).f1)
 
 
 def calibration(

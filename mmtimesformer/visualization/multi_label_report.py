@@ -15,7 +15,7 @@ from mmtimesformer.visualization.multi_label import (
     confused_pairs,
     f1_scores,
     label_agreement,
-    mean_average_precision,
+    mean_of,
     probabilities_of,
     sigmoid,
 )
@@ -30,12 +30,13 @@ AT = f'{100 * THRESHOLD:g}\u00a0%'
 def sections(run: Outcome, pictures: Path, mistakes: int) -> list[str]:
     """Write the sections as HTML, in their order on the page."""
     seen = run.seen()
+    precision = average_precision(run.labels, run.scores)  # takes a while of thousands of classes
     return [
-        _tiles(run),
+        _tiles(run, precision),
         report._failed(run),
         report._pair(report._curves(run, pictures), _calibration(seen, pictures)),
-        report._pair(_precision(run), _confused(seen)),
-        _classes(run),
+        report._pair(_precision(run, precision), _confused(seen)),
+        _classes(run, precision),
         _wrong(seen, mistakes),
         _missed(seen, mistakes),
         _views(seen, mistakes),
@@ -60,11 +61,11 @@ def share(value: float, digits: int = 1) -> str:
     return report._percent(value, digits) if np.isfinite(value) else 'n/a'
 
 
-def _tiles(run: Outcome) -> str:
+def _tiles(run: Outcome, precision: np.ndarray) -> str:
     seen = run.seen()
     micro, macro = f1_scores(run.labels, guesses(run))
     figures = {
-        'mean average precision': share(mean_average_precision(run.labels, run.scores), 2),
+        'mean average precision': share(mean_of(precision), 2),
         f'F1 at {AT}, micro': share(micro),
         f'F1 at {AT}, macro': share(macro),
         'all labels right': share(float((guesses(run) == run.labels).all(axis=1).mean())),
@@ -95,8 +96,7 @@ def _calibration(run: Outcome, folder: Path) -> str:
     return report._section('Calibration (reliability diagram)', body)
 
 
-def _precision(run: Outcome) -> str:
-    found = average_precision(run.labels, run.scores)
+def _precision(run: Outcome, found: np.ndarray) -> str:
     positives = run.labels.sum(axis=0)
     known = [int(i) for i in np.argsort(found, kind='stable') if np.isfinite(found[i])]
     bars = [(run.classes[i], float(found[i]), f'of {positives[i]:,}') for i in known]
@@ -110,8 +110,8 @@ def _precision(run: Outcome) -> str:
     return report._section('Average precision', body + report._bars(bars[::-1][:10]) + note)
 
 
-def _classes(run: Outcome) -> str:
-    found, each = average_precision(run.labels, run.scores), class_scores(run.labels, guesses(run))
+def _classes(run: Outcome, found: np.ndarray) -> str:
+    each = class_scores(run.labels, guesses(run))
     rank = np.where(np.isfinite(found), found, np.inf)
     order = np.argsort(rank, kind='stable')
     rows = [

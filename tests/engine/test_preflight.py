@@ -161,3 +161,108 @@ def test_a_list_that_is_none_is_told(tmp_path: Path, content: bytes | None, lett
         (tmp_path / 'list.txt').write_bytes(content)
     with pytest.raises((ValueError, TypeError), match=letter):
         check_config(cfg, 'train')
+
+
+BCE = {'loss_cls': {'type': 'BCELossWithLogits'}}
+MAP = {'type': 'AccMetric', 'metric_list': 'mean_average_precision'}
+ROWS = {'multi_class': True, 'num_classes': 3}
+
+
+def test_labels_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    cfg = config(tmp_path, ['a.mp4 0 1-2'], **ROWS)
+    cfg.model.cls_head.update(BCE)
+    with pytest.raises(ValueError, match=r"line 1: label '1-2' is not a whole number; .* several"):
+        check_config(cfg, 'train')
+
+
+@pytest.mark.parametrize(
+    ('head', 'dataset', 'metric'),
+    [
+        ({'average_clips': 'prob'}, {}, {'type': 'AccMetric'}),
+        ({'average_clips': 'sum', 'type': 'mmtimesformer.TimeSformerHead'}, {}, {}),
+        ({'average_clips': 'score', **BCE}, ROWS, MAP),  # ranks as the sigmoids do
+        ({'average_clips': 'prob'}, ROWS, MAP),  # trained as a softmax on rows, and tested so
+        ({'average_clips': 'prob', **BCE}, ROWS | {'type': 'HVUDataset'}, {'type': 'Own'}),
+    ],
+)
+def test_tests_that_fit_their_labels_are_taken(
+    tmp_path: Path, head: Any, dataset: Any, metric: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('mmtimesformer.engine.preflight.check_parts', lambda *args: None)
+    cfg = config(tmp_path, ['a.mp4 1'], 'test_dataloader', **dataset)
+    cfg.model.cls_head.update(head)
+    if dataset.get('type') == 'HVUDataset':
+        cfg.model.cls_head.type = 'I3DHead'  # another head's fusion is its own matter
+    cfg.test_evaluator = [metric] if metric else []
+    assert check_config(cfg, 'test') == []
+
+
+@pytest.mark.parametrize(
+    ('head', 'preprocessor'),
+    [
+        ({**BCE, 'label_smooth_eps': 0.1}, {}),  # makes rows of single labels
+        (BCE, {'blending': {'type': 'MixupBlending', 'num_classes': 3}}),
+        ({'loss_cls': {'type': 'CBFocalLoss', 'samples_per_cls': [1, 1, 1]}}, {}),
+        ({'label_smooth_eps': 0.1}, {}),
+    ],
+)
+def test_trainings_that_fit_their_labels_are_taken(
+    tmp_path: Path, head: Any, preprocessor: Any
+) -> None:
+    cfg = config(tmp_path, ['a.mp4 1'])
+    cfg.model.cls_head.update(head)
+    cfg.model.data_preprocessor = {'type': 'ActionDataPreprocessor', **preprocessor}
+    assert check_config(cfg, 'train') == []
+
+
+@pytest.mark.parametrize(
+    ('head', 'dataset', 'words'),
+    [
+        (BCE, {}, 'BCELossWithLogits needs a row of 0 and 1 for each video'),
+        ({'multi_class': True}, {}, 'model.cls_head.multi_class=True and train_dataloader'),
+        ({}, ROWS, 'CrossEntropyLoss is for one'),
+        (BCE, {'multi_class': True}, 'set train_dataloader.dataset.num_classes=3'),
+        (BCE, ROWS | {'num_classes': 5}, 'num_classes=5 and the model has 3 classes'),
+        (BCE, ROWS | {'num_classes': 1}, 'a row of one number as a single label'),
+    ],
+)
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_trainings_that_mix_kinds_of_labels_are_refused(
+    tmp_path: Path, head: Any, dataset: Any, words: str, wrapped: bool
+) -> None:
+    cfg = config(tmp_path, ['a.mp4 1'], **dataset)
+    cfg.model.cls_head.update(head)
+    if wrapped:
+        inner = cfg.train_dataloader.dataset
+        cfg.train_dataloader.dataset = {'type': 'RepeatDataset', 'times': 2, 'dataset': inner}
+        words = words.replace('train_dataloader.dataset', 'train_dataloader.dataset.dataset')
+    with pytest.raises(ValueError, match=words):
+        check_config(cfg, 'train')
+
+
+def test_a_metric_needs_one_row_of_scores_for_each_video(tmp_path: Path) -> None:
+    """Of views that keep their scores MMAction2 computes a "top-1" above 1."""
+    cfg = config(tmp_path, ['a.mp4 1'], 'test_dataloader')
+    cfg.test_evaluator = {'type': 'AccMetric'}
+    with pytest.raises(ValueError, match="average_clips is not set.*set average_clips='prob'"):
+        check_config(cfg, 'test')
+
+
+def test_shards_of_several_labels_need_the_number_of_classes(tmp_path: Path) -> None:
+    cfg = config(tmp_path, ['a.mp4 1'], type='mmtimesformer.ShardedVideoDataset', multi_class=True)
+    cfg.model.cls_head.update(BCE)
+    with pytest.raises(ValueError, match=r'set train_dataloader\.dataset\.num_classes=3'):
+        check_config(cfg, 'train')
+
+
+def test_a_best_score_that_no_metric_gives_is_refused(tmp_path: Path) -> None:
+    cfg = config(tmp_path, ['a.mp4 1'], 'val_dataloader')
+    cfg.train_dataloader, cfg.train_cfg = cfg.val_dataloader, {'max_epochs': 1}
+    cfg.val_cfg, cfg.model.cls_head.average_clips = {}, 'prob'
+    cfg.val_evaluator = {'type': 'AccMetric'}
+    cfg.default_hooks = {'checkpoint': {'type': 'CheckpointHook', 'save_best': 'acc/mAP'}}
+    with pytest.raises(ValueError, match='which gives acc/top1, acc/top5, acc/mean1'):
+        check_config(cfg, 'train')
+    for name in ('acc/top5', 'auto', ['acc/top1', 'acc/mean1']):
+        cfg.default_hooks.checkpoint.save_best = name
+        assert check_config(cfg, 'train') == []

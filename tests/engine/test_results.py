@@ -9,7 +9,13 @@ from einops import rearrange
 from mmaction.structures import ActionDataSample
 
 from mmtimesformer.engine.prediction_pictures import FRAMES_SHOWN, contact_sheet, outcome
-from mmtimesformer.engine.results import label_of, scores_of
+from mmtimesformer.engine.results import (
+    is_multi_label,
+    label_of,
+    labels_of,
+    multi_hot_of,
+    scores_of,
+)
 
 
 def samples() -> list[Any]:
@@ -29,6 +35,56 @@ def samples() -> list[Any]:
 def test_both_versions_are_read(sample: Any) -> None:
     assert scores_of(sample).tolist() == pytest.approx([0.1, 0.7, 0.2])
     assert label_of(sample) == 2
+
+
+def with_truth(truth: torch.Tensor, scores: torch.Tensor | None = None) -> list[Any]:
+    """Return a sample as 1.1.0 and 1.2.0 give and dump it."""
+    scores = torch.tensor([0.1, 0.7, 0.6]) if scores is None else scores
+    old = ActionDataSample().set_pred_score(scores).set_gt_labels(truth)
+    fields = {'pred_score': scores, 'gt_label': truth}
+    dumped = {'pred_scores': {'item': scores}, 'gt_labels': {'item': truth}}
+    return [old, dumped, SimpleNamespace(all_items=fields.items), fields]
+
+
+@pytest.mark.parametrize('row', [[0.0, 1.0, 1.0], [0, 1, 1], [False, True, True]])
+def test_a_multi_hot_row_has_no_one_label(row: list[Any]) -> None:
+    for sample in with_truth(torch.tensor(row)):
+        assert is_multi_label(sample)
+        assert labels_of(sample) == [1, 2]
+        assert multi_hot_of(sample).tolist() == [False, True, True]
+        with pytest.raises(ValueError, match='a multi-hot row of 3 numbers'):
+            label_of(sample)
+
+
+def test_a_row_of_one_number_is_a_label_unless_the_model_has_one_class() -> None:
+    one_class = torch.tensor([0.3])
+    for sample in with_truth(torch.tensor([2])):
+        assert (is_multi_label(sample), labels_of(sample)) == (False, [2])
+    for sample in with_truth(torch.tensor([0]), one_class):  # the label of the one class
+        assert (is_multi_label(sample), labels_of(sample)) == (False, [0])
+    for sample in with_truth(torch.tensor([1.0]), one_class):  # a row, which is of floats
+        assert (is_multi_label(sample), labels_of(sample)) == (True, [0])
+    for sample in with_truth(torch.tensor([0.0]), one_class):
+        assert (is_multi_label(sample), labels_of(sample)) == (True, [])
+
+
+@pytest.mark.parametrize(
+    ('row', 'words'), [([0.0, 1.0], 'has 2 numbers and there are 3'), ([0.0, 0.5, 1.0], '0 and 1')]
+)
+def test_a_row_that_does_not_fit_is_refused(row: list[float], words: str) -> None:
+    for sample in with_truth(torch.tensor(row)):
+        with pytest.raises(ValueError, match=words):
+            labels_of(sample)
+
+
+def test_a_picture_names_all_labels() -> None:
+    sample = with_truth(torch.tensor([1.0, 1.0, 0.0]))[0]
+    assert outcome(sample, {}) == 'said_1_0.70+2_0.60_truth_0+1'
+    assert outcome(sample, {'classes': ['a', 'b', 'c']}, 0.65) == 'said_b_0.70_truth_a+b'
+    assert outcome(sample, {}, 0.9) == 'said_none_truth_0+1'
+    many = with_truth(torch.ones(300), torch.ones(300))[0]
+    name = outcome(many, {'classes': ['a long name of a class'] * 300})
+    assert len(name) < 160 and name.endswith('-more')
 
 
 def test_a_picture_is_named_after_the_outcome() -> None:
