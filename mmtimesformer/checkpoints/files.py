@@ -220,7 +220,8 @@ def _read_safetensors(path: Path) -> Contents:
             metadata = file.metadata() or {}
     except safetensors.SafetensorError as error:
         raise ValueError(
-            f'checkpoint {path} is damaged or incomplete ({_line(error)}); copy or download it again'
+            f'checkpoint {path} is damaged or incomplete ({_line(error)}); copy or download it '
+            'again'
         ) from error
     beside: dict[str, Any] = {}
     if 'mmtimesformer' in metadata:
@@ -359,12 +360,12 @@ def _files_of(index: Path) -> list[str]:
     for weight, name in weight_map.items():
         if not isinstance(name, str) or not name:
             raise ValueError(
-                f'{index} is not an index of weights: {ascii(weight[:80])} is in a '
+                f'{index} is not an index of weights: {weight[:80]!a} is in a '
                 f'{type(name).__name__}, and must be in a file, given by its name'
             )
         if Path(name).name != name or len(name) > 255 or '\0' in name:
             raise ValueError(
-                f'{index} points outside its folder, at {ascii(name[:80])}; that is refused'
+                f'{index} points outside its folder, at {name[:80]!a}; that is refused'
             )
     return sorted(set(weight_map.values()))
 

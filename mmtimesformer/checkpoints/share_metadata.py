@@ -129,11 +129,14 @@ def _read(content: bytes) -> Any:
             offset=None if offset is None else _size(offset),
             index=_whole(of_index.get('index') or 0),
         )
+        transforms = info.get('transform_descriptors')
+        if transforms is not None and not (type(transforms) in (list, tuple) and not transforms):
+            raise RefusedError('the transforms of a part')
         places[key] = value.make(
             relative_path=_text(info.get('relative_path')),
             offset=_whole(info.get('offset')),
             length=_whole(info.get('length')),
-            transform_descriptors=_none(info.get('transform_descriptors')),
+            transform_descriptors=None,
         )
     return root.make(
         state_dict_metadata=tensors,
@@ -163,7 +166,7 @@ def _items(value: Any) -> Any:
 def _tensor(value: Any, steps: Iterator[int]) -> Any:
     if type(value) is not _Record:
         raise RefusedError(_called(value))
-    properties = value.fields.get('properties')
+    properties: Any = value.fields.get('properties')
     dtype = _fields(properties, 'TensorProperties').get('dtype')
     kind = dtype.meaning.value if type(dtype) is Name and type(dtype.meaning) is Constant else None
     if not isinstance(kind, torch.dtype):
@@ -203,11 +206,6 @@ def _whole(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**62:
         raise RefusedError(f'a position that is {shown(value)}')
     return value
-
-
-def _none(value: Any) -> None:
-    if value is not None and not (type(value) in (list, tuple) and not value):
-        raise RefusedError('the transforms of a part')
 
 
 def _size(value: Any) -> torch.Size:

@@ -5,8 +5,8 @@ here can build plain Python values, and stand-ins for what the *names table* of 
 What follows from its construction, and not from a list of known attacks:
 
 * **Nothing of this process is touched.** A name in the file becomes a :class:`Name` of ours, never
-  a class or function. ``REDUCE`` and ``NEWOBJ`` call only what the table holds for a name; ``BUILD``
-  changes only stand-ins that this very pickle has made. Tensors and arrays are made after the last
+  a class or function. ``REDUCE`` and ``NEWOBJ`` call only what the table holds for a name;
+  ``BUILD`` changes only stand-ins that this very pickle has made. Tensors and arrays are made after the last
   instruction (:func:`settle`), of arguments that were checked.
 * **Time is linear in the size of the file.** Each instruction costs a fixed time, or a time in
   proportion to the bytes that it reads. Nothing that the file gave is printed, hashed or compared
@@ -331,7 +331,7 @@ def _rebuild_from_type(
         raise RefusedError('a tensor of a class of its own')
     if type(args) is not tuple:
         raise RefusedError(f'arguments that are a {type(args).__name__}')
-    tensor: _Tensor = make.meaning(machine, *args)  # type: ignore[operator]
+    tensor: _Tensor = make.meaning(machine, *args)
     is_parameter = kind.meaning is _no_parameter
     return _Parameter(tensor, tensor.requires_grad) if is_parameter else tensor
 
@@ -562,9 +562,10 @@ NUMPY = _numpy_names(_reconstruct)
 NUMPY_IN_PLACE = _numpy_names(_reconstruct_in_place)  # read-only, for files of gigabytes
 
 _DTYPES = (
-    'float64 float32 float16 bfloat16 complex128 complex64 int64 int32 int16 int8 uint64 uint32 '
-    'uint16 uint8 bool float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu'
-).split()
+    'float64', 'float32', 'float16', 'bfloat16', 'complex128', 'complex64', 'int64', 'int32',
+    'int16', 'int8', 'uint64', 'uint32', 'uint16', 'uint8', 'bool', 'float8_e4m3fn', 'float8_e5m2',
+    'float8_e4m3fnuz', 'float8_e5m2fnuz', 'float8_e8m0fnu',
+)  # fmt: skip
 DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name) for name in _DTYPES if hasattr(torch, name)
 }
@@ -748,7 +749,7 @@ class Unpickler:
                 cost += len(value)
         self.charge(cost)
         try:
-            return function.meaning(self, *args)  # type: ignore[operator]
+            return function.meaning(self, *args)
         except TypeError:
             raise RefusedError(f'{function.path} of {len(args)} arguments') from None
 
@@ -809,7 +810,7 @@ class Unpickler:
         made = self.stack[-1]
         if type(made) not in _DICTS:
             raise RefusedError(f'entries of a {type(made).__name__}')
-        return made  # type: ignore[no-any-return]
+        return made
 
     def setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()

@@ -16,6 +16,7 @@ LARGEST_LITERALS = 256 << 10  # characters of a Python config; MMEngine's dumps 
 LARGEST_YAML = 64 << 10  # characters; the official configs have 4,000
 BASE_CONTAINERS = 100_000  # lists and objects of a JSON text, and one more for each 16 characters
 MOST_OPERATORS = 5000  # of a Python config, which needs none but minus
+OPERATOR = re.compile(r'(?<!\d)\.(?!\d)|[+*/%@&|^~<>-]|\b(?:not|and|or|if|lambda)\b')
 
 
 class TooLargeError(ValueError):
@@ -66,9 +67,7 @@ def parse_json(text: str | bytes, what: str, largest: int = LARGEST_JSON) -> Any
         ValueError: It is no JSON, too large or too deep.
     """
     if len(text) > largest:
-        raise ValueError(
-            f'{what} has {len(text):,} characters of JSON; at most {largest:,} are read'
-        )
+        raise ValueError(f'{what} has {len(text):,} characters, and at most {largest:,} are read')
     opened = (
         text.count(b'[') + text.count(b'{')
         if isinstance(text, bytes)
@@ -87,11 +86,8 @@ def parse_json(text: str | bytes, what: str, largest: int = LARGEST_JSON) -> Any
     except UnicodeDecodeError:
         raise ValueError(f'{what} is not JSON: it is no text in UTF-8') from None
     except ValueError as error:  # of a number of thousands of digits, too
-        why = (
-            str(error).splitlines()[0][:200]
-            if isinstance(error, json.JSONDecodeError)
-            else 'a number'
-        )
+        is_syntax = isinstance(error, json.JSONDecodeError)
+        why = str(error).splitlines()[0][:200] if is_syntax else 'a number'
         raise ValueError(f'{what} is not JSON ({why}); copy or download it again') from None
     return value
 
@@ -114,14 +110,12 @@ def parse_yaml(text: str, what: str) -> Any:
 
     if len(text) > LARGEST_YAML:
         raise TooLargeError(
-            f'{what} has {len(text):,} characters; at most {LARGEST_YAML:,} are read'
+            f'{what} has {len(text):,} characters, and at most {LARGEST_YAML:,} are read'
         )
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise TooLargeError(
-                f'{what} has an alias (*name), which is refused; write the value itself'
-            )
+            raise TooLargeError(f'{what} has an alias (*name); write the value itself')
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
@@ -150,12 +144,10 @@ def parse_python(text: str, what: str) -> list[tuple[str, ast.expr]]:
             f'{what} has {len(text):,} characters; at most {LARGEST_LITERALS:,} are read'
         )
     code = re.sub(r'\'(?:[^\'\\\n]|\\.)*\'|"(?:[^"\\\n]|\\.)*"', '', text)
-    operators = len(
-        re.findall(r'(?<!\d)\.(?!\d)|[+*/%@&|^~<>]|-|\b(?:not|and|or|if|lambda)\b', code)
-    )
-    if operators > MOST_OPERATORS + code.count('.') // 4:
+    operators = len(OPERATOR.findall(code))
+    if operators > MOST_OPERATORS:
         raise TooLargeError(
-            f'{what} has {operators:,} operators, and a config of values needs none'
+            f'{what} has {operators:,} operators, and at most {MOST_OPERATORS:,} are read'
         )
     try:
         module = ast.parse(text)

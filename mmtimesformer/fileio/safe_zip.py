@@ -34,18 +34,14 @@ class SafeZip:
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.size = file, size
         try:
-            self.archive = zipfile.ZipFile(_Limited(file))  # type: ignore[call-overload]
+            self.archive = zipfile.ZipFile(_Limited(file))
         except zipfile.BadZipFile:
             raise ZipError(
                 'is cut short: its last part, the table of contents, is missing'
             ) from None
-        except (
-            NotImplementedError,
-            struct.error,
-            UnicodeError,
-            OverflowError,
-            IndexError,
-        ) as error:
+        except (NotImplementedError, struct.error, ValueError, OverflowError, IndexError) as error:
+            if isinstance(error, ZipError):
+                raise
             raise ZipError(f'is damaged: no table of contents ({type(error).__name__})') from None
         members = self.archive.infolist()
         self.members = {member.filename: member for member in members}
@@ -111,14 +107,16 @@ class SafeZip:
 
     def corrupt_member(self) -> str | None:
         """Return the first member whose bytes do not match its checksum, or None; all are read."""
-        for name, member in self.members.items():
-            try:
-                with self.archive.open(member) as file:
-                    while file.read(CHUNK):
-                        pass
-            except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, UnicodeError):
-                return name
-        return None
+        return next((name for name in self.members if not self._is_whole(name)), None)
+
+    def _is_whole(self, name: str) -> bool:
+        try:
+            with self.archive.open(self.members[name]) as file:
+                while file.read(CHUNK):
+                    pass
+        except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, UnicodeError):
+            return False
+        return True
 
     def _read_stored(self, member: zipfile.ZipInfo, target: memoryview, check: bool) -> None:
         self.file.seek(member.header_offset)

@@ -1,4 +1,4 @@
-"""Read files of ``torch.save``, in the zip format and the one before it, by the restricted unpickler.
+"""Read files of ``torch.save``, new (zip) and old, by the restricted unpickler.
 
 The pickle is run to its end first. Storages are read afterwards, each of exactly as many bytes as
 the file has for it, so that a file that is refused costs no more than its pickle.
@@ -137,9 +137,13 @@ class _Storages(Blocks):
                 return block.content
             content = torch.empty(block.nbytes, dtype=torch.uint8, device='cpu')
             if block.nbytes:
-                self.fill(block, memoryview(content.numpy()))
+                self.fill(block, _bytes_of(content))
             block.content = _moved(content.untyped_storage(), block.location, self.map_location)
         return block.content
+
+
+def _bytes_of(content: torch.Tensor) -> memoryview:
+    return memoryview(content.numpy())  # type: ignore[arg-type]
 
 
 def _component(dtype: torch.dtype) -> int:
@@ -270,7 +274,7 @@ def _fill_legacy(file: BinaryIO, size: int, block: Block, map_location: Any) -> 
         raise DamagedError(f'a storage of {count} elements and {block.nbytes:,} bytes')
     content = torch.empty(block.nbytes, dtype=torch.uint8, device='cpu')
     if block.nbytes:
-        target = memoryview(content.numpy())
+        target = _bytes_of(content)
         if file.readinto(target) != block.nbytes:  # type: ignore[attr-defined]
             raise DamagedError('a storage is cut short')
         if sys.byteorder == 'big' and block.element > 1:  # it is always little

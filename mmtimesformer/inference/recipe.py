@@ -207,8 +207,8 @@ def _check_types(recipe: Recipe, source: str) -> None:
             kind = config.get('type')
             if kind is not None and not _is_registered(kind, registries):
                 raise ValueError(
-                    f'the config in {source} names type={shown(kind)}, which is no registered part; '
-                    f'import the package that registers it, or {GIVE_CONFIG}'
+                    f'the config in {source} names type={shown(kind)}, which is no registered '
+                    f'part; import the package that registers it, or {GIVE_CONFIG}'
                 )
 
 

@@ -68,8 +68,8 @@ def _read_about(path: Path) -> dict[str, Any]:
         value = about.get(key)
         if value is not None and not is_valid(value):
             raise ValueError(
-                f'{path} has {key}={shown(value)}, and it must be {what}; remove the file, or write '
-                'it again with tools/test.py --dump'
+                f'{path} has {key}={shown(value)}, and it must be {what}; remove the file, or '
+                'write it again with tools/test.py --dump'
             )
     return about
 

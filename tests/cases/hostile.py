@@ -271,9 +271,7 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
         b'}(' + text('x') + text('y' * 10**5) + b'q\x01](' + b'h\x01' * 10**6 + b'eu'
     ),
     # memory
-    'sets without end': _file(
-        'hostile.pdparams', b'\x80\x04(' + b'\x8f' * (2 * 10**6) + b'l.'
-    ),
+    'sets without end': _file('hostile.pdparams', b'\x80\x04(' + b'\x8f' * (2 * 10**6) + b'l.'),
     'lists without end': _torch(b'](' + b']' * 10**6 + b'e'),
     'copies without end': _torch(
         _SHARED_TEXT + b'](' + (b'h\x02h\x01' + text('latin1') + b'\x86R') * 20_000 + b'e'
@@ -302,7 +300,9 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
         b'{"__metadata__":{"mmtimesformer":"{nothing"},' + _ENTRY + b'}'
     ),
     'metadata of a wrong kind': _safetensors(
-        b'{"__metadata__":{"mmtimesformer":"{\\"mmtimesformer\\":{\\"num_heads\\":[[1]]}}"},' + _ENTRY + b'}'
+        b'{"__metadata__":{"mmtimesformer":"{\\"mmtimesformer\\":{\\"num_heads\\":[[1]]}}"},'
+        + _ENTRY
+        + b'}'
     ),
     'a deep header': _safetensors(b'{"a":' + b'[' * 10**5 + b']' * 10**5 + b'}'),
     'a header of names twice': _safetensors(b'{' + _ENTRY + b',' + _ENTRY + b'}'),

@@ -1,4 +1,4 @@
-"""Mutated files: every reader refuses them or reads them, in seconds, in little memory, in words."""
+"""Mutated files: every reader reads or refuses them, in seconds and in little memory."""
 
 import json
 import random
