@@ -637,7 +637,7 @@ class Unpickler:
         views: int = VIEWS_BASE,
     ) -> None:
         self.file, self.end, self.names, self.budget = file, end, names, budget
-        self.read_byte, self.charge = file.read, budget.charge
+        self.read, self.charge = file.read, budget.charge
         self.handlers = _HANDLERS_OF_2 if protocol == 2 else _HANDLERS
         self.storages = storages
         self.views_left = self.views = views
@@ -655,7 +655,7 @@ class Unpickler:
             InstructionError: It has an instruction of another protocol.
             DamagedError: It ends too early, or contradicts itself.
         """
-        read, handlers, budget = self.file.read, self.handlers, self.budget
+        read, handlers, budget = self.read, self.handlers, self.budget
         try:
             while True:
                 code = read(1)
@@ -702,15 +702,10 @@ class Unpickler:
         """Read so many bytes, if there are as many."""
         if count > 4096 and count > self.end - self.file.tell():
             raise DamagedError('it ends too early')
-        content = self.file.read(count)
+        content = self.read(count)
         if len(content) != count:
             raise DamagedError('it ends too early')
         return content
-
-    def number(self, form: str) -> int:
-        """Read a number, of a format of :mod:`struct`."""
-        value: int = struct.unpack(form, self.file.read(struct.calcsize(form)))[0]
-        return value
 
     def line(self) -> str:
         line = self.file.readline(LONGEST_NAME)
@@ -877,6 +872,10 @@ class Unpickler:
         self.charge(sys.getsizeof(text) - 40)  # up to four bytes for each character
         self.stack.append(text)
 
+    def bytearray_(self) -> None:
+        self.bytes_(_uint64(self))
+        self.stack[-1] = bytearray(self.stack[-1])
+
     def bytes_(self, count: int) -> None:
         content = self.take(count)
         self.charge(len(content))
@@ -899,10 +898,23 @@ def _pushing(value: Callable[[Unpickler], Any]) -> Callable[[Unpickler], None]:
     return lambda machine: machine.stack.append(value(machine))
 
 
+def _number(form: str) -> Callable[[Unpickler], Any]:
+    """Read a number, of a format of :mod:`struct`."""
+    unpack, size = struct.Struct(form).unpack, struct.calcsize(form)
+    return lambda machine: unpack(machine.read(size))[0]
+
+
+def _uint8(machine: Unpickler) -> int:
+    return machine.read(1)[0]
+
+
+_uint16, _int32, _uint32, _uint64 = map(_number, ('<H', '<i', '<I', '<Q'))
+
+
 _MEMO = 100  # bytes of an entry
 # By instruction: what it does, the bytes that it may take, the protocol that brought it.
 _INSTRUCTIONS: dict[bytes, tuple[Callable[[Unpickler], Any], int, int]] = {
-    pickle.PROTO: (lambda machine: machine.number('B'), 1, 2),
+    pickle.PROTO: (_uint8, 1, 2),
     pickle.GLOBAL: (Unpickler.global_, 20, 2),
     pickle.REDUCE: (Unpickler.reduce, 200, 2),
     pickle.NEWOBJ: (Unpickler.reduce, 200, 2),
@@ -925,24 +937,25 @@ _INSTRUCTIONS: dict[bytes, tuple[Callable[[Unpickler], Any], int, int]] = {
     pickle.NEWFALSE: (_pushing(lambda _: False), 8, 2),
     pickle.EMPTY_LIST: (_pushing(lambda _: []), 80, 2),
     pickle.EMPTY_DICT: (_pushing(lambda _: {}), 80, 2),
-    pickle.BININT: (_pushing(lambda machine: machine.number('<i')), 40, 2),
-    pickle.BININT1: (_pushing(lambda machine: machine.number('B')), 8, 2),
-    pickle.BININT2: (_pushing(lambda machine: machine.number('<H')), 40, 2),
-    pickle.LONG1: (lambda machine: machine.long(machine.number('B')), 48, 2),
-    pickle.LONG4: (lambda machine: machine.long(machine.number('<i')), 48, 2),
-    pickle.BINFLOAT: (_pushing(lambda machine: machine.number('>d')), 32, 2),
-    pickle.BINUNICODE: (lambda machine: machine.text(machine.number('<I')), 64, 2),
-    pickle.SHORT_BINSTRING: (lambda machine: machine.text(machine.number('B')), 64, 2),
-    pickle.BINGET: (lambda machine: machine.get(machine.number('B')), 8, 2),
-    pickle.LONG_BINGET: (lambda machine: machine.get(machine.number('<I')), 8, 2),
-    pickle.BINPUT: (lambda machine: machine.put(machine.number('B')), 8, 2),
-    pickle.LONG_BINPUT: (lambda machine: machine.put(machine.number('<I')), _MEMO, 2),
-    pickle.BINBYTES: (lambda machine: machine.bytes_(machine.number('<I')), 48, 3),
-    pickle.SHORT_BINBYTES: (lambda machine: machine.bytes_(machine.number('B')), 48, 3),
-    pickle.FRAME: (lambda machine: machine.number('<Q'), 1, 4),
-    pickle.SHORT_BINUNICODE: (lambda machine: machine.text(machine.number('B')), 64, 4),
-    pickle.BINUNICODE8: (lambda machine: machine.text(machine.number('<Q')), 64, 4),
-    pickle.BINBYTES8: (lambda machine: machine.bytes_(machine.number('<Q')), 48, 4),
+    pickle.BININT: (_pushing(_int32), 40, 2),
+    pickle.BININT1: (_pushing(_uint8), 8, 2),
+    pickle.BININT2: (_pushing(_uint16), 40, 2),
+    pickle.LONG1: (lambda machine: machine.long(_uint8(machine)), 48, 2),
+    pickle.LONG4: (lambda machine: machine.long(_int32(machine)), 48, 2),
+    pickle.BINFLOAT: (_pushing(_number('>d')), 32, 2),
+    pickle.BINUNICODE: (lambda machine: machine.text(_uint32(machine)), 64, 2),
+    pickle.SHORT_BINSTRING: (lambda machine: machine.text(_uint8(machine)), 64, 2),
+    pickle.BINGET: (lambda machine: machine.get(_uint8(machine)), 8, 2),
+    pickle.LONG_BINGET: (lambda machine: machine.get(_uint32(machine)), 8, 2),
+    pickle.BINPUT: (lambda machine: machine.put(_uint8(machine)), 8, 2),
+    pickle.LONG_BINPUT: (lambda machine: machine.put(_uint32(machine)), _MEMO, 2),
+    pickle.BINBYTES: (lambda machine: machine.bytes_(_uint32(machine)), 48, 3),
+    pickle.SHORT_BINBYTES: (lambda machine: machine.bytes_(_uint8(machine)), 48, 3),
+    pickle.FRAME: (_uint64, 1, 4),
+    pickle.SHORT_BINUNICODE: (lambda machine: machine.text(_uint8(machine)), 64, 4),
+    pickle.BINUNICODE8: (lambda machine: machine.text(_uint64(machine)), 64, 4),
+    pickle.BINBYTES8: (lambda machine: machine.bytes_(_uint64(machine)), 48, 4),
+    pickle.BYTEARRAY8: (Unpickler.bytearray_, 64, 5),
     pickle.EMPTY_SET: (_pushing(lambda _: set()), 232, 4),
     pickle.ADDITEMS: (Unpickler.additems, 16, 4),
     pickle.NEWOBJ_EX: (Unpickler.new_with_keywords, 200, 4),
