@@ -26,8 +26,6 @@ from mmtimesformer.checkpoints.pickles import load_bounded_torch
 from mmtimesformer.checkpoints.shares import with_shares
 from mmtimesformer.fileio.numpy_files import read_npy
 from mmtimesformer.fileio.safe_pickle import (
-    NUMPY_IN_PLACE,
-    PLAIN,
     DamagedError,
     InstructionError,
     RefusedError,
@@ -35,6 +33,10 @@ from mmtimesformer.fileio.safe_pickle import (
 )
 from mmtimesformer.fileio.safe_text import parse_json, read_json
 from mmtimesformer.fileio.safe_zip import SafeZip, ZipError
+from mmtimesformer.fileio.stand_ins import (
+    NUMPY_IN_PLACE,
+    PLAIN,
+)
 from mmtimesformer.fileio.torch_files import LEGACY_MAGIC
 
 FOLDER_FILES = (

@@ -17,8 +17,6 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mmtimesformer.fileio.safe_pickle import (
-    NUMPY,
-    PLAIN,
     Blocks,
     DamagedError,
     InstructionError,
@@ -27,11 +25,15 @@ from mmtimesformer.fileio.safe_pickle import (
     RefusedError,
     StandIn,
     Unpickler,
-    _Array,
     check_bounded,
     shown,
 )
 from mmtimesformer.fileio.safe_zip import SafeZip, ZipError
+from mmtimesformer.fileio.stand_ins import (
+    NUMPY,
+    PLAIN,
+    ArrayStandIn,
+)
 from mmtimesformer.fileio.torch_files import ZIP_MAGIC, read_torch_file
 
 PICKLE_MAGIC = b'\x80'
@@ -160,7 +162,7 @@ class ScalarHistory(StandIn):
         rows = []
         for key in ('_log_history', '_count_history'):
             given = state.get(key)
-            row = given.settle() if isinstance(given, _Array) else None
+            row = given.settle() if isinstance(given, ArrayStandIn) else None
             if row is None or row.ndim != 1 or row.dtype.kind not in 'biuf':
                 raise RefusedError(f'a HistoryBuffer whose {key} is not a row of numbers')
             rows.append(row)

@@ -15,8 +15,6 @@ from typing import Any
 import torch
 
 from mmtimesformer.fileio.safe_pickle import (
-    DTYPES,
-    TORCH,
     Blocks,
     Budget,
     Constant,
@@ -25,6 +23,10 @@ from mmtimesformer.fileio.safe_pickle import (
     StandIn,
     Unpickler,
     shown,
+)
+from mmtimesformer.fileio.stand_ins import (
+    DTYPES,
+    TORCH,
 )
 
 METADATA = '.metadata'

@@ -15,10 +15,8 @@ import numpy as np
 import torch
 
 from mmtimesformer.fileio.safe_pickle import (
-    TORCH,
     VIEWS_BASE,
     VIEWS_FACTOR,
-    Block,
     Blocks,
     Budget,
     Constant,
@@ -26,13 +24,17 @@ from mmtimesformer.fileio.safe_pickle import (
     Name,
     Names,
     RefusedError,
-    Storage,
-    StorageType,
     Unpickler,
     settle,
     shown,
 )
 from mmtimesformer.fileio.safe_zip import SafeZip, ZipError
+from mmtimesformer.fileio.stand_ins import (
+    TORCH,
+    Block,
+    Storage,
+    StorageType,
+)
 
 ZIP_MAGIC = b'PK\x03\x04'
 LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'

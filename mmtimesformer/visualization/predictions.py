@@ -13,14 +13,16 @@ from mmtimesformer.engine.results import (
     view_scores_of,
 )
 from mmtimesformer.fileio.safe_pickle import (
-    NUMPY,
-    PLAIN,
-    TORCH,
     DamagedError,
     InstructionError,
     Names,
     RefusedError,
     read_pickle,
+)
+from mmtimesformer.fileio.stand_ins import (
+    NUMPY,
+    PLAIN,
+    TORCH,
 )
 from mmtimesformer.fileio.torch_files import load_from_bytes
 

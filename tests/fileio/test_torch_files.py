@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from mmtimesformer.fileio import safe_pickle
+from mmtimesformer.fileio import safe_pickle, stand_ins
 from mmtimesformer.fileio.safe_pickle import (
-    PLAIN,
     Budget,
     RefusedError,
     Unpickler,
     check_bounded,
     read_pickle,
+)
+from mmtimesformer.fileio.stand_ins import (
+    PLAIN,
 )
 from mmtimesformer.fileio.torch_files import read_torch_file
 
@@ -29,7 +31,7 @@ WITH_ATTRIBUTE.note = 'left out'  # type: ignore[attr-defined]
 CONTENT: dict[str, Any] = {
     'dtypes': [
         torch.arange(5).to(getattr(torch, name))
-        for name in safe_pickle.DTYPES
+        for name in stand_ins.DTYPES
         if name not in ('float8_e8m0fnu', 'float8_e4m3fnuz', 'float8_e5m2fnuz')
     ],
     'views': [BASE[3:20:4], BASE.reshape(5, 6).T, BASE.reshape(2, 3, 5)[:, 1], BASE[:0]],
