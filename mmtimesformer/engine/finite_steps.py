@@ -279,6 +279,8 @@ def _are_finite_scores(outputs: Any) -> bool:
     """Whether what a model predicted for a batch has no NaN and no Inf in it."""
     for sample in outputs if isinstance(outputs, list | tuple) else ():
         fields = dict(sample.all_items()) if hasattr(sample, 'all_items') else {}
+        if fields.get('non_finite'):  # by NonFiniteScoresHook, which replaced the scores
+            return False
         for name in ('pred_score', 'pred_scores'):
             scores = fields.get(name)
             if scores is not None and not isinstance(scores, Tensor):

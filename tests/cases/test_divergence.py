@@ -272,3 +272,4 @@ def test_samples_of_this_file_are_samples() -> None:
     assert _are_finite_scores([fine]) and _are_finite_scores(None) and _are_finite_scores([])
     assert not _are_finite_scores([fine, bad])
     assert not _are_finite_scores([old])
+    assert not _are_finite_scores([BaseDataElement(pred_score=torch.ones(2), non_finite='NaN')])
