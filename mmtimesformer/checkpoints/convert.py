@@ -31,6 +31,7 @@ from mmtimesformer.resize import resize_positions, resize_times
 WRITABLE = ('mmtimesformer', 'official', 'huggingface', 'mmaction2')
 ATTENTION_TYPES = ('divided_space_time', 'joint_space_time', 'space_only')
 Size = int | tuple[int, int]
+HUGE_WIDTH = 1280  # of ViT-H
 
 
 @dataclass
@@ -86,11 +87,27 @@ class Weights:
     @property
     def num_frames(self) -> int | None:
         time_embed = self.tensors.get('time_embed')
-        return None if time_embed is None else time_embed.shape[1]
+        return None if time_embed is None or time_embed.ndim != 3 else time_embed.shape[1]
 
     @property
     def has_qkv_bias(self) -> bool:
         return any(name.endswith('qkv.bias') for name in self.tensors)
+
+    def note_clip(self, overwrite: bool = False) -> None:
+        """Note the frames and size that the embeddings are for as those of the clips.
+
+        Args:
+            overwrite: Also where the source tells others; what was resized on purpose is for the
+                new ones.
+        """
+        clip: dict[str, Any] = {'num_frames': self.num_frames}
+        if self.grid is not None and min(self.grid) > 0:
+            height, width = (side * self.patch_size for side in self.grid)
+            clip['size'] = height if height == width else (height, width)
+        clip = {key: value for key, value in clip.items() if value is not None}
+        told = self.facts.get('preprocessing')
+        told = told if isinstance(told, Mapping) else {}
+        self.facts['preprocessing'] = {**told, **clip} if overwrite else {**clip, **told}
 
     def drop(self, names: Iterable[str], why: str) -> None:
         """Leave weights behind, and say why."""
@@ -102,7 +119,7 @@ class Weights:
         """All that is known of these weights, for the meta of a checkpoint."""
         head = self.tensors.get('head.weight')
         classes = None if head is None else len(head)
-        told = complete_facts(self.facts, self.source.name, classes)
+        told = complete_facts(self.facts, self.source.name, classes, self.has_qkv_bias)
         told.setdefault('source', self.source.name)
         told |= {
             'attention_type': self.attention_type,
@@ -216,6 +233,10 @@ def translate(
     weights.grid = _grid_of(weights, source_size, facts.get('img_size'), wanted_grid, model_grid)
     if weights.grid is None and not unknown_grid:
         refuse_grid(weights)
+    if origin.is_video:
+        weights.note_clip()
+    else:
+        _check_image_vit(weights)
     if has != wanted:
         _drop_time(weights, wanted)
         if wanted == 'divided_space_time':
@@ -504,6 +525,23 @@ def _check_shapes(weights: Weights) -> None:
                 f'checkpoint it must be {shape}; the checkpoint is damaged or was changed',
                 account,
             )
+
+
+def _check_image_vit(weights: Weights) -> None:
+    """Refuse the one ViT with another attention, and note another epsilon than the usual one."""
+    fc1 = weights.tensors.get('blocks.0.mlp.fc1.weight')
+    if fc1 is None or fc1.ndim != 2:
+        return
+    hidden, width = fc1.shape
+    if (width, hidden, weights.depth) == (768, 3 * 768, 8):
+        raise CheckpointError(
+            'the checkpoint is ViT_small_patch16_224 of 8 blocks of width 768, whose 8 heads scale '
+            'their scores by 768**-0.5; no attention here does, and its numbers would be wrong; '
+            'start from another ViT, such as ViT_base_patch16_224',
+            weights.account,
+        )
+    if weights.source.name == 'paddle_vit' and width == HUGE_WIDTH:
+        weights.facts.setdefault('norm_eps', 1e-5)  # of PaddleClas' ViT-H; of the others 1e-6
 
 
 def _resize_times(weights: Weights, num_frames: int, mode: str) -> None:

@@ -11,7 +11,8 @@ trained on loses points in silence. So these facts travel with the weights::
     preprocessing
         mean, std                           of each channel, of pixels from 0 to 1
         channel_order                       'RGB' or 'BGR'
-        frame_interval                      frames from one sampled frame to the next
+        sampling                            'segments': one frame of each segment of the video
+        frame_interval                      else, frames from one sampled frame to the next
         num_frames, size                    sampled frames, side of the crop in pixels
 
 A fact that a source does not tell is absent; none is made up. Config text inside a checkpoint is
@@ -20,7 +21,7 @@ read as data, never executed.
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -30,17 +31,52 @@ from mmtimesformer.fileio.safe_text import TooLargeError, parse_python, parse_ya
 
 OFFICIAL_LICENCE = 'CC-BY-NC 4.0: not for commercial use'
 SSV2_CLASSES = 174
+BY_SEGMENTS = 'one frame of each segment of the video'
+LARGEST = 1e9  # no number of frames or pixels is larger
 
 # What a system uses for all its models, for files that come without their config.
 _HALF = {'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5], 'channel_order': 'RGB'}
 _KINETICS = {'mean': [0.45] * 3, 'std': [0.225] * 3, 'channel_order': 'RGB'}
+_PADDLE = {**_KINETICS, 'frame_interval': 32}
 OF_SYSTEM: dict[str, dict[str, Any]] = {
     'official': _KINETICS,
-    'paddle': _KINETICS,
+    'paddle': _PADDLE,
     'mmaction2': _HALF,
     'mmaction2_joint': _HALF,
     'jax_vit': _HALF,
     'big_vision_vit': _HALF,
+}
+# PaddleVideo's PP-TimeSformer, whose weights differ from its TimeSformer's by having no qkv bias.
+PP_TIMESFORMER: dict[str, Any] = {**_PADDLE, 'mean': [0.0] * 3, 'std': [1.0] * 3}
+
+# The samplers of MMAction2 and ours, with the interval where a config gives none; None for those
+# that take one frame of each segment of the video.
+SAMPLERS: dict[str, int | None] = {
+    'SampleFrames': 1,
+    'DenseSampleFrames': 1,
+    'UntrimmedSampleFrames': 1,
+    'SampleAVAFrames': 2,
+    'UniformSample': None,
+    'UniformSampleFrames': None,
+    'WindowSampleFrames': 1,
+    'SegmentSampleFrames': None,
+}
+# The argument by which a crop names its side or its (width, height).
+CROPS = {
+    'RandomCrop': 'size',
+    'CenterCrop': 'crop_size',
+    'ThreeCrop': 'crop_size',
+    'TenCrop': 'crop_size',
+    'MultiScaleCrop': 'input_size',
+    'UniformCrops': 'crop_size',
+}
+# What changes the size of a frame: the argument that names pixels, of the short or of both sides.
+RESIZES = {
+    'Resize': 'scale',
+    'RandomRescale': 'scale_range',
+    'RandomResizedCrop': None,  # a box of any size, which a Resize follows
+    'ShortSideResize': 'size',
+    'ShortSideJitter': 'scale_range',
 }
 # of ViT-Ti, S, B, L, H, g and G, by width
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
@@ -88,7 +124,7 @@ def _is_names(value: Any) -> bool:
 LARGEST_COUNT = 1_000_000  # of frames, pixels, classes and the like
 VALID: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(
-        ('attention_type', 'licence', 'source', 'dataset', 'channel_order'),
+        ('attention_type', 'licence', 'source', 'dataset', 'channel_order', 'sampling'),
         ('a text', lambda value: isinstance(value, str)),
     ),
     **dict.fromkeys(
@@ -136,14 +172,20 @@ def _valid(facts: Mapping[str, Any], refuse: bool = False) -> dict[str, Any]:
     return kept
 
 
-def complete_facts(facts: dict[str, Any], source: str, classes: int | None) -> dict[str, Any]:
+def complete_facts(
+    facts: dict[str, Any], source: str, classes: int | None, has_qkv_bias: bool = True
+) -> dict[str, Any]:
     """Add what a system does to all its models, and the two warnings that its files lack."""
     facts = dict(facts)
-    preprocessing = {**OF_SYSTEM.get(source, {}), **(facts.get('preprocessing') or {})}
+    system = OF_SYSTEM.get(source, {})
+    if source == 'paddle' and not has_qkv_bias:
+        system = PP_TIMESFORMER
+    preprocessing = {**system, **_dict(facts.get('preprocessing'))}
     if source == 'official':
         facts.setdefault('licence', OFFICIAL_LICENCE)
         if 'ssv2' in str(facts.pop('dataset', '')).lower() or classes == SSV2_CLASSES:
             preprocessing['channel_order'] = 'BGR'  # its switch to RGB does nothing for a ViT
+            preprocessing['sampling'] = 'segments'  # its config's SAMPLING_RATE is not used
     facts.pop('dataset', None)
     if preprocessing:
         facts['preprocessing'] = preprocessing
@@ -161,41 +203,123 @@ def facts_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     }
     facts['img_size'] = _pair(backbone.get('img_size'))
     preprocessing: dict[str, Any] = {}
-    normalise = preprocessor or _dict(config.get('img_norm_cfg'))
-    for key in ('mean', 'std'):
+    steps = list(_steps(_pipeline_of(config)))
+    normalise = preprocessor or _dict(config.get('img_norm_cfg')) or _normalise_step(steps)
+    for key, without in (('mean', 0.0), ('std', 1.0)):
         if _is_numbers(normalise.get(key)):
             preprocessing[key] = [round(float(x) / 255, 6) for x in normalise[key]]
+        elif _kind(preprocessor) == 'ActionDataPreprocessor' and preprocessor.get(key) is None:
+            preprocessing[key] = [round(without / 255, 6)] * 3  # pixels from 0 to 255 as they are
     if 'mean' in preprocessing:
-        swapped = normalise.get('to_rgb') is True and preprocessor
-        preprocessing['channel_order'] = 'BGR' if swapped else 'RGB'
-    for step in _steps(config.get('test_pipeline') or config.get('val_pipeline')):
-        kind = str(step.get('type', '')).rpartition('.')[2]
-        if kind in ('SampleFrames', 'OfficialSampleFrames'):
-            preprocessing['num_frames'] = step.get('clip_len')
-            preprocessing['frame_interval'] = step.get('frame_interval', 1)
-        elif kind in ('ThreeCrop', 'CenterCrop', 'TenCrop'):
-            size = step.get('crop_size')
-            preprocessing['size'] = size if isinstance(size, int) else _pair(size)
+        swap = 'to_rgb' if preprocessor else 'to_bgr'  # frames are decoded as RGB
+        preprocessing['channel_order'] = 'BGR' if normalise.get(swap) is True else 'RGB'
+    preprocessing |= facts_of_pipeline(steps)
     if preprocessing:
         facts['preprocessing'] = preprocessing
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def facts_of_pipeline(pipeline: Any) -> dict[str, Any]:
+    """Frames and size of the clips that a pipeline gives: what its samplers and crops say.
+
+    Args:
+        pipeline: The configs of the transforms, of MMAction2's and ours.
+
+    Returns:
+        ``sampling``, ``num_frames``, ``frame_interval`` and ``size``; what is not known is absent.
+    """
+    facts: dict[str, Any] = {}
+    for step in _steps(pipeline):
+        kind = _kind(step)
+        if kind in SAMPLERS:
+            interval = SAMPLERS[kind]
+            facts['num_frames'] = step.get('clip_len')
+            if interval is None:
+                facts['sampling'] = 'segments'
+            else:
+                facts['frame_interval'] = step.get('frame_interval', interval)
+        elif kind == 'BuildPseudoClip':  # an image, repeated
+            facts['num_frames'] = step.get('clip_len')
+        elif kind in CROPS:
+            width_height = _pair(step.get(CROPS[kind]))
+            facts['size'] = None if width_height is None else _side(width_height[::-1])
+        elif kind in RESIZES:
+            facts['size'] = _size_after_resize(kind, step, facts.get('size'))
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _size_after_resize(kind: str, step: Mapping[str, Any], before: Any) -> Any:
+    """Side of a frame, or ``(height, width)``, where a resize leaves one that is known."""
+    argument = RESIZES[kind]
+    value = None if argument is None else step.get(argument)
+    if kind == 'Resize' and not step.get('keep_ratio', True):
+        width_height = _pair(value)
+        return None if width_height is None else _side(width_height[::-1])
+    if not isinstance(before, int) or kind not in ('Resize', 'ShortSideResize'):
+        return None  # the long side depends on the video
+    if isinstance(value, float) and _is_number(value):
+        return round(before * value)
+    pair = _pair(value)
+    return None if pair is None else max(pair) if -1 in pair else min(pair)
+
+
+def _pipeline_of(config: Mapping[str, Any]) -> Any:
+    """The transforms by which a config's model is tested, else validated, else trained.
+
+    A data loader's own come first: they are what runs. Old configs have them in ``data.test``.
+    """
+    for stage in ('test', 'val', 'train'):
+        dataset = _dict(_dict(config.get(f'{stage}_dataloader')).get('dataset'))
+        old = _dict(_dict(config.get('data')).get(stage))
+        for holder in (dataset, old):
+            while isinstance(holder.get('dataset'), Mapping):  # in a wrapper such as RepeatDataset
+                holder = holder['dataset']
+            if holder.get('pipeline'):
+                return holder['pipeline']
+        if config.get(f'{stage}_pipeline'):
+            return config[f'{stage}_pipeline']
+    return []
+
+
+def _normalise_step(steps: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The arguments of ``Normalize``, by which MMAction2 0.x normalised."""
+    return next((step for step in steps if _kind(step) == 'Normalize'), {})
 
 
 def differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
     """Say where a checkpoint's preprocessing and a config's differ, both values each time."""
     theirs = _dict(checkpoint.get('preprocessing'))
     ours = _dict(config.get('preprocessing'))
+    is_official = _plain(checkpoint.get('source')) == 'official'
+    if is_official and _plain(theirs.get('channel_order')) == 'BGR':
+        theirs = {**theirs, 'sampling': 'segments'}  # SSv2: of theirs, it alone is BGR
     said = []
-    for key in ('mean', 'std', 'channel_order', 'num_frames', 'frame_interval', 'size'):
-        a, b = theirs.get(key), ours.get(key)
+    samplings = _sampling(theirs), _sampling(ours)
+    by_interval = samplings[0] != BY_SEGMENTS != samplings[1]
+    for key in ('mean', 'std', 'channel_order', 'sampling', 'num_frames', 'frame_interval', 'size'):
+        a, b = _plain(theirs.get(key)), _plain(ours.get(key))
+        if key == 'sampling':
+            a, b = (None, None) if by_interval else samplings
+        elif key == 'frame_interval' and not by_interval:
+            continue  # of one of the two it follows the length of each video
+        elif key == 'size':
+            a, b = _side(a), _side(b)
         if a is not None and b is not None and not _same(a, b):
             said.append(
                 f'{key}: the checkpoint was trained with {_show(a)}, the config gives {_show(b)}'
             )
-    a, b = checkpoint.get('norm_eps'), config.get('norm_eps')
+    a, b = _plain(checkpoint.get('norm_eps')), _plain(config.get('norm_eps'))
     if a is not None and b is not None and a != b:
         said.append(f'norm_eps: the checkpoint was trained with {a}, the config gives {b}')
     return said
+
+
+def _sampling(preprocessing: Mapping[str, Any]) -> str | None:
+    """How frames are chosen, in words; None where that is not known."""
+    if _plain(preprocessing.get('sampling')) == 'segments':
+        return BY_SEGMENTS
+    interval = _plain(preprocessing.get('frame_interval'))
+    return None if interval is None else f'frames {interval} apart'
 
 
 def heads_of(width: int, told: int | None = None) -> int:
@@ -300,8 +424,19 @@ def _literal(node: ast.expr) -> Any:
     return None
 
 
-def _steps(pipeline: Any) -> Iterable[Mapping[str, Any]]:
-    return [step for step in pipeline or [] if isinstance(step, Mapping)]
+def _steps(pipeline: Any) -> Iterator[Mapping[str, Any]]:
+    """The transforms of a pipeline, also those inside of others, such as ``RepeatClips``."""
+    for step in pipeline if isinstance(pipeline, list | tuple) else ():
+        if isinstance(step, Mapping):
+            yield step
+            yield from _steps(step.get('transforms'))
+
+
+def _kind(step: Mapping[str, Any]) -> str:
+    """The name of a component's class, without its scope; its type may be the class itself."""
+    kind = step.get('type', '')
+    name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
+    return str(name).rpartition('.')[2]
 
 
 def _dict(value: Any) -> Mapping[str, Any]:
@@ -315,15 +450,30 @@ def _present(**values: Any) -> dict[str, Any]:
 def _pair(size: Any) -> tuple[int, int] | None:
     if isinstance(size, int):
         return size, size
-    if isinstance(size, list | tuple) and len(size) == 2:
-        return (int(size[0]), int(size[1])) if _is_numbers(size) else None
+    if isinstance(size, list | tuple) and len(size) == 2 and _is_numbers(size):
+        return int(size[0]), int(size[1])
     return None
 
 
+def _side(size: Any) -> int | tuple[int, int] | None:
+    """One number for a square, ``(height, width)`` for another size."""
+    pair = _pair(size)
+    return pair[0] if pair is not None and pair[0] == pair[1] else pair
+
+
 def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list | tuple) and all(
-        isinstance(x, int | float) and abs(x) < 1e9 for x in value
-    )
+    return isinstance(value, list | tuple) and len(value) <= 16 and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < LARGEST  # not NaN
+
+
+def _plain(value: Any) -> Any:
+    """A value that can be compared and shown, whatever a file holds; None for any other."""
+    if isinstance(value, str):
+        return value if len(value) <= 64 and value.isprintable() else None
+    return value if _is_number(value) or _is_numbers(value) else None
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -89,6 +89,8 @@ def read_checkpoint(
         )
     weights.num_heads = num_heads or weights.num_heads
     weights.account.check()
+    if num_frames is not None or img_size is not None:
+        weights.note_clip(overwrite=True)
     return weights
 
 

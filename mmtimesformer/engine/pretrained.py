@@ -94,11 +94,11 @@ class FitCheckpoint(Hook):
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        said = config_differences(checkpoint, runner.cfg)
         different = _other_shape(checkpoint, model)
         account = fit_checkpoint(checkpoint, model)
         if account is None:
             return
+        said = config_differences(checkpoint, runner.cfg)  # the first call adds what it found
         is_training = 'optimizer' in checkpoint and _is_same(account)
         if getattr(runner, '_resume', False) and not is_training:
             raise ValueError(
