@@ -296,6 +296,15 @@ FORMATS: dict[str, Format] = {
             orient=_from_paddle,
         ),
         Format(
+            name='paddle_vit',
+            title="Paddle's ViT",
+            rows=_without_time(OURS),
+            head=('head.{p}',),
+            dropped={'StructuredToParameterName@@': "Paddle's own list of names"},
+            orient=_from_paddle,
+            is_video=False,
+        ),
+        Format(
             name='timm_vit',
             title="timm's ViT",
             rows=_without_time(OURS),
@@ -421,7 +430,8 @@ def _fits(
 ) -> bool:
     """Settle what names alone leave open.
 
-    Paddle's matrices stand on their side. Without a prefix and without time it is an image ViT.
+    Paddle's matrices are transposed: that alone tells its files from the official ones and timm's.
+    Without a prefix and without time it is an image ViT.
     """
     ours = {names[key][0]: state_dict[key] for key in state_dict if key in names}
     if not any(name.startswith('blocks.') for name in ours):
@@ -431,7 +441,7 @@ def _fits(
         return False
     qkv = next((w for name, w in ours.items() if name.endswith('attn.qkv.weight')), None)
     on_its_side = qkv is not None and qkv.ndim == 2 and 3 * qkv.shape[0] == qkv.shape[1]
-    return on_its_side == (form.name == 'paddle')
+    return on_its_side == (form.orient is _from_paddle)
 
 
 def unstack_blocks(state_dict: StateDict) -> StateDict:

@@ -390,12 +390,15 @@ def _recipe_of_facts(contents: Contents, source: str) -> tuple[Recipe, Contents]
         )
     swap = seen.get('channel_order') == 'BGR'
     is_ssv2 = swap and told['source'] == 'official'  # which alone were trained on BGR
-    protocol = _shipped_protocol('ssv2_official' if is_ssv2 else PROTOCOLS[told['source']])
+    is_pp = told['source'] == 'paddle' and not told['qkv_bias']
+    name = 'kinetics_pp-paddle' if is_pp else PROTOCOLS[told['source']]
+    protocol = _shipped_protocol('ssv2_official' if is_ssv2 else name)
     preprocessor = {
         **protocol['data_preprocessor'],
         'mean': [255 * x for x in seen['mean']],
         'std': [255 * x for x in seen['std']],
         'to_rgb': swap,
+        'blending': None,  # of a training
     }
     width = told['embed_dims']
     hidden = weights.tensors['blocks.0.mlp.fc1.weight'].shape[0]

@@ -190,6 +190,17 @@ def as_paddle(weights: dict[str, Tensor]) -> dict[str, Any]:
     return out
 
 
+def as_paddle_vit(weights: dict[str, Tensor]) -> dict[str, Any]:
+    """PaddleClas' image ViT: timm's names, Linear layers as (in, out)."""
+    laid_out = as_paddle(of_images(weights))
+    del laid_out['StructuredToParameterName@@']
+    out = {
+        name.removeprefix('backbone.').replace('head.fc.', 'head.'): array
+        for name, array in laid_out.items()
+    }
+    return {**out, 'StructuredToParameterName@@': {name: f'{name}_0' for name in out}}
+
+
 def as_jax(weights: dict[str, Tensor], heads: int = HEADS, big_vision: bool = False) -> Any:
     """Flax: kernels are (in, out), attention keeps (in, head, channel) apart."""
     width = weights['cls_token'].shape[-1]
@@ -365,6 +376,12 @@ IMAGE_FILES: dict[str, Writer] = {
     ),
     'big_vision scanned': lambda w, path: _write_npz(
         {f'params/{k}': v for k, v in as_scanned(as_jax(w, big_vision=True)).items()}, path
+    ),
+    'paddle_vit': lambda w, path: path.write_bytes(pickle.dumps(as_paddle_vit(w), protocol=4)),
+    'paddle_vit base': lambda w, path: path.write_bytes(
+        pickle.dumps(
+            {k: v for k, v in as_paddle_vit(w).items() if not k.startswith('head.')}, protocol=2
+        )
     ),
     'huggingface_vit': lambda w, path: _write_safetensors(as_huggingface_vit(w), path),
     'huggingface_vit base': lambda w, path: _torch(

@@ -1,5 +1,6 @@
 """Each system's files, laid out by hand, come in value by value."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from .conftest import (
     IMAGE_FILES,
     SCHEMES,
     VIDEO_FILES,
+    WIDTH,
     as_jax,
     as_paddle,
+    as_paddle_vit,
     is_time,
     of_images,
     random_weights,
@@ -105,6 +108,86 @@ def test_square_matrices_of_paddle_are_turned(tmp_path: Path) -> None:
     assert not torch.equal(torch.from_numpy(laid_out[f'backbone.{name}']), weights[name])
     VIDEO_FILES['paddle'](weights, tmp_path / 'x.pdparams')
     assert torch.equal(read_checkpoint(tmp_path / 'x.pdparams').tensors[name], weights[name])
+
+
+@pytest.mark.parametrize('kind', ['paddle_vit', 'paddle_vit base'])
+def test_the_linear_layers_of_paddles_vit_are_turned_and_nothing_else(
+    kind: str, tmp_path: Path
+) -> None:
+    weights = random_weights('space_only', patch=WIDTH, grid=4)  # a kernel as wide as a token
+    IMAGE_FILES[kind](weights, tmp_path / 'ViT_base_patch16_224_pretrained.pdparams')
+    laid_out = as_paddle_vit(weights)
+    read = read_checkpoint(tmp_path / 'ViT_base_patch16_224_pretrained.pdparams', keep_head=True)
+    assert read.source.name == 'paddle_vit'
+    turned = set()
+    for name, tensor in read.tensors.items():
+        if not is_time(name):
+            assert torch.equal(tensor, weights[name]), name
+            theirs = torch.from_numpy(laid_out[name])
+            if theirs.shape != tensor.shape or not torch.equal(theirs, tensor):
+                turned.add(name.split('.', 2)[-1] if name.startswith('blocks.') else name)
+    linear = {'attn.qkv.weight', 'attn.proj.weight', 'mlp.fc1.weight', 'mlp.fc2.weight'}
+    assert turned == linear | ({'head.weight'} if kind == 'paddle_vit' else set())
+    assert read.account.complete
+    assert read.account.keys('unknown') == read.account.keys('missing') == []
+    assert read.account.keys('dropped') == []
+
+
+def test_an_image_vit_of_paddle_is_not_taken_for_a_video_model(tmp_path: Path) -> None:
+    """Nor the other way round; a backbone without prefix is told by its times."""
+    images, videos = random_weights('space_only'), random_weights()
+    found = {}
+    for name, laid_out in {
+        'image': as_paddle_vit(images),
+        'video': as_paddle(videos),
+        'space-only video': as_paddle(images),
+        'backbone of a video': {
+            key.removeprefix('backbone.'): array
+            for key, array in as_paddle(videos).items()
+            if not key.startswith('head.')
+        },
+        'joint backbone': {
+            key.removeprefix('backbone.'): array
+            for key, array in as_paddle(random_weights('joint_space_time')).items()
+            if not key.startswith('head.')
+        },
+        'PP-TimeSformer backbone': {
+            key.removeprefix('backbone.'): array
+            for key, array in as_paddle(random_weights(qkv_bias=False)).items()
+            if not key.startswith('head.')
+        },
+        'image without qkv bias': as_paddle_vit(random_weights('space_only', qkv_bias=False)),
+    }.items():
+        (tmp_path / 'a.pdparams').write_bytes(pickle.dumps(laid_out, protocol=4))
+        read = read_checkpoint(tmp_path / 'a.pdparams')
+        found[name] = read.source.name, read.attention_type, bool(read.account.keys('seeded'))
+    assert found == {
+        'image': ('paddle_vit', 'divided_space_time', True),
+        'video': ('paddle', 'divided_space_time', False),
+        'space-only video': ('paddle', 'space_only', False),
+        'backbone of a video': ('paddle', 'divided_space_time', False),
+        'joint backbone': ('paddle', 'joint_space_time', False),
+        'PP-TimeSformer backbone': ('paddle', 'divided_space_time', False),
+        'image without qkv bias': ('paddle_vit', 'divided_space_time', True),
+    }
+
+
+def test_a_torch_vit_is_not_taken_for_one_of_paddle(tmp_path: Path) -> None:
+    IMAGE_FILES['timm bin'](random_weights('space_only'), tmp_path / 'vit.pth')
+    assert read_checkpoint(tmp_path / 'vit.pth').source.name == 'timm_vit'
+
+
+def test_the_vit_whose_heads_scale_by_its_width_is_refused(tmp_path: Path) -> None:
+    weights = random_weights('space_only', width=768, depth=8, patch=2, grid=1, qkv_bias=False)
+    for name in list(weights):
+        if 'mlp.fc' in name and not name.endswith('fc2.bias'):
+            weights[name] = torch.zeros(
+                *(2304 if side == 3072 else side for side in weights[name].shape)
+            )
+    for kind in ('paddle_vit', 'timm bin'):
+        IMAGE_FILES[kind](weights, tmp_path / 'small')
+        with pytest.raises(ValueError, match=r'scale their scores by 768.*start from another ViT'):
+            read_checkpoint(tmp_path / 'small')
 
 
 def test_pp_timesformer_without_bias_of_queries_stays_without(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ def _backbone(checkpoint, **changes):
     )
 
 
-@pytest.mark.parametrize('kind', ['jax', 'timm bin', 'huggingface_vit', 'mmpretrain'])
+@pytest.mark.parametrize('kind', ['jax', 'timm bin', 'huggingface_vit', 'mmpretrain', 'paddle_vit'])
 def test_a_config_starts_a_model_from_any_image_vit(kind, default_scope, tmp_path) -> None:
     weights = random_weights('space_only')
     IMAGE_FILES[kind](weights, tmp_path / 'vit')
@@ -54,7 +54,9 @@ def _runner(model, cfg=None):
     return types.SimpleNamespace(model=model, cfg=cfg or {}, logger=logger)
 
 
-@pytest.mark.parametrize('kind', ['mmtimesformer', 'mmaction2', 'paddle', 'timm bin', 'jax'])
+@pytest.mark.parametrize(
+    'kind', ['mmtimesformer', 'mmaction2', 'paddle', 'paddle_vit', 'timm bin', 'jax']
+)
 def test_the_hook_makes_what_the_runner_loads_fit(kind, tmp_path) -> None:
     weights = random_weights() if kind in VIDEO_FILES else random_weights('space_only')
     ({**VIDEO_FILES, **IMAGE_FILES})[kind](weights, tmp_path / 'a')
