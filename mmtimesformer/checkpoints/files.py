@@ -24,6 +24,7 @@ from torch import Tensor
 from mmtimesformer.checkpoints.facts import read_facts
 from mmtimesformer.checkpoints.pickles import load_bounded_torch
 from mmtimesformer.checkpoints.shares import with_shares
+from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.fileio.numpy_files import read_npy
 from mmtimesformer.fileio.safe_pickle import (
     DamagedError,
@@ -409,7 +410,8 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
+    prefix = f'.{short_file_name(path.name)}.'
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix='.part')
     os.close(handle)
     temporary = Path(name)
     try:

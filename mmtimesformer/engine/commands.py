@@ -21,7 +21,7 @@ from mmtimesformer.engine.preflight import check_config, check_options
 from mmtimesformer.engine.resuming import latest_checkpoint
 from mmtimesformer.engine.runner import Runner
 from mmtimesformer.engine.sharding import is_sharded
-from mmtimesformer.terminal import echo
+from mmtimesformer.terminal import echo, safe_lines
 
 
 def train(args: Namespace) -> None:
@@ -138,7 +138,7 @@ def _keep_trace(work_dir: Path) -> None:
     if work_dir.is_dir() and is_main_process():
         path = work_dir / 'failure.txt'
         with suppress(OSError):  # of a full disk, which may be what the trace is about
-            path.write_text(traceback.format_exc())
+            path.write_text(safe_lines(traceback.format_exc()), encoding='utf-8')
             echo(f'\nthe stack trace is in {path}', file=sys.stderr)
 
 

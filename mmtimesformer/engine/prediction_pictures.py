@@ -12,6 +12,7 @@ from mmengine.visualization import LocalVisBackend
 from torch import Tensor
 
 from mmtimesformer.engine.results import is_multi_label, labels_of, scores_of
+from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.registry import HOOKS
 
 FRAMES_SHOWN = 16
@@ -107,11 +108,6 @@ def _joined(words: list[str]) -> str:
             return '+'.join(shown) + f'+{len(words) - number}-more'
         shown.append(word)
     return '+'.join(shown) or 'none'
-
-
-def short_file_name(name: str, most: int = 200) -> str:
-    """Return the beginning of a name that has at most so many bytes in UTF-8."""
-    return name.encode('utf-8', 'ignore')[:most].decode('utf-8', 'ignore')
 
 
 def _word(name: str, most: int) -> str:

@@ -26,6 +26,7 @@ import torch
 
 from mmtimesformer.checkpoints import read_file, write_atomically
 from mmtimesformer.checkpoints.files import write_safetensors
+from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.fileio.numpy_files import read_npy_file
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import read_json
@@ -154,7 +155,9 @@ class FeatureFolder:
         """Name the file of a video; the names that lead out of the folder stay in it too."""
         ending = 'safetensors' if self.form == 'safetensors' else 'npy'
         inside = [part for part in Path(name).parts if part not in ('/', '..')]
-        return self.folder / 'features' / Path(*inside[:-1], f'{inside[-1]}.{ending}')
+        return (
+            self.folder / 'features' / Path(*inside[:-1], f'{short_file_name(inside[-1])}.{ending}')
+        )
 
     def _h5(self, mode: str = 'r', path: Path | None = None) -> Any:
         return import_module('h5py').File(path or self.folder / 'features.h5', mode)

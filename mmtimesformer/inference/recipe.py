@@ -473,7 +473,7 @@ def read_classes(classes: Any) -> list[str]:
             f'{path.absolute().parent}); correct classes (--classes)'
         )
     try:
-        lines = path.read_text(encoding='utf-8-sig').splitlines()
+        lines = path.read_text(encoding='utf-8-sig').split('\n')
     except UnicodeDecodeError as error:
         raise ValueError(f'{classes} is not text; write a class name a line') from error
     return [line.strip() for line in lines if line.strip()]

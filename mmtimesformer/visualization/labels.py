@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.datasets.video import Video
-from mmtimesformer.engine.prediction_pictures import short_file_name
+from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.inference import Prediction
 from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.inference.videos import stream_frames

@@ -160,7 +160,8 @@ def _class_names(
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in read_text(path, LARGEST_LIST).splitlines() if line.strip()]
+    lines = read_text(path, LARGEST_LIST).split('\n')  # a name may hold other line separators
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _videos(dataset: dict[str, Any]) -> list[Path]:

@@ -65,7 +65,8 @@ def check(args: argparse.Namespace) -> int:
     if len(bad) > SHOWN:
         echo(f'… and {len(bad) - SHOWN:,} more')
     if args.out:
-        write_text(args.out, [as_csv('path', 'reason'), *(as_csv(*item) for item in bad.items())])
+        lines = [as_csv('path', 'reason'), *(as_csv(*item) for item in bad.items())]
+        write_text(args.out, lines, 'surrogateescape')
     if args.good:
         write_text(
             args.good, [line for line in read_lines(args.source) if name_in(line) not in bad]

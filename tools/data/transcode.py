@@ -86,7 +86,7 @@ def transcode(args: argparse.Namespace) -> int:
             else:
                 failed.append(f'{job.source}\t{wrong}')
     if failed:
-        write_text(args.dst / 'failed.txt', sorted(failed))
+        write_text(args.dst / 'failed.txt', sorted(failed), 'surrogateescape')
         echo(f'{len(failed):,} videos could not be read; {args.dst / "failed.txt"} says why')
     else:
         (args.dst / 'failed.txt').unlink(missing_ok=True)

@@ -70,7 +70,8 @@ def pack(args: argparse.Namespace) -> int:
         )
     entries, failed = list_entries(shards)
     if failed:
-        write_text(args.out / 'failed.txt', [f'{file}\t{why}' for file, why in failed.items()])
+        lines = [f'{file}\t{why}' for file, why in failed.items()]
+        write_text(args.out / 'failed.txt', lines, 'surrogateescape')
         echo(f'{len(failed):,} videos could not be read; {args.out / "failed.txt"} says why')
     else:
         (args.out / 'failed.txt').unlink(missing_ok=True)

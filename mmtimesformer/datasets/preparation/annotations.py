@@ -13,6 +13,7 @@ from typing import Any
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import VideoFolder
 from mmtimesformer.datasets.preparation.listing import DataSet, Label, Split
+from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.terminal import echo, echo_lines
 
 
@@ -233,7 +234,8 @@ def _manifest(data: DataSet, found: dict[str, Found], delimiter: str) -> dict[st
 def written_whole(path: Path) -> Iterator[Path]:
     """Give a hidden file beside ``path`` to write to, which then takes its name in one step."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.', suffix='.part')
+    prefix = f'.{short_file_name(path.name)}.'
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix='.part')
     os.close(handle)
     part = Path(name)
     try:
@@ -253,9 +255,13 @@ def take_name(part: Path, path: Path) -> None:
     part.replace(path)
 
 
-def write_text(path: Path, lines: list[str]) -> None:
-    """Write lines as UTF-8, the file whole or not at all."""
+def write_text(path: Path, lines: list[str], errors: str = 'strict') -> None:
+    """Write lines as UTF-8, the file whole or not at all.
+
+    Args:
+        path: The file.
+        lines: Its lines.
+        errors: ``'surrogateescape'`` writes names of files that are not UTF-8 as their bytes.
+    """
     with written_whole(path) as part:
-        text = ''.join(f'{line}\n' for line in lines)
-        # Names of files that are not UTF-8 are written as their bytes.
-        part.write_text(text, 'utf-8', 'surrogateescape', newline='\n')
+        part.write_text(''.join(f'{line}\n' for line in lines), 'utf-8', errors, newline='\n')

@@ -28,6 +28,7 @@ from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.reading import read_json, read_lines
 from mmtimesformer.datasets.shards import Entry, Member, key_of
 from mmtimesformer.datasets.video import Video
+from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.fileio.safe_text import parse_json
 
 PLAN = 'plan.json'
@@ -141,7 +142,7 @@ def plan_shards(
     shards, rest = [], iter(videos)
     for number, count in enumerate(counts):
         path = out.absolute() / f'shard-{number:06d}.tar'
-        part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+        part = path.with_name(f'.{short_file_name(path.name)}.{os.getpid()}.part')
         inside = tuple(islice(rest, count))
         shards.append(Shard(folder.absolute(), inside, path, part))
     return shards

@@ -39,7 +39,8 @@ def read_lines(path: Path, remedy: str = PUBLISHED) -> list[str]:
         text = path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError:
         raise ValueError(f'{path} is not UTF-8 text; is it still packed?') from None
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    lines = text.split('\n')  # a name may hold other line separators
+    return [line.strip() for line in lines if line.strip()]
 
 
 def read_json(path: Path, kind: type[Any], keys: Sequence[str] = ()) -> Any:

@@ -23,6 +23,7 @@ from mmtimesformer.datasets.preparation.finding import walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.thrifty_reader import decoded_frames
 from mmtimesformer.datasets.video import Video
+from mmtimesformer.fileio.file_names import short_file_name
 
 MOST_EXACT = Fraction(1, 90_000)  # seconds; of MPEG-TS
 
@@ -87,7 +88,7 @@ def plan_resizes(
         if path in targets:
             raise ValueError(f'{targets[path]} and {name} would both become {path}; rename one')
         targets[path] = name
-        part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+        part = path.with_name(f'.{short_file_name(path.name)}.{os.getpid()}.part')
         resize = Resize(
             (source / name).absolute(),
             path.absolute(),

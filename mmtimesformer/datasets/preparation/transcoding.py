@@ -29,6 +29,7 @@ from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.datasets.preparation.resizing import check_written, encode_again
 from mmtimesformer.datasets.video import Video
+from mmtimesformer.fileio.file_names import short_file_name
 
 CLIP = (8, 32)  # frames, and from one to the next: what is read to tell how much faster it is
 TIMED = 12  # files in which that is measured
@@ -160,7 +161,7 @@ def plan_transcodes(
             before = (source / name).stat().st_size if (source / name).is_file() else 0
             done.append((before, path.stat().st_size))
             continue
-        part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+        part = path.with_name(f'.{short_file_name(path.name)}.{os.getpid()}.part')
         todo.append(
             Transcode(
                 (source / name).absolute(),
