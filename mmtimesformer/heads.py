@@ -10,6 +10,7 @@ from einops import reduce
 from mmaction.models.heads import TimeSformerHead as MMAction2Head  # noqa: TID251
 from torch import Tensor
 
+from mmtimesformer.engine.label_checks import scores_are_sigmoids, softmax_refused
 from mmtimesformer.engine.protocol import FUSIONS
 from mmtimesformer.registry import MODELS
 
@@ -30,7 +31,8 @@ class TimeSformerHead(MMAction2Head):
         kwargs: As in MMAction2's head, which refuses what it does not know.
 
     Raises:
-        ValueError: ``average_clips`` is none of these.
+        ValueError: ``average_clips`` is none of these, or ``'prob'`` where the loss trains a
+            sigmoid for each class.
     """
 
     def __init__(self, *args: Any, average_clips: str | None = None, **kwargs: Any) -> None:
@@ -39,6 +41,9 @@ class TimeSformerHead(MMAction2Head):
                 f'average_clips={average_clips!r} is not known; set model.cls_head.average_clips '
                 f'to one of {", ".join(map(repr, FUSIONS))}'
             )
+        settings = {'loss_cls': kwargs.get('loss_cls'), 'multi_class': kwargs.get('multi_class')}
+        if average_clips == 'prob' and scores_are_sigmoids(settings):
+            raise ValueError(softmax_refused(settings))
         super().__init__(*args, average_clips=average_clips, **kwargs)
 
     def average_clip(self, cls_scores: Tensor, num_segs: int = 1) -> Tensor:

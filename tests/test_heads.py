@@ -52,6 +52,20 @@ def test_an_unknown_fusion_is_refused_at_once() -> None:
         TimeSformerHead(num_classes=2, in_channels=5, average_clips='mean')
 
 
+@pytest.mark.parametrize(
+    'settings',
+    [{'multi_class': True}, {'loss_cls': dict(type='mmaction.BCELossWithLogits')}],
+)
+def test_a_softmax_of_classes_that_are_trained_apart_is_refused(settings: dict[str, Any]) -> None:
+    sizes = dict(num_classes=2, in_channels=5)
+    with pytest.raises(ValueError, match="set model.cls_head.average_clips='sigmoid'"):
+        TimeSformerHead(**sizes, average_clips='prob', **settings)
+    assert TimeSformerHead(**sizes, average_clips='sigmoid', **settings).multi_class in (
+        True,
+        False,
+    )
+
+
 def test_a_wrong_key_is_refused() -> None:
     with pytest.raises(TypeError, match='average_clip'):
         TimeSformerHead(num_classes=2, in_channels=5, average_clip='sum')

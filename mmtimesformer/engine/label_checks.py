@@ -57,9 +57,10 @@ def check_labels(cfg: Any, stages: dict[str, list[tuple[str, Any]]]) -> list[str
         if stage == 'train' and _name(head) == HEAD:
             for key, dataset in datasets:
                 _check_loss(key, kind_of(dataset), cfg.model)
-    scored = {stage: _one_kind(datasets) for stage, datasets in stages.items() if stage != 'train'}
-    if _name(head) == HEAD and scored:
-        notes += _check_fusion(head, MULTI in scored.values())
+    kinds = {stage: _one_kind(datasets) for stage, datasets in stages.items()}
+    scored = {stage: kind for stage, kind in kinds.items() if stage != 'train'}
+    if _name(head) == HEAD:
+        notes += _check_fusion(head, MULTI in kinds.values())
     for stage, kind in scored.items():
         fused = _name(head) != HEAD or head.get('average_clips') is not None
         _check_metrics(f'{stage}_evaluator', cfg.get(f'{stage}_evaluator'), kind, fused)
@@ -94,14 +95,20 @@ def scores_are_sigmoids(head: Any, multi_label_data: bool = False) -> bool:
     return multi_label_data and not _has_softmax_loss(head)
 
 
-def with_sigmoid(head: dict[str, Any]) -> dict[str, Any]:
-    """Return the config of a head that fuses views by sigmoid, where it does not say ``score``.
+def to_build(head: dict[str, Any], multi_label: bool) -> dict[str, Any]:
+    """Return the config of a head that has the fusion of views that the scores need.
 
-    A mean or a sum of logits ranks videos as well, and stays.
+    Args:
+        head: ``model.cls_head``.
+        multi_label: Whether each class was trained by itself; then views are fused by sigmoid, not
+            by softmax. A mean or a sum of logits ranks videos as well, and stays.
     """
-    if _name(head) != HEAD or head.get('average_clips') in ('score', 'sum'):
+    fusion = head.get('average_clips')
+    if multi_label and fusion in ('prob', None):
+        fusion = 'sigmoid'
+    if _name(head) != HEAD or fusion in BY_MMACTION2:
         return head
-    return type(head)({**head, 'type': OUR_HEAD, 'average_clips': 'sigmoid'})
+    return type(head)({**head, 'type': OUR_HEAD, 'average_clips': fusion})
 
 
 def _check_num_classes(key: str, dataset: Any, classes: int | None) -> None:
@@ -155,10 +162,7 @@ def _check_fusion(head: Any, multi_label_data: bool) -> Iterator[str]:
     fusion, ours = head.get('average_clips'), str(head.get('type')).startswith('mmtimesformer.')
     if scores_are_sigmoids(head, multi_label_data):
         if fusion == 'prob':
-            raise ValueError(
-                "model.cls_head.average_clips='prob' is a softmax over the classes, and "
-                f"{_why_sigmoid(head)}; set model.cls_head.average_clips='sigmoid'"
-            )
+            raise ValueError(softmax_refused(head))
         if fusion is None:
             head['average_clips'] = fusion = 'sigmoid'
             yield (
@@ -176,6 +180,14 @@ def _check_fusion(head: Any, multi_label_data: bool) -> Iterator[str]:
             f"MMAction2's {HEAD} has no average_clips={fusion!r}: {OUR_HEAD} is used, which has "
             'the same parameters (model.cls_head.type)'
         )
+
+
+def softmax_refused(head: Any) -> str:
+    """Return why views of a head whose classes were trained apart are not fused by softmax."""
+    return (
+        "model.cls_head.average_clips='prob' is a softmax over the classes, and "
+        f"{_why_sigmoid(head)}; set model.cls_head.average_clips='sigmoid'"
+    )
 
 
 def _why_sigmoid(head: Any) -> str:

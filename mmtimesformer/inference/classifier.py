@@ -26,7 +26,7 @@ from mmtimesformer.checkpoints.load import fit_contents
 from mmtimesformer.checkpoints.sources import fetch
 from mmtimesformer.datasets.video import Video
 from mmtimesformer.engine.configs import find_config
-from mmtimesformer.engine.label_checks import with_sigmoid
+from mmtimesformer.engine.label_checks import to_build
 from mmtimesformer.engine.protocol import FUSIONS
 from mmtimesformer.engine.results import scores_of
 from mmtimesformer.inference import features as feature_maps
@@ -155,7 +155,7 @@ class VideoClassifier:
     @property
     def is_multi_label(self) -> bool:
         """Whether a video may have several labels, each with a probability of its own."""
-        return self.recipe.multi_label
+        return self.recipe.multi_label or self.model.cls_head.average_clips == 'sigmoid'
 
     def __call__(
         self,
@@ -486,10 +486,10 @@ def _to_build(recipe: Recipe) -> dict[str, Any]:
     backbone.pop('init_cfg', None)
     if 'pretrained' in backbone:
         backbone['pretrained'] = None
-    head = model.get('cls_head')
-    if recipe.multi_label and head:
-        return {**model, 'backbone': backbone, 'cls_head': with_sigmoid(head)}
-    return {**model, 'backbone': backbone}
+    built = {**model, 'backbone': backbone}
+    if model.get('cls_head'):
+        built['cls_head'] = to_build(model['cls_head'], recipe.multi_label)
+    return built
 
 
 def _check_device(device: str | torch.device | None) -> torch.device:

@@ -1,6 +1,7 @@
 """The sections of the report about a test in which a video may have several labels."""
 
 import html
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ AT = f'{100 * THRESHOLD:g}\u00a0%'
 
 def sections(run: Outcome, pictures: Path, mistakes: int) -> list[str]:
     """Write the sections as HTML, in their order on the page."""
+    run = replace(run, labels=run.labels.astype(bool))
     seen = run.seen()
     precision = average_precision(run.labels, run.scores)  # takes a while of thousands of classes
     return [

@@ -1,7 +1,6 @@
 """What a model said of each moment of a video, as one picture."""
 
 from collections import Counter
-from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,8 @@ def draw_timeline(timeline: Timeline, path: str | Path, title: str = '') -> None
     winners = [_winners(one) for one in predictions]
     for one in winners:
         names |= one
-    rows = _rows([one.all_scores for one in predictions], [list(one) for one in winners], names)
+    best = [one.indices for one in predictions]
+    rows = _rows([one.all_scores for one in predictions], best, [list(one) for one in winners])
     colours = {names[i]: COLOURS[rank % len(COLOURS)] for rank, i in enumerate(rows)}
     scores = np.stack([one.all_scores[rows] for one in predictions], axis=1)
     probability = predictions[0].is_probability
@@ -98,13 +98,22 @@ def _winners(prediction: Prediction) -> dict[int, str]:
     return dict(zip(order, labels, strict=False))
 
 
-def _rows(scores: list[np.ndarray], winners: list[list[int]], told: Iterable[int]) -> list[int]:
-    """Choose the classes to show: those that win somewhere, those that win longest if too many."""
-    wins = Counter(i for one in winners for i in one)
+def _rows(
+    scores: list[np.ndarray], best: list[list[int]], winners: list[list[int]] | None = None
+) -> list[int]:
+    """Choose the classes to show: those that win somewhere, those that win longest if too many.
+
+    Args:
+        scores: Of each moment and class.
+        best: The best few classes of each moment.
+        winners: The classes that win in each moment; the best one if not given.
+    """
+    wins = Counter(i for one in winners or [one[:1] for one in best] for i in one)
     longest = {i for i, _ in wins.most_common(MOST_ROWS)}
     rows = [i for i in wins if i in longest]
     if len(rows) == 1:
         others = np.argsort(-np.mean(scores, axis=0), kind='stable').tolist()
+        told = {i for one in best for i in one}
         rows += [i for i in others if i not in rows and i in told][:4]
     return rows
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmtimesformer.engine.label_checks import scores_are_sigmoids, with_sigmoid
+from mmtimesformer.engine.label_checks import scores_are_sigmoids, to_build
 from mmtimesformer.export.graph import ClipScores
 from mmtimesformer.inference import VideoClassifier
 from mmtimesformer.inference.prediction import Predictions, best_of
@@ -62,8 +62,16 @@ def test_a_users_loss_that_is_built_on_binary_cross_entropy_is_known() -> None:
 @pytest.mark.parametrize('fusion', ['score', 'sum'])
 def test_fusions_of_logits_stay(fusion: str) -> None:
     head = {'type': 'mmtimesformer.TimeSformerHead', 'average_clips': fusion}
-    assert with_sigmoid(head) == head
-    assert with_sigmoid({'type': 'I3DHead', 'average_clips': 'prob'})['type'] == 'I3DHead'
+    assert to_build(head, True) == head
+    assert to_build({'type': 'I3DHead', 'average_clips': 'prob'}, True)['type'] == 'I3DHead'
+
+
+@pytest.mark.parametrize('fusion', ['sum', 'sigmoid'])
+def test_a_fusion_that_mmaction2_lacks_is_given_by_our_head(fusion: str) -> None:
+    built = to_build({'type': 'TimeSformerHead', 'average_clips': fusion}, False)
+    assert built == {'type': 'mmtimesformer.TimeSformerHead', 'average_clips': fusion}
+    plain = {'type': 'TimeSformerHead', 'average_clips': 'prob'}
+    assert to_build(plain, False) == plain
 
 
 @pytest.fixture
