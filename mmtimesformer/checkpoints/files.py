@@ -221,7 +221,9 @@ def _read_safetensors(path: Path) -> Contents:
         with safetensors.safe_open(str(path), framework='pt') as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
-    except safetensors.SafetensorError as error:
+    except OSError:
+        raise
+    except Exception as error:  # of the library, of what is no number or too large
         raise ValueError(
             f'checkpoint {path} is damaged or incomplete ({_line(error)}); copy or download it '
             'again'

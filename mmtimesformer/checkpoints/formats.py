@@ -371,6 +371,9 @@ FORMATS: dict[str, Format] = {
 _LEAVES = (('weight', 'kernel', 'scale'), ('bias', 'bias', 'bias'))
 
 
+MOST_BLOCKS = 512  # that names are made for, whatever a file says; the deepest ViT has 56
+
+
 @lru_cache(maxsize=64)
 def _expand(name: str, prefix: str, depth: int) -> dict[str, tuple[str, int]]:
     form = FORMATS[name]
@@ -396,9 +399,9 @@ def _expand(name: str, prefix: str, depth: int) -> dict[str, tuple[str, int]]:
 
 def depth_of(keys: Collection[str]) -> int:
     """How many blocks the names speak of, whoever's names they are."""
-    numbers = (re.search(r'(?:blocks|layers?|encoderblock)[._](\d+)', key) for key in keys)
+    numbers = (re.search(r'(?:blocks|layers?|encoderblock)[._](\d{1,9})', key) for key in keys)
     last = max((int(number[1]) for number in numbers if number), default=0)
-    return min(1 + last, len(keys))
+    return min(1 + last, len(keys), MOST_BLOCKS)
 
 
 def detect(state_dict: StateDict) -> tuple[Format, str] | None:
@@ -455,6 +458,11 @@ def unstack_blocks(state_dict: StateDict) -> StateDict:
         if match is None:
             unstacked[key] = weight
         else:
+            if weight.ndim < 1 or len(weight) > MOST_BLOCKS:
+                raise ValueError(
+                    f'the weights have {key[:80]!a} of shape {tuple(weight.shape)}, whose first axis '
+                    f'should be that of at most {MOST_BLOCKS} blocks; get the file again'
+                )
             for i, one in enumerate(weight):
                 unstacked[f'{match[1]}_{i}/{match[2]}'] = one
     return unstacked

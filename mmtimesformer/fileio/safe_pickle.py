@@ -674,7 +674,13 @@ def read_pickle(
     """
     file = io.BytesIO(content) if isinstance(content, bytes) else content
     views = VIEWS_BASE + VIEWS_FACTOR * size
-    value = settle(Unpickler(file, size, names, Budget(size, factor=factor), views=views).load())
-    if bounded:
-        check_bounded(value)
+    machine = Unpickler(file, size, names, Budget(size, factor=factor), views=views)
+    try:
+        value = settle(machine.load())
+        if bounded:
+            check_bounded(value)
+    except (RefusedError, InstructionError, DamagedError, OSError):
+        raise
+    except Exception as error:  # of torch or NumPy, of what no check of ours has seen
+        raise DamagedError(f'it contradicts itself ({type(error).__name__})') from error
     return value

@@ -185,6 +185,7 @@ def _rebuild_parameter(
 ) -> _Parameter:
     if type(data) is not _Tensor:
         raise RefusedError(f'a parameter that is a {type(data).__name__}')
+    machine.charge(700)
     return _Parameter(data, _flag(requires_grad))
 
 
@@ -294,7 +295,10 @@ class ArrayStandIn(StandIn):
         values = _numbers_in(dtype, data)
         if math.prod(shape) != len(values):
             raise RefusedError('an array whose shape and content differ')
-        self.array = values.reshape(shape, order='F' if fortran else 'C')
+        try:
+            self.array = values.reshape(shape, order='F' if fortran else 'C')
+        except (ValueError, OverflowError):  # nothing in it, of more than all memory
+            raise RefusedError('an array of an impossible shape') from None
 
     def settle(self, blocks: Blocks | None = None) -> np.ndarray:
         """Return the array, over the very bytes of the pickle: a large file is held once."""
@@ -345,7 +349,10 @@ def _scalar(machine: Unpickler, dtype: Any, data: Any) -> np.generic:
     values = _numbers_in(dtype, data)
     if len(values) != 1:
         raise RefusedError(f'one number made of {len(values)}')
-    number: np.generic = values[0]
+    try:
+        number: np.generic = values[0]
+    except ValueError:
+        raise RefusedError('text of characters that do not exist') from None
     return number
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save_file
 
 from mmtimesformer.checkpoints import load_torch, read_checkpoint, read_file
 from mmtimesformer.engine.loading import load_from_local
@@ -145,3 +146,26 @@ def test_compressed_weights_are_read(tmp_path: Path) -> None:
     read = read_file(tmp_path / 'weights.npz').tensors
     assert set(read) == set(weights)
     assert all(np.array_equal(read[key].numpy(), value) for key, value in weights.items())
+
+
+def test_names_of_a_million_blocks_are_refused(tmp_path: Path) -> None:
+    """A table of names is made for as many blocks as there are, and not for as many as are said."""
+    weights = {f'blocks.{i}.norm1.weight': np.zeros(1, np.float32) for i in range(2000)}
+    weights['blocks.999999999.norm1.weight'] = np.zeros(1, np.float32)
+    weights['blocks.' + '9' * 3000 + '.norm1.weight'] = np.zeros(1, np.float32)
+    save_file(weights, tmp_path / 'deep.safetensors')
+    assert_refused(read_checkpoint, tmp_path / 'deep.safetensors', Path())
+
+
+def test_an_axis_of_a_million_blocks_is_refused(tmp_path: Path) -> None:
+    weights = {'Transformer/encoderblock/LayerNorm_0/scale': np.zeros(10**6, np.int8)}
+    np.savez(tmp_path / 'wide.npz', **weights)
+    assert_refused(read_checkpoint, tmp_path / 'wide.npz', Path())
+
+
+def test_an_array_of_nothing_and_everything_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / 'hostile.pdparams'
+    content = pickle.dumps({'w': np.zeros((0, 77))}, 2)
+    path.write_bytes(content.replace(b'K\x4d', b'\x8a\x09' + b'\xff' * 8 + b'\x00'))
+    assert path.read_bytes() != content
+    assert_refused(read_file, path)
