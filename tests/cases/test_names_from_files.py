@@ -457,7 +457,7 @@ def test_pictures_of_predictions_stay_in_their_folder_under_names_that_a_disk_ta
                      'get_data_info': lambda _, index: {'filename': files[index]}},
     )()  # fmt: skip
     runner = argparse.Namespace(
-        test_dataloader=argparse.Namespace(dataset=dataset), world_size=1, rank=0
+        test_dataloader=argparse.Namespace(dataset=dataset), world_size=1, rank=0, cfg={}
     )
     hook = PredictionPictures(str(tmp_path / 'shown'))
     for i in range(len(files)):
