@@ -351,6 +351,20 @@ def test_the_report_escapes_names_of_classes_videos_files_and_its_config(
     assert html.escape(safe_text(video.name)) in page
 
 
+def test_the_report_of_several_labels_a_video_escapes_names(
+    names: list[str], video: Path, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    labels = (random.random((16, 8)) < 0.3).astype(int)
+    run = Outcome(random.random((16, 8)), labels, names, [video] * 16)
+    assert run.is_multi_label
+    page = write_report(run, tmp_path / 'report.html').read_text('utf-8')
+    assert not tags_of(page) & {'script', 'a', 'iframe', 'form'}
+    assert '<b>bold' not in page
+    assert not CONTROLS.search(page)
+    assert html.escape(safe_text(names[0])) in page
+
+
 def test_the_report_of_files_whose_names_are_hostile(
     tool: Tool, names: list[str], tmp_path: Path
 ) -> None:
