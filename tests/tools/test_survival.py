@@ -133,6 +133,7 @@ import sys
 from mmengine import dist
 from tests.engine import conftest
 from tests.engine.test_finite_steps import Spoiled
+from mmtimesformer.engine.commands import _leave_process_group
 from mmtimesformer.engine.runner import Runner
 
 class One(Spoiled):
@@ -156,6 +157,8 @@ assert everyone[0] == everyone[1], everyone
 assert all(number == number for number in state), state
 if dist.get_rank() == 0:
     print('left out', everyone[0][1])
+del runner
+_leave_process_group()  # or a thread of gloo may abort the process while Python ends
 """
 
 
