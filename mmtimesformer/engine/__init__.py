@@ -21,6 +21,7 @@ try:
     from mmtimesformer.engine.sharding import ShardedModel
     from mmtimesformer.engine.stop_signals import StopOnSignal
     from mmtimesformer.engine.storage import register_atomic_backend
+    from mmtimesformer.engine.tensor_sharing import TensorSharingHook
     from mmtimesformer.engine.view_scores import KeepViewScores
     from mmtimesformer.engine.warmup_cosine import WarmupCosineLR
     from mmtimesformer.engine.worker_losses import ReplaceLostWorkers
@@ -48,6 +49,7 @@ __all__ = [
     'ShardedModel',
     'SkipNonFiniteSteps',
     'StopOnSignal',
+    'TensorSharingHook',
     'WarmupCosineLR',
     'latest_checkpoint',
     'register_checkpoint_readers',

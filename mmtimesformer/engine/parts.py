@@ -27,7 +27,7 @@ LOADER_KEYS = {
 KEYS: dict[str, set[str]] = {
     'randomness': {'seed', 'diff_rank_seed', 'deterministic'},
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
-    'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads', 'sharing_strategy'},
+    'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
     'auto_scale_lr': {'enable', 'base_batch_size', 'accumulate'},
     'optim_wrapper.clip_grad': {
         'type', 'max_norm', 'norm_type', 'clip_value', 'error_if_nonfinite', 'foreach'

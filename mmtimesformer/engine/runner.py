@@ -97,11 +97,7 @@ class Runner(MMEngineRunner):
     settings_given: tuple[str, ...] = ()  # keys of --cfg-options, which win over a checkpoint's
 
     def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Join the processes of the run; MMEngine's own way asks for a GPU.
-
-        ``mp_cfg.sharing_strategy`` says how data-loading processes hand tensors over, see
-        :func:`torch.multiprocessing.set_sharing_strategy`.
-        """
+        """Join the processes of the run; MMEngine's own way asks for a GPU."""
         for noise in WARNED_NOISE:
             warnings.filterwarnings('ignore', noise)
         # Of a class that no video has: MMAction2 leaves it out of the mean average precision
@@ -121,10 +117,7 @@ class Runner(MMEngineRunner):
                 )
             seconds = env_cfg.get('dist_cfg', {}).get('timeout', 1800)
             torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))
-        mp_cfg = dict(env_cfg.get('mp_cfg') or {})
-        if strategy := mp_cfg.pop('sharing_strategy', None):
-            torch.multiprocessing.set_sharing_strategy(strategy)
-        super().setup_env({**env_cfg, 'mp_cfg': mp_cfg})
+        super().setup_env(env_cfg)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Keep the terminal for progress: what fills a page goes to the log file alone."""
