@@ -240,6 +240,21 @@ def find_new_moviepy(machine: Machine) -> str:
     return '' if machine.below('moviepy', '2') else installed(machine, ['moviepy'])
 
 
+def find_jitter_under_numpy_2(machine: Machine) -> str:
+    """Find `ColorJitter` that adds negative numbers to bytes, which NumPy 2 refuses."""
+    transforms = machine.source('mmaction', 'datasets/transforms/processing.py')
+    if 'hsv[..., 0] + offset' not in transforms or machine.below('numpy', '2'):
+        return ''
+    return installed(machine, ('numpy',))
+
+
+def find_imgaug_under_numpy_2(machine: Machine) -> str:
+    """Find imgaug, whose last version reads a name that NumPy 2 no longer has."""
+    if not machine.has('imgaug') or machine.below('numpy', '2'):
+        return ''
+    return installed(machine, ('imgaug', 'numpy'))
+
+
 def find_forks(machine: Machine) -> str:
     """The onedl forks install under the names of the originals."""
     return installed(machine, [name for name in machine.versions if name.startswith('onedl-mm')])
@@ -388,6 +403,21 @@ TRAPS = (
         "MMAction2's visualiser cannot write videos: No module named moviepy.editor. Ours writes "
         'with PyAV.',
         "pip install 'moviepy<2'",
+        breaks=False,
+    ),
+    Trap(
+        "MMAction2's ColorJitter under NumPy 2",
+        find_jitter_under_numpy_2,
+        'Training ends in OverflowError: Python integer -20 out of bounds for uint8, unless '
+        "`import mmtimesformer` repairs it: our tools do, and MMAction2's do with our configs.",
+        "pip install 'numpy<2'",
+        breaks=False,
+    ),
+    Trap(
+        'imgaug under NumPy 2',
+        find_imgaug_under_numpy_2,
+        "MMAction2's ImgAug cannot be used: module 'numpy' has no attribute 'sctypes'.",
+        "pip install 'numpy<2'",
         breaks=False,
     ),
     Trap(

@@ -1,13 +1,17 @@
 """Whether a part that a config names exists, and takes what the config gives it."""
 
+import ast
 import difflib
+import importlib
 import inspect
+import textwrap
 import types
 import typing
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mmengine import registry as roots
 from mmengine.hooks import CheckpointHook
@@ -20,6 +24,17 @@ OURS = {
     'CheckpointHook': 'mmtimesformer.SafeCheckpointHook',
 }
 CLOSED = (CheckpointHook,)  # whose **kwargs nobody takes
+# Packages that MMAction2 imports when it builds or runs these, and does not require.
+PACKAGES = {
+    'DecordInit': 'decord',
+    'ImgAug': 'imgaug',
+    'PIMSInit': 'pims',
+    'PyAVInit': 'av',
+    'PytorchVideoWrapper': 'pytorchvideo',
+    'TorchVisionWrapper': 'torchvision',
+}
+READERS = ('av', 'decord')  # which are imported where videos are read, not in the main process
+OF_PACKAGES = ('timm.', 'torchvision.')  # backbones that MMAction2 builds without a registry
 NUMBERS, TEXT = 'a number', 'text'
 
 
@@ -35,6 +50,7 @@ class Part:
         beside: Keys that its builder takes out.
         kind: Its type, where it does not say.
         must_exist: Whether the registry knows all such types.
+        by_parent: Whether another component builds it, which may add and remove arguments.
     """
 
     key: str
@@ -44,6 +60,7 @@ class Part:
     beside: tuple[str, ...] = ()
     kind: str | None = None
     must_exist: bool = True
+    by_parent: bool = False
 
 
 def check_part(part: Part, scope: str | None) -> None:
@@ -60,9 +77,10 @@ def check_part(part: Part, scope: str | None) -> None:
     """
     kind = part.cfg.get('type', part.kind)
     kind = OURS.get(kind, kind) if isinstance(kind, str) else kind
-    cls = _find(part, kind, scope) if isinstance(kind, str) else kind
+    cls = _find(part, kind, part.cfg.get('_scope_') or scope) if isinstance(kind, str) else kind
     if not inspect.isclass(cls):
         return
+    _check_package(part, cls)
     signature = _signature(cls)
     for name, value in part.cfg.items():
         if name in ('type', '_scope_', *part.beside):
@@ -77,7 +95,7 @@ def check_part(part: Part, scope: str | None) -> None:
             raise ValueError(f'{part.key}.{name}={value!r} is text; {cls.__name__} wants a number')
         if wanted == TEXT and isinstance(value, int | float):
             raise ValueError(f'{part.key}.{name}={value!r} is a number; {cls.__name__} wants text')
-    for name in signature.required - {*part.cfg, *part.given}:
+    for name in signature.required - {*part.cfg, *part.given} if not part.by_parent else ():
         raise TypeError(f'{part.key}: {cls.__name__} needs {name!r}; set {part.key}.{name}')
     checkpoint = part.cfg.get('checkpoint')
     if part.registry is roots.WEIGHT_INITIALIZERS and isinstance(checkpoint, str):
@@ -89,7 +107,34 @@ def check_part(part: Part, scope: str | None) -> None:
             )
 
 
+def _check_package(part: Part, cls: type) -> None:
+    """Import a package that a class of MMAction2 needs, before a training has begun."""
+    package = PACKAGES.get(cls.__name__)
+    if package is None or not cls.__module__.startswith('mmaction.'):
+        return
+    if find_spec(package) is None:
+        _refuse_without(package, f'{part.key}.type={cls.__name__!r}')
+    if package in READERS:
+        return
+    try:
+        importlib.import_module(package)
+    except Exception as error:
+        reason = f'cannot be imported here ({" ".join(str(error).split())})'
+        _refuse_without(package, f'{part.key}.type={cls.__name__!r}', reason)
+
+
+def _refuse_without(package: str, what: str, why: str = 'is not installed') -> NoReturn:
+    raise ValueError(
+        f'{what} needs the package {package}, which {why}; take another type'
+    ) from None
+
+
 def _find(part: Part, kind: str, scope: str | None) -> Any:
+    package = kind.partition('.')[0]
+    if part.registry is roots.MODELS and kind.startswith(OF_PACKAGES):
+        if find_spec(package) is None:
+            _refuse_without(package, f'{part.key}.type={kind!r}')
+        return None
     with part.registry.switch_scope_and_registry(scope) as registry:
         found = registry.get(kind)
         if found is not None or not part.must_exist:
@@ -99,6 +144,9 @@ def _find(part: Part, kind: str, scope: str | None) -> Any:
         while place is not None:
             known |= set(place.module_dict)
             place = place.parent
+    package = package if '.' in kind else scope or ''
+    if package.startswith('mm') and find_spec(package) is None:  # of OpenMMLab
+        _refuse_without(package, f'{part.key}.type={kind!r}')
     ours = part.registry.children.get('mmtimesformer')
     if ours is not None:
         known |= {f'mmtimesformer.{name}' for name in ours.module_dict}
@@ -145,15 +193,47 @@ def _signature(cls: type) -> _Signature:
                 if argument.default is argument.empty and own:
                     found.required.add(argument.name)
                 wanted = _wanted(hints.get(argument.name))
-                if wanted:
+                if wanted and not _contradicts(wanted, argument.default):
                     found.wanted[argument.name] = wanted
         own = False
         if not found.is_open:
+            return found
+        found.names |= _names_in(init)
+        if not _passes_on(init):
             return found
         if parent in CLOSED:
             found.is_open = False
             return found
     return found
+
+
+def _contradicts(wanted: str, default: Any) -> bool:
+    """Whether an argument's own default is of the kind that its hint excludes."""
+    return isinstance(default, str) if wanted == NUMBERS else isinstance(default, int | float)
+
+
+def _names_in(init: Any) -> set[str]:
+    """Return the words that a constructor mentions, such as those it takes out of ``**kwargs``."""
+    constants = (node.value for node in ast.walk(_source(init)) if isinstance(node, ast.Constant))
+    return {word for word in constants if isinstance(word, str) and word.isidentifier()}
+
+
+def _passes_on(init: Any) -> bool:
+    """Whether a constructor hands its ``**kwargs`` to that of a parent, and does not keep them."""
+    return any(
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == '__init__'
+        and any(keyword.arg is None for keyword in node.keywords)
+        for node in ast.walk(_source(init))
+    )
+
+
+def _source(function: Any) -> ast.AST:
+    try:
+        return ast.parse(textwrap.dedent(inspect.getsource(function)))
+    except (OSError, TypeError, SyntaxError):
+        return ast.Module([], [])
 
 
 def _wanted(hint: Any) -> str | None:

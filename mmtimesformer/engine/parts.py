@@ -44,17 +44,26 @@ TOGETHER = {
 }
 HOOK_NAMES = 'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'
 MODEL_PARTS = ('model', 'backbone', 'neck', 'cls_head', 'data_preprocessor')  # of MMAction2
+# Keys of a model that are built as they stand; a parent may add and remove arguments of others.
+AS_GIVEN = (*MODEL_PARTS, 'augments', 'blending', 'loss_cls', 'model')
+NESTING = (
+    'Compose', 'KeyMapper', 'RandomApply', 'RandomChoice', 'RepeatClips', 'TestTimeAug',
+    'TransformBroadcaster',
+)  # fmt: skip  # transforms whose `transforms` are of the same registry; those of ImgAug are not
 KINDS: list[tuple[Any, str]] = [
     (str, 'text'), (bool, 'a truth value'), (int | float, 'a number'), (list | tuple, 'a list')
 ]  # fmt: skip
 
 
-def check_parts(cfg: Any, purpose: str) -> None:
+def check_parts(cfg: Any, purpose: str) -> list[str]:
     """Check all parts of a config that a run builds.
 
     Args:
         cfg: The config, options merged.
         purpose: ``'train'`` or ``'test'``.
+
+    Returns:
+        What is legal and may be a mistake, one sentence each.
 
     Raises:
         ValueError: A type does not exist, or a number is text or the other way round.
@@ -71,6 +80,15 @@ def check_parts(cfg: Any, purpose: str) -> None:
             _check_count(f'{name}.num_workers', cfg[name].get('num_workers', 0), 0)
     for part in _parts(cfg, purpose):
         check_part(part, cfg.get('default_scope'))
+    return list(_notes_on_hooks(cfg.get('default_hooks')))
+
+
+def _notes_on_hooks(hooks: Any) -> Iterator[str]:
+    """Look for names that are nearly MMEngine's; any name is legal and adds a hook."""
+    for name in hooks if isinstance(hooks, dict) else ():
+        near = near_name(name, HOOK_NAMES, 0.8)
+        if near and name not in HOOK_NAMES:
+            yield f"default_hooks.{name} is added to MMEngine's default hooks{near}"
 
 
 def _check_complete(cfg: Any, purpose: str) -> None:
@@ -188,9 +206,7 @@ def _parts(cfg: Any, purpose: str) -> Iterator[Part]:
         yield from _optimisation(cfg)
     hooks = cfg.get('default_hooks')
     for name, hook in (hooks if _is_dict('default_hooks', hooks) else {}).items():
-        where, near = f'default_hooks.{name}', near_name(name, HOOK_NAMES, 0.8)
-        if near and name not in HOOK_NAMES:
-            raise ValueError(f"{where} is a hook beside MMEngine's{near}")
+        where = f'default_hooks.{name}'
         if _is_part(where, hook):
             yield Part(where, hook, roots.HOOKS, (), ('priority',))
     for i, hook in enumerate(_list('custom_hooks', cfg.get('custom_hooks'))):
@@ -200,7 +216,9 @@ def _parts(cfg: Any, purpose: str) -> Iterator[Part]:
     if isinstance(visualizer, dict):
         yield Part('visualizer', visualizer, roots.VISUALIZERS, ('name',), (), 'Visualizer')
         for i, backend in enumerate(visualizer.get('vis_backends') or ()):
-            yield Part(f'visualizer.vis_backends.{i}', backend, roots.VISBACKENDS, ('save_dir',))
+            if _is_part(f'visualizer.vis_backends.{i}', backend):
+                where = f'visualizer.vis_backends.{i}'
+                yield Part(where, backend, roots.VISBACKENDS, ('save_dir',))
 
 
 def _model(key: str, cfg: Any) -> Iterator[Part]:
@@ -210,17 +228,20 @@ def _model(key: str, cfg: Any) -> Iterator[Part]:
             yield from _model(f'{key}.{i}', part)
     if not isinstance(cfg, dict):
         return
-    name = key.rpartition('.')[2]
+    name = next(word for word in reversed(key.split('.')) if not word.isdigit())
     if 'type' in cfg:
         initialiser = 'init_cfg' in key.split('.')
+        ours = str(cfg['type']).startswith('mmtimesformer.')
+        by_parent = not initialiser and name not in AS_GIVEN
+        if by_parent and not ours:
+            return
         yield Part(
             key,
             cfg,
             roots.WEIGHT_INITIALIZERS if initialiser else roots.MODELS,
             beside=('override',) if initialiser else (),
-            must_exist=initialiser
-            or name in MODEL_PARTS
-            or str(cfg['type']).startswith('mmtimesformer.'),
+            must_exist=initialiser or name in MODEL_PARTS or ours,
+            by_parent=by_parent,
         )
     for name, part in cfg.items():
         if name in MODEL_PARTS and part is not None and not isinstance(part, list | tuple):
@@ -239,13 +260,20 @@ def _dataset(key: str, cfg: Any) -> Iterator[Part]:
         yield from _dataset(f'{key}.datasets.{i}', part)
 
 
+def type_name(cfg: Any) -> str:
+    """Return the name of a component's class, without a prefix; its type may be a class itself."""
+    kind = cfg.get('type', '')
+    return kind.__name__ if inspect.isclass(kind) else str(kind).rpartition('.')[2]
+
+
 def _transforms(key: str, steps: Any) -> Iterator[Part]:
     for i, step in enumerate(_list(key, steps)):
         if isinstance(step, list | tuple):  # of ways to choose from
             yield from _transforms(f'{key}.{i}', step)
         elif _is_part(f'{key}.{i}', step):
             yield Part(f'{key}.{i}', step, roots.TRANSFORMS)
-            yield from _transforms(f'{key}.{i}.transforms', step.get('transforms'))
+            if type_name(step) in NESTING:
+                yield from _transforms(f'{key}.{i}.transforms', step.get('transforms'))
 
 
 def _optimisation(cfg: Any) -> Iterator[Part]:
@@ -269,6 +297,9 @@ def _optimisation(cfg: Any) -> Iterator[Part]:
                 'optim_wrapper.optimizer', wrapper['optimizer'], roots.OPTIMIZERS, ('params',)
             )
     schedulers = cfg.get('param_scheduler')
+    if isinstance(schedulers, dict) and schedulers and 'type' not in schedulers:
+        several = schedulers.values()  # a list for each of several optimisers
+        schedulers = [one for row in several for one in (row if isinstance(row, list) else [row])]
     schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
     for i, scheduler in enumerate(_list('param_scheduler', schedulers)):
         if _is_part(f'param_scheduler.{i}', scheduler):

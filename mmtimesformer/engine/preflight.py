@@ -90,12 +90,12 @@ def check_config(cfg: Any, purpose: str) -> list[str]:
         TypeError: A part does not take what it is given.
     """
     check_sections(cfg)
-    check_parts(cfg, purpose)
+    notes = check_parts(cfg, purpose)
     if purpose == 'train':
         check_sharding(cfg)
     head = cfg.model.get('cls_head') or {}
     backbone = cfg.model.get('backbone') or {}
-    notes = check_labels(cfg, _stages(cfg, purpose))
+    notes += check_labels(cfg, _stages(cfg, purpose))
     for loader in LOADERS[purpose]:
         if cfg.get(loader) is None:
             continue
@@ -262,13 +262,15 @@ def _check_sampling(key: str, dataset: Any, backbone: Any) -> list[str]:
     for i, transform in enumerate(dataset.get('pipeline') or ()):
         for name in ('clip_len', 'num_clips', 'frame_interval'):
             value = transform.get(name, 1)
+            if isinstance(value, dict):
+                continue  # a number for each modality
             if not isinstance(value, int) or value < 1:
                 raise ValueError(
                     f'{name}={value!r} is not a positive whole number; '
                     f'set {key}.pipeline.{i}.{name}'
                 )
         frames = transform.get('clip_len')
-        if frames and built_for and frames != built_for:
+        if isinstance(frames, int) and built_for and frames != built_for:
             notes.append(
                 f'{key} takes clips of {frames} frames, model.backbone.num_frames={built_for}: '
                 'the time embedding is resized at run time'

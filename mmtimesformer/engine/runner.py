@@ -1,6 +1,7 @@
 """MMEngine's Runner, which also works on CPUs in several processes and after a folder was moved."""
 
 import copy
+import inspect
 import logging
 import math
 import os
@@ -457,9 +458,15 @@ class Runner(MMEngineRunner):
 
 
 def _ours(part: Any) -> Any:
-    """Put our part in the place of MMEngine's where a config names MMEngine's without a prefix."""
-    if isinstance(part, dict) and part.get('type') in OURS:
-        return {**part, 'type': OURS[part['type']]}
+    """Put our part in the place of MMEngine's where a config names MMEngine's without a prefix.
+
+    A config in pure Python names the class itself.
+    """
+    kind = part.get('type') if isinstance(part, dict) else None
+    if inspect.isclass(kind) and kind.__module__.startswith('mmengine.'):
+        kind = kind.__name__
+    if isinstance(kind, str) and kind in OURS:
+        return {**part, 'type': OURS[kind]}
     return part
 
 

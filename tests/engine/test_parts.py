@@ -76,7 +76,6 @@ def test_every_config_of_ours_is_right(name: str) -> None:
             "mean '.*LayerDecay'",
         ),
         ('model__backbone__ffn_cfg', {'type': 'mmtimesformer.FNN'}, "mean 'mmtimesformer.FFN'"),
-        ('default_hooks__chekpoint', {'type': 'CheckpointHook'}, "mean 'checkpoint'"),
         ('log_level', 'INFOO', "log_level='INFOO' is none of DEBUG, INFO"),
     ],
 )
@@ -145,6 +144,16 @@ def test_validation_is_whole_or_not_at_all(tiny: Any) -> None:
 def test_arguments_that_only_ours_has_are_known(tiny: Any) -> None:
     options = {'default_hooks__checkpoint__patience': 3, 'train_cfg__max_worker_losses': 3}
     check_parts(changed(tiny, **options), 'train')
+
+
+@pytest.mark.parametrize('name', ['chekpoint', 'checkpoint2', 'checkpoint_best', 'loggers'])
+def test_a_hook_whose_name_is_near_one_of_mmengines_is_legal_and_a_note(
+    tiny: Any, name: str
+) -> None:
+    hooks = {f'default_hooks__{name}': {'type': 'CheckpointHook'}}
+    notes = check_parts(changed(tiny, **hooks), 'train')
+    (note,) = notes
+    assert f'default_hooks.{name} is added' in note and 'did you mean ' in note
 
 
 def test_a_missing_argument_is_told(tiny: Any) -> None:

@@ -99,6 +99,12 @@ def _move_to_arm_without_mmaction(machine: Machine) -> None:
     _remove('decord', 'mmaction2', 'mmaction')(machine)
 
 
+def _add_color_jitter(machine: Machine) -> None:
+    folder = machine.modules['mmaction'] / 'datasets' / 'transforms'
+    folder.mkdir(parents=True)
+    (folder / 'processing.py').write_text('hsv[..., 0] = (hsv[..., 0] + offset) % 180\n')
+
+
 # What gives a healthy machine each trap. Traps that come along with it follow in the third column.
 GIVES = [
     ('wrong Python', lambda machine: setattr(machine, 'python', (3, 14)), ()),
@@ -145,6 +151,8 @@ GIVES = [
     ),
     ('mim without pkg_resources', _install(openmim='0.3.9'), ()),
     ('moviepy 2', _install(moviepy='2.1.0'), ()),
+    ("MMAction2's ColorJitter under NumPy 2", _add_color_jitter, ()),
+    ('imgaug under NumPy 2', _install(imgaug='0.4.0'), ()),
     ('a fork under the original name', _install(onedl_mmengine='0.11.0'), ()),
 ]
 
@@ -184,6 +192,8 @@ def test_these_traps_leave_training_and_testing_alone() -> None:
         'MMEngine before 0.11 without pkg_resources',
         'mim without pkg_resources',
         'moviepy 2',
+        "MMAction2's ColorJitter under NumPy 2",
+        'imgaug under NumPy 2',
         'a fork under the original name',
     ]
 

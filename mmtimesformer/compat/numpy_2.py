@@ -1,0 +1,76 @@
+"""NumPy 2: a repair of MMAction2's `ColorJitter`, which ends the training there.
+
+`ColorJitter.adjust_hue` adds a Python integer, which may be negative, to an array of `uint8`. NumPy
+1 widened the array; NumPy 2 raises `OverflowError: Python integer -20 out of bounds for uint8`.
+
+The class is repaired right after the module that holds it is imported, whoever imports it, or at
+once where it was imported before. No other module is touched, and nothing is imported here.
+"""
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+_MODULE = 'mmaction.datasets.transforms.processing'
+
+
+def make_adjust_hue(cv2: Any, np: Any) -> Any:
+    """Return what `ColorJitter.adjust_hue` is meant to be: turn the hue of a picture.
+
+    It takes pixels from 0 to 255 in RGB, and a part of the colour circle from -0.5 to 0.5 in the
+    units of MMAction2 (1 is 255 steps of 2 degrees), and returns float32.
+
+    NOTE: NumPy 1 agrees up to `hue=0.29`. Beyond, MMAction2 computes in `uint8`, where a sum above
+    255 starts again at 0 and gives another colour; here it does not.
+
+    Args:
+        cv2: OpenCV, as the module of `ColorJitter` has it.
+        np: NumPy, likewise.
+    """
+
+    def adjust_hue(img: Any, factor: float) -> Any:
+        hsv = cv2.cvtColor(np.clip(img, 0, 255).astype(np.uint8), cv2.COLOR_RGB2HSV)
+        hue = hsv[..., 0].astype(np.int16) + int(factor * 255)
+        hsv[..., 0] = hue % 180
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float32)
+
+    return adjust_hue
+
+
+class ColorJitterFinder(importlib.abc.MetaPathFinder):
+    """Find the module that holds `ColorJitter`, as Python does, and repair it once it is loaded."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return the module's own spec, with a loader that repairs; None for all other modules."""
+        if fullname != _MODULE:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            load = spec.loader.exec_module
+
+            def load_and_repair(module: ModuleType) -> None:
+                load(module)
+                repair(module)
+
+            spec.loader.exec_module = load_and_repair  # type: ignore[method-assign]
+        return spec
+
+
+def repair(module: ModuleType) -> None:
+    """Replace the method of `ColorJitter` in its module, where it has one."""
+    jitter: Any = getattr(module, 'ColorJitter', None)
+    if hasattr(jitter, 'adjust_hue'):
+        jitter.adjust_hue = staticmethod(make_adjust_hue(module.cv2, module.np))
+
+
+def repair_color_jitter() -> None:
+    """Repair `ColorJitter` now or as soon as it is imported; twice is once."""
+    if _MODULE in sys.modules:
+        repair(sys.modules[_MODULE])
+    elif not any(isinstance(finder, ColorJitterFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, ColorJitterFinder())
