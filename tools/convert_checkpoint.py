@@ -8,10 +8,13 @@ key is accounted for, and nothing is written otherwise.
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from mmtimesformer.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
 from mmtimesformer.checkpoints.convert import ATTENTION_TYPES, WRITABLE
+from mmtimesformer.checkpoints.save import ENDINGS
+from mmtimesformer.cli import check_output, parse, whole_number
 from mmtimesformer.engine.letters import run_job, sentence_of
 from mmtimesformer.resize import MODES
 from mmtimesformer.terminal import ArgumentParser, echo, echo_lines
@@ -28,18 +31,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         choices=ATTENTION_TYPES,
         help="what the model will be (default: the checkpoint's own, divided for an image ViT)",
     )
-    parser.add_argument('--num-frames', type=int, metavar='T', help='resize time_embed')
+    parser.add_argument('--num-frames', type=whole_number(1), metavar='T', help='resize time_embed')
     parser.add_argument(
-        '--img-size', type=int, nargs='+', metavar='S', help='resize pos_embed: one number, or H W'
+        '--img-size',
+        type=whole_number(1),
+        nargs='+',
+        metavar='S',
+        help='resize pos_embed: one number, or H W',
     )
     parser.add_argument(
         '--source-size',
-        type=int,
+        type=whole_number(1),
         nargs='+',
         metavar='S',
         help='what pos_embed is for now, where its grid is not square: H W',
     )
-    parser.add_argument('--num-heads', type=int, metavar='N', help='where the checkpoint is silent')
+    parser.add_argument(
+        '--num-heads', type=whole_number(1), metavar='N', help='where the checkpoint is silent'
+    )
     parser.add_argument(
         '--resize',
         choices=MODES,
@@ -60,7 +69,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--json', action='store_true', help='print the account as JSON')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     for name in ('img_size', 'source_size'):
         size = getattr(args, name)
         if size is not None:
@@ -73,6 +82,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def convert(args: argparse.Namespace) -> None:
     """Read, write, and print the account, also that of a failure."""
     try:
+        if args.dst.endswith(ENDINGS) or args.to == 'huggingface':
+            check_output(args.dst, 'DST', folder=not Path(args.dst).suffix)
         weights = read_checkpoint(
             args.src,
             attention_type=args.attention_type,

@@ -24,6 +24,7 @@ import numpy as np
 from mmengine.config import Config
 
 from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.cli import parse, whole_number
 from mmtimesformer.datasets.moving_shapes import CLASSES, MOTIONS, Settings
 from mmtimesformer.engine.children import end_with_parent
 from mmtimesformer.engine.configs import find_config
@@ -69,12 +70,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--fresh', action='store_true', help='start anew, without what is there')
     parser.add_argument('--out', default='work_dirs/demo', help='folder of the results')
     parser.add_argument('--data', default=DATA, help='folder of the data set')
-    parser.add_argument('--seed', type=int, default=0, help='of the training')
-    parser.add_argument('--num-train', type=int, default=Settings.num_train, help='videos')
-    parser.add_argument('--num-val', type=int, default=Settings.num_val, help='videos')
-    parser.add_argument('--epochs', type=int, help="instead of the config's")
+    parser.add_argument('--seed', type=whole_number(0), default=0, help='of the training')
+    parser.add_argument(
+        '--num-train', type=whole_number(1), default=Settings.num_train, help='videos'
+    )
+    parser.add_argument('--num-val', type=whole_number(1), default=Settings.num_val, help='videos')
+    parser.add_argument('--epochs', type=whole_number(1), help="instead of the config's")
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def demo(args: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from mmtimesformer.cli import parse, whole_number
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
 from mmtimesformer.terminal import ArgumentParser, echo, safe_text
@@ -89,10 +90,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='NAME',
         help='further names of this machine in a browser, such as that of a proxy before the page',
     )
-    parser.add_argument('--port', type=int, default=7860)
+    parser.add_argument('--port', type=whole_number(0, 65535), default=7860)
     parser.add_argument('--open', action='store_true', help='open it in a browser')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if args.config and not args.checkpoint:
         parser.error('--config goes with --checkpoint')
     if not 0 <= args.port < 2**16:

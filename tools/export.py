@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.checkpoints import write_atomically
+from mmtimesformer.cli import check_order, check_output, parse
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
 from mmtimesformer.terminal import ArgumentParser, echo
@@ -67,7 +68,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--classes', metavar='NAMES.txt', help='names of the classes, one a line')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     parser.set_defaults(output='logits')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if args.batch != 'dynamic' and not (args.batch.isdecimal() and int(args.batch) > 0):
         parser.error(f'--batch {args.batch} is neither a positive number nor dynamic')
     if args.opset is not None and args.format != 'onnx':
@@ -98,6 +99,8 @@ def export(args: argparse.Namespace) -> None:
     out = args.out or Path(Path(args.checkpoint).stem + kind.ending)
     if out.suffix != kind.ending:
         raise ValueError(f'--out {out} does not end in {kind.ending}, as {args.format} does')
+    check_order(args.config, args.checkpoint)
+    check_output(out, '--out')
     classifier = VideoClassifier(args.config, args.checkpoint, 'cpu', args.classes)
     shape = clip_shape(classifier)
     graph = ClipScores(classifier, shape, args.output, args.with_preprocessing)

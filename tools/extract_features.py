@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmtimesformer.cli import check_order, check_output, parse, whole_number
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
 from mmtimesformer.terminal import ArgumentParser, echo
@@ -50,9 +51,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='what the names in the annotation file are relative to (its folder)',
     )
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
-    parser.add_argument('--batch-size', type=int, default=4, help='videos at a time')
+    parser.add_argument('--batch-size', type=whole_number(1), default=4, help='videos at a time')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def extract(args: argparse.Namespace) -> int:
@@ -77,6 +78,8 @@ def extract(args: argparse.Namespace) -> int:
         raise FileNotFoundError(
             f'none of the {len(names)} videos that {args.source} names is below {root}; set --root'
         )
+    check_order(args.config, args.checkpoint)
+    check_output(args.out, '--out', folder=True)
     classifier = VideoClassifier(args.config, args.checkpoint, args.device)
     classifier.check_features(args.feature, args.layers)
     settings = {

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.checkpoints import write_atomically
+from mmtimesformer.cli import check_order, check_output, parse
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
 from mmtimesformer.terminal import ArgumentParser, echo, echo_lines, safe_text
@@ -56,10 +57,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='write the video with its labels drawn on it, without sound',
     )
     parser.add_argument(
-        '--window', type=float, metavar='SECONDS', help='label each moment, in sliding windows'
+        '--window',
+        type=float,
+        metavar='SECONDS',
+        help='label each moment, in sliding windows',
     )
     parser.add_argument(
-        '--stride', type=float, metavar='SECONDS', help='from window to window (half a window)'
+        '--stride',
+        type=float,
+        metavar='SECONDS',
+        help='from window to window (half a window)',
     )
     parser.add_argument(
         '--timeline',
@@ -70,7 +77,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='write the labels of each moment as a picture, as a table, or both',
     )
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if args.window is None and (args.stride or args.timeline):
         parser.error('--stride and --timeline go with --window SECONDS')
     for path in args.timeline:
@@ -91,6 +98,12 @@ def predict(args: argparse.Namespace) -> int:
     require_mmaction()
     from mmtimesformer.inference import Predictions, VideoClassifier
 
+    check_order(args.config, args.checkpoint)
+    for path, option in ((args.out, '--out'), *((path, '--timeline') for path in args.timeline)):
+        if path:
+            check_output(path, option)
+    if args.save_video:
+        check_output(args.save_video, '--save-video', folder=not args.save_video.suffix)
     classifier = VideoClassifier(
         args.config, args.checkpoint, args.device, args.classes, args.precision
     )

@@ -4,8 +4,7 @@ import argparse
 import os
 import sys
 
-from mmengine.config import DictAction
-
+from mmtimesformer.cli import ConfigOptions, parse, whole_number
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
 from mmtimesformer.engine.torchrun import end_with_torchrun
@@ -31,20 +30,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='change the config: test_dataloader.batch_size=4 key="[a,b]" key="[(a,b),(c,d)]"',
     )
     parser.add_argument('--show-dir', help='folder for a picture of each video and its prediction')
     parser.add_argument('--show', action='store_true', help='open a window with each such picture')
-    parser.add_argument('--interval', type=int, default=1, help='draw every how many videos')
+    parser.add_argument(
+        '--interval', type=whole_number(1), default=1, help='draw every how many videos'
+    )
     parser.add_argument(
         '--wait-time', type=float, default=2, help='how long a window stays, in seconds'
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 

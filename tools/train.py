@@ -4,8 +4,7 @@ import argparse
 import os
 import sys
 
-from mmengine.config import DictAction
-
+from mmtimesformer.cli import ConfigOptions, parse, whole_number
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
 from mmtimesformer.engine.torchrun import end_with_torchrun, tell_torchrun
@@ -44,7 +43,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='accumulate gradients until a step sees auto_scale_lr.base_batch_size videos',
     )
-    parser.add_argument('--seed', type=int, help="random seed; wins over the config's")
+    parser.add_argument(
+        '--seed', type=whole_number(0, 4294967295), help="random seed; wins over the config's"
+    )
     parser.add_argument(
         '--diff-rank-seed', action='store_true', help='add the rank of a process to its seed'
     )
@@ -54,14 +55,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=ConfigOptions,
         metavar='KEY=VALUE',
         help='change the config: model.backbone.num_frames=16 key="[a,b]" key="[(a,b),(c,d)]"',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 

@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmtimesformer.cli import check_order, check_output, parse, positive_number
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
 from mmtimesformer.terminal import ArgumentParser, echo, echo_lines
@@ -58,7 +59,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--page-megabytes',
-        type=float,
+        type=positive_number,
         default=MEGABYTES,
         metavar='MB',
         help=f'room for weights in the page ({MEGABYTES})',
@@ -66,7 +67,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--classes', metavar='NAMES.txt', help='names of the classes, one a line')
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def visualize(args: argparse.Namespace) -> None:
@@ -83,6 +84,8 @@ def visualize(args: argparse.Namespace) -> None:
     from mmtimesformer.visualization.figures import shown_name
 
     layer = -1 if args.layer is None else args.layer
+    check_order(args.config, args.checkpoint)
+    check_output(args.out, '--out', folder=True)
     classifier = VideoClassifier(args.config, args.checkpoint, args.device, args.classes)
     asked = args.method == 'gradient' or args.label is not None
     sight = see(classifier, args.video, args.label, args.view, gradients=asked or None)

@@ -87,6 +87,7 @@ def read_checkpoint(
             'nothing says which height and width pos_embed is for, nor will the metadata; '
             'give them as source_size (--source-size)'
         )
+    _check_heads(weights, num_heads)
     weights.num_heads = num_heads or weights.num_heads
     weights.account.check()
     if num_frames is not None or img_size is not None:
@@ -208,6 +209,26 @@ def config_differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any])
         config: The config of the run that loads it.
     """
     return differences(read_facts(checkpoint, {}), facts_of_config(config))
+
+
+def _check_heads(weights: Weights, num_heads: int | None) -> None:
+    """Compare a number of heads that was given with the width and with the metadata."""
+    cls_token = weights.tensors.get('cls_token')
+    if num_heads is None or cls_token is None:
+        return
+    width, told = cls_token.shape[-1], weights.num_heads
+    if num_heads < 1 or width % num_heads:
+        raise CheckpointError(
+            f'num_heads={num_heads} does not divide the width {width} of the checkpoint; give '
+            'num_heads (--num-heads) as it was trained',
+            weights.account,
+        )
+    if told and told != num_heads:
+        raise CheckpointError(
+            f'num_heads={num_heads} differs from {told} in the metadata of the checkpoint; leave '
+            'num_heads (--num-heads) out',
+            weights.account,
+        )
 
 
 def translate_contents(contents: Contents, **how: Any) -> Weights:

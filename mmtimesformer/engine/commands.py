@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
+from mmtimesformer.cli import check_order, check_output
 from mmtimesformer.engine import precision
 from mmtimesformer.engine.configs import find_config
 from mmtimesformer.engine.letters import EndOfRun
@@ -32,8 +33,8 @@ def train(args: Namespace) -> None:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.amp:
         precision.train_in(args.amp, cfg)
-    elif cfg.optim_wrapper.get('type') == 'AmpOptimWrapper':
-        precision.check_device('fp16')
+    elif isinstance(cfg.get('optim_wrapper'), dict):
+        precision.check_wrapper(cfg.optim_wrapper)
     if args.auto_scale_lr:
         _know_base_batch(cfg, '--auto-scale-lr').enable = True
     if args.accumulate:
@@ -45,6 +46,7 @@ def train(args: Namespace) -> None:
 
 def test(args: Namespace) -> None:
     """Test a checkpoint as the config says, with the changes of the command line."""
+    check_order(args.config, args.checkpoint)
     cfg = read_config(args.config, args.cfg_options, args.work_dir)
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
@@ -59,6 +61,8 @@ def test(args: Namespace) -> None:
         _dump_results(cfg, args.dump)
     if args.show and sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & {*os.environ}:
         raise ValueError('--show opens windows, and this machine has no screen; use --show-dir')
+    if args.show_dir:
+        check_output(args.show_dir, '--show-dir', folder=True)
     if args.show or args.show_dir:
         pictures = {
             'type': 'mmtimesformer.PredictionPictures',
@@ -85,12 +89,27 @@ def read_config(
         raise ValueError(f'config {path} cannot be read: {error}') from error
     if options:
         check_options(cfg, options)
-        cfg.merge_from_dict(options)
+        _merge(cfg, options)
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / path.stem)
     return cfg
+
+
+def _merge(cfg: Config, options: dict[str, Any]) -> None:
+    """Merge options one by one, so that an error names the option."""
+    for key, value in options.items():
+        try:
+            cfg.merge_from_dict({key: value})
+        except Exception as error:  # noqa: PERF203 (options are few)
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            reason = str(text).partition(' of list [')[0].partition('. You may set')[0]
+            if isinstance(error, TypeError) and 'list indices' in reason:
+                reason = 'a part of a list is named by its number, from 0'
+            raise ValueError(
+                f'--cfg-options {key}={value}: {reason}; correct the name or the value'
+            ) from error
 
 
 def _run(cfg: Config, purpose: str, settings_given: tuple[str, ...] = ()) -> None:
@@ -195,6 +214,7 @@ def _set_randomness(
 def _dump_results(cfg: Config, path: str) -> None:
     if not path.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--dump {path} must end in .pkl or .pickle, by which it is read again')
+    check_output(path, '--dump')
     evaluator = cfg.get('test_evaluator') or []
     evaluators = list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
     cfg.test_evaluator = [*evaluators, {'type': 'DumpResults', 'out_file_path': path}]

@@ -4,6 +4,7 @@ import difflib
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
+ENDINGS = ('.py', '.json', '.yml', '.yaml')
 FOLDERS = (PACKAGE.parent / 'configs', PACKAGE / '.mim' / 'configs')  # a checkout; a wheel
 
 
@@ -25,10 +26,15 @@ def find_config(name_or_path: str) -> Path:
             ``timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb``, with or without ``.py``.
 
     Raises:
+        ValueError: The file is of another kind.
         FileNotFoundError: It is neither; the message lists the nearest names.
     """
     path = Path(name_or_path).expanduser()
     if path.is_file():
+        if path.suffix not in ENDINGS:
+            raise ValueError(
+                f'{name_or_path} is no config; name a file that ends in {", ".join(ENDINGS)}'
+            )
         return path
     shipped = shipped_configs()
     name = path.name.removesuffix('.py')

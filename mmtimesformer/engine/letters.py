@@ -12,6 +12,7 @@ code  meaning
 ====  =========================================================================
 """
 
+import os
 import re
 import sys
 import traceback
@@ -75,6 +76,8 @@ def sentence_of(error: BaseException) -> str:
         kind, text = _cause(text)
         return f'a data-loading process failed: {kind}: {_one_line(text)}'
     text = _one_line(text)
+    if isinstance(error, OSError) and text.startswith('[Errno') and error.filename is not None:
+        text = f'{os.fspath(error.filename)} cannot be read or written ({error.strerror})'
     unknown = re.match(r'(\S+) is not in the (\S+?)::(.+?) registry', text)
     if unknown:
         name, scope, registry = unknown.groups()

@@ -7,6 +7,7 @@ first validation; what is misspelt there is told at once, with its key.
 import inspect
 import logging
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,15 @@ PARAMWISE = {
     'custom_keys', 'lr_mult', 'decay_mult', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
     'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate',
 }  # fmt: skip
+# Whole numbers that a run divides by or counts to, and the least that has a meaning.
+COUNTS = {
+    'train_cfg.max_epochs': 1,
+    'train_cfg.max_iters': 1,
+    'train_cfg.val_interval': 1,
+    'optim_wrapper.accumulative_counts': 1,
+    'auto_scale_lr.base_batch_size': 1,
+    'default_hooks.logger.interval': 1,
+}
 TOGETHER = {
     'train': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
     'val': ('val_dataloader', 'val_cfg', 'val_evaluator'),
@@ -72,15 +82,28 @@ def check_parts(cfg: Any, purpose: str) -> list[str]:
     """
     _check_complete(cfg, purpose)
     _check_plain(cfg)
+    if purpose == 'train':
+        _check_counts(cfg)
     for stage in LOADERS[purpose]:
         name = f'{stage}_dataloader'
         if _is_dict(name, cfg.get(name)):
             _check_keys(name, cfg[name], LOADER_KEYS)
             _check_count(f'{name}.batch_size', cfg[name].get('batch_size', 1), 1)
             _check_count(f'{name}.num_workers', cfg[name].get('num_workers', 0), 0)
+            _check_workers(name, cfg[name])
+    _check_scope(cfg.get('default_scope'))
     for part in _parts(cfg, purpose):
         check_part(part, cfg.get('default_scope'))
     return list(_notes_on_hooks(cfg.get('default_hooks')))
+
+
+def _check_scope(scope: Any) -> None:
+    if scope is None or scope in ('mmengine', *roots.MODELS.children):
+        return
+    if not isinstance(scope, str) or not scope.isidentifier() or find_spec(scope) is None:
+        raise ValueError(
+            f"default_scope={scope!r} is no package that can be imported; set it to 'mmaction'"
+        )
 
 
 def _notes_on_hooks(hooks: Any) -> Iterator[str]:
@@ -118,9 +141,7 @@ def _check_plain(cfg: Any) -> None:
     if isinstance(wrapper, dict) and 'constructor' not in wrapper:  # which may read others
         keys['optim_wrapper.paramwise_cfg'] = PARAMWISE
     for where, known in keys.items():
-        value = cfg
-        for name in where.split('.'):
-            value = value.get(name) if isinstance(value, dict | Config) else None
+        value = _at(cfg, where)
         if _is_dict(where, value):
             _check_keys(where, value, known)
     if isinstance(wrapper, dict):
@@ -128,6 +149,25 @@ def _check_plain(cfg: Any) -> None:
     seed = (cfg.get('randomness') or {}).get('seed')
     if seed is not None:
         _check_count('randomness.seed', seed, 0)
+
+
+def _at(cfg: Any, where: str) -> Any:
+    """Return the value at a dotted place of a config; None if there is none."""
+    value = cfg
+    for name in where.split('.'):
+        value = value.get(name) if isinstance(value, dict | Config) else None
+    return value
+
+
+def _check_counts(cfg: Any) -> None:
+    """Check numbers that a training divides by, counts to or multiplies with."""
+    for where, least in COUNTS.items():
+        value = _at(cfg, where)
+        if value is not None:
+            _check_count(where, value, least)
+    rate = _at(cfg, 'optim_wrapper.optimizer.lr')
+    if isinstance(rate, int | float) and not rate >= 0:
+        raise ValueError(f'optim_wrapper.optimizer.lr={rate} is not a number from 0 on')
 
 
 def _check_keys(where: str, value: dict[str, Any], known: set[str]) -> None:
@@ -153,8 +193,25 @@ def _check_multipliers(wrapper: Any) -> None:
 
 
 def _check_count(key: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or value < least:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f'{key}={value!r} is not a whole number from {least} on')
+
+
+def _check_workers(name: str, loader: Any) -> None:
+    """Check what PyTorch refuses without the key."""
+    if loader.get('num_workers', 0) == 0:
+        for key in ('persistent_workers', 'prefetch_factor', 'timeout'):
+            if loader.get(key):
+                raise ValueError(
+                    f'{name}.{key}={loader[key]!r} needs worker processes; set '
+                    f'{name}.num_workers above 0, or {name}.{key} to '
+                    + {'persistent_workers': 'False', 'timeout': '0'}.get(key, 'None')
+                )
+    elif loader.get('prefetch_factor') is not None:
+        _check_count(f'{name}.prefetch_factor', loader['prefetch_factor'], 1)
+    timeout = loader.get('timeout', 0)
+    if not isinstance(timeout, int | float) or timeout < 0:
+        raise ValueError(f'{name}.timeout={timeout!r} is not a number of seconds from 0 on')
 
 
 def _is_dict(key: str, value: Any) -> bool:
@@ -273,7 +330,9 @@ def _transforms(key: str, steps: Any) -> Iterator[Part]:
         elif _is_part(f'{key}.{i}', step):
             yield Part(f'{key}.{i}', step, roots.TRANSFORMS)
             if type_name(step) in NESTING:
-                yield from _transforms(f'{key}.{i}.transforms', step.get('transforms'))
+                inner = step.get('transforms')
+                inner = [inner] if isinstance(inner, dict) else inner
+                yield from _transforms(f'{key}.{i}.transforms', inner)
 
 
 def _optimisation(cfg: Any) -> Iterator[Part]:

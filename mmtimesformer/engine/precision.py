@@ -95,6 +95,33 @@ def _to_float32(_head: nn.Module, _inputs: Any, scores: Any) -> Any:
     return scores.float() if isinstance(scores, torch.Tensor) else scores
 
 
+def check_wrapper(wrapper: Any) -> None:
+    """Check whether this machine can train with MMEngine's ``AmpOptimWrapper`` of a config.
+
+    Raises:
+        ValueError: There is no GPU, the GPU does not know the type, or there is no such type.
+    """
+    kind = wrapper.get('type')
+    if getattr(kind, '__name__', kind) != 'AmpOptimWrapper':
+        return
+    dtype = wrapper.get('dtype')
+    known = None, 'float16', 'bfloat16', 'float32', 'float64'
+    if not isinstance(dtype, torch.dtype) and dtype not in known:
+        raise ValueError(
+            f'optim_wrapper.dtype={dtype!r} is not known; set it to one of '
+            f'{", ".join(map(str, known[1:]))}, or leave it out for float16'
+        )
+    name = str(dtype or 'float16').removeprefix('torch.')
+    if get_device() == 'cpu':
+        raise ValueError(
+            f"optim_wrapper.type='AmpOptimWrapper' ({name}) needs a GPU, and this process sees "
+            "none; set it to 'mmtimesformer.Bfloat16OptimWrapper', as --amp bf16 does, which works "
+            'on a CPU too'
+        )
+    if name == 'bfloat16':
+        check_device('bf16')
+
+
 def check_device(precision: str) -> None:
     """Raise ``ValueError`` if this machine's device cannot compute in ``precision``."""
     device = get_device()

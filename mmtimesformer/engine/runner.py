@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -143,6 +143,7 @@ class Runner(MMEngineRunner):
         if isinstance(dataloader, dict) and 'clips_per_video' in dataloader:
             dataloader = with_clips_per_video(dataloader)
         loader = MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
+        _check_batches(loader)
         if not isinstance(loader.worker_init_fn, StartWorker):
             loader.worker_init_fn = StartWorker(loader.worker_init_fn)
         return loader
@@ -455,6 +456,24 @@ class Runner(MMEngineRunner):
                     f'(processes x {self._samples} x accumulated batches = '
                     f'{" x ".join(map(str, parts))}), auto_scale_lr.base_batch_size={base}.'
                 )
+
+
+def _check_batches(loader: DataLoader) -> None:
+    """Refuse a loader whose only batch is incomplete and left out."""
+    if loader.batch_sampler is None or not isinstance(loader.sampler, Sized):
+        return
+    videos, size = len(loader.sampler), loader.batch_size
+    if size is None or not loader.drop_last or videos == 0 or videos >= size:
+        return
+    stage = 'test' if getattr(loader.dataset, 'test_mode', False) else 'train'
+    keys = f'{stage}_dataloader'
+    if stage == 'test':
+        keys = 'val_dataloader or test_dataloader'
+    raise ValueError(
+        f'the {videos} videos of a process are fewer than batch_size={size}, and drop_last leaves '
+        f'an incomplete batch out, so there is no batch; in {keys} set batch_size to {videos} or '
+        'less, or drop_last to False'
+    )
 
 
 def _ours(part: Any) -> Any:

@@ -504,13 +504,20 @@ def _check_device(device: str | torch.device | None) -> torch.device:
             f'device {device}: this process sees {torch.cuda.device_count()} GPUs; give cpu, or '
             'leave it out'
         )
+    try:
+        torch.zeros(1, device=wanted).cpu()
+    except Exception as error:
+        raise ValueError(
+            f'device {device}: PyTorch {torch.__version__} cannot compute there on this machine; '
+            'give cpu, or leave it out'
+        ) from error
     return wanted
 
 
 def _check_positive(**numbers: float) -> None:
     for name, value in numbers.items():
-        if not value > 0:
-            raise ValueError(f'{name}={value} is not positive; give a larger one')
+        if not 0 < value < float('inf'):
+            raise ValueError(f'{name}={value} is not positive and finite; give another')
 
 
 def _check_share(**numbers: float) -> None:

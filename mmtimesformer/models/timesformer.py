@@ -372,6 +372,8 @@ def _check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> None:
 
 
 def _check_range(name: str, value: int, low: int, high: int | None = None) -> None:
+    if not isinstance(value, int):
+        raise ValueError(f'{name}={value!r} is not a whole number; set backbone.{name} to one')
     if value < low or (high is not None and value > high):
         rule = f'at least {low}' if high is None else f'between {low} and {high}'
         raise ValueError(f'{name}={value} is out of range; set backbone.{name} to {rule}')

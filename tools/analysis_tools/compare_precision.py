@@ -8,6 +8,7 @@ import argparse
 import sys
 import time
 
+from mmtimesformer.cli import check_order, parse
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
 from mmtimesformer.terminal import ArgumentParser
@@ -21,10 +22,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('video', help='a video file, or a folder of them')
     parser.add_argument('config', nargs='?', help='as for tools/predict.py')
     parser.add_argument('checkpoint', help='the weights')
-    parser.add_argument('--precisions', nargs='+', default=['bf16', 'int8'])
+    parser.add_argument(
+        '--precisions', nargs='+', choices=['fp32', 'bf16', 'int8'], default=['bf16', 'int8']
+    )
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -36,6 +39,7 @@ def compare(args: argparse.Namespace) -> None:
 
     from mmtimesformer.inference import VideoClassifier
 
+    check_order(args.config, args.checkpoint)
     scores, seconds = {}, {}
     for precision in dict.fromkeys(['fp32', *args.precisions]):
         classifier = VideoClassifier(args.config, args.checkpoint, args.device, precision=precision)
@@ -61,6 +65,11 @@ def compare(args: argparse.Namespace) -> None:
     Console().print(table)
 
 
+def main(argv: list[str] | None = None) -> int:
+    """Do the job; return the exit code."""
+    args = parse_args(argv)
+    return run_job(lambda: compare(args), args.debug)
+
+
 if __name__ == '__main__':
-    args = parse_args()
-    sys.exit(run_job(lambda: compare(args), args.debug))
+    sys.exit(main())

@@ -7,8 +7,7 @@ given or of the whole zoo.
 import argparse
 import sys
 
-from mmengine.config import Config, DictAction
-
+from mmtimesformer.cli import ConfigOptions, parse, whole_number
 from mmtimesformer.engine.complexity import in_billions, in_millions, measure_complexity
 from mmtimesformer.engine.configs import find_config, shipped_configs
 from mmtimesformer.engine.letters import run_job
@@ -23,12 +22,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'config', nargs='*', help='config files or names of shipped configs; all of these, if none'
     )
     parser.add_argument(
-        '--shape', type=int, nargs='+', metavar='S', help='frames in pixels: one number, or H W'
+        '--shape',
+        type=whole_number(1),
+        nargs='+',
+        metavar='S',
+        help='frames in pixels: one number, or H W',
     )
     parser.add_argument('--exact', action='store_true', help='do not round')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    parser.add_argument('--cfg-options', nargs='+', action=ConfigOptions, metavar='KEY=VALUE')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if args.shape and len(args.shape) > 2:
         parser.error(f'--shape takes one number or two, not {len(args.shape)}')
     return args
@@ -37,14 +40,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def show(args: argparse.Namespace) -> None:
     """Print a line for each config."""
     require_mmaction()
+    from mmtimesformer.engine.commands import read_config
+
     names = args.config or sorted(shipped_configs())
     paths = [find_config(name) for name in names]
     width = max(max(map(len, names)), len('config'))
     echo(f'{"config":<{width}}  {"clip":>16}  {"multiply-adds":>17}  {"parameters":>11}')
     size = None if args.shape is None else (args.shape[0], args.shape[-1])
     for name, path in zip(names, paths, strict=True):
-        cfg = Config.fromfile(path)
-        cfg.merge_from_dict(args.cfg_options or {})
+        cfg = read_config(str(path), args.cfg_options)
         cost = measure_complexity(cfg, size)
         clip = ' x '.join(map(str, cost.shape[1:]))
         numbers = in_billions(cost.multiply_adds), in_millions(cost.parameters)

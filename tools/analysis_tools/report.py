@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmtimesformer.cli import check_output, parse, whole_number
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.terminal import ArgumentParser, echo
 
@@ -23,9 +24,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--classes', type=Path, help='class names, one a line')
     parser.add_argument('--out', type=Path, help='the page (WORK_DIR/report.html)')
-    parser.add_argument('--mistakes', type=int, default=8, help='how many are shown')
+    parser.add_argument('--mistakes', type=whole_number(0), default=8, help='how many are shown')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def write(args: argparse.Namespace) -> None:
@@ -33,8 +34,11 @@ def write(args: argparse.Namespace) -> None:
     from mmtimesformer.visualization.report import write_report
     from mmtimesformer.visualization.results import read_outcome
 
+    out = args.out or args.work_dir / 'report.html'
+    if args.work_dir.is_dir():
+        check_output(out, '--out')
     run = read_outcome(args.work_dir, args.predictions, args.classes)
-    page = write_report(run, args.out or args.work_dir / 'report.html', args.mistakes)
+    page = write_report(run, out, args.mistakes)
     echo(f'{page} ({page.stat().st_size / 1024:.0f} KiB): open it in a browser')
 
 

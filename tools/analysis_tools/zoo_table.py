@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from mmtimesformer.cli import parse
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.terminal import ArgumentParser
 
@@ -85,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = ArgumentParser(description='Write the tables of models.')
     parser.add_argument('--check', action='store_true', help='write nothing, only compare')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     return run_job(lambda: write(args.check), args.debug)
 
 

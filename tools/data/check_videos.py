@@ -12,6 +12,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from mmtimesformer.cli import parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.checking import check_videos, list_videos, name_in
@@ -33,8 +34,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=Path,
         help='what the names in the annotation file are relative to (its folder)',
     )
-    parser.add_argument('--num-workers', type=int, default=os.cpu_count() or 1, help='processes')
-    parser.add_argument('--timeout', type=float, default=120, help='seconds for one video')
+    parser.add_argument(
+        '--num-workers', type=whole_number(1), default=os.cpu_count() or 1, help='processes'
+    )
+    parser.add_argument(
+        '--timeout', type=positive_number, default=120, help='seconds for one video'
+    )
     parser.add_argument(
         '--quick', action='store_true', help='decode the first, middle and last frame only'
     )
@@ -45,7 +50,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--good', type=Path, metavar='GOOD.txt', help='write the annotation file without bad files'
     )
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if args.num_workers < 1:
         parser.error('--num-workers is at least 1')
     if args.good and args.source.is_dir():

@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmtimesformer.cli import parse, whole_number
 from mmtimesformer.datasets.preparation.annotations import prepare
 from mmtimesformer.datasets.preparation.own_data import read_own_data
 from mmtimesformer.engine.letters import run_job
@@ -29,7 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='part of each class to validate on (0.2, unless the split is given)',
     )
     parser.add_argument('--test', type=float, help='part of each class to test on (none)')
-    parser.add_argument('--seed', type=int, default=0, help='of the split')
+    parser.add_argument('--seed', type=whole_number(0), default=0, help='of the split')
     parser.add_argument(
         '--classes', type=Path, help='class names in the order of the labels (alphabetical)'
     )
@@ -42,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--allow-missing', action='store_true', help='exit with 0 although something is missing'
     )
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def list_and_look(args: argparse.Namespace) -> int:

@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmtimesformer.cli import parse
 from mmtimesformer.datasets.preparation.annotations import prepare
 from mmtimesformer.datasets.preparation.publishers import read_hmdb51
 from mmtimesformer.datasets.preparation.reading import folder_of_lists
@@ -32,7 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--allow-missing', action='store_true', help='exit with 0 although something is missing'
     )
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def list_and_look(args: argparse.Namespace) -> int:

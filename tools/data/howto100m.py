@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmtimesformer.cli import parse, whole_number
 from mmtimesformer.datasets.preparation.annotations import prepare
 from mmtimesformer.datasets.preparation.howto100m import make_split, read_split_lists
 from mmtimesformer.engine.letters import run_job
@@ -28,15 +29,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--videos-csv', type=Path, help='HowTo100M_v1.csv, to make a split from')
     parser.add_argument('--task-names', type=Path, help='task_ids.csv, to name the classes')
     parser.add_argument(
-        '--min-videos', type=int, default=100, help='leave out tasks with fewer (with --videos-csv)'
+        '--min-videos',
+        type=whole_number(0),
+        default=100,
+        help='leave out tasks with fewer (with --videos-csv)',
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the split (with --videos-csv)')
+    parser.add_argument(
+        '--seed', type=whole_number(0), default=0, help='of the split (with --videos-csv)'
+    )
     parser.add_argument('--videos', type=Path, help='folder of the videos (ROOT/videos)')
     parser.add_argument(
         '--allow-missing', action='store_true', help='exit with 0 although something is missing'
     )
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if (args.train is None) != (args.test is None) or (args.train is None) == (
         args.videos_csv is None
     ):

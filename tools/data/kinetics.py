@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmtimesformer.cli import parse
 from mmtimesformer.datasets.preparation.annotations import prepare
 from mmtimesformer.datasets.preparation.publishers import KINETICS, read_kinetics
 from mmtimesformer.datasets.preparation.reading import folder_of_lists
@@ -42,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--allow-missing', action='store_true', help='exit with 0 although something is missing'
     )
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     args.root = args.root or Path(f'data/kinetics{args.version}')
     return args
 

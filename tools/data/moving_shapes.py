@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from mmtimesformer.cli import check_output, parse, whole_number
 from mmtimesformer.datasets.moving_shapes import AXES, Settings, draw_twins, make_moving_shapes
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.terminal import ArgumentParser, echo
@@ -14,19 +15,24 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = ArgumentParser(description='Write the Moving Shapes data set.')
     parser.add_argument('--out', default='data/moving_shapes', help='folder of the data set')
-    parser.add_argument('--seed', type=int, default=Settings.seed, help='of every decision')
     parser.add_argument(
-        '--num-train', type=int, default=Settings.num_train, help='videos to train on'
+        '--seed', type=whole_number(0), default=Settings.seed, help='of every decision'
     )
-    parser.add_argument('--num-val', type=int, default=Settings.num_val, help='videos to test on')
-    parser.add_argument('--workers', type=int, default=2, help='threads')
+    parser.add_argument(
+        '--num-train', type=whole_number(1), default=Settings.num_train, help='videos to train on'
+    )
+    parser.add_argument(
+        '--num-val', type=whole_number(1), default=Settings.num_val, help='videos to test on'
+    )
+    parser.add_argument('--workers', type=whole_number(1), default=2, help='threads')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    return parser.parse_args(argv)
+    return parse(parser, argv)
 
 
 def make(args: argparse.Namespace) -> None:
     """Write the data set and a picture of it, unless they are there."""
     settings = Settings(args.num_train, args.num_val, args.seed)
+    check_output(args.out, '--out', folder=True)
     written = make_moving_shapes(args.out, settings, args.workers)
     preview = Path(args.out) / 'preview.png'
     if not preview.exists():

@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+from mmtimesformer.cli import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.resizing import plan_resizes, resize_videos
@@ -27,12 +28,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('src', type=Path, help='folder of the videos')
     parser.add_argument('dst', type=Path, help='folder of the small ones')
-    parser.add_argument('--short-side', type=int, default=320, help='pixels, an even number')
     parser.add_argument(
-        '--crf', type=int, default=18, help='x264 quality: 18 looks like the source, 23 is smaller'
+        '--short-side', type=whole_number(2), default=320, help='pixels, an even number'
     )
-    parser.add_argument('--num-workers', type=int, default=os.cpu_count() or 1, help='processes')
-    parser.add_argument('--timeout', type=float, default=1800, help='seconds for one video')
+    parser.add_argument(
+        '--crf',
+        type=whole_number(0, 51),
+        default=18,
+        help='x264 quality: 18 looks like the source, 23 is smaller',
+    )
+    parser.add_argument(
+        '--num-workers', type=whole_number(1), default=os.cpu_count() or 1, help='processes'
+    )
+    parser.add_argument(
+        '--timeout', type=positive_number, default=1800, help='seconds for one video'
+    )
     parser.add_argument(
         '--with',
         dest='program',
@@ -41,7 +51,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='what does it; auto: the program ffmpeg if there is one, else PyAV',
     )
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if args.num_workers < 1:
         parser.error('--num-workers is at least 1')
     return args
@@ -53,6 +63,8 @@ def resize(args: argparse.Namespace) -> int:
     if args.program == 'ffmpeg' and ffmpeg is None:
         raise FileNotFoundError('there is no program ffmpeg on the PATH; leave --with out for PyAV')
     todo, done = plan_resizes(args.src, args.dst, args.short_side, args.crf, ffmpeg, args.timeout)
+    if todo:
+        check_output(args.dst, 'DST', folder=True)
     counts: Counter[str] = Counter({'there already': done})
     failed = []
     results = resize_videos(todo, args.num_workers, args.timeout)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from mmtimesformer.cli import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.transcoding import (
@@ -54,13 +55,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             for name, preset in PRESETS.items()
         ),
     )
-    parser.add_argument('--short-side', type=int, help="pixels, an even number; the preset's")
-    parser.add_argument('--gop', type=int, help="frames from keyframe to keyframe; the preset's")
-    parser.add_argument('--crf', type=int, help="x264 quality, less is better; the preset's")
-    parser.add_argument('--num-workers', type=int, default=os.cpu_count() or 1, help='processes')
-    parser.add_argument('--timeout', type=float, default=1800, help='seconds for one video')
+    parser.add_argument(
+        '--short-side', type=whole_number(2), help="pixels, an even number; the preset's"
+    )
+    parser.add_argument(
+        '--gop', type=whole_number(1), help="frames from keyframe to keyframe; the preset's"
+    )
+    parser.add_argument(
+        '--crf', type=whole_number(0, 51), help="x264 quality, less is better; the preset's"
+    )
+    parser.add_argument(
+        '--num-workers', type=whole_number(1), default=os.cpu_count() or 1, help='processes'
+    )
+    parser.add_argument(
+        '--timeout', type=positive_number, default=1800, help='seconds for one video'
+    )
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if args.num_workers < 1:
         parser.error('--num-workers is at least 1')
     if len({path.name for path in args.annotations}) < len(args.annotations):
@@ -77,6 +88,8 @@ def transcode(args: argparse.Namespace) -> int:
     )
     names = list_sources(args.src, args.annotations)
     todo, done = plan_transcodes(args.src, args.dst, names, preset, args.timeout)
+    if todo:
+        check_output(args.dst, 'DST', folder=True)
     written, failed = [], []
     results = transcode_videos(todo, args.num_workers, args.timeout)
     with closing(results):  # which ends the processes, whatever happens

@@ -12,6 +12,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from mmtimesformer.cli import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.packing import (
@@ -36,12 +37,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('out', type=Path, metavar='OUT', help='folder of the shards')
     parser.add_argument(
-        '--shard-size', type=float, default=1000, metavar='MB', help='megabytes of videos in each'
+        '--shard-size',
+        type=positive_number,
+        default=1000,
+        metavar='MB',
+        help='megabytes of videos in each',
     )
-    parser.add_argument('--num-workers', type=int, default=os.cpu_count() or 1, help='processes')
-    parser.add_argument('--timeout', type=float, default=7200, help='seconds for one shard')
+    parser.add_argument(
+        '--num-workers', type=whole_number(1), default=os.cpu_count() or 1, help='processes'
+    )
+    parser.add_argument(
+        '--timeout', type=positive_number, default=7200, help='seconds for one shard'
+    )
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(argv)
+    args = parse(parser, argv)
     if args.num_workers < 1:
         parser.error('--num-workers is at least 1')
     if args.shard_size <= 0:
@@ -52,6 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def pack(args: argparse.Namespace) -> int:
     """Write the shards that are not there, then the index, and list what was left out."""
     videos = list_labelled(args.list)
+    check_output(args.out, 'OUT', folder=True)
     size = int(args.shard_size * 1e6)
     shards = plan_shards(videos, args.videos, args.out, size, args.timeout)
     todo = [shard for shard in shards if not shard.path.exists()]
