@@ -1,7 +1,7 @@
 """Open a file that may be anything: what can do harm is refused before a decoder sees it.
 
-Decoders are C. What makes them hang, crash, fill the memory or open other files was found by trying,
-and is refused first:
+Decoders are C. What makes them hang, crash, fill the memory or open other files was found by
+trying, and is refused first:
 
 - a pipe or a device, which is waited for until somebody writes, and may never end: a video is a
   regular file;
@@ -64,13 +64,13 @@ _IS_NO_FILE = {
 
 # How files begin that often stand where a video should be; in lower case.
 _KINDS = (
-    (b'#extm3u', 'a playlist (M3U8), which names other files'),
-    (b'[playlist]', 'a playlist (PLS), which names other files'),
-    (b'ffconcat version', 'a list of files for FFmpeg (ffconcat)'),
-    (b'v=0', 'a session description (SDP), which names an address'),
-    (b'version https://git-lfs', 'a Git LFS pointer, not the file itself (git lfs pull)'),
-    (b'<!doctype html', 'an HTML page'),
-    (b'<html', 'an HTML page'),
+    (b'#extm3u', 'text (a playlist, M3U8, which names other files)'),
+    (b'[playlist]', 'text (a playlist, PLS, which names other files)'),
+    (b'ffconcat version', 'text (a list of files for FFmpeg, ffconcat)'),
+    (b'v=0', 'text (a session description, SDP, which names an address)'),
+    (b'version https://git-lfs', 'text (a Git LFS pointer; git lfs pull fetches the file)'),
+    (b'<!doctype html', 'text (an HTML page)'),
+    (b'<html', 'text (an HTML page)'),
     (b'\x89png', 'a picture (PNG)'),
     (b'\xff\xd8\xff', 'a picture (JPEG)'),
 )
@@ -95,6 +95,15 @@ def is_address(name: str | Path) -> bool:
     return re.match(r'[A-Za-z][A-Za-z0-9+.-]+:/', str(name)) is not None
 
 
+def address_refused(address: str) -> str:
+    """Write the error about an address that stands where a file should; its slashes stay."""
+    address = re.sub(r'^([A-Za-z][A-Za-z0-9+.-]+):/(?=[^/])', r'\1://', address)
+    return (
+        f'the video {address} does not exist as a file: it is an address, and only files are '
+        'opened; download it first and give the path of the file'
+    )
+
+
 def check_file(path: Path, name: str = '') -> None:
     """Refuse what is no regular file, has nothing in it, or is text.
 
@@ -105,9 +114,9 @@ def check_file(path: Path, name: str = '') -> None:
         UnreadableVideo: It is none of a video.
     """
     if '\0' in str(path):
+        reason = 'its name has a null character'
         raise UnreadableVideo(
-            f'the video {name or str(path)!r} cannot be read: its name has a null character; correct it',
-            'its name has a null character',
+            f'the video {name or str(path)!r} cannot be read: {reason}; correct it', reason
         )
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
@@ -130,11 +139,7 @@ def check_file(path: Path, name: str = '') -> None:
 def _missing(path: Path, name: str) -> MissingVideo:
     shown = name or str(path)
     if is_address(shown):
-        return MissingVideo(
-            f'the video {shown} is an address, and addresses are not opened; download it first '
-            'and give the path of the file',
-            'it is an address, not a file',
-        )
+        return MissingVideo(address_refused(shown), 'it is an address, not a file')
     return MissingVideo(
         f'the video {shown} does not exist; correct the annotation file or data_prefix',
         'it does not exist',
@@ -150,12 +155,12 @@ def kind_of(head: bytes) -> str:
     if not _is_text(head):
         return ''
     if b'<mpd' in head.lower():
-        return 'a playlist (DASH), which names other files'
+        return 'text (a playlist, DASH, which names other files)'
     if start.startswith((b'<?xml', b'<')):
-        return 'an XML file'
+        return 'text (XML)'
     if start.startswith((b'{', b'[')):
-        return 'a JSON file'
-    return 'a text file'
+        return 'text (JSON)'
+    return 'text'
 
 
 def open_demuxer(path: Path) -> Any:
@@ -237,7 +242,8 @@ def check_for_decord(path: Path) -> None:
     )
     if not certain:
         raise ValueError(
-            'decord is given MP4, MKV, WebM, AVI, FLV, ASF and Ogg alone; set reader to pyav or auto'
+            'decord is given MP4, MKV, WebM, AVI, FLV, ASF and Ogg alone; set reader to pyav or '
+            'auto'
         )
     if re.search(r'%\d*d', path.name):  # a sequence of pictures, by its name alone
         raise ValueError('decord takes its name for a pattern; set reader to pyav or auto')

@@ -16,7 +16,6 @@ order is not certain, the numbers are those of decoding everything: frames are d
 beginning and counted, also to find out how many there are.
 """
 
-import os
 import sys
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -120,7 +119,7 @@ def index_packets(container: Any) -> PacketIndex:
 
 
 def _packet_check(decoder: Any) -> Any:
-    """Return what tells of a packet, by its position and bytes, whether it is exactly one frame."""
+    """Return the function that decides whether a packet is exactly one frame."""
     if getattr(decoder.codec, 'intra_only', False):
         return lambda i, packet: True
     if decoder.name == 'mpeg4':
@@ -129,7 +128,7 @@ def _packet_check(decoder: Any) -> Any:
 
 
 def _is_one_mpeg4_frame(i: int, packet: Any) -> bool:
-    """Whether an MPEG-4 packet is one frame: not two, not "as before", not without its reference."""
+    """Whether an MPEG-4 packet is one frame: not two, none ("as before"), or one without its past."""
     data = bytes(packet)
     start = data.find(VOP)
     if start < 0 or data.find(VOP, start + 4) >= 0 or len(data) - start < SMALLEST_VOP:
@@ -406,7 +405,7 @@ def count_frames(path: Path) -> int:
         av.FFmpegError: A packet cannot be decoded.
         TimeoutError: It takes too long.
     """
-    status = os.stat(path)
+    status = path.stat()
     return _count(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 

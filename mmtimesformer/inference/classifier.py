@@ -240,7 +240,7 @@ class VideoClassifier:
         _check_positive(window=window, stride=stride, topk=topk, batch_size=batch_size)
         _check_share(threshold=threshold)
         path = Path(video).expanduser()
-        check_exists(path)
+        check_exists(path, str(video))
         try:
             opened = Video(path)
         except ValueError as error:
@@ -350,7 +350,7 @@ class VideoClassifier:
         if given.frames is not None:
             return self.views.of_array(given.frames, fps)
         assert given.path is not None
-        check_exists(given.path)
+        check_exists(given.path, given.name)
         return self.views.of_file(given.path)
 
     def _each(

@@ -1,5 +1,6 @@
 """What may be given as a video: a file, frames, a list of these, or a folder."""
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,9 +11,16 @@ import av
 import numpy as np
 from torch import Tensor
 
-from mmtimesformer.datasets.preparation.finding import walk_videos
-from mmtimesformer.datasets.thrifty_reader import upright
+from mmtimesformer.datasets.containers import (
+    address_refused,
+    is_address,
+    open_container,
+    open_demuxer,
+)
+from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
+from mmtimesformer.datasets.thrifty_reader import decoded_frames, upright
 from mmtimesformer.datasets.video import Video
+from mmtimesformer.terminal import safe_text
 
 WRONG_ARRAY = (
     'frames are an array (t, H, W, 3) of uint8, RGB; stack single frames with np.stack, and turn '
@@ -66,11 +74,18 @@ def videos_of(video: Any) -> list[Given]:
 
 
 def _files_in(folder: Path) -> list[Given]:
-    names = [name for name, _ in walk_videos(folder)]
+    skipped = NotVideos()
+    names = [name for name, _ in walk_videos(folder, skipped)]
+    notes = [note for note in [skipped.note()] if note]
+    notes += [f'{safe_text(name)}: {why}' for name, why in skipped.faults]
     if not names:
+        seen = f' ({"; ".join(notes)})' if notes else ''
         raise FileNotFoundError(
-            f'the folder {folder} holds no video (mp4, avi, mov, mkv, webm and so on); give another'
+            f'the folder {folder} holds no video (mp4, avi, mov, mkv, webm and so on){seen}; give '
+            'another'
         )
+    for note in notes:
+        logging.getLogger(__name__).warning('%s: %s', folder, note)
     return [Given(str(folder / name), path=folder / name) for name in names]
 
 
@@ -112,29 +127,47 @@ def stream_frames(video: Video) -> Iterator[Frame]:
         ValueError: A frame cannot be decoded.
     """
     reformatter = av.video.reformatter.VideoReformatter()
-    with av.open(str(video.path)) as container:
+    with open_container(video.path) as container:
         stream = container.streams.video[0]
         stream.thread_type = 'AUTO'
         began = (container.start_time or 0) / av.time_base
         try:
-            for number, decoded in enumerate(container.decode(stream)):
-                time = number / video.fps if decoded.time is None else decoded.time - began
+            for number, decoded in enumerate(decoded_frames(container)):
+                if decoded.pts is None or not stream.time_base:
+                    time = number / video.fps
+                else:
+                    time = decoded.pts * stream.time_base - began
                 yield Frame(number, float(time), decoded, reformatter)
         except av.error.FFmpegError as error:
             raise ValueError(f'it cannot be decoded further: {error}') from error
 
 
-def check_exists(path: Path) -> None:
-    """Say so where a file is not there.
+def check_exists(path: Path, name: str = '') -> None:
+    """Refuse a file that is not there, and an address.
+
+    Args:
+        path: The file.
+        name: What was given, if that is not the path: ``Path`` takes a slash out of ``rtsp://``.
 
     Raises:
-        FileNotFoundError: In words.
+        FileNotFoundError: There is no such file.
     """
-    if not path.is_file():
-        hint = '; download it first' if '://' in str(path) or ':/' in str(path) else ''
-        raise FileNotFoundError(
-            f'the video {path} does not exist (looked in {path.absolute().parent}){hint}'
-        )
+    shown = name or str(path)
+    if is_file(path):
+        return
+    if is_address(shown):
+        raise FileNotFoundError(address_refused(shown))
+    raise FileNotFoundError(
+        f'the video {shown} does not exist (looked in {path.absolute().parent}); correct the path'
+    )
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a regular file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def letter_of(error: BaseException, path: Path | None, name: str) -> str:
@@ -145,7 +178,7 @@ def letter_of(error: BaseException, path: Path | None, name: str) -> str:
         path: The file, or ``None`` for an array.
         name: What the video was called.
     """
-    if path is not None and path.is_file():
+    if path is not None and is_file(path):
         if not path.stat().st_size:
             return f'the video {name} is an empty file'
         if _holds_sound_alone(path):
@@ -166,7 +199,7 @@ def short_reason(error: BaseException, path: Path | None, name: str) -> str:
 
 def _holds_sound_alone(path: Path) -> bool:
     try:
-        with av.open(str(path)) as container:
+        with open_demuxer(path) as container:
             return bool(container.streams.audio) and not container.streams.video
-    except av.error.FFmpegError:
+    except (av.error.FFmpegError, ValueError, OSError):
         return False

@@ -16,6 +16,7 @@ from mmtimesformer.cli import parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.checking import check_videos, list_videos, name_in
+from mmtimesformer.datasets.preparation.finding import NotVideos
 from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.terminal import ArgumentParser, echo, track
@@ -60,11 +61,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> int:
     """Decode all, print and write what is bad."""
-    folder, names = list_videos(args.source, args.root)
+    skipped = NotVideos()
+    folder, names = list_videos(args.source, args.root, skipped)
     results = check_videos(folder, names, args.num_workers, args.timeout, args.quick)
     with closing(results):  # which ends the processes, whatever happens
         progress = track(results, str(args.source), total=len(names))
-        bad = dict(sorted((name, wrong) for name, wrong in progress if wrong is not None))
+        bad = {name: wrong for name, wrong in progress if wrong is not None}
+    bad = dict(sorted({**bad, **dict(skipped.faults)}.items()))
+    if skipped.note():
+        echo(skipped.note())
     for name, wrong in list(bad.items())[:SHOWN]:
         echo(f'{name}: {wrong}')
     if len(bad) > SHOWN:
@@ -76,7 +81,8 @@ def check(args: argparse.Namespace) -> int:
         write_text(
             args.good, [line for line in read_lines(args.source) if name_in(line) not in bad]
         )
-    echo(f'{len(names):,} videos: {len(names) - len(bad):,} good, {len(bad):,} bad')
+    total = len(names) + len(skipped.faults)
+    echo(f'{total:,} videos: {total - len(bad):,} good, {len(bad):,} bad')
     return INCOMPLETE if bad else COMPLETE
 
 

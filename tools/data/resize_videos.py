@@ -1,7 +1,8 @@
 """Make videos smaller: python tools/data/resize_videos.py SRC DST [options].
 
 DST is laid out as SRC, each video as H.264 in .mp4 without sound; a video that is small enough is
-copied. Started again, the tool goes on where it was; no half file ever has a final name.
+copied. Two videos that would become one file (a.avi, a.mp4) are both left out and listed as failed.
+Started again, the tool resumes; no unfinished file ever has a final name.
 Exit code: 0 all are done, 3 some could not be (DST/failed.txt), 1 an error.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from mmtimesformer.cli import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
+from mmtimesformer.datasets.preparation.finding import NotVideos, list_line
 from mmtimesformer.datasets.preparation.resizing import plan_resizes, resize_videos
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.terminal import ArgumentParser, echo, track
@@ -62,21 +64,26 @@ def resize(args: argparse.Namespace) -> int:
     ffmpeg = None if args.program == 'pyav' else shutil.which('ffmpeg')
     if args.program == 'ffmpeg' and ffmpeg is None:
         raise FileNotFoundError('there is no program ffmpeg on the PATH; leave --with out for PyAV')
-    todo, done = plan_resizes(args.src, args.dst, args.short_side, args.crf, ffmpeg, args.timeout)
+    skipped = NotVideos()
+    todo, done, refused = plan_resizes(
+        args.src, args.dst, args.short_side, args.crf, ffmpeg, args.timeout, skipped
+    )
     if todo:
         check_output(args.dst, 'DST', folder=True)
     counts: Counter[str] = Counter({'there already': done})
-    failed = []
+    failed = [f'{list_line(args.src.absolute() / name)}\t{list_line(why)}' for name, why in refused]
     results = resize_videos(todo, args.num_workers, args.timeout)
     with closing(results):  # which ends the processes, whatever happens
         for job, how, wrong in track(results, str(args.dst), total=len(todo)):
             if how:
                 counts[how] += 1
             else:
-                failed.append(f'{job.source}\t{wrong}')
+                failed.append(f'{list_line(job.source)}\t{list_line(wrong)}')
+    if skipped.note():
+        echo(skipped.note())
     if failed:
         write_text(args.dst / 'failed.txt', sorted(failed), 'surrogateescape')
-        echo(f'{len(failed):,} videos could not be read; {args.dst / "failed.txt"} says why')
+        echo(f'{len(failed):,} videos were not written; {args.dst / "failed.txt"} says why')
     else:
         (args.dst / 'failed.txt').unlink(missing_ok=True)
     echo(', '.join(f'{number:,} {how}' for how, number in counts.items()))

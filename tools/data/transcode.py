@@ -1,7 +1,8 @@
 """Write videos anew so that training reads them faster: python tools/data/transcode.py SRC DST.
 
 DST is laid out as SRC, each video as H.264 in .mp4 without sound, its keyframes close together. SRC
-is not touched. Started again, the tool goes on where it was; no half file ever has a final name.
+is not touched. Two videos that would become one file (a.avi, a.mp4) are both left out and listed as
+failed. Started again, the tool resumes; no unfinished file ever has a final name.
 With --annotations only the videos they list are written, and DST gets annotation files of the same
 names that list the new ones.
 Exit code: 0 all are done, 3 some could not be (DST/failed.txt), 1 an error.
@@ -19,6 +20,7 @@ from pathlib import Path
 from mmtimesformer.cli import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
+from mmtimesformer.datasets.preparation.finding import NotVideos, list_line
 from mmtimesformer.datasets.preparation.transcoding import (
     PRESETS,
     Written,
@@ -86,25 +88,32 @@ def transcode(args: argparse.Namespace) -> int:
         PRESETS[args.preset],
         **{name: value for name, value in changes.items() if value is not None},
     )
-    names = list_sources(args.src, args.annotations)
-    todo, done = plan_transcodes(args.src, args.dst, names, preset, args.timeout)
+    skipped = NotVideos()
+    names = list_sources(args.src, args.annotations, skipped)
+    todo, done, refused = plan_transcodes(args.src, args.dst, names, preset, args.timeout)
     if todo:
         check_output(args.dst, 'DST', folder=True)
-    written, failed = [], []
+    written = []
+    failed = [
+        f'{list_line(args.src.absolute() / name)}\t{list_line(why)}'
+        for name, why in [*skipped.faults, *refused]
+    ]
     results = transcode_videos(todo, args.num_workers, args.timeout)
     with closing(results):  # which ends the processes, whatever happens
         for job, what, wrong in track(results, str(args.dst), total=len(todo)):
             if what:
                 written.append(what)
             else:
-                failed.append(f'{job.source}\t{wrong}')
+                failed.append(f'{list_line(job.source)}\t{list_line(wrong)}')
+    if skipped.note():
+        echo(skipped.note())
     if failed:
         write_text(args.dst / 'failed.txt', sorted(failed), 'surrogateescape')
-        echo(f'{len(failed):,} videos could not be read; {args.dst / "failed.txt"} says why')
+        echo(f'{len(failed):,} videos were not written; {args.dst / "failed.txt"} says why')
     else:
         (args.dst / 'failed.txt').unlink(missing_ok=True)
     for path in args.annotations:
-        lines, missing = rewrite_annotation(path, args.dst)
+        lines, missing = rewrite_annotation(path, args.dst, {name for name, _ in refused})
         write_text(args.dst / path.name, lines)
         without = f', {missing:,} left out' if missing else ''
         echo(f'{args.dst / path.name}: {len(lines):,} videos{without}')

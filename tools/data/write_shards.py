@@ -15,6 +15,7 @@ from pathlib import Path
 from mmtimesformer.cli import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
+from mmtimesformer.datasets.preparation.finding import list_line
 from mmtimesformer.datasets.preparation.packing import (
     list_entries,
     list_labelled,
@@ -80,7 +81,7 @@ def pack(args: argparse.Namespace) -> int:
         )
     entries, failed = list_entries(shards)
     if failed:
-        lines = [f'{file}\t{why}' for file, why in failed.items()]
+        lines = [f'{list_line(file)}\t{list_line(why)}' for file, why in failed.items()]
         write_text(args.out / 'failed.txt', lines, 'surrogateescape')
         echo(f'{len(failed):,} videos could not be read; {args.out / "failed.txt"} says why')
     else:

@@ -13,8 +13,7 @@ from typing import Any
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import VideoFolder
 from mmtimesformer.datasets.preparation.listing import DataSet, Label, Split
-from mmtimesformer.fileio.file_names import short_file_name
-from mmtimesformer.terminal import echo, echo_lines
+from mmtimesformer.terminal import echo, echo_lines, safe_text
 
 
 @dataclass
@@ -43,12 +42,15 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
         out: Folder of the data set.
         allow_missing: Call the data set complete whatever is missing.
 
+    A file whose name cannot stand in an annotation file counts as missing, and so do folders that
+    cannot be read; both are listed with the reason.
+
     Returns:
         ``COMPLETE`` or ``INCOMPLETE``.
 
     Raises:
         FileNotFoundError: Nothing of a split is there.
-        ValueError: A file's name cannot stand in an annotation file.
+        ValueError: No file of a split has a name that can stand in an annotation file.
     """
     folders: dict[Path, VideoFolder] = {}
     found: dict[str, Found] = {}
@@ -61,15 +63,25 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
         if split.folder not in folders:
             folders[split.folder] = VideoFolder(split.folder, data.ignore_case)
         found[name] = _look(name, split, folders[split.folder])
+    for name, part in found.items():
+        _leave_out_unwritable(name, part)
     delimiter = _choose_delimiter([file for part in found.values() for file, _ in part.files])
+    faults = [
+        (path / file, why)
+        for path, folder in folders.items()
+        for file, why in folder.skipped.faults
+    ]
 
     for part in found.values():
         lines = [delimiter.join([file, *_words(label)]) for file, label in part.files]
         write_text(out / part.split.annotation, lines)
     write_text(out / 'classes.txt', data.classes)
     missing = [
-        f'{name}\t{video}\t{why}' for name, part in found.items() for video, why in part.missing
+        f'{name}\t{safe_text(video)}\t{why}'
+        for name, part in found.items()
+        for video, why in part.missing
     ]
+    missing += [f'-\t{safe_text(file)}\t{why}' for file, why in faults]
     if missing:
         write_text(out / 'missing.txt', missing)
     else:
@@ -81,7 +93,7 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
     for note in notes:
         echo(f'- {note}')
     classes_complete = data.num_classes in (0, len(data.classes))
-    if classes_complete and all(part.complete for part in found.values()):
+    if classes_complete and not faults and all(part.complete for part in found.values()):
         echo(f'{data.name} is complete: {out}')
         return COMPLETE
     echo(f'{data.name} is not complete{" (allowed)" if allow_missing else ""}: {out}')
@@ -121,22 +133,36 @@ def _nothing_there(name: str, split: Split, folder: VideoFolder) -> str:
     )
 
 
-def _choose_delimiter(files: list[str]) -> str:
-    """Take the space, MMAction2's default; the tab where a name has a space.
+def _leave_out_unwritable(name: str, part: Found) -> None:
+    """Move files whose names would not come back from an annotation file to the missing ones.
 
     Raises:
-        ValueError: A name would not come back from the annotation file as it went in.
+        ValueError: No file is left.
     """
-    for file in files:
-        try:
-            file.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f'the name of {file!r} is not UTF-8; rename the file') from None
-        if file != file.strip() or any(sign in file for sign in '\t\r\n'):
-            raise ValueError(
-                f'the name of {file!r} has a tab or a line break, or begins with a space; an '
-                'annotation file cannot hold it; rename the file'
-            )
+    reasons = {file: _unwritable(file) for file, _ in part.files}
+    part.missing += [(file, why) for file, why in reasons.items() if why]
+    part.files = [(file, label) for file, label in part.files if not reasons[file]]
+    if not part.files:
+        file, why = next(iter(reasons.items()))
+        raise ValueError(f'the name of {file!r} {why} (split {name}, {len(reasons):,} videos)')
+
+
+def _unwritable(file: str) -> str:
+    """Say why an annotation file cannot hold a name; ``''`` if it can."""
+    try:
+        file.encode()
+    except UnicodeEncodeError:
+        return 'is not UTF-8; rename the file'
+    if file != file.strip() or len(file.splitlines()) > 1 or '\t' in file:
+        return (
+            'has a tab or a line break, or begins with a space; an annotation file cannot hold it; '
+            'rename the file'
+        )
+    return ''
+
+
+def _choose_delimiter(files: list[str]) -> str:
+    """Take the space, MMAction2's default; the tab where a name has a space."""
     return '\t' if any(' ' in file for file in files) else ' '
 
 
@@ -189,6 +215,13 @@ def _notes(
         unlisted = sum(folder.files[file] for file in folder.files.keys() - listed)
         if unlisted:
             notes.append(f'{unlisted:,} videos below {path} are in no list')
+        if folder.skipped.note():
+            notes.append(f'{folder.skipped.note()} (below {path})')
+        if folder.skipped.faults:
+            notes.append(
+                f'{len(folder.skipped.faults):,} files or folders below {path} cannot be read; '
+                f'{out / "missing.txt"} names each'
+            )
     number = sum(len(part.missing) for part in found.values())
     if number:
         notes.append(f'{number:,} videos are missing; {out / "missing.txt"} names each')

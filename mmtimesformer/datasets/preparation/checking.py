@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmtimesformer.datasets.containers import check_file, open_container
-from mmtimesformer.datasets.preparation.finding import walk_videos
+from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.datasets.stated_sizes import stated_bytes, stated_mp4_bytes
@@ -128,12 +128,15 @@ def _check_times(container: Any) -> None:
         )
 
 
-def list_videos(source: Path, root: Path | None = None) -> tuple[Path, list[str]]:
+def list_videos(
+    source: Path, root: Path | None = None, skipped: NotVideos | None = None
+) -> tuple[Path, list[str]]:
     """List the videos of an annotation file, or of a folder.
 
     Args:
         source: The annotation file, split by spaces or tabs; or the folder.
         root: What the names in the annotation file are relative to; else its folder.
+        skipped: Gets what of the folder is not listed.
 
     Returns:
         The folder, and the names below it, each once.
@@ -141,7 +144,7 @@ def list_videos(source: Path, root: Path | None = None) -> tuple[Path, list[str]
     if source.is_dir():
         if root is not None:
             raise ValueError(f'{source} is a folder, for which --root says nothing; leave it out')
-        return source, [file for file, _ in walk_videos(source)]
+        return source, [file for file, _ in walk_videos(source, skipped)]
     names = [name_in(line) for line in read_lines(source, 'correct its name')]
     return root or source.parent, list(dict.fromkeys(names))
 

@@ -1,25 +1,85 @@
-"""Which of the listed videos are there: a folder is read once, then asked by name."""
+"""Find the listed videos: a folder is read once, then asked by name."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from mmtimesformer.datasets.bad_videos import UnreadableVideo
+from mmtimesformer.datasets.containers import address_refused, check_file, is_address
 from mmtimesformer.datasets.preparation.listing import Listed
 from mmtimesformer.terminal import safe_text
 
-ENDINGS = {'3gp', 'avi', 'flv', 'm4v', 'mkv', 'mov', 'mp4', 'mpeg', 'mpg', 'ogv', 'webm', 'wmv'}
+#: Endings of video files, of the containers that the reader takes.
+ENDINGS = {
+    *('3g2', '3gp', 'amv', 'apng', 'asf', 'avi', 'divx', 'dv', 'f4v', 'flv', 'gif', 'gxf', 'ivf'),
+    *('m1v', 'm2t', 'm2ts', 'm2v', 'm4v', 'mj2', 'mjpeg', 'mjpg', 'mkv', 'mod', 'mov', 'mp4'),
+    *('mpe', 'mpeg', 'mpg', 'mpv', 'mts', 'mxf', 'nsv', 'nut', 'obu', 'ogg', 'ogm', 'ogv', 'qt'),
+    *('rm', 'rmvb', 'tod', 'trp', 'ts', 'vob', 'webm', 'wmv', 'wtv', 'xvid', 'y4m'),
+    *('264', '265', 'h264', 'h265', 'hevc'),
+}
+SHOWN = 6  # endings that a note lists
+
+
+@dataclass
+class NotVideos:
+    """What a walk through a folder did not list.
+
+    Attributes:
+        endings: How many files were skipped for each ending; ``''`` for none.
+        faults: What should be a video or a folder of videos and cannot be read, below the folder,
+            and why.
+    """
+
+    endings: Counter[str] = field(default_factory=Counter)
+    faults: list[tuple[str, str]] = field(default_factory=list)
+
+    def note(self) -> str:
+        """Say in one line how many files were skipped for their ending; ``''`` if none was."""
+        number = self.endings.total()
+        if not number:
+            return ''
+        names = [f'.{ending}' if ending else 'no ending' for ending in sorted(self.endings)]
+        more = f' and {len(names) - SHOWN} more' if len(names) > SHOWN else ''
+        files, were = ('file', 'was') if number == 1 else ('files', 'were')
+        shown = safe_text(', '.join(names[:SHOWN]))
+        return f'{number:,} {files} with other endings {were} skipped: {shown}{more}'
+
+
+def list_line(name: object) -> str:
+    r"""Return a name for a list of one name a line, to be written with ``'surrogateescape'``.
+
+    Control characters become escapes (``\\n``); bytes that are not UTF-8 stay, so that the name is
+    that of the file.
+    """
+    return ''.join(sign if '\udc80' <= sign <= '\udcff' else safe_text(sign) for sign in str(name))
+
+
+def no_folder(folder: Path) -> str:
+    """Write the error about a folder of videos that is not there, or is an address."""
+    if is_address(folder):
+        return address_refused(str(folder)).replace('the video ', 'the video folder ', 1)
+    return f'the video folder {folder} does not exist (looked in {folder.absolute().parent})'
 
 
 def is_video(name: str) -> bool:
-    """Tell by the ending, and skip hidden files (unfinished ones are hidden here)."""
+    """Decide by the ending, and skip hidden files (unfinished ones are hidden here)."""
     stem, _, ending = name.rpartition('.')
     return ending.lower() in ENDINGS and stem != '' and not stem.startswith('.')
 
 
-def walk_videos(folder: Path) -> Iterator[tuple[str, bool]]:
+def walk_videos(folder: Path, skipped: NotVideos | None = None) -> Iterator[tuple[str, bool]]:
     """List the videos below a folder, links followed, each folder once.
+
+    What cannot be read (a folder without permission, a link to nothing, a file that vanishes
+    meanwhile) does not end the walk.
+
+    Args:
+        folder: The folder.
+        skipped: Gets what is not listed.
 
     Yields:
         Path relative to the folder, with ``/``, and whether the file has any content. The order is
@@ -29,9 +89,8 @@ def walk_videos(folder: Path) -> Iterator[tuple[str, bool]]:
         FileNotFoundError: There is no such folder.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f'the video folder {folder} does not exist (looked in {folder.absolute().parent})'
-        )
+        raise FileNotFoundError(no_folder(folder))
+    skipped = NotVideos() if skipped is None else skipped
     seen: set[str] = set()  # a link may lead back up
 
     def walk(path: str, prefix: str) -> Iterator[tuple[str, bool]]:
@@ -39,14 +98,49 @@ def walk_videos(folder: Path) -> Iterator[tuple[str, bool]]:
         if real in seen:
             return
         seen.add(real)
-        with os.scandir(path) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
+        try:
+            with os.scandir(path) as entries:
+                ordered = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            skipped.faults.append((prefix or './', f'the folder cannot be read: {_why(error)}'))
+            return
+        for entry in ordered:
+            name = f'{prefix}{entry.name}'
+            try:
                 if entry.is_dir():
-                    yield from walk(entry.path, f'{prefix}{entry.name}/')
-                elif is_video(entry.name) and entry.is_file():
-                    yield f'{prefix}{entry.name}', entry.stat().st_size > 0
+                    yield from walk(entry.path, f'{name}/')
+                elif is_video(entry.name):
+                    if entry.is_file():
+                        yield name, entry.stat().st_size > 0
+                    else:
+                        skipped.faults.append((name, _no_file(Path(entry.path))))
+                elif not entry.name.startswith('.') and entry.is_file():
+                    skipped.endings[_ending(entry.name)] += 1
+            except OSError as error:
+                skipped.faults.append((name, _why(error)))
 
     yield from walk(str(folder), '')
+
+
+def _ending(name: str) -> str:
+    stem, dot, ending = name.rpartition('.')
+    return ending.lower() if dot and stem else ''
+
+
+def _why(error: OSError) -> str:
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return reason[:1].lower() + reason[1:]
+
+
+def _no_file(path: Path) -> str:
+    """Say why a directory entry is no regular file."""
+    if path.is_symlink() and not path.exists():
+        return 'it is a link to nothing'
+    try:
+        check_file(path)
+    except UnreadableVideo as error:
+        return error.reason
+    return 'it is no regular file'
 
 
 class VideoFolder:
@@ -60,6 +154,7 @@ class VideoFolder:
     def __init__(self, folder: Path, ignore_case: bool = False) -> None:
         self.ignore_case = ignore_case
         self.files: dict[str, bool] = {}
+        self.skipped = NotVideos()
         self._by_name: dict[str, str] = {}
         shown = safe_text(folder, 120)
         columns = (
@@ -69,7 +164,7 @@ class VideoFolder:
         )
         with Progress(*columns) as progress:
             task = progress.add_task('')
-            for file, has_content in walk_videos(folder):
+            for file, has_content in walk_videos(folder, self.skipped):
                 self.files[file] = has_content
                 stem = file.rpartition('.')[0]
                 # A name may stand for the file alone, or with the folder it is in.

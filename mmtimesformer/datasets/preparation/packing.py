@@ -5,7 +5,9 @@ is started again: a shard that has its name is whole, and is not written again. 
 when every video in it has been read back and is what its file was. The index is made of what the
 finished shards hold.
 
-A source that cannot be opened as a video is left out of the shards and keeps its line in the index.
+A source that cannot be opened as a video, that vanishes or changes while it is packed, or that
+crashes or stalls the process that opens it, is left out of the shards and keeps its line in the
+index.
 """
 
 import hashlib
@@ -14,18 +16,19 @@ import json
 import os
 import re
 import tarfile
-import time
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mmtimesformer.datasets.bad_videos import UnreadableVideo
 from mmtimesformer.datasets.preparation.annotations import take_name, write_text
+from mmtimesformer.datasets.preparation.finding import no_folder
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.reading import read_json, read_lines
+from mmtimesformer.datasets.preparation.resizing import discard, sweep
 from mmtimesformer.datasets.shards import Entry, Member, key_of
 from mmtimesformer.datasets.video import Video
 from mmtimesformer.fileio.file_names import short_file_name
@@ -34,6 +37,7 @@ from mmtimesformer.fileio.safe_text import parse_json
 PLAN = 'plan.json'
 LARGEST_DESCRIPTION = 8 << 20  # bytes
 LEFT_OUT = '__left_out__'  # the last member of a shard; WebDataset passes over such names
+OPENING = 120  # seconds to open one video, when a process died or stalled at one of many
 CHUNK = 2**22  # bytes that are copied at a time
 
 
@@ -67,12 +71,14 @@ class Shard:
         videos: What goes into it.
         path: The file.
         part: Where it is written until it is finished.
+        left_out: Numbers of videos that are left out whatever they are, and why.
     """
 
     folder: Path
     videos: tuple[Listed, ...]
     path: Path
     part: Path
+    left_out: tuple[tuple[int, str], ...] = ()
 
 
 def list_labelled(path: Path) -> list[Listed]:
@@ -118,9 +124,7 @@ def plan_shards(
         ValueError: ``out`` has shards of another list, or of another size.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f'the video folder {folder} does not exist (looked in {folder.absolute().parent})'
-        )
+        raise FileNotFoundError(no_folder(folder))
     digest = hashlib.sha256(b'\n'.join(video.description for video in videos)).hexdigest()
     asked = {'list': f'sha256:{digest}', 'shard_bytes': shard_bytes}
     if (out / PLAN).exists():
@@ -136,9 +140,7 @@ def plan_shards(
     else:
         counts = _fill([_size(folder / video.name) for video in videos], shard_bytes, folder)
         write_text(out / PLAN, [json.dumps({**asked, 'videos_per_shard': counts})])
-    for left in out.glob('.*.part'):
-        if time.time() - left.stat().st_mtime > timeout:
-            left.unlink(missing_ok=True)
+    sweep(out, timeout)
     shards, rest = [], iter(videos)
     for number, count in enumerate(counts):
         path = out.absolute() / f'shard-{number:06d}.tar'
@@ -157,16 +159,43 @@ def write_shards(
         A shard, and what went wrong, or ``None``.
     """
     at_work = set(todo)
+    again: list[Shard] = []
     results = call_apart(write_shard, todo, num_workers, timeout, (__name__,))
     try:
         with closing(results):
             for shard, _, wrong in results:
-                shard.part.unlink(missing_ok=True)
+                discard(shard.part)
                 at_work.discard(shard)
-                yield shard, wrong
+                killers = _find_killers(shard, num_workers) if _is_lost(wrong) else ()
+                if killers:
+                    again.append(replace(shard, left_out=(*shard.left_out, *killers)))
+                else:
+                    yield shard, wrong
     finally:
         for shard in at_work:  # those whose processes have just been killed
-            shard.part.unlink(missing_ok=True)
+            discard(shard.part)
+    if again:
+        yield from write_shards(again, num_workers, timeout)
+
+
+def _is_lost(wrong: str | None) -> bool:
+    """Whether a process died or stalled, and said nothing itself."""
+    return wrong is not None and ('crashed (' in wrong or wrong.startswith('no answer in'))
+
+
+def _find_killers(shard: Shard, num_workers: int) -> tuple[tuple[int, str], ...]:
+    """Open each video of a shard in a process of its own; return those that end or stall it."""
+    known = dict(shard.left_out)
+    numbers = {shard.folder / video.name: video.number for video in shard.videos}
+    paths = [path for path, number in numbers.items() if number not in known]
+    with closing(call_apart(_open, paths, num_workers, OPENING, (__name__,))) as results:
+        return tuple(
+            (numbers[path], wrong) for path, _, wrong in results if wrong and _is_lost(wrong)
+        )
+
+
+def _open(path: Path) -> None:
+    Video(path)
 
 
 def write_shard(shard: Shard) -> None:
@@ -175,22 +204,27 @@ def write_shard(shard: Shard) -> None:
     Raises:
         ValueError: What came back is not what was written.
     """
-    left_out, written = {}, {}
+    left_out, written = dict(shard.left_out), {}
     with tarfile.open(shard.part, 'w', format=tarfile.GNU_FORMAT) as tar:
         for video in shard.videos:
+            if video.number in left_out:
+                continue
             path = shard.folder / video.name
+            key = key_of(video.number)
             try:
                 Video(path)
+                with _Source(path) as source:
+                    info = tarfile.TarInfo(f'{key}.{_plain(path.suffix[1:].lower())}')
+                    info.size = source.size
+                    tar.addfile(info, source)  # type: ignore[arg-type]
             except UnreadableVideo as error:
                 left_out[video.number] = error.reason
                 continue
-            key = key_of(video.number)
-            with path.open('rb') as file:
-                info = tarfile.TarInfo(f'{key}.{_plain(path.suffix[1:].lower())}')
-                info.size = path.stat().st_size
-                written[video.number] = _digest(file, info.size)
-                file.seek(0)
-                tar.addfile(info, file)
+            except _SourceError as error:  # a part of it may be written
+                because = (video.number, str(error))
+                write_shard(replace(shard, left_out=(*shard.left_out, because)))
+                return
+            written[video.number] = source.digest.hexdigest()
             _add(tar, f'{key}.json', video.description)
         _add(tar, LEFT_OUT, json.dumps(left_out).encode())
     with shard.part.open('rb') as file:
@@ -272,6 +306,43 @@ def _size(path: Path) -> int:
 def _plain(ending: str) -> str:
     """Keep a file's ending if it cannot be mistaken for anything."""
     return ending if ending.isascii() and ending.isalnum() and ending != 'json' else 'video'
+
+
+class _SourceError(Exception):
+    """A source that cannot be read any more, and why."""
+
+
+class _Source:
+    """A file that is read once, hashed on the way; what goes wrong is an error of this file alone.
+
+    Attributes:
+        size: Bytes.
+        digest: SHA-256 of what has been read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.digest = hashlib.sha256()
+        try:
+            self._file = path.open('rb')
+            self.size = os.fstat(self._file.fileno()).st_size
+        except OSError as error:
+            raise _SourceError(f'it vanished while it was packed ({error.strerror})') from None
+
+    def read(self, size: int) -> bytes:
+        try:
+            content = self._file.read(size)
+        except OSError as error:
+            raise _SourceError(f'it cannot be read ({error.strerror})') from None
+        if len(content) < size:
+            raise _SourceError('it became shorter while it was packed')
+        self.digest.update(content)
+        return content
+
+    def __enter__(self) -> '_Source':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
 
 def _digest(file: BinaryIO, size: int) -> str:

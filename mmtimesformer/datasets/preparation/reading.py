@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmtimesformer.datasets.containers import address_refused, is_address
+
 #: First words of a heading, where it may or may not be there.
 HEADINGS = ('path', 'video', 'video_id', 'videoid', 'id', 'name', 'filename', 'file')
 
@@ -31,6 +33,8 @@ def read_lines(path: Path, remedy: str = PUBLISHED) -> list[str]:
         FileNotFoundError: There is no such file.
         ValueError: It is not text.
     """
+    if is_address(path):
+        raise FileNotFoundError(address_refused(str(path)).removeprefix('the video '))
     if not path.is_file():
         raise FileNotFoundError(
             f'{path} does not exist (looked in {path.absolute().parent}); {remedy}'

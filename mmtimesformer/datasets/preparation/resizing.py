@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -19,7 +19,7 @@ from typing import Any
 from mmtimesformer.datasets.containers import open_container
 from mmtimesformer.datasets.preparation.annotations import take_name
 from mmtimesformer.datasets.preparation.checking import open_complete
-from mmtimesformer.datasets.preparation.finding import walk_videos
+from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.thrifty_reader import decoded_frames
 from mmtimesformer.datasets.video import Video
@@ -55,8 +55,14 @@ class Resize:
 
 
 def plan_resizes(
-    source: Path, target: Path, short_side: int, quality: int, ffmpeg: str | None, timeout: float
-) -> tuple[list[Resize], int]:
+    source: Path,
+    target: Path,
+    short_side: int,
+    quality: int,
+    ffmpeg: str | None,
+    timeout: float,
+    skipped: NotVideos | None = None,
+) -> tuple[list[Resize], int, list[tuple[str, str]]]:
     """List what is to be done, and sweep up what a killed run has left.
 
     Args:
@@ -66,13 +72,14 @@ def plan_resizes(
         quality: x264's constant rate factor.
         ffmpeg: The program, or ``None`` for PyAV.
         timeout: Seconds after which an unfinished file belongs to nobody any more.
+        skipped: Gets what of the folder is not listed.
 
     Returns:
-        What is to be done, and how many videos are done already.
+        What is to be done; how many videos are done already; and the videos that cannot be done,
+        with the reason: two that would become one file are both left out.
 
     Raises:
-        ValueError: ``short_side`` is odd, the folders lie in one another, or two videos would
-            become one file.
+        ValueError: ``short_side`` is odd, or the folders lie in one another.
     """
     if short_side < 2 or short_side % 2:
         raise ValueError(
@@ -80,29 +87,104 @@ def plan_resizes(
         )
     if source.resolve() == target.resolve() or source.resolve() in target.resolve().parents:
         raise ValueError(f'{target} lies in {source}; set DST to a folder beside it')
-    names = [name for name, _ in walk_videos(source)]
-    targets: dict[Path, str] = {}
+    skipped = NotVideos() if skipped is None else skipped
+    names = [name for name, _ in walk_videos(source, skipped)]
+    targets, refused = choose_targets(names, target)
     todo = []
-    for name in names:
-        path = (target / name).with_suffix('.mp4')
-        if path in targets:
-            raise ValueError(f'{targets[path]} and {name} would both become {path}; rename one')
-        targets[path] = name
-        part = path.with_name(f'.{short_file_name(path.name)}.{os.getpid()}.part')
+    for name, path in targets.items():
         resize = Resize(
             (source / name).absolute(),
             path.absolute(),
-            part.absolute(),
+            part_of(path).absolute(),
             short_side,
             quality,
             ffmpeg,
         )
-        if not path.exists() and not resize.copy.exists():
+        if not exists(path) and not exists(resize.copy):
             todo.append(resize)
-    for left in target.rglob('.*.part') if target.is_dir() else ():
-        if time.time() - left.stat().st_mtime > timeout:
-            left.unlink(missing_ok=True)
-    return todo, len(names) - len(todo)
+    sweep(target, timeout)
+    return todo, len(targets) - len(todo), [*skipped.faults, *refused]
+
+
+def choose_targets(
+    names: Sequence[str], target: Path
+) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+    """Choose the new file of each video: its name, with the ending ``.mp4``.
+
+    Where several videos would become one file, none of them is written: neither order of the
+    folder nor chance may decide which one a name stands for.
+
+    Args:
+        names: The videos, relative to their folder.
+        target: Folder of the new files.
+
+    Returns:
+        The videos and their new files; and the videos that have none, with the reason.
+    """
+    goal = target.resolve()
+    by_path: dict[str, list[str]] = {}
+    refused = []
+    fold = str.casefold if ignores_case(target) else str
+    for name in dict.fromkeys(names):
+        try:
+            path = (target / name).with_suffix('.mp4')
+            inside = goal in path.resolve().parents
+        except (ValueError, OSError):  # `..`, or a null character
+            refused.append((name, f'{name!r} is no name of a file; correct the annotation file'))
+            continue
+        if not inside:
+            refused.append(
+                (name, f'{name} leads out of {target}; give SRC so that names lie below it')
+            )
+            continue
+        by_path.setdefault(fold(os.path.normpath(path)), []).append(name)
+    targets = {}
+    for group in by_path.values():
+        path = (target / group[0]).with_suffix('.mp4')
+        if len(group) == 1:
+            targets[group[0]] = path
+        else:
+            together = f'{", ".join(group[:-1])} and {group[-1]}'
+            refused += [
+                (name, f'{together} would both become {path}; rename one')
+                if len(group) == 2
+                else (name, f'{together} would all become {path}; rename all but one')
+                for name in group
+            ]
+    return targets, refused
+
+
+def ignores_case(folder: Path) -> bool:
+    """Whether the file system of a folder, which may not exist yet, takes ``A`` and ``a`` for one.
+
+    Decided by the nearest folder that exists and has a letter in its name.
+    """
+    for place in (folder.absolute(), *folder.absolute().parents):
+        other = place.with_name(place.name.swapcase()) if place.name else place
+        if other != place and place.exists():
+            return other.exists() and other.samefile(place)
+    return False
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file; a name that the file system cannot hold is none."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def part_of(path: Path) -> Path:
+    """Return the hidden file that becomes ``path`` when it is finished; its name is short."""
+    return path.with_name(f'.{short_file_name(path.name)}.{os.getpid()}.part')
+
+
+def sweep(folder: Path, timeout: float) -> None:
+    """Remove unfinished files that are older than ``timeout`` seconds."""
+    for left in folder.rglob('.*.part') if folder.is_dir() else ():
+        with suppress(OSError):  # another run sweeps too
+            if time.time() - left.stat().st_mtime > timeout:
+                left.unlink(missing_ok=True)
 
 
 def resize_videos(
@@ -118,12 +200,18 @@ def resize_videos(
     try:
         with closing(results):
             for resize, done, wrong in results:
-                resize.part.unlink(missing_ok=True)
+                discard(resize.part)
                 at_work.discard(resize)
                 yield resize, done, wrong
     finally:
         for resize in at_work:  # those whose processes have just been killed
-            resize.part.unlink(missing_ok=True)
+            discard(resize.part)
+
+
+def discard(part: Path) -> None:
+    """Remove an unfinished file if it is there; a failure to do so stops nothing."""
+    with suppress(OSError):
+        part.unlink(missing_ok=True)
 
 
 def resize_video(resize: Resize) -> str:

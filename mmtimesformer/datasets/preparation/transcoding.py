@@ -12,10 +12,9 @@ ratio. What a file's name promises is checked before it gets it: every frame of 
 and can be decoded.
 """
 
-import os
 import statistics
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +23,19 @@ import numpy as np
 
 from mmtimesformer.datasets.preparation.annotations import take_name
 from mmtimesformer.datasets.preparation.checking import name_in, open_complete
-from mmtimesformer.datasets.preparation.finding import walk_videos
+from mmtimesformer.datasets.preparation.finding import NotVideos, no_folder, walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.reading import read_lines
-from mmtimesformer.datasets.preparation.resizing import check_written, encode_again
+from mmtimesformer.datasets.preparation.resizing import (
+    check_written,
+    choose_targets,
+    discard,
+    encode_again,
+    exists,
+    part_of,
+    sweep,
+)
 from mmtimesformer.datasets.video import Video
-from mmtimesformer.fileio.file_names import short_file_name
 
 CLIP = (8, 32)  # frames, and from one to the next: what is read to tell how much faster it is
 TIMED = 12  # files in which that is measured
@@ -106,14 +112,14 @@ class Written:
     speedup: float | None
 
 
-def list_sources(folder: Path, annotations: Sequence[Path]) -> list[str]:
+def list_sources(
+    folder: Path, annotations: Sequence[Path], skipped: NotVideos | None = None
+) -> list[str]:
     """List the videos that annotation files name, each once; without any, those of the folder."""
     if not annotations:
-        return [name for name, _ in walk_videos(folder)]
+        return [name for name, _ in walk_videos(folder, skipped)]
     if not folder.is_dir():
-        raise FileNotFoundError(
-            f'the video folder {folder} does not exist (looked in {folder.absolute().parent})'
-        )
+        raise FileNotFoundError(no_folder(folder))
     names = (
         name_in(line) for path in annotations for line in read_lines(path, 'correct --annotations')
     )
@@ -122,7 +128,7 @@ def list_sources(folder: Path, annotations: Sequence[Path]) -> list[str]:
 
 def plan_transcodes(
     source: Path, target: Path, names: Sequence[str], preset: Preset, timeout: float
-) -> tuple[list[Transcode], list[tuple[int, int]]]:
+) -> tuple[list[Transcode], list[tuple[int, int]], list[tuple[str, str]]]:
     """List what is to be done, and sweep up what a killed run has left.
 
     Args:
@@ -133,11 +139,13 @@ def plan_transcodes(
         timeout: Seconds after which an unfinished file belongs to nobody any more.
 
     Returns:
-        What is to be done; and of videos that are done already, their bytes before and after.
+        What is to be done; of videos that are done already, their bytes before and after; and the
+        videos that cannot be done, with the reason: names that lead out of their folder, and two
+        that would become one file, which are both left out.
 
     Raises:
-        ValueError: The folders lie in one another, a name leads out of its folder, two videos would
-            become one file, or a number of the preset is none that x264 takes.
+        ValueError: The folders lie in one another, a number of the preset is none that x264 takes,
+            or none of the videos can be done.
     """
     if preset.short_side < 2 or preset.short_side % 2 or preset.gop < 1:
         raise ValueError(
@@ -147,34 +155,34 @@ def plan_transcodes(
     origin, goal = source.resolve(), target.resolve()
     if origin == goal or origin in goal.parents or goal in origin.parents:
         raise ValueError(f'{target} and {source} lie in one another; set DST to a folder beside it')
-    targets: dict[Path, str] = {}
+    targets, refused = choose_targets(names, target)
+    if refused and not targets:
+        more = f' (and {len(refused) - 1} others cannot be written)' if len(refused) > 2 else ''
+        raise ValueError(refused[0][1] + more)
     todo: list[Transcode] = []
     done: list[tuple[int, int]] = []
-    for name in names:
-        path = (target / name).with_suffix('.mp4')
-        if goal not in path.resolve().parents:
-            raise ValueError(f'{name} leads out of {target}; give SRC so that names lie below it')
-        if path in targets:
-            raise ValueError(f'{targets[path]} and {name} would both become {path}; rename one')
-        targets[path] = name
-        if path.exists():
-            before = (source / name).stat().st_size if (source / name).is_file() else 0
-            done.append((before, path.stat().st_size))
+    for name, path in targets.items():
+        if exists(path):
+            done.append((_size(source / name), _size(path)))
             continue
-        part = path.with_name(f'.{short_file_name(path.name)}.{os.getpid()}.part')
         todo.append(
             Transcode(
                 (source / name).absolute(),
                 path.absolute(),
-                part.absolute(),
+                part_of(path).absolute(),
                 preset,
                 timed=len(todo) < TIMED,
             )
         )
-    for left in target.rglob('.*.part') if target.is_dir() else ():
-        if time.time() - left.stat().st_mtime > timeout:
-            left.unlink(missing_ok=True)
-    return todo, done
+    sweep(target, timeout)
+    return todo, done, refused
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # gone in the meantime
+        return 0
 
 
 def transcode_videos(
@@ -190,12 +198,12 @@ def transcode_videos(
     try:
         with closing(results):
             for job, written, wrong in results:
-                job.part.unlink(missing_ok=True)
+                discard(job.part)
                 at_work.discard(job)
                 yield job, written, wrong
     finally:
         for job in at_work:  # those whose processes have just been killed
-            job.part.unlink(missing_ok=True)
+            discard(job.part)
 
 
 def transcode_video(job: Transcode) -> Written:
@@ -223,16 +231,19 @@ def transcode_video(job: Transcode) -> Written:
     return Written(before, after, psnr, speedup)
 
 
-def rewrite_annotation(path: Path, target: Path) -> tuple[list[str], int]:
+def rewrite_annotation(
+    path: Path, target: Path, refused: Collection[str] = ()
+) -> tuple[list[str], int]:
     """Return the lines of an annotation file with the new names, and how many are left out.
 
-    Left out are videos that have not been written.
+    Left out are videos that have not been written, and those of ``refused``: a file of their new
+    name would be that of another video.
     """
     lines, missing = [], 0
     for line in read_lines(path):
         name = name_in(line)
         renamed = Path(name).with_suffix('.mp4')
-        if (target / renamed).is_file():
+        if name not in refused and (target / renamed).is_file():
             lines.append(renamed.as_posix() + line[len(name) :])
         else:
             missing += 1
