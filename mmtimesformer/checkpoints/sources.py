@@ -48,8 +48,8 @@ def fetch(source: str | os.PathLike[str], sha256: str | None = None) -> Path:
     if not is_remote(text):
         if re.match('[A-Za-z][A-Za-z0-9+.-]+://', text) and not Path(source).exists():
             raise FileNotFoundError(
-                f'checkpoint {text} is an address of a kind that is not fetched (https://, http://, '
-                'hf:// and timm:// are); download it first and give the path of the file'
+                f'checkpoint {text} is an address of a kind that is not fetched (https://, '
+                'http://, hf:// and timm:// are); download it first and give the path of the file'
             )
         path = Path(source).expanduser()
         if sha256 is not None:

@@ -207,6 +207,27 @@ def open_container(path: Path) -> Any:
     return container
 
 
+def check_for_other_reader(filename: str | Path) -> None:
+    """Refuse a file before a reader that is not ours opens it (MMAction2's ``DecordInit``).
+
+    Those have no list of allowed containers. What is not a local file is theirs to fetch.
+
+    Raises:
+        UnreadableVideo: It is not a video file, or its header rules it out.
+    """
+    path = Path(filename)
+    if not path.is_file():
+        return
+    check_file(path)
+    try:
+        open_container(path).close()
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # PyAV has a class for each
+        reason = getattr(error, 'strerror', None) or str(error)
+        raise unreadable(path, str(reason).partition('\n')[0]) from error
+
+
 def _check_header(container: Any, path: Path) -> None:
     if not container.streams.video:
         kinds = sorted({stream.type for stream in container.streams})

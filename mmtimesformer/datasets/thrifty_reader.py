@@ -128,7 +128,7 @@ def _packet_check(decoder: Any) -> Any:
 
 
 def _is_one_mpeg4_frame(i: int, packet: Any) -> bool:
-    """Whether an MPEG-4 packet is one frame: not two, none ("as before"), or one without its past."""
+    """Whether an MPEG-4 packet is one frame, not two, none ("as before"), or one without past."""
     data = bytes(packet)
     start = data.find(VOP)
     if start < 0 or data.find(VOP, start + 4) >= 0 or len(data) - start < SMALLEST_VOP:

@@ -14,6 +14,7 @@ video, and stops a training that meets too many.
 
 import logging
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,11 @@ from mmengine.structures import LabelData
 from torch.utils.data import get_worker_info
 
 from mmtimesformer.datasets.bad_videos import is_of_reader, reason_of
+from mmtimesformer.datasets.containers import check_for_other_reader
 from mmtimesformer.registry import DATASETS
 from mmtimesformer.terminal import safe_text
 
+OTHER_READERS = {'DecordInit', 'PyAVInit', 'OpenCVInit'}  # of MMAction2
 TRIES = 10  # so many videos, and then the data set as a whole must be wrong
 
 
@@ -96,7 +99,15 @@ class VideoDataset(MMAction2VideoDataset):
 
     def load(self, info: dict[str, Any]) -> Any:
         """Run the pipeline on one video."""
+        if not self._opens_safely:
+            check_for_other_reader(info['filename'])
         return self.pipeline(info)
+
+    @cached_property
+    def _opens_safely(self) -> bool:
+        """Whether the pipeline opens videos by our own reader, which checks them itself."""
+        names = {type(step).__name__ for step in self.pipeline.transforms}
+        return not names & OTHER_READERS
 
     def _others(self, index: int) -> Iterator[int]:
         """Draw other videos: in training anew each time, in testing always the same."""

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from mmaction.registry import TRANSFORMS
 
+from mmtimesformer.datasets.containers import check_for_other_reader
+from mmtimesformer.datasets.video_dataset import OTHER_READERS
+
 START = {'label': -1, 'start_index': 0, 'modality': 'RGB'}  # as MMAction2's data sets begin
 
 
@@ -42,6 +45,8 @@ class Views:
 
     def of_file(self, path: Path) -> dict[str, Any]:
         """Return the views of a file, packed as the model takes them."""
+        if type(self._open[-1]).__name__ in OTHER_READERS:
+            check_for_other_reader(path)
         results = {**START, 'filename': str(path)}
         return _through([*self._open, *self._choose, self._decode, *self._show], results)
 
