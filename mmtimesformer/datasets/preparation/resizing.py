@@ -391,8 +391,8 @@ class _Clock:
         if time is None:
             self.last += self.step
             return self.last
-        if self.start is None:
-            self.start = time
+        if self.start is None:  # frames without a time may come before
+            self.start, self.shift = time, self.last + self.step
         tick = round((time - self.start) * self.unit) + self.shift
         if tick <= self.last - self.second:
             self.shift += self.last + self.step - tick
