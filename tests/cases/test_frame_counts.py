@@ -147,7 +147,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 FOLDER: list[Path] = []
 
 
-def MADE(name: str) -> Path:  # noqa: N802 (one of the tables above)
+def MADE(name: str) -> Path:
     """Return the file of that name; it is made once."""
     path = FOLDER[0] / name
     return path if path.exists() else MAKERS[name](path)
@@ -230,7 +230,7 @@ def test_the_cases_are_what_their_names_say() -> None:
 
 
 def test_numbers_of_two_readers_are_never_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """decord stands in where PyAV fails, and only where both number the frames alike."""
+    """Another reader, decord, stands in where PyAV fails, and only where both number the frames alike."""
     pytest.importorskip('decord')
 
     def fail(*_: object) -> None:
