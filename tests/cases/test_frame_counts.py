@@ -230,7 +230,7 @@ def test_the_cases_are_what_their_names_say() -> None:
 
 
 def test_numbers_of_two_readers_are_never_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another reader, decord, stands in where PyAV fails, and only where both number the frames alike."""
+    """The reader decord stands in where PyAV fails, if both number the frames alike."""
     pytest.importorskip('decord')
 
     def fail(*_: object) -> None:

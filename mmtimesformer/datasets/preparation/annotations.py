@@ -12,7 +12,7 @@ from typing import Any
 
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import VideoFolder
-from mmtimesformer.datasets.preparation.listing import DataSet, Label, Split
+from mmtimesformer.datasets.preparation.listing import DataSet, Label, Split, unwritable
 from mmtimesformer.terminal import echo, echo_lines, safe_text
 
 
@@ -66,7 +66,8 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
     for name, part in found.items():
         _leave_out_unwritable(name, part)
     delimiter = _choose_delimiter([file for part in found.values() for file, _ in part.files])
-    faults = [
+    faults = [(Path(file), why) for file, why in data.left_out]
+    faults += [
         (path / file, why)
         for path, folder in folders.items()
         for file, why in folder.skipped.faults
@@ -139,26 +140,12 @@ def _leave_out_unwritable(name: str, part: Found) -> None:
     Raises:
         ValueError: No file is left.
     """
-    reasons = {file: _unwritable(file) for file, _ in part.files}
+    reasons = {file: unwritable(file) for file, _ in part.files}
     part.missing += [(file, why) for file, why in reasons.items() if why]
     part.files = [(file, label) for file, label in part.files if not reasons[file]]
     if not part.files:
         file, why = next(iter(reasons.items()))
         raise ValueError(f'the name of {file!r} {why} (split {name}, {len(reasons):,} videos)')
-
-
-def _unwritable(file: str) -> str:
-    """Say why an annotation file cannot hold a name; ``''`` if it can."""
-    try:
-        file.encode()
-    except UnicodeEncodeError:
-        return 'is not UTF-8; rename the file'
-    if file != file.strip() or len(file.splitlines()) > 1 or '\t' in file:
-        return (
-            'has a tab or a line break, or begins with a space; an annotation file cannot hold it; '
-            'rename the file'
-        )
-    return ''
 
 
 def _choose_delimiter(files: list[str]) -> str:

@@ -72,6 +72,7 @@ class DataSet:
         splits: Name of the split → its list.
         sources: The files that were read.
         num_classes: How many classes were published; 0 where that is the user's choice.
+        left_out: Videos that are in no split, and why.
         ignore_case: Find ``HandstandPushups`` where ``HandStandPushups`` is listed.
     """
 
@@ -81,3 +82,18 @@ class DataSet:
     sources: list[Path] = field(default_factory=list)
     num_classes: int = 0
     ignore_case: bool = False
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+
+
+def unwritable(file: str) -> str:
+    """Say why an annotation file cannot hold the name of a file; ``''`` if it can."""
+    try:
+        file.encode()
+    except UnicodeEncodeError:
+        return 'is not UTF-8; rename the file'
+    if file != file.strip() or len(file.splitlines()) > 1 or '\t' in file:
+        return (
+            'has a tab or a line break, or begins with a space; an annotation file cannot hold it; '
+            'rename the file'
+        )
+    return ''

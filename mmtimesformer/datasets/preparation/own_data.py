@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mmtimesformer.datasets.preparation.finding import walk_videos
-from mmtimesformer.datasets.preparation.listing import DataSet, Listed, Split
+from mmtimesformer.datasets.preparation.listing import DataSet, Listed, Split, unwritable
 from mmtimesformer.datasets.preparation.reading import read_lines, read_rows
 
 #: What a folder or a CSV may call a split.
@@ -58,6 +58,12 @@ def read_own_data(
     names = {name for text in texts for name in _split(text)} if multi_label else texts
     ordered = read_lines(classes, 'correct --classes') if classes else _in_order(names)
     labels = {name: i for i, name in enumerate(ordered)}
+    left_out = [
+        (file, why) for part in given.values() for file in part if (why := unwritable(file))
+    ]
+    for file, _ in left_out:
+        for part in given.values():
+            part.pop(file, None)
     if names - labels.keys():
         raise ValueError(
             f'the class {min(names - labels.keys())!r} is not in {classes}; correct --classes'
@@ -87,7 +93,7 @@ def read_own_data(
         for name, part in files.items()
     }
     sources = [file for file in (table, classes) if file]
-    return DataSet(videos.name or 'own data', ordered, splits, sources)
+    return DataSet(videos.name or 'own data', ordered, splits, sources, left_out=left_out)
 
 
 def split_by_class(

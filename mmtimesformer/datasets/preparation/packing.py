@@ -204,29 +204,12 @@ def write_shard(shard: Shard) -> None:
     Raises:
         ValueError: What came back is not what was written.
     """
-    left_out, written = dict(shard.left_out), {}
-    with tarfile.open(shard.part, 'w', format=tarfile.GNU_FORMAT) as tar:
-        for video in shard.videos:
-            if video.number in left_out:
-                continue
-            path = shard.folder / video.name
-            key = key_of(video.number)
-            try:
-                Video(path)
-                with _Source(path) as source:
-                    info = tarfile.TarInfo(f'{key}.{_plain(path.suffix[1:].lower())}')
-                    info.size = source.size
-                    tar.addfile(info, source)  # type: ignore[arg-type]
-            except UnreadableVideo as error:
-                left_out[video.number] = error.reason
-                continue
-            except _SourceError as error:  # a part of it may be written
-                because = (video.number, str(error))
-                write_shard(replace(shard, left_out=(*shard.left_out, because)))
-                return
-            written[video.number] = source.digest.hexdigest()
-            _add(tar, f'{key}.json', video.description)
-        _add(tar, LEFT_OUT, json.dumps(left_out).encode())
+    while True:
+        try:
+            written = _write_part(shard)
+            break
+        except _SourceError as error:  # a part of it is written, so all is written again
+            shard = replace(shard, left_out=(*shard.left_out, (error.number, str(error))))
     with shard.part.open('rb') as file:
         found = {}
         for member in read_shard(shard, shard.part)[0]:
@@ -235,6 +218,37 @@ def write_shard(shard: Shard) -> None:
     if found != written:
         raise ValueError(f'{shard.path} did not come back from the disk as it was written')
     take_name(shard.part, shard.path)
+
+
+def _write_part(shard: Shard) -> dict[int, str]:
+    """Write the unfinished file of a shard.
+
+    Returns:
+        The number and SHA-256 of each video in it.
+
+    Raises:
+        _SourceError: A video vanished or changed on the way.
+    """
+    left_out, written = dict(shard.left_out), {}
+    with tarfile.open(shard.part, 'w', format=tarfile.GNU_FORMAT) as tar:
+        for video in shard.videos:
+            if video.number in left_out:
+                continue
+            path = shard.folder / video.name
+            try:
+                Video(path)
+            except UnreadableVideo as error:
+                left_out[video.number] = error.reason
+                continue
+            key = key_of(video.number)
+            with _Source(path, video.number) as source:
+                info = tarfile.TarInfo(f'{key}.{_plain(path.suffix[1:].lower())}')
+                info.size = source.size
+                tar.addfile(info, source)  # type: ignore[arg-type]
+            written[video.number] = source.digest.hexdigest()
+            _add(tar, f'{key}.json', video.description)
+        _add(tar, LEFT_OUT, json.dumps(left_out).encode())
+    return written
 
 
 def read_shard(shard: Shard, path: Path) -> tuple[list[Member], dict[int, str]]:
@@ -309,7 +323,11 @@ def _plain(ending: str) -> str:
 
 
 class _SourceError(Exception):
-    """A source that cannot be read any more, and why."""
+    """A source that cannot be read any more, its number, and why."""
+
+    def __init__(self, why: str, number: int) -> None:
+        super().__init__(why)
+        self.number = number
 
 
 class _Source:
@@ -320,21 +338,24 @@ class _Source:
         digest: SHA-256 of what has been read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, number: int) -> None:
         self.digest = hashlib.sha256()
+        self.number = number
         try:
             self._file = path.open('rb')
             self.size = os.fstat(self._file.fileno()).st_size
         except OSError as error:
-            raise _SourceError(f'it vanished while it was packed ({error.strerror})') from None
+            raise _SourceError(
+                f'it vanished while it was packed ({error.strerror})', number
+            ) from None
 
     def read(self, size: int) -> bytes:
         try:
             content = self._file.read(size)
         except OSError as error:
-            raise _SourceError(f'it cannot be read ({error.strerror})') from None
+            raise _SourceError(f'it cannot be read ({error.strerror})', self.number) from None
         if len(content) < size:
-            raise _SourceError('it became shorter while it was packed')
+            raise _SourceError('it became shorter while it was packed', self.number)
         self.digest.update(content)
         return content
 
