@@ -10,7 +10,7 @@ from typing import BinaryIO
 EBML, SEGMENT = b'\x1a\x45\xdf\xa3', b'\x18\x53\x80\x67'
 ASF = bytes.fromhex('3026b2758e66cf11a6d900aa0062ce6c')
 ASF_FILE_PROPERTIES = bytes.fromhex('a1dcab8c47a9cf118ee400c00c205365')
-MOST_BOXES = 1_000_000  # of a file in fragments; a header that lies could name more
+MOST_BOXES = 200_000  # of a file in fragments; a header that lies could name more
 
 
 def stated_bytes(path: Path) -> int:

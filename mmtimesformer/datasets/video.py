@@ -56,6 +56,8 @@ class DecordReader:
                 raise ValueError(
                     f'frames of {decoder.width} x {decoder.height} pixels are too large for decord'
                 )
+            if stream.frames > path.stat().st_size:
+                raise ValueError(f'its header tells of {stream.frames:,} frames; that is too many')
             index = index_packets(container)
             times = [index.times[i] * stream.time_base for i in index.shown if index.indexed]
         if stands_in and not index.indexed:

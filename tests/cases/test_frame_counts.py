@@ -53,6 +53,19 @@ def write(
     return path
 
 
+def write_to_pipe(path: Path, format: str) -> Path:
+    """Copy a video to where a muxer cannot go back to fill in the header when it is done."""
+    with av.open(str(MADE('steady.mp4'))) as whole, path.open('wb') as file:
+        pipe = type('Pipe', (), {'write': lambda self, data: file.write(data)})()
+        with av.open(pipe, 'w', format=format) as output:
+            stream = output.add_stream_from_template(whole.streams.video[0])
+            for packet in whole.demux(video=0):
+                if packet.size:
+                    packet.stream = stream
+                    output.mux(packet)
+    return path
+
+
 def copy(
     source: Path,
     path: Path,
@@ -104,6 +117,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
     'uneven.flv': lambda path: write(path, 'flv1', None, UNEVEN),
     'uneven.wmv': lambda path: write(path, 'wmv2', None, UNEVEN),
     'uneven.gif': lambda path: write(path, 'gif', None, UNEVEN, pixels='rgb8'),
+    'uneven.apng': lambda path: write(path, 'apng', None, UNEVEN, pixels='rgb24'),
     'long_pause.mp4': lambda path: write(path, options=X264, times=[*range(30), *range(330, 360)]),
     'last_frame_late.webm': lambda path: write(
         path, 'libvpx', {'cpu-used': '8'}, [*range(FRAMES - 1), 900]
@@ -116,6 +130,8 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
         path, options=X264, container={'movflags': 'frag_keyframe+empty_moov'}
     ),
     'raw.h264': lambda path: write(path, options=X264, format='h264'),
+    'piped.avi': lambda path: write_to_pipe(path, 'avi'),
+    'piped.mkv': lambda path: write_to_pipe(path, 'matroska'),
     # frames that were dropped: AVI has empty chunks for them
     'gaps_mpeg4.avi': lambda path: write(path, 'mpeg4', {'g': '12', 'bf': '2'}, UNEVEN),
     'gaps_h264.avi': lambda path: write(path, options={**X264, 'bf': '0'}, times=UNEVEN),

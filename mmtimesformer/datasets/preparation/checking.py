@@ -15,7 +15,7 @@ from mmtimesformer.datasets.stated_sizes import stated_bytes, stated_mp4_bytes
 from mmtimesformer.datasets.video import Video
 
 # Containers whose header states a duration; FFmpeg works out that of others from the file itself.
-TIMED = {'flv', 'live_flv', 'kux', 'matroska,webm', 'avi', 'asf', 'nut', 'mxf'}
+TIMED = {'flv', 'live_flv', 'kux', 'matroska,webm', 'asf', 'nut', 'mxf'}
 CHUNK_BYTES = 256 * 2**20  # frames held at a time, so that a long video needs no more memory
 
 
