@@ -13,6 +13,7 @@ from typing import Any
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import VideoFolder
 from mmtimesformer.datasets.preparation.listing import DataSet, Label, Split, unwritable
+from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.terminal import echo, echo_lines, safe_text
 
 

@@ -52,7 +52,7 @@ class NotVideos:
 def list_line(name: object) -> str:
     r"""Return a name for a list of one name a line, to be written with ``'surrogateescape'``.
 
-    Control characters become escapes (``\\n``); bytes that are not UTF-8 stay, so that the name is
+    Control characters become escapes (``\n``); bytes that are not UTF-8 stay, so that the name is
     that of the file.
     """
     return ''.join(sign if '\udc80' <= sign <= '\udcff' else safe_text(sign) for sign in str(name))
