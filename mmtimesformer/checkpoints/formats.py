@@ -460,8 +460,8 @@ def unstack_blocks(state_dict: StateDict) -> StateDict:
         else:
             if weight.ndim < 1 or len(weight) > MOST_BLOCKS:
                 raise ValueError(
-                    f'the weights have {key[:80]!a} of shape {tuple(weight.shape)}, whose first axis '
-                    f'should be that of at most {MOST_BLOCKS} blocks; get the file again'
+                    f'the weights have {key[:80]!a} of shape {tuple(weight.shape)}, whose first '
+                    f'axis should be that of at most {MOST_BLOCKS} blocks; get the file again'
                 )
             for i, one in enumerate(weight):
                 unstacked[f'{match[1]}_{i}/{match[2]}'] = one
