@@ -16,6 +16,8 @@ LARGEST_LITERALS = 256 << 10  # characters of a Python config; MMEngine's dumps 
 LARGEST_YAML = 64 << 10  # characters; the official configs have 4,000
 BASE_CONTAINERS = 100_000  # lists and objects of a JSON text, and one more for each 16 characters
 MOST_OPERATORS = 5000  # of a Python config, which needs none but minus
+# Without its end it matches too, up to the line's: so no text is scanned twice.
+QUOTED = re.compile(r"""'(?:[^'\\\n]|\\.)*'?|"(?:[^"\\\n]|\\.)*"?""")
 OPERATOR = re.compile(r'(?<!\d)\.(?!\d)|[+*/%@&|^~<>-]|\b(?:not|and|or|if|lambda)\b')
 
 
@@ -112,16 +114,24 @@ def parse_yaml(text: str, what: str) -> Any:
         raise TooLargeError(
             f'{what} has {len(text):,} characters, and at most {LARGEST_YAML:,} are read'
         )
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, yaml.AliasEvent):
-            raise TooLargeError(f'{what} has an alias (*name); write the value itself')
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise TooLargeError(f'{what} is nested more than {DEEPEST} levels deep')
+
+    class Loader(yaml.SafeLoader):
+        depth = 0
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise TooLargeError(f'{what} has an alias (*name); write the value itself')
+            self.depth += 1
+            if self.depth > DEEPEST:
+                raise TooLargeError(f'{what} is nested more than {DEEPEST} levels deep')
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)  # a safe one
+    except TooLargeError:
+        raise
     except yaml.YAMLError:
         raise
     except Exception as error:  # a date of month 13, a number of thousands of digits
@@ -143,7 +153,7 @@ def parse_python(text: str, what: str) -> list[tuple[str, ast.expr]]:
         raise TooLargeError(
             f'{what} has {len(text):,} characters; at most {LARGEST_LITERALS:,} are read'
         )
-    code = re.sub(r'\'(?:[^\'\\\n]|\\.)*\'|"(?:[^"\\\n]|\\.)*"', '', text)
+    code = QUOTED.sub('', text)
     operators = len(OPERATOR.findall(code))
     if operators > MOST_OPERATORS:
         raise TooLargeError(

@@ -1,6 +1,8 @@
 import ast
 import json
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,13 @@ def test_python_without_end_is_refused(text: str) -> None:
 def test_python_that_cannot_be_parsed_is_told(text: str) -> None:
     with pytest.raises(ValueError, match='the config cannot be read'):
         parse_python(text, 'the config')
+
+
+@pytest.mark.parametrize(
+    'text', ["x = '" + "\\'" * 120_000, '\'"' * 120_000, "'\\\n" * 80_000, '"""' * 80_000]
+)
+def test_quotes_without_end_take_no_time(text: str) -> None:
+    begun = time.process_time()
+    with suppress(ValueError):
+        parse_python(text, 'the config')
+    assert time.process_time() - begun < 2
