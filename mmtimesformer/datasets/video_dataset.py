@@ -61,8 +61,9 @@ class VideoDataset(MMAction2VideoDataset):
     def prepare_data(self, idx: int) -> Any:
         """Return a sample; that of another video, or a failed one, if this cannot be read."""
         info = self.get_data_info(idx)
+        filename = str(info['filename'])
         try:
-            return self.load(info)
+            return self._named(self.load(info), filename)
         except Exception as error:
             if not is_of_reader(error, info['filename']):
                 raise
@@ -97,6 +98,13 @@ class VideoDataset(MMAction2VideoDataset):
     def load(self, info: dict[str, Any]) -> Any:
         """Run the pipeline on one video."""
         return self.pipeline(info)
+
+    def _named(self, sample: Any, filename: str) -> Any:
+        """Add the file of a tested video to its sample, by which an error or a report names it."""
+        packed = sample.get('data_samples') if self.test_mode and isinstance(sample, dict) else None
+        if packed is not None and 'filename' not in packed:
+            packed.set_metainfo({'filename': filename})
+        return sample
 
     def _others(self, index: int) -> Iterator[int]:
         """Draw other videos: in training anew each time, in testing always the same."""

@@ -5,7 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from mmtimesformer.engine.non_finite_scores import mark_as_wrong
 from mmtimesformer.engine.results import label_of, scores_of, view_scores_of
+from mmtimesformer.non_finite import is_finite
 from mmtimesformer.fileio.safe_pickle import (
     NUMPY,
     PLAIN,
@@ -72,19 +74,20 @@ def read_views(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | N
 
 
 def read_failures(path: str | Path) -> dict[int, tuple[str, str]]:
-    """Read which videos of a test could not be read, and were counted as wrong.
+    """Read which videos of a test count as wrong: unreadable files, and NaN or infinite scores.
 
     Returns:
-        By their numbers, the file of each and what was wrong with it.
+        By their numbers, the file of each and what was wrong with it;
+        :data:`~mmtimesformer.non_finite.REASON` for scores that are not finite.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It holds no predictions, or a program.
     """
     return {
-        i: (str(sample.get('filename', '')), str(sample['failed']))
+        i: (str(sample.get('filename', '')), str(sample.get('failed') or sample['non_finite']))
         for i, sample in enumerate(_read(path))
-        if sample.get('failed')
+        if sample.get('failed') or sample.get('non_finite')
     }
 
 
@@ -110,6 +113,9 @@ def _read(path: str | Path) -> list[dict[str, Any]]:
     try:
         for sample in samples:
             scores_of(sample).numpy(), label_of(sample)
+            views = view_scores_of(sample)
+            if not is_finite(scores_of(sample)) or not (views is None or is_finite(views)):
+                mark_as_wrong(sample)  # of a test by MMAction2's own tools, or an older version
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ValueError(
             f'{path} holds something else than the predictions of a test; write it with '
