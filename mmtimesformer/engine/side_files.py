@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.visualization import LocalVisBackend
+
 from mmtimesformer.terminal import echo
 
 DRAWING = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 'close')

@@ -1,7 +1,8 @@
 """A run that is asked to stop finishes its step, saves, and ends with a code that says so.
 
 Clusters ask by SIGTERM (Slurm before the time limit or on preemption, Kubernetes, torchrun) or by
-SIGUSR1 (``sbatch --signal=USR1@120``). What follows is the same.
+SIGUSR1 (``sbatch --signal=USR1@120``), and a terminal that is closed, or whose connection is lost,
+by SIGHUP (not under ``nohup``, which lets a run ignore it). What follows is the same.
 """
 
 import os
@@ -18,7 +19,12 @@ from mmengine.hooks import Hook
 
 from mmtimesformer.engine.agreement import anywhere, smallest
 from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook, save_mid_epoch
-from mmtimesformer.engine.children import STOP_SIGNALS, StopRequested, end_with_parent
+from mmtimesformer.engine.children import (
+    STOP_SIGNALS,
+    StopRequested,
+    end_with_parent,
+    is_ignored,
+)
 from mmtimesformer.engine.exact_loop import ExactEpochLoop
 from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
 from mmtimesformer.engine.letters import STOPPED, EndOfRun
@@ -39,7 +45,11 @@ class StopSignals:
 
     def __enter__(self) -> 'StopSignals':
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+            self._before = {
+                number: signal.signal(number, self._note)
+                for number in STOP_SIGNALS
+                if not is_ignored(number)
+            }
         return self
 
     def __exit__(

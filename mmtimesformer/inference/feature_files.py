@@ -26,10 +26,10 @@ import torch
 
 from mmtimesformer.checkpoints import read_file, write_atomically
 from mmtimesformer.checkpoints.files import write_safetensors
-from mmtimesformer.non_finite import NonFiniteError, about_scores, is_finite
 from mmtimesformer.fileio.numpy_files import read_npy_file
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import read_json
+from mmtimesformer.non_finite import NonFiniteError, about_scores, is_finite
 
 FORMATS = ('npy', 'safetensors', 'h5')
 LARGEST_MANIFEST = 256 << 20  # bytes, of 3 million videos

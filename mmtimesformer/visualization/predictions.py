@@ -7,7 +7,6 @@ import numpy as np
 
 from mmtimesformer.engine.non_finite_scores import mark_as_wrong
 from mmtimesformer.engine.results import label_of, scores_of, view_scores_of
-from mmtimesformer.non_finite import is_finite
 from mmtimesformer.fileio.safe_pickle import (
     NUMPY,
     PLAIN,
@@ -19,6 +18,7 @@ from mmtimesformer.fileio.safe_pickle import (
     read_pickle,
 )
 from mmtimesformer.fileio.torch_files import load_from_bytes
+from mmtimesformer.non_finite import is_finite
 
 NAMES: Names = {
     **PLAIN,

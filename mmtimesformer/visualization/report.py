@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from mmtimesformer.non_finite import REASON
 from mmtimesformer.inference.prediction import LONGEST_NAME
+from mmtimesformer.non_finite import REASON
 from mmtimesformer.terminal import safe_text
 from mmtimesformer.visualization.agreement import Agreement, agreement_of
 from mmtimesformer.visualization.confusion import confusion_matrix, draw_confusion
