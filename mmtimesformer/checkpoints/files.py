@@ -359,12 +359,12 @@ def _files_of(index: Path) -> list[str]:
     for weight, name in weight_map.items():
         if not isinstance(name, str) or not name:
             raise ValueError(
-                f'{index} is not an index of weights: {weight[:80]!a} is in a '
+                f'{index} is not an index of weights: {ascii(weight[:80])} is in a '
                 f'{type(name).__name__}, and must be in a file, given by its name'
             )
         if Path(name).name != name or len(name) > 255 or '\0' in name:
             raise ValueError(
-                f'{index} points outside its folder, at {name[:80]!a}; that is refused'
+                f'{index} points outside its folder, at {ascii(name[:80])}; that is refused'
             )
     return sorted(set(weight_map.values()))
 
@@ -377,9 +377,7 @@ def _read_configs(folder: Path) -> dict[str, Any]:
             configs[name] = read_json(path)
             if not isinstance(configs[name], dict):
                 kind = type(configs[name]).__name__
-                raise ValueError(
-                    f'{path} holds a {kind} of JSON, not named values; download it again'
-                )
+                raise ValueError(f'{path} holds a {kind} of JSON, not named values; download it again')
     return configs
 
 

@@ -145,6 +145,7 @@ def _fill(targets: dict[str, Tensor], folder: Path, metadata: Any) -> None:
     from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
     from torch.distributed.checkpoint.filesystem import FileSystemReader
     from torch.distributed.checkpoint.state_dict_loader import load
+
     from torch.futures import Future
 
     if 'no_dist' not in inspect.signature(load).parameters:
@@ -174,9 +175,7 @@ def _fill(targets: dict[str, Tensor], folder: Path, metadata: Any) -> None:
             load(targets, storage_reader=Reader(folder), planner=Planner(), no_dist=True)
     except CheckpointException as error:  # no Exception, so that it would pass most nets
         problem = problem_of(error)
-        raise ValueError(
-            f'{folder} is damaged ({first_line(problem)}); take an earlier checkpoint'
-        ) from error
+        raise ValueError(f'{folder} is damaged ({first_line(problem)}); take an earlier checkpoint') from error
 
 
 def _read_part(item: Any, planner: Any, folder: Path, metadata: Any) -> None:
@@ -326,9 +325,7 @@ def _texts_of(path: Path) -> bytes:
         return b''
     try:
         with path.open('rb') as file:
-            archive = SafeZip(
-                file, path.stat().st_size
-            )  # a checkpoint that was one, or another file
+            archive = SafeZip(file, path.stat().st_size)  # a checkpoint that was one, or another file
             return b''.join(archive.read(n) for n in archive.members if n.endswith('/data.pkl'))
     except Exception:  # whatever surfaces is damage
         beside = path.parent.glob(f'{glob.escape(path.name)}.*.shares')

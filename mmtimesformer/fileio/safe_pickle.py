@@ -398,9 +398,7 @@ class _Dtype(StandIn):
 
 
 def _is_dtype_code(code: str) -> bool:
-    return code == '?' or (
-        code[:1] in tuple('biufcUS') and code[1:].isascii() and code[1:].isdigit()
-    )
+    return code == '?' or (code[:1] in tuple('biufcUS') and code[1:].isascii() and code[1:].isdigit())
 
 
 class _Array(StandIn):
@@ -560,28 +558,10 @@ def _numpy_names(reconstruct: Callable[..., Any]) -> Names:
 NUMPY = _numpy_names(_reconstruct)
 NUMPY_IN_PLACE = _numpy_names(_reconstruct_in_place)  # read-only, for files of gigabytes
 
-_DTYPES = [
-    'float64',
-    'float32',
-    'float16',
-    'bfloat16',
-    'complex128',
-    'complex64',
-    'int64',
-    'int32',
-    'int16',
-    'int8',
-    'uint64',
-    'uint32',
-    'uint16',
-    'uint8',
-    'bool',
-    'float8_e4m3fn',
-    'float8_e5m2',
-    'float8_e4m3fnuz',
-    'float8_e5m2fnuz',
-    'float8_e8m0fnu',
-]
+_DTYPES = (
+    'float64 float32 float16 bfloat16 complex128 complex64 int64 int32 int16 int8 uint64 uint32 '
+    'uint16 uint8 bool float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz float8_e8m0fnu'
+).split()
 DTYPES: dict[str, torch.dtype] = {
     name: getattr(torch, name) for name in _DTYPES if hasattr(torch, name)
 }
@@ -752,9 +732,7 @@ class Unpickler:
 
     def call(self, function: Any, args: Any) -> Any:
         if type(function) is not Name or type(function.meaning) is Constant:
-            raise RefusedError(
-                f'a call of {function.path if type(function) is Name else "a value"}'
-            )
+            raise RefusedError(f'a call of {function.path if type(function) is Name else "a value"}')
         if type(args) is not tuple:
             raise RefusedError(f'arguments that are a {type(args).__name__}')
         cost = 0
@@ -774,11 +752,7 @@ class Unpickler:
 
     def stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        if (
-            type(name) is not str
-            or type(module) is not str
-            or len(name) + len(module) > LONGEST_NAME
-        ):
+        if type(name) is not str or type(module) is not str or len(name) + len(module) > LONGEST_NAME:
             raise RefusedError('a name that is no short text')
         self.stack.append(self.find(module, name))
 

@@ -66,9 +66,7 @@ def parse_json(text: str | bytes, what: str, largest: int = LARGEST_JSON) -> Any
         ValueError: It is no JSON, too large or too deep.
     """
     if len(text) > largest:
-        raise ValueError(
-            f'{what} has {len(text):,} characters of JSON; at most {largest:,} are read'
-        )
+        raise ValueError(f'{what} has {len(text):,} characters of JSON; at most {largest:,} are read')
     opened = (
         text.count(b'[') + text.count(b'{')
         if isinstance(text, bytes)
@@ -87,11 +85,7 @@ def parse_json(text: str | bytes, what: str, largest: int = LARGEST_JSON) -> Any
     except UnicodeDecodeError:
         raise ValueError(f'{what} is not JSON: it is no text in UTF-8') from None
     except ValueError as error:  # of a number of thousands of digits, too
-        why = (
-            str(error).splitlines()[0][:200]
-            if isinstance(error, json.JSONDecodeError)
-            else 'a number'
-        )
+        why = str(error).splitlines()[0][:200] if isinstance(error, json.JSONDecodeError) else 'a number'
         raise ValueError(f'{what} is not JSON ({why}); copy or download it again') from None
     return value
 
@@ -113,15 +107,11 @@ def parse_yaml(text: str, what: str) -> Any:
     import yaml  # type: ignore[import-untyped]
 
     if len(text) > LARGEST_YAML:
-        raise TooLargeError(
-            f'{what} has {len(text):,} characters; at most {LARGEST_YAML:,} are read'
-        )
+        raise TooLargeError(f'{what} has {len(text):,} characters; at most {LARGEST_YAML:,} are read')
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise TooLargeError(
-                f'{what} has an alias (*name), which is refused; write the value itself'
-            )
+            raise TooLargeError(f'{what} has an alias (*name), which is refused; write the value itself')
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
@@ -150,13 +140,9 @@ def parse_python(text: str, what: str) -> list[tuple[str, ast.expr]]:
             f'{what} has {len(text):,} characters; at most {LARGEST_LITERALS:,} are read'
         )
     code = re.sub(r'\'(?:[^\'\\\n]|\\.)*\'|"(?:[^"\\\n]|\\.)*"', '', text)
-    operators = len(
-        re.findall(r'(?<!\d)\.(?!\d)|[+*/%@&|^~<>]|-|\b(?:not|and|or|if|lambda)\b', code)
-    )
+    operators = len(re.findall(r'(?<!\d)\.(?!\d)|[+*/%@&|^~<>]|-|\b(?:not|and|or|if|lambda)\b', code))
     if operators > MOST_OPERATORS + code.count('.') // 4:
-        raise TooLargeError(
-            f'{what} has {operators:,} operators, and a config of values needs none'
-        )
+        raise TooLargeError(f'{what} has {operators:,} operators, and a config of values needs none')
     try:
         module = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -39,13 +39,7 @@ class SafeZip:
             raise ZipError(
                 'is cut short: its last part, the table of contents, is missing'
             ) from None
-        except (
-            NotImplementedError,
-            struct.error,
-            UnicodeError,
-            OverflowError,
-            IndexError,
-        ) as error:
+        except (NotImplementedError, struct.error, UnicodeError, OverflowError, IndexError) as error:
             raise ZipError(f'is damaged: no table of contents ({type(error).__name__})') from None
         members = self.archive.infolist()
         self.members = {member.filename: member for member in members}

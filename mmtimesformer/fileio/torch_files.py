@@ -41,6 +41,7 @@ LOCATION = re.compile(r'[a-z_]{1,32}(:\d{1,3})?')
 KEY = re.compile(r'\d{1,20}|[\w.-]{1,60}', re.ASCII)
 
 
+
 def read_torch_file(file: BinaryIO, size: int, names: Names, map_location: Any = 'cpu') -> Any:
     """Read a file that ``torch.save`` wrote; nothing in it is executed.
 
@@ -107,9 +108,7 @@ class _Storages(Blocks):
         word, kind, key, location, count = given
         if type(word) is not str or word != 'storage':
             raise RefusedError(f'content named {shown(word)}')
-        value = (
-            kind.meaning.value if type(kind) is Name and type(kind.meaning) is Constant else None
-        )
+        value = kind.meaning.value if type(kind) is Name and type(kind.meaning) is Constant else None
         if type(value) is not StorageType:
             raise RefusedError(f'a storage whose type is a {type(kind).__name__}')
         if type(key) is not str or not KEY.fullmatch(key):
@@ -148,9 +147,7 @@ def _component(dtype: torch.dtype) -> int:
 
 
 def _is_meta(map_location: Any) -> bool:
-    return (
-        isinstance(map_location, str | torch.device) and torch.device(map_location).type == 'meta'
-    )
+    return isinstance(map_location, str | torch.device) and torch.device(map_location).type == 'meta'
 
 
 def _moved(content: torch.UntypedStorage, location: str, map_location: Any) -> Any:
@@ -290,3 +287,6 @@ def load_from_bytes(machine: Unpickler, content: Any) -> Storage:
         raise RefusedError(f'a storage that is a {type(root).__name__}')
     machine.charge(400 + len(content))
     return root
+
+
+

@@ -183,9 +183,7 @@ def _check_types(recipe: Recipe, source: str) -> None:
             config.pop('pretrained', None)
             for key in config:
                 if not isinstance(key, str) or (key.startswith('_') and key.endswith('_')):
-                    raise ValueError(
-                        f'the config in {source} has the key {shown(key)}; {GIVE_CONFIG}'
-                    )
+                    raise ValueError(f'the config in {source} has the key {shown(key)}; {GIVE_CONFIG}')
             kind = config.get('type')
             if kind is not None and not _is_registered(kind, registries):
                 raise ValueError(
@@ -321,7 +319,9 @@ class _Allowed(TorchDispatchMode):
         self.allowed = self.left = nbytes
         self.source = source
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         size = args[0] if args and 'size' in str(func._schema.arguments[0].name) else ()
         if isinstance(size, list | tuple) and all(isinstance(n, int) for n in size):
             self._take(4 * math.prod(size) if size else 0)

@@ -181,8 +181,9 @@ def test_a_training_saves_when_its_terminal_is_closed(
 
 @pytest.mark.slow
 def test_processes_of_a_training_save_when_their_terminal_is_closed(
-    tiny_config: Path, tmp_path: Path  # noqa: F811
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
 ) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)  # where nohup writes
     command = [
         'bash', ROOT / 'tools/dist_train.sh', tiny_config, 2, '--work-dir', tmp_path / 'out',
         '--cfg-options', 'train_cfg.max_epochs=1000', 'train_cfg.val_interval=1000',

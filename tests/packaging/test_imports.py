@@ -39,12 +39,7 @@ MAY_USE = {
     'datasets': {'fileio'},
     'inference': {'checkpoints', 'datasets', 'engine', 'fileio', 'heads', 'models'},
     'visualization': {
-        'checkpoints',
-        'datasets',
-        'engine',
-        'fileio',
-        'inference',
-        'models',
+        'checkpoints', 'datasets', 'engine', 'fileio', 'inference', 'models',
     },
     'export': {'inference', 'models'},
     'terminal': set(),
