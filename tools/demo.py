@@ -12,7 +12,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -295,7 +294,6 @@ def check_promises(scores: dict[str, float]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # and its training
     return run_job(lambda: demo(args), args.debug, goes_on='the same command goes on')
 
 

@@ -2,7 +2,7 @@
 
 SOURCE is an annotation file or a folder. What is there already is not computed again, so the same
 command goes on after an interruption. Exit code: 0 all done, 3 some videos could not be read, 1 an
-error.
+error, such as NaN or infinite features, which are not written.
 """
 
 import argparse
@@ -12,9 +12,10 @@ from pathlib import Path
 from mmtimesformer.cli import check_order, check_output, parse, whole_number
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.non_finite import about_scores
 from mmtimesformer.terminal import ArgumentParser, echo
 
-DONE, INCOMPLETE = 0, 3
+DONE, FAILED, INCOMPLETE = 0, 1, 3
 SHOWN = 10  # failed videos on the terminal; manifest.json has all
 OUTS = ('cls', 'patch_mean', 'frames', 'tokens')
 
@@ -96,6 +97,7 @@ def extract(args: argparse.Namespace) -> int:
     if len(missing) < len(names):
         echo(f'{len(names) - len(missing):,} of {len(names):,} are there already')
     failed: dict[str, str] = {}
+    broken: list[str] = []  # whose features are not finite
     found = classifier.each_features(
         [root / name for name in missing],
         args.feature,
@@ -105,6 +107,10 @@ def extract(args: argparse.Namespace) -> int:
     for name, (_, result) in zip(missing, found, strict=True):
         if isinstance(result, Skipped):
             failed[name] = result.reason
+            broken += [name] * result.non_finite
+        elif args.half and np.abs(result).max() > np.finfo(np.float16).max:
+            failed[name] = f'its features reach {np.abs(result).max():.3g}, too large for --half'
+            broken.append(name)
         else:
             folder.add(name, result.astype(np.float16) if args.half else result)
     done = folder.finish(names, failed)
@@ -113,6 +119,11 @@ def extract(args: argparse.Namespace) -> int:
     if len(failed) > SHOWN:
         echo(f'… and {len(failed) - SHOWN:,} more, in {folder.manifest}')
     echo(f'{len(names):,} videos: {done:,} done, {len(failed):,} failed; see {folder.manifest}')
+    if broken:
+        precision = 'float16' if args.half else 'fp32'
+        message = about_scores(broken, len(names), precision, 'features')
+        echo(f'\nerror: {message}', file=sys.stderr)
+        return FAILED
     return INCOMPLETE if failed else DONE
 
 

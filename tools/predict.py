@@ -13,9 +13,10 @@ from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.cli import check_order, check_output, parse
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.non_finite import about_scores
 from mmtimesformer.terminal import ArgumentParser, echo, echo_lines, safe_text
 
-DONE, INCOMPLETE = 0, 3
+DONE, FAILED, INCOMPLETE = 0, 1, 3
 SHOWN = 40  # videos of a folder on the terminal; --out has all
 
 
@@ -124,6 +125,10 @@ def predict(args: argparse.Namespace) -> int:
         )
     if args.save_video:
         save_videos(results, args.save_video, lambda result: lambda time: result)
+    if broken := results.non_finite:
+        total = len(results) + len(results.skipped)
+        echo(f'\nerror: {about_scores(broken, total, args.precision)}', file=sys.stderr)
+        return FAILED
     return INCOMPLETE if results.skipped else DONE
 
 
@@ -198,7 +203,7 @@ def save_videos(results, out: Path, when) -> None:
 
 def as_json(result) -> str:
     """Write JSON text that a person can read."""
-    return json.dumps(result.as_dict(), indent=2, ensure_ascii=False) + '\n'
+    return json.dumps(result.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + '\n'
 
 
 def write(path: Path, text: str) -> None:

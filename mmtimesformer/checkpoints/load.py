@@ -21,6 +21,7 @@ from mmtimesformer.checkpoints.facts import differences, facts_of_config, read_f
 from mmtimesformer.checkpoints.files import Contents, from_torch, read_file
 from mmtimesformer.checkpoints.formats import FORMATS, Format, detect, unstack_blocks
 from mmtimesformer.checkpoints.sources import fetch
+from mmtimesformer.non_finite import check_weights, non_finite_weights, some_names
 
 Source = str | os.PathLike[str]
 HEADS_OF_MODELS = ('cls_head.fc_cls.', 'head.')
@@ -90,6 +91,11 @@ def read_checkpoint(
     _check_heads(weights, num_heads)
     weights.num_heads = num_heads or weights.num_heads
     weights.account.check()
+    if broken := non_finite_weights(weights.tensors):
+        weights.account.warnings.append(
+            f'{len(broken)} of its {len(weights.tensors)} weights are NaN or infinite '
+            f'({some_names(broken)}); no model can use them'
+        )
     if num_frames is not None or img_size is not None:
         weights.note_clip(overwrite=True)
     return weights
@@ -129,6 +135,7 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: A key is missing or unknown, or a shape differs.
+        NonFiniteError: A weight is NaN or infinite.
 
     Example:
         >>> account = load_checkpoint(TimeSformer(), 'timm://vit_base_patch16_224.augreg_in21k')
@@ -260,7 +267,35 @@ def fit_contents(
     """Make the weights of a file those of a model: names, attention type, sizes, classifier.
 
     The arguments are those of :func:`load_checkpoint`.
+
+    Raises:
+        CheckpointError: A key is missing or unknown, or a shape differs.
+        NonFiniteError: A weight is NaN or infinite.
     """
+    fitted = _fit_contents(
+        contents,
+        model,
+        change_attention=change_attention,
+        allow_missing=allow_missing,
+        source_size=source_size,
+        resize=resize,
+        keep_head=keep_head,
+    )
+    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+    check_weights(fitted.state_dict, names)
+    return fitted
+
+
+def _fit_contents(
+    contents: Contents,
+    model: nn.Module,
+    *,
+    change_attention: bool,
+    allow_missing: Sequence[str],
+    source_size: Size | None,
+    resize: str,
+    keep_head: bool | None,
+) -> Fitted:
     found = backbone_of(model)
     if found is None:
         raise TypeError(

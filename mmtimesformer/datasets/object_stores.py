@@ -25,16 +25,12 @@ import fsspec
 from mmengine.fileio import BaseStorageBackend, register_backend
 from mmengine.logging import print_log
 
+from mmtimesformer.storage_error import LONGEST_PAUSE, PATIENCE, StorageError
+
 T = TypeVar('T')
 
-PATIENCE = 300  # seconds
-LONGEST_PAUSE = 30  # seconds between two tries
 # What waiting does not mend; a missing package of a store is an ImportError.
 FOR_GOOD = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, ValueError)
-
-
-class StorageError(OSError):
-    """A file cannot be had from where it is stored; its text says which, why, and what to do."""
 
 
 class FsspecBackend(BaseStorageBackend):

@@ -4,11 +4,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmtimesformer.datasets.bad_videos import UnreadableVideo
-from mmtimesformer.datasets.object_stores import PATIENCE, FsspecBackend
+from mmtimesformer.datasets.object_stores import FsspecBackend
 from mmtimesformer.datasets.shards import DamagedShardsError, Shards, parse_index
 from mmtimesformer.datasets.video import VideoInit
 from mmtimesformer.datasets.video_dataset import VideoDataset
 from mmtimesformer.registry import DATASETS
+from mmtimesformer.storage_error import PATIENCE
 
 
 @DATASETS.register_module()
@@ -99,6 +100,9 @@ class ShardedVideoDataset(VideoDataset):
                     f'0..{self.num_classes - 1}; correct the list that the shards were written '
                     'from, or set num_classes of the data set'
                 )
+
+    def local_folder(self) -> None:
+        """Return ``None``: :class:`~mmtimesformer.datasets.shards.Shards` waits for its folder."""
 
     def load(self, info: dict[str, Any]) -> Any:
         """Run the pipeline on one video, which is a file in memory for as long as that takes."""

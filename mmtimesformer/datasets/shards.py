@@ -35,7 +35,9 @@ from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmtimesformer.datasets.object_stores import FsspecBackend, StorageError
+from mmtimesformer.datasets.local_folder import LocalFolder
+from mmtimesformer.datasets.object_stores import FsspecBackend
+from mmtimesformer.storage_error import StorageError
 
 INDEX = 'index.tsv'
 HEADING = 'shard\toffset\tsize\tname\tlabels'
@@ -150,6 +152,7 @@ class Shards:
         self.folder = folder.rstrip('/') or '.'
         self.backend = backend
         self.is_local = '://' not in folder
+        self.local = LocalFolder(self.folder, backend.patience) if self.is_local else None
         self._later: deque[Member] = deque()
         self._coming: dict[Member, AsyncResult[bytes]] = {}
         self._process = os.getpid()
@@ -237,7 +240,18 @@ class Shards:
 
     def _fetch(self, member: Member) -> bytes:
         start, stop = member.offset - BLOCK, member.offset + member.size
-        return self.backend.get_range(self.path_of(member.shard), start, stop)
+        path = self.path_of(member.shard)
+        while True:
+            try:
+                content = self.backend.get_range(path, start, stop)
+            except StorageError:  # noqa: PERF203 (rare)
+                if self.local is None or not self.local.is_lost(path):
+                    raise
+                self.local.wait(path)  # a folder that disappeared, not a shard
+            else:
+                if self.local is not None:
+                    self.local.note_read(path)
+                return content
 
     def _check_header(self, header: bytes, member: Member) -> None:
         """See that a video's own header is in front of it: index and shard belong together."""

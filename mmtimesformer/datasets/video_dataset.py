@@ -7,14 +7,20 @@ first of them. Here
 - in validation and testing it stays, and counts as wrong: a score is worth nothing if the videos
   that are hard to read are left out of it.
 
+A folder of videos that disappears in the midst of a run is no corrupt video: it is waited for, see
+:mod:`mmtimesformer.datasets.local_folder`.
+
 Samples carry the news to :class:`mmtimesformer.engine.BadVideos`, which logs and lists each bad
 video, and stops a training that meets too many.
 """
 # ruff: noqa: NPY002  (the global state is what is seeded)
 
 import logging
+import os
+import random
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +33,9 @@ from torch.utils.data import get_worker_info
 
 from mmtimesformer.datasets.bad_videos import is_of_reader, reason_of
 from mmtimesformer.datasets.containers import check_for_other_reader
+from mmtimesformer.datasets.local_folder import LocalFolder
 from mmtimesformer.registry import DATASETS
+from mmtimesformer.storage_error import PATIENCE
 from mmtimesformer.terminal import safe_text
 
 OTHER_READERS = {'DecordInit', 'PyAVInit', 'OpenCVInit'}  # of MMAction2
@@ -38,8 +46,8 @@ TRIES = 10  # so many videos, and then the data set as a whole must be wrong
 class VideoDataset(MMAction2VideoDataset):
     """MMAction2's ``VideoDataset`` that goes on where a video cannot be read.
 
-    It takes the same arguments. Errors of a reader are caught, and no others: a transform that
-    fails is a bug to be seen.
+    It takes the same arguments, and ``patience``. Errors of a reader are caught, and no others: a
+    transform that fails is a bug to be seen.
 
     In training the other video is drawn by NumPy's global state and the number of the bad one.
     Where that state is seeded for each sample, as :class:`mmtimesformer.engine.ExactEpochLoop`
@@ -50,22 +58,67 @@ class VideoDataset(MMAction2VideoDataset):
     In testing the sample of a bad video is a :class:`FailedSample`: black frames, of the shape that
     another video gets by the same pipeline.
 
+    Args:
+        args: As in MMAction2's data set, first ``ann_file`` and ``pipeline``.
+        patience: Seconds for which the folder of the videos may be gone before that is an error.
+        kwargs: As in MMAction2's data set, which refuses what it does not know.
+
     Attributes:
         has_listener: Whether somebody reads what the samples tell of bad videos; else each is
             logged here, each time.
 
     Raises:
+        StorageError: The folder of the videos is gone for longer than ``patience``.
         ValueError: Ten videos, or all there are, cannot be read one after the other.
     """
 
     has_listener = False
     file_keys: tuple[str, ...] = ('filename',)  # what tells in a sample's description where it is
 
+    folder: LocalFolder | None = None
+
+    def __init__(self, *args: Any, patience: float = PATIENCE, **kwargs: Any) -> None:
+        self.patience = patience
+        super().__init__(*args, **kwargs)
+
+    def full_init(self) -> None:
+        """Read the annotation file, and remember whether the folder of the videos is there."""
+        if self._fully_initialized:
+            return
+        super().full_init()
+        self.folder = self.local_folder()
+
+    def local_folder(self) -> LocalFolder | None:
+        """Return the folder that all videos lie in; ``None`` if they are not on a disk."""
+        folder = str((self.data_prefix or {}).get('video') or '')
+        if not folder and len(self):
+            some = np.linspace(0, len(self) - 1, min(len(self), 64)).astype(int).tolist()
+            folders = {str(Path(self.get_data_info(i)['filename']).parent) for i in some}
+            if len({one.startswith(os.sep) for one in folders}) == 1:
+                folder = os.path.commonpath(folders)
+        return None if '://' in folder else LocalFolder(folder, self.patience)
+
     def prepare_data(self, idx: int) -> Any:
-        """Return a sample; that of another video, or a failed one, if this cannot be read."""
+        """Return a sample; that of another video, or a failed one, if this cannot be read.
+
+        Raises:
+            StorageError: The folder of the videos is gone for longer than ``patience``.
+            ValueError: Ten videos, or all there are, cannot be read one after the other.
+        """
+        state = _random_state()
+        while True:
+            try:
+                return self._prepare(idx)
+            except _FolderLostError as lost:  # noqa: PERF203 (once, mostly)
+                assert self.folder is not None
+                self.folder.wait(lost.file)
+                _set_random_state(state)
+
+    def _prepare(self, idx: int) -> Any:
         info = self.get_data_info(idx)
+        filename = str(info['filename'])
         try:
-            return self.load(info)
+            return self._named(self._load(info, filename), filename)
         except Exception as error:
             if not is_of_reader(error, info['filename']):
                 raise
@@ -77,7 +130,7 @@ class VideoDataset(MMAction2VideoDataset):
                 file = {key: info[key] for key in self.file_keys}
                 info = {**self.get_data_info(idx), **file}
             try:
-                sample = self.load(info)
+                sample = self._load(info, str(filename))
             except Exception as error:
                 if not is_of_reader(error, filename):
                     raise
@@ -97,6 +150,20 @@ class VideoDataset(MMAction2VideoDataset):
             'dataset, or find the bad ones with tools/data/check_videos.py'
         )
 
+    def _load(self, info: dict[str, Any], filename: str) -> Any:
+        """Run the pipeline on one video; see whether it is the folder that cannot be read."""
+        try:
+            sample = self.load(info)
+        except Exception as error:
+            if self.folder is None or not is_of_reader(error, filename):
+                raise
+            if self.folder.is_lost(filename):
+                raise _FolderLostError(filename) from error
+            raise
+        if self.folder is not None:
+            self.folder.note_read(filename)
+        return sample
+
     def load(self, info: dict[str, Any]) -> Any:
         """Run the pipeline on one video."""
         if not self._opens_safely:
@@ -109,12 +176,42 @@ class VideoDataset(MMAction2VideoDataset):
         names = {type(step).__name__ for step in self.pipeline.transforms}
         return not names & OTHER_READERS
 
+    def _named(self, sample: Any, filename: str) -> Any:
+        """Add the file of a tested video to its sample, by which an error or a report names it."""
+        packed = sample.get('data_samples') if self.test_mode and isinstance(sample, dict) else None
+        if packed is not None and 'filename' not in packed:
+            packed.set_metainfo({'filename': filename})
+        return sample
+
     def _others(self, index: int) -> Iterator[int]:
         """Draw other videos: in training anew each time, in testing always the same."""
         seed = [index] if self.test_mode else [index, np.random.randint(2**31)]
         others = len(self) - 1
         drawn = np.random.default_rng(seed).choice(others, min(others, TRIES - 1), replace=False)
         return (int(other) + (other >= index) for other in drawn)
+
+
+class _FolderLostError(Exception):
+    """The folder of the videos is gone.
+
+    Args:
+        file: The video that was wanted.
+    """
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self.file = file
+
+
+def _random_state() -> tuple[Any, Any, torch.Tensor]:
+    """Return the state of what transforms draw from, for a video that is read a second time."""
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _set_random_state(state: tuple[Any, Any, torch.Tensor]) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    torch.set_rng_state(state[2])
 
 
 class FailedSample(ActionDataSample):

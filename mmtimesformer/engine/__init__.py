@@ -12,6 +12,7 @@ try:
     from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
     from mmtimesformer.engine.layer_decay import LayerDecay
     from mmtimesformer.engine.loading import register_checkpoint_readers
+    from mmtimesformer.engine.non_finite_scores import NonFiniteScoresHook
     from mmtimesformer.engine.precision import Bfloat16OptimWrapper
     from mmtimesformer.engine.prediction_pictures import PredictionPictures
     from mmtimesformer.engine.pretrained import FitCheckpoint, Pretrained
@@ -41,6 +42,7 @@ __all__ = [
     'KeepPosition',
     'LayerDecay',
     'NameProtocol',
+    'NonFiniteScoresHook',
     'PredictionPictures',
     'Pretrained',
     'ReplaceLostWorkers',

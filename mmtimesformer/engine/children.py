@@ -8,8 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SET_PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
-# By which clusters ask a run to stop, all of its processes at once.
-STOP_SIGNALS = [getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1') if hasattr(signal, name)]
+# By which clusters ask a run to stop, all of its processes at once; SIGHUP is a terminal that was
+# closed, or a connection that was lost.
+STOP_SIGNALS = [
+    getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1', 'SIGHUP') if hasattr(signal, name)
+]
+
+
+def is_ignored(number: int) -> bool:
+    """Whether this process was started so that it does not get a signal, as ``nohup`` does."""
+    return signal.getsignal(number) is signal.SIG_IGN
 
 
 def end_with_parent(parent: int, how: int = signal.SIGTERM) -> None:

@@ -22,6 +22,7 @@ from mmtimesformer.engine.preflight import check_config, check_options
 from mmtimesformer.engine.resuming import latest_checkpoint
 from mmtimesformer.engine.runner import Runner
 from mmtimesformer.engine.sharding import is_sharded
+from mmtimesformer.non_finite import NonFiniteError
 from mmtimesformer.terminal import echo, safe_lines
 
 
@@ -122,7 +123,8 @@ def _run(cfg: Config, purpose: str, settings_given: tuple[str, ...] = ()) -> Non
     try:
         _build_and_run(cfg, notes, purpose, settings_given)
     except Exception as error:
-        if not isinstance(error, EndOfRun | BlockingIOError):  # which is another's folder
+        # Not for another's folder, nor for weights that are NaN: no code is wrong.
+        if not isinstance(error, EndOfRun | BlockingIOError | NonFiniteError):
             _keep_trace(Path(cfg.work_dir))
         traceback.clear_frames(error.__traceback__)  # which would keep the runner
         raise

@@ -23,10 +23,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine import dist
 from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
+from mmtimesformer.engine.agreement import anywhere
 from mmtimesformer.engine.checkpoint_hook import save_mid_epoch
 from mmtimesformer.engine.children import StopRequested
 from mmtimesformer.engine.sharding import share_like
@@ -38,6 +40,7 @@ from mmtimesformer.engine.worker_losses import (
     loader_like,
 )
 from mmtimesformer.registry import HOOKS, LOOPS
+from mmtimesformer.storage_error import StorageError
 
 ORDER, SAMPLE, STEP, VALIDATION = range(4)  # what is drawn for, the second word of a seed
 Key = tuple[int, tuple[int, ...]]  # index of a sample, and the words of its seed
@@ -118,7 +121,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
         with closing(self._batches()) as batches, self._ending_where_it_waits():
-            for batch in batches:
+            for batch in self._in_all_processes(batches):
                 seed_all(self.runner.seed, STEP, self._iter)
                 self.run_iter(self.step_in_epoch, batch)
                 self.step_in_epoch += 1
@@ -222,7 +225,13 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         self.owes_validation = True  # until its result is there, see KeepPosition
         seed_all(self.runner.seed, VALIDATION, self._epoch)
         with self._ending_where_it_waits(self.leave_validation):
-            self.runner.val_loop.run()
+            try:
+                self.runner.val_loop.run()
+            except (StopRequested, StorageError) as error:
+                hooks = (h for h in self.runner.hooks if hasattr(h, 'meets_in_validation'))
+                if self.runner.world_size > 1 and not all(h.meets_in_validation() for h in hooks):
+                    raise OSError(str(error)) from error  # the last batch: the others are done
+                raise
 
     def leave_validation(self) -> None:
         """Give the model its own weights back where a validation of averaged ones is broken off."""
@@ -232,16 +241,50 @@ class ExactEpochLoop(EpochBasedTrainLoop):
 
     @contextmanager
     def _ending_where_it_waits(self, leave: Callable[[], object] | None = None) -> Iterator[None]:
-        """Save and end the run when a signal came while it waited for data."""
+        """Save and end the run when a signal came while it waited for data, or data is gone."""
         try:
             yield
-        except StopRequested:
+        except (StopRequested, StorageError) as error:
             if leave is not None:
                 leave()
             for hook in self.runner.hooks:
                 if hasattr(hook, 'end_while_waiting'):
-                    hook.end_while_waiting(self.runner)
+                    hook.end_while_waiting(self.runner, error)
             raise
+
+    def _in_all_processes(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Give batches when every process has its own; else let all end at the same step.
+
+        A process that waits for its videos can so be told to stop, or give up, while the others are
+        between two steps, too, and all can save together.
+
+        Raises:
+            StopRequested: A process was told to stop while it waited.
+            StorageError: A process cannot reach its videos.
+        """
+        if self.runner.world_size == 1:
+            yield from batches
+            return
+        signals = getattr(self.runner, 'stop_signals', None)
+        while True:
+            problem: BaseException | None = None
+            batch, done = None, False
+            if signals is not None:
+                signals.may_end_wait = True
+            try:
+                batch = next(batches)
+            except StopIteration:
+                done = True
+            except (StopRequested, StorageError) as error:
+                problem = error
+            finally:
+                if signals is not None:
+                    signals.may_end_wait = False
+            if anywhere(problem is not None):
+                raise _problem_of_all(problem)
+            if done:
+                return
+            yield batch
 
     def _batches(self) -> Generator[Any, None, None]:
         """Give the batches of this epoch that are to come; replace data loaders that die."""
@@ -283,6 +326,13 @@ class ExactEpochLoop(EpochBasedTrainLoop):
     def _sampler_seed(self) -> int | None:
         seed = getattr(self._keys.sampler, 'seed', None)
         return seed if isinstance(seed, int) else None
+
+
+def _problem_of_all(own: BaseException | None) -> BaseException:
+    """Return what ends this process: its own problem, or what another one ended with."""
+    told = dist.all_gather_object(str(own) if isinstance(own, StorageError) else None)
+    lost = [text for text in told if text]
+    return own or (StorageError(lost[0]) if lost else StopRequested())
 
 
 @HOOKS.register_module()

@@ -7,16 +7,23 @@ code  meaning
 1     a mistake in the config, the files or the machine, or a run that failed
 2     a mistake on the command line
 3     done, but some of the videos or files could not be read; the tool says which
-75    a training was asked to stop (SIGTERM, SIGUSR1) and has saved: run it again with ``--resume``
+75    a training was asked to stop (SIGTERM, SIGUSR1, SIGHUP), or its videos cannot be reached any
+      more, and it has saved: run it again with ``--resume``
+129   ended by SIGHUP: the terminal was closed, or its connection lost (not under ``nohup``)
 130   interrupted (Ctrl-C)
+143   ended by SIGTERM
 ====  =========================================================================
 """
 
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 
 from mmtimesformer.terminal import echo, echo_lines, safe_text, safe_warnings
 
@@ -37,6 +44,57 @@ class EndOfRun(Exception):  # noqa: N818 (it is no error)
         self.code = code
 
 
+class EndedBySignal(BaseException):  # past ``except Exception``, like KeyboardInterrupt
+    """SIGTERM or SIGHUP came; it leaves every ``with`` and ``finally`` on its way.
+
+    Args:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[list[int]]:
+    """Let SIGTERM and SIGHUP end what is done meanwhile as Ctrl-C does: temporary files go.
+
+    Signals that are ignored stay so (``nohup`` ignores SIGHUP), and a handler that is there already
+    stays. A second signal ends the process at once. Processes that are forked end at once.
+
+    Yields:
+        The signals that came. What then closes a terminal that is gone may fail on its own.
+
+    Raises:
+        EndedBySignal: In the main thread, when one came.
+    """
+    own = os.getpid()
+    received: list[int] = []
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != own:
+            os.kill(os.getpid(), number)
+            return
+        received.append(number)
+        raise EndedBySignal(number)
+
+    handled = []
+    if threading.current_thread() is threading.main_thread():
+        for name in ('SIGTERM', 'SIGHUP'):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, end)
+                handled.append(number)
+    try:
+        yield received
+    finally:
+        for number in handled:
+            if signal.getsignal(number) is end:
+                signal.signal(number, signal.SIG_DFL)
+
+
 def run_job(job: Callable[[], object], debug: bool = False, goes_on: str = '') -> int:
     """Run a tool's job and return the exit code.
 
@@ -45,21 +103,50 @@ def run_job(job: Callable[[], object], debug: bool = False, goes_on: str = '') -
         debug: Show the stack trace of a failure, not only its sentence.
         goes_on: How the job can be gone on with after an interruption, if it can.
     """
+    more = f'; {goes_on}' if goes_on else ''
+    received: list[int] = []
     try:
-        with safe_warnings():
+        with ending_on_signals() as received, safe_warnings():
             job()
     except KeyboardInterrupt:
-        echo('\ninterrupted' + (f'; {goes_on}' if goes_on else ''), file=sys.stderr)
-        return INTERRUPTED
+        code, words = INTERRUPTED, f'interrupted{more}'
+    except EndedBySignal as end:
+        code, words = end.code, f'ended by {end}{more}'
     except EndOfRun as end:
-        echo(f'\n{end}', file=sys.stderr)
-        return end.code
+        code, words = end.code, str(end)
     except Exception as error:
+        if received:  # and what shows progress found no terminal
+            print_anyway(f'\nended by {signal.Signals(received[0]).name}{more}')
+            give_up_closed_terminal()
+            return 128 + received[0]
         if debug:
-            echo_lines(traceback.format_exc(), file=sys.stderr)
-        echo(f'\nerror: {sentence_of(error)}', file=sys.stderr)
-        return FAILED
-    return DONE
+            with suppress(OSError):
+                echo_lines(traceback.format_exc(), file=sys.stderr)
+        code, words = FAILED, f'error: {sentence_of(error)}'
+    else:
+        code, words = DONE, ''
+    if words:
+        print_anyway(f'\n{words}')
+    give_up_closed_terminal()
+    return code
+
+
+def print_anyway(words: str) -> None:
+    """Print to standard error, which may be a terminal that was closed."""
+    with suppress(OSError, ValueError):
+        echo(words, file=sys.stderr, flush=True)
+
+
+def give_up_closed_terminal() -> None:
+    """Let output that nobody can read any more not change the exit code (to 120, by Python)."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # noqa: PERF203 (of two streams)
+            with suppress(OSError, ValueError, AttributeError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
 def sentence_of(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from torch import nn
 from mmtimesformer.checkpoints import config_differences, fit_checkpoint, load_checkpoint
 from mmtimesformer.checkpoints.account import Account, some
 from mmtimesformer.checkpoints.formats import FORMATS
+from mmtimesformer.non_finite import check_weights
 from mmtimesformer.registry import HOOKS, WEIGHT_INITIALIZERS
 
 
@@ -89,6 +90,7 @@ class FitCheckpoint(Hook):
 
         Raises:
             CheckpointError: A key is missing or unknown, or a shape differs.
+            NonFiniteError: A weight is NaN or infinite.
             ValueError: A training is to be resumed from anything but its own checkpoint.
         """
         model = runner.model
@@ -97,6 +99,9 @@ class FitCheckpoint(Hook):
         different = _other_shape(checkpoint, model)
         account = fit_checkpoint(checkpoint, model)
         if account is None:
+            weights = checkpoint.get('state_dict')
+            if isinstance(weights, dict):
+                check_weights(weights, [name for name, _ in model.named_parameters()])
             return
         said = config_differences(checkpoint, runner.cfg)  # the first call adds what it found
         is_training = 'optimizer' in checkpoint and _is_same(account)

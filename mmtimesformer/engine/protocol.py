@@ -11,6 +11,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 
 from mmtimesformer.engine.metric_values import to_json
+from mmtimesformer.engine.non_finite_scores import NonFiniteScoresHook
 from mmtimesformer.registry import HOOKS
 
 # How the scores of a video's views become one, by the head's `average_clips`.
@@ -106,9 +107,16 @@ def _origin(runner: Any) -> dict[str, Any]:
         'checkpoint': runner.cfg.get('load_from'),
         'videos': len(runner.test_dataloader.dataset),
         'classes': metainfo.get('classes'),
+        'non_finite': _non_finite(runner),
         'versions': {name: _version(name) for name in PACKAGES},
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
     }
+
+
+def _non_finite(runner: Any) -> list[str]:
+    """Return the videos whose scores are NaN or infinite; see non_finite_scores.py."""
+    hooks = (hook for hook in runner.hooks if isinstance(hook, NonFiniteScoresHook))
+    return next((hook.videos for hook in hooks), [])
 
 
 def _version(package: str) -> str | None:

@@ -31,6 +31,7 @@ from mmtimesformer.engine.exact_loop import ExactEpochLoop, KeepPosition
 from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
 from mmtimesformer.engine.letters import STOPPED, EndOfRun
 from mmtimesformer.engine.loading import for_runner
+from mmtimesformer.engine.non_finite_scores import NonFiniteScoresHook
 from mmtimesformer.engine.part_arguments import OURS
 from mmtimesformer.engine.precision import keep_scores_in_float32
 from mmtimesformer.engine.pretrained import FitCheckpoint
@@ -82,9 +83,10 @@ class Runner(MMEngineRunner):
     - loads checkpoints of other systems, and refuses one that does not fit the model;
     - resumes exactly, from the newest checkpoint that is whole, in a ``work_dir`` that may have
       been moved or copied, and lets no second training into it;
+    - counts videos with NaN or infinite scores as wrong, names them, and ends with an error;
     - leaves out steps that are no number, and ends after too many of them;
     - trains models of which each process has a share, and saves them for any number of processes;
-    - stops on SIGTERM and SIGUSR1 after a step, with all saved;
+    - stops on SIGTERM, SIGUSR1 and SIGHUP after a step, with all saved;
     - names the protocol with every score;
     - accumulates gradients up to a config's total batch where there are fewer GPUs, if asked;
     - counts accumulated gradients when it scales the learning rate, and says what it did;
@@ -233,7 +235,7 @@ class Runner(MMEngineRunner):
         )
         for ours in (
             FitCheckpoint, NameProtocol, KeepPosition, SkipNonFiniteSteps, StopOnSignal, BadVideos,
-            ShareOut, SaveSharded, ReplaceLostWorkers,
+            ShareOut, SaveSharded, ReplaceLostWorkers, NonFiniteScoresHook,
         ):  # fmt: skip
             if not any(isinstance(hook, ours) for hook in self.hooks):
                 self.register_hook(ours())

@@ -2,9 +2,13 @@
 
 import functools
 import logging
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
+
+import numpy as np
+from mmengine.visualization import LocalVisBackend
 
 from mmtimesformer.terminal import echo
 
@@ -12,11 +16,28 @@ DRAWING = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 
 
 
 def forgive_visualizer(visualizer: Any, warn: Callable[[str], object]) -> None:
-    """Let a visualizer's backends lose what they cannot write, and say so once for each."""
+    """Let a visualizer's backends lose what they cannot write, and say so once for each.
+
+    ``scalars.json`` gets null in the place of NaN and infinite values, which JSON does not have.
+    """
     for name, backend in visualizer._vis_backends.items():
+        if isinstance(backend, LocalVisBackend):
+            backend._dump = _without_nan(backend._dump)
         told: list[str] = []
         for method in DRAWING:
             setattr(backend, method, _forgiving(getattr(backend, method), name, told, warn))
+
+
+def _without_nan(dump: Callable[..., None]) -> Callable[..., None]:
+    def dump_finite(values: dict[str, Any], *args: Any) -> None:
+        dump({name: _finite_or_none(value) for name, value in values.items()}, *args)
+
+    return dump_finite
+
+
+def _finite_or_none(value: Any) -> Any:
+    is_float = isinstance(value, float | np.floating)
+    return None if is_float and not math.isfinite(value) else value
 
 
 def _forgiving(

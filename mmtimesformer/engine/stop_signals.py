@@ -1,7 +1,8 @@
 """A run that is asked to stop finishes its step, saves, and ends with a code that says so.
 
 Clusters ask by SIGTERM (Slurm before the time limit or on preemption, Kubernetes, torchrun) or by
-SIGUSR1 (``sbatch --signal=USR1@120``). What follows is the same.
+SIGUSR1 (``sbatch --signal=USR1@120``), and a terminal that is closed, or whose connection is lost,
+by SIGHUP (not under ``nohup``, which lets a run ignore it). What follows is the same.
 """
 
 import os
@@ -18,11 +19,17 @@ from mmengine.hooks import Hook
 
 from mmtimesformer.engine.agreement import anywhere, smallest
 from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook, save_mid_epoch
-from mmtimesformer.engine.children import STOP_SIGNALS, StopRequested, end_with_parent
+from mmtimesformer.engine.children import (
+    STOP_SIGNALS,
+    StopRequested,
+    end_with_parent,
+    is_ignored,
+)
 from mmtimesformer.engine.exact_loop import ExactEpochLoop
 from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
-from mmtimesformer.engine.letters import STOPPED, EndOfRun
+from mmtimesformer.engine.letters import FAILED, STOPPED, EndOfRun, sentence_of
 from mmtimesformer.registry import HOOKS
+from mmtimesformer.storage_error import StorageError
 
 
 class StopSignals:
@@ -30,16 +37,23 @@ class StopSignals:
 
     Attributes:
         received: The name of the first such signal, and the time it came, or ``None``.
+        may_end_wait: Whether a wait for data may be ended in a run of several processes: they
+            agree afterwards.
     """
 
     def __init__(self) -> None:
         self.received: tuple[str, float] | None = None
+        self.may_end_wait = False
         self._waits = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> 'StopSignals':
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+            self._before = {
+                number: signal.signal(number, self._note)
+                for number in STOP_SIGNALS
+                if not is_ignored(number)
+            }
         return self
 
     def __exit__(
@@ -61,24 +75,25 @@ class StopSignals:
     def interrupting(self) -> Iterator[None]:
         """Let a signal end what is done meanwhile: a wait for data, which leaves nothing half done.
 
-        Only in a run of one process, for the others would be in the midst of a step.
+        In a run of several processes only where they agree, see ``may_end_wait``; else the others
+        would be in the midst of a step.
 
         Raises:
             StopRequested: A signal came.
         """
-        self._waits = dist.get_world_size() == 1
+        self._waits = self.may_end_wait or dist.get_world_size() == 1
         try:
             yield
         finally:
             self._waits = False
 
     def end_wait(self) -> None:
-        """End a wait that is looked at again and again, in a run of one process.
+        """End a wait that is looked at again and again, where :meth:`interrupting` would.
 
         Raises:
             StopRequested: A signal came.
         """
-        if self.received is not None and dist.get_world_size() == 1:
+        if self.received is not None and (self.may_end_wait or dist.get_world_size() == 1):
             raise StopRequested
 
 
@@ -95,6 +110,7 @@ class StopOnSignal(Hook):
     def __init__(self) -> None:
         self.asked = False
         self.common = 0  # validation batches that every process has
+        self.next_batch = 0  # of a validation
 
     def after_train_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -108,6 +124,24 @@ class StopOnSignal(Hook):
     def before_val_epoch(self, runner: Any) -> None:
         """Count the batches at which all processes can meet."""
         self.common = smallest(len(runner.val_loop.dataloader))
+        self._come_to(runner, 0)
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Let no signal end a wait for data without the other processes."""
+        self._come_to(runner, self.common)
+
+    def _come_to(self, runner: Any, batch: int) -> None:
+        self.next_batch = batch
+        if signals := getattr(runner, 'stop_signals', None):
+            signals.may_end_wait = batch < self.common
+
+    def meets_in_validation(self) -> bool:
+        """Let the other processes end their validation after the batch at hand.
+
+        Returns:
+            Whether they do; they cannot be met in a last batch that not every process has.
+        """
+        return self.next_batch < self.common and anywhere(True)
 
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
@@ -115,20 +149,29 @@ class StopOnSignal(Hook):
         """End in a validation at once; it is made up for when the run goes on."""
         if batch_idx >= self.common or not isinstance(runner._train_loop, ExactEpochLoop):
             return
+        self._come_to(runner, batch_idx + 1)
         if anywhere(_received(runner) is not None):
             runner._train_loop.leave_validation()
             self._end(runner, {'epoch': runner.epoch, 'iter': runner.iter})
 
-    def end_while_waiting(self, runner: Any) -> None:
+    def end_while_waiting(self, runner: Any, error: BaseException) -> None:
         """End the training between two steps, where it waited for data.
+
+        Args:
+            runner: The Runner.
+            error: That a signal came, or that videos cannot be reached.
 
         Raises:
             EndOfRun: Always.
         """
-        self._end(runner, {'epoch': runner.epoch, 'iter': runner.iter})
+        cause = ''
+        if isinstance(error, StorageError):  # also with the stack trace of a process around it
+            cause = sentence_of(error).rpartition('StorageError: ')[2]
+        self._end(runner, {'epoch': runner.epoch, 'iter': runner.iter}, cause)
 
-    def _end(self, runner: Any, meta: dict[str, Any]) -> None:
+    def _end(self, runner: Any, meta: dict[str, Any], cause: str = '') -> None:
         name, since = _received(runner) or ('a signal to another process', time.monotonic())
+        saved: bool | None = True
         how_it_goes_on = 'the same command with --resume goes on'
         if any(isinstance(hook, SkipNonFiniteSteps) and hook.is_unsafe() for hook in runner.hooks):
             what, how_it_goes_on = _end_while_skipping(runner, meta)
@@ -141,10 +184,10 @@ class StopOnSignal(Hook):
             }[saved]
         runner.visualizer.close()
         dist.barrier()  # the first process to end would have the others killed while one saves
+        why = f'stopped by {name}' if not cause or _received(runner) else f'stopped, for {cause}:'
         raise EndOfRun(
-            f'stopped by {name} after epoch {meta["epoch"]}, step {meta["iter"]}; {what}; '
-            f'{how_it_goes_on}',
-            STOPPED,
+            f'{why} after epoch {meta["epoch"]}, step {meta["iter"]}; {what}; {how_it_goes_on}',
+            STOPPED if saved or not cause else FAILED,
         )
 
 

@@ -6,7 +6,8 @@ takes torchrun's options and does what it does, but for the ends. torchrun by it
 whatever its processes end with, kills them 30 seconds after SIGTERM, dies of SIGUSR1 and leaves
 them behind, and with ``--max-restarts`` starts processes again that were asked to stop. Here
 
-- SIGTERM and SIGUSR1 go on to the processes, which have the time that they need to save;
+- SIGTERM, SIGUSR1 and SIGHUP (the terminal was closed; ``nohup`` lets it be ignored) go on to the
+  processes, which have the time that they need to save;
 - a training that was asked to stop, on whichever machine, ends with 75 and is not started again;
 - one of its processes that is lost is named, with what it ended with;
 - a machine that vanishes without a word is missed after half a minute, not half an hour;
@@ -31,9 +32,17 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mmtimesformer.engine.children import end_with_parent
+from mmtimesformer.engine.children import STOP_SIGNALS, end_with_parent, is_ignored
 from mmtimesformer.engine.heartbeat import Heartbeat
-from mmtimesformer.engine.letters import DONE, FAILED, STOPPED, EndOfRun, sentence_of
+from mmtimesformer.engine.letters import (
+    DONE,
+    FAILED,
+    STOPPED,
+    EndOfRun,
+    give_up_closed_terminal,
+    print_anyway,
+    sentence_of,
+)
 from mmtimesformer.terminal import echo
 
 OURS = 'MMTIMESFORMER_TORCHRUN'  # holds the number of this process, for those it starts
@@ -50,10 +59,11 @@ def main(argv: list[str] | None = None) -> int:
 
     args = run.parse_args(argv)
     if sys.platform == 'linux' and hasattr(args, 'signals_to_handle'):  # torch 2.8 and later
-        args.signals_to_handle = 'SIGINT,SIGHUP,SIGQUIT'
+        args.signals_to_handle = 'SIGINT,SIGQUIT'
         os.environ[OURS] = str(os.getpid())
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, _hand_on)
+        for number in STOP_SIGNALS:
+            if not is_ignored(number):
+                signal.signal(number, _hand_on)
         signal.signal(signal.SIGUSR2, _wait_for_all)
     heartbeat = None
     missed: dict[int, str] = {}  # processes here that were ended for it, and the sentence
@@ -70,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run.run(args)
     except EndOfRun as end:
-        echo(f'\n{end}', file=sys.stderr)
+        print_anyway(f'\n{end}')
         return end.code
     except ChildFailedError as error:
         codes = {failure.exitcode for failure in error.failures.values()}
@@ -79,24 +89,24 @@ def main(argv: list[str] | None = None) -> int:
         ended = {failure.pid for failure in error.failures.values()}
         if ended <= set(missed):
             told = f'{missed[min(ended)]}; the run has ended, and goes on by the same command with '
-            echo(f'\nerror: {told}--resume', file=sys.stderr)
+            print_anyway(f'\nerror: {told}--resume')
         else:
-            echo(f'\nerror: {_tell(error.failures)}', file=sys.stderr)
+            print_anyway(f'\nerror: {_tell(error.failures)}')
         return FAILED
     except (DistError, RendezvousError) as error:
-        echo(
+        print_anyway(
             f'\nerror: the machines of this run do not reach each other any more, or never did '
             f'(they meet at {args.rdzv_endpoint}); {sentence_of(error)}. A training goes on by the '
-            'same command with --resume',
-            file=sys.stderr,
+            'same command with --resume'
         )
         return FAILED
     except SignalException as end:
-        echo(f'\nended by {end.sigval.name}', file=sys.stderr)
+        print_anyway(f'\nended by {end.sigval.name}')
         return 128 + end.sigval
     finally:
         if heartbeat:
             heartbeat.stop()
+        give_up_closed_terminal()
     return DONE
 
 
@@ -163,7 +173,7 @@ def tell_torchrun(code: int) -> int:
     Processes on another machine may be the only ones that heard the signal.
     """
     if code == STOPPED and _started_by_ours():
-        for number in (signal.SIGTERM, signal.SIGUSR1):  # all is saved; the code must arrive
+        for number in STOP_SIGNALS:  # all is saved; the code must arrive
             signal.signal(number, signal.SIG_IGN)
         os.kill(os.getppid(), signal.SIGUSR2)
     return code
@@ -187,14 +197,14 @@ def _wait_for_all(number: int, _frame: FrameType | None) -> None:
     Raises:
         EndOfRun: They were stopped. If they came to their own end, torchrun goes on.
     """
-    for other in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+    for other in (*STOP_SIGNALS, signal.SIGUSR2):
         signal.signal(other, signal.SIG_IGN)  # heard; SIGINT still ends all at once
     processes = _children()
     while None in (codes := [exit_code_of(process) for process in processes]):
         time.sleep(0.05)
     if STOPPED in codes:
         raise EndOfRun(f'all {len(codes)} processes on this machine have stopped', STOPPED)
-    if not codes or -number in codes:
+    if not codes or {-number, 128 + number} & set(codes):
         name = signal.Signals(number).name
         raise EndOfRun(f'ended by {name}, before anything was there to be saved', 128 + number)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from mmtimesformer.export.formats import Run
 from mmtimesformer.export.graph import ClipScores
 from mmtimesformer.inference import VideoClassifier
+from mmtimesformer.non_finite import NonFiniteError, about_scores, is_finite
 
 TOLERANCE = 1e-4  # of a score; float32 leaves about 1e-6
 
@@ -47,7 +48,8 @@ def compare(
         batches: Videos at a time, one comparison for each.
 
     Raises:
-        ValueError: A score differs by more than :data:`TOLERANCE`, or is no number.
+        NonFiniteError: A score of PyTorch is NaN or infinite.
+        ValueError: A score differs by more than :data:`TOLERANCE`, or is NaN.
     """
     views = shape[0] if graph.output == 'fused' else 1
     for what, make in (('noise', _noise), ('moving picture', _moving_picture)):
@@ -55,6 +57,8 @@ def compare(
             pixels = make(batch, views, *shape[1:])
             with torch.inference_mode():
                 expected, clips = _scores(classifier, graph.output, pixels)
+            if not is_finite(expected):
+                raise NonFiniteError(f'{about_scores([what])}; nothing was written')
             given = pixels if graph.with_preprocessing else clips
             got = run((given if graph.output == 'fused' else given[:, 0]).contiguous())
             if got.shape != expected.shape:

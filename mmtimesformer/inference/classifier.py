@@ -55,6 +55,13 @@ from mmtimesformer.inference.videos import (
     videos_of,
 )
 from mmtimesformer.inference.views import Views
+from mmtimesformer.non_finite import (
+    EARLY,
+    REASON,
+    NonFiniteError,
+    about_scores,
+    is_finite,
+)
 from mmtimesformer.terminal import track
 
 Data = dict[str, Any]
@@ -179,10 +186,12 @@ class VideoClassifier:
 
         Returns:
             A :class:`Prediction`; for a list or a folder :class:`Predictions`, without the files
-            that could not be read, which are in its ``skipped``.
+            that could not be read or whose scores are not finite, which are in its ``skipped``.
 
         Raises:
             FileNotFoundError: The file or folder is not there.
+            NonFiniteError: The scores of the one video, or of the first
+                :data:`~mmtimesformer.non_finite.EARLY` or all of many, are NaN or infinite.
             ValueError: The one video, or every one of many, cannot be read.
         """
         self._need_classifier()
@@ -192,12 +201,17 @@ class VideoClassifier:
         def scores(batch: list[Data]) -> list[np.ndarray]:
             return self._scores(batch)
 
-        predictions, skipped = [], []
+        predictions: list[Prediction] = []
+        skipped: list[Skipped] = []
         for given, result in self._each(video, scores, fps, batch_size, progress):
             if isinstance(result, Skipped):
                 skipped.append(result)
-            else:
+            elif is_finite(result):
                 predictions.append(self._best(given.name, result, topk, threshold))
+            else:
+                skipped.append(Skipped(given.name, REASON, non_finite=True))
+            self._check_not_all(skipped, len(predictions))
+        self._check_not_all(skipped, len(predictions), done=True)
         if skipped and not predictions:
             raise ValueError(
                 f'none of {len(skipped)} videos could be read; the first, {skipped[0].video}: '
@@ -233,6 +247,7 @@ class VideoClassifier:
 
         Raises:
             FileNotFoundError: The file is not there.
+            NonFiniteError: The scores of a window are NaN or infinite.
             ValueError: It cannot be read.
         """
         self._need_classifier()
@@ -250,6 +265,9 @@ class VideoClassifier:
         waiting = iter(_watch(windows, len(windows), str(video), progress))
         while batch := list(itertools.islice(waiting, self._limited(batch_size))):
             for one, scores in zip(batch, self._scores([w.data for w in batch]), strict=True):
+                if not is_finite(scores):
+                    told = about_scores([str(video)], 1, self.precision)
+                    raise NonFiniteError(f'from {one.start:.1f} to {one.end:.1f} seconds {told}')
                 best = self._best(str(video), scores, topk, threshold)
                 timeline.moments.append(Moment(one.start, one.end, best))
         timeline.note = windows.note
@@ -281,6 +299,9 @@ class VideoClassifier:
             An array of float32; for a list or a folder a dict of them, by name, without the files
             that could not be read (a warning names them).
 
+        Raises:
+            NonFiniteError: The features of a video are NaN or infinite.
+
         Shape:
             - ``cls``, ``patch_mean``: ``views d``
             - ``frames``: ``views t d``
@@ -289,6 +310,8 @@ class VideoClassifier:
         """
         found: dict[str, np.ndarray] = {}
         for given, result in self.each_features(video, out, layers, fps, batch_size, progress):
+            if isinstance(result, Skipped) and result.non_finite:
+                raise NonFiniteError(about_scores([given.name], 1, self.precision, 'features'))
             if isinstance(result, Skipped):
                 warnings.warn(f'{given.name} is skipped: {result.reason}', stacklevel=2)
             else:
@@ -304,7 +327,12 @@ class VideoClassifier:
         batch_size: int = 4,
         progress: bool = True,
     ) -> Iterator[tuple[Given, np.ndarray | Skipped]]:
-        """Give the features of many videos one by one, as :meth:`features` describes them."""
+        """Give the features of many videos one by one, as :meth:`features` describes them.
+
+        Raises:
+            NonFiniteError: Those of the first :data:`~mmtimesformer.non_finite.EARLY` are NaN or
+                infinite.
+        """
         chosen = [layers] if isinstance(layers, int) else layers
         self.check_features(out, chosen)
         _check_positive(batch_size=batch_size)
@@ -318,7 +346,34 @@ class VideoClassifier:
                 parts = [part[0] for part in parts]
             return [part.float().cpu().numpy() for part in parts]
 
-        return self._each(video, extract, fps, batch_size, progress)
+        return self._finite_features(self._each(video, extract, fps, batch_size, progress))
+
+    def _finite_features(
+        self, results: Iterable[tuple[Given, np.ndarray | Skipped]]
+    ) -> Iterator[tuple[Given, np.ndarray | Skipped]]:
+        """Put a :class:`Skipped` in the place of features that are NaN or infinite."""
+        skipped: list[Skipped] = []
+        finite = 0
+        for given, result in results:
+            if not isinstance(result, Skipped) and is_finite(result):
+                finite += 1
+                yield given, result
+                continue
+            if not isinstance(result, Skipped):
+                reason = REASON.replace('scores', 'features')
+                result = Skipped(given.name, reason, non_finite=True)
+            skipped.append(result)
+            self._check_not_all(skipped, finite, 'features')
+            yield given, result
+
+    def _check_not_all(
+        self, skipped: list[Skipped], finite: int, what: str = 'class scores', done: bool = False
+    ) -> None:
+        """Refuse a model of which no video has finite scores, as soon as that is clear."""
+        broken = [one.video for one in skipped if one.non_finite]
+        if broken and not finite and (done or len(broken) >= EARLY):
+            total = len(broken) if done else None
+            raise NonFiniteError(about_scores(broken, total, self.precision, what))
 
     def check_features(self, out: str, layers: Sequence[int] | None) -> None:
         """Refuse features that there are not, before any video is read.

@@ -30,6 +30,7 @@ from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.fileio.numpy_files import read_npy_file
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import read_json
+from mmtimesformer.non_finite import NonFiniteError, about_scores, is_finite
 
 FORMATS = ('npy', 'safetensors', 'h5')
 LARGEST_MANIFEST = 256 << 20  # bytes, of 3 million videos
@@ -57,6 +58,7 @@ class FeatureFolder:
         self._check_package()
         self.manifest = self.folder / 'manifest.json'
         self.shapes: dict[str, list[int]] = {}
+        self._is_checked = True  # all features here were finite when they were written
         if self.manifest.is_file():
             self._check_same()
         elif self.folder.is_dir() and any(self.folder.iterdir()):
@@ -66,13 +68,19 @@ class FeatureFolder:
         self.write_manifest({}, 'unfinished')
 
     def is_done(self, name: str) -> bool:
-        """Whether the features of a video are there."""
-        if self._path(name).is_file():
-            return True
-        return self.form == 'h5' and self._in_h5(name)
+        """Whether the features of a video are there, and are finite numbers."""
+        if not self._path(name).is_file() and not (self.form == 'h5' and self._in_h5(name)):
+            return False
+        return self._is_checked or is_finite(self.read(name))
 
     def add(self, name: str, features: np.ndarray) -> None:
-        """Write the features of a video, whole or not at all."""
+        """Write the features of a video, whole or not at all.
+
+        Raises:
+            NonFiniteError: They are NaN or infinite.
+        """
+        if not is_finite(features):
+            raise NonFiniteError(about_scores([name], 1, str(features.dtype), 'features'))
         path = self._path(name)
         if self.form == 'safetensors':
             write_safetensors({'features': torch.from_numpy(features)}, path)
@@ -91,6 +99,8 @@ class FeatureFolder:
         Returns:
             How many of them have features.
         """
+        for name in failed:
+            self._path(name).unlink(missing_ok=True)  # an older one, with NaN
         if self.form == 'h5':
             self._gather(names)
         for name in names:
@@ -114,12 +124,13 @@ class FeatureFolder:
         content = {
             **self.settings,
             'state': state,
+            'finite': self._is_checked,
             'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
             'shapes': self.shapes,
             'failed': failed,
         }
         with write_atomically(self.manifest) as part:
-            part.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
+            part.write_text(json.dumps(content, indent=2, allow_nan=False) + '\n', encoding='utf-8')
 
     def _check_same(self) -> None:
         try:
@@ -138,6 +149,7 @@ class FeatureFolder:
                     f'{value!r}; give --out another folder'
                 )
         self.shapes = known.get('shapes') or {}
+        self._is_checked = known.get('finite') is True
 
     def _check_package(self) -> None:
         try:
@@ -176,7 +188,9 @@ class FeatureFolder:
                 shutil.copyfile(whole, part)
             with self._h5('a' if whole.is_file() else 'w', part) as file:
                 for name in names:
-                    if self._path(name).is_file() and name not in file:
+                    if self._path(name).is_file():
+                        if name in file:  # with NaN, of an earlier version
+                            del file[name]
                         file[name] = read_npy_file(self._path(name))
         shutil.rmtree(self.folder / 'features', ignore_errors=True)
 

@@ -89,10 +89,17 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A video that could not be read, and why."""
+    """A video without a result, and why.
+
+    Attributes:
+        video: The file.
+        reason: What is wrong with it.
+        non_finite: It was read, and the model's scores or features of it are NaN or infinite.
+    """
 
     video: str
     reason: str
+    non_finite: bool = False
 
     def __str__(self) -> str:
         return f'{safe_text(self.video)}\n  skipped: {safe_text(self.reason)}'
@@ -102,7 +109,8 @@ class Predictions(list[Prediction]):
     """The predictions of many videos, in the order of the videos.
 
     Attributes:
-        skipped: Those that could not be read; they are not in the list.
+        skipped: Those that could not be read, or whose scores are not finite; they are not in the
+            list.
     """
 
     def __init__(
@@ -110,6 +118,11 @@ class Predictions(list[Prediction]):
     ) -> None:
         super().__init__(predictions or [])
         self.skipped = skipped or []
+
+    @property
+    def non_finite(self) -> list[str]:
+        """Videos whose scores are NaN or infinite: with these the model is wrong, not the file."""
+        return [one.video for one in self.skipped if one.non_finite]
 
     def __str__(self) -> str:
         return '\n'.join(map(str, [*self, *self.skipped]))

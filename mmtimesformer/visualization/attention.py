@@ -15,6 +15,7 @@ from torch import Tensor
 from mmtimesformer.datasets.video import Video
 from mmtimesformer.inference import Prediction, VideoClassifier
 from mmtimesformer.models import AttentionMaps
+from mmtimesformer.non_finite import NonFiniteError
 from mmtimesformer.terminal import safe_text
 from mmtimesformer.visualization.figures import GREY, picture, shown_name
 
@@ -59,6 +60,7 @@ class Sight:
             - heat: ``t h w``, 0 or more
 
         Raises:
+            NonFiniteError: A value of the heat is NaN or infinite.
             ValueError: There is no such method, layer or head.
         """
         if method == 'rollout':
@@ -71,6 +73,12 @@ class Sight:
             heat = heads.mean(1) if head is None else heads[:, head]
         else:
             raise ValueError(f'method={method!r} is not known; choose {", ".join(METHODS)}')
+        if not bool(heat.isfinite().all()):
+            raise NonFiniteError(
+                f'the attention map of {self.prediction.video} by the method {method!r} holds NaN '
+                'or infinite values; choose another method, or give a checkpoint from before the '
+                'training diverged'
+            )
         return heat[0].float().cpu().numpy()
 
 

@@ -117,7 +117,7 @@ def write_page(
         'head': head,
         'numLayers': maps.num_layers,
     }
-    text = json.dumps(data, separators=(',', ':')).replace('<', '\\u003c')
+    text = json.dumps(data, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
     page = TEMPLATE.read_text(encoding='utf-8').replace('/*DATA*/null', text, 1)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from mmtimesformer.engine.non_finite_scores import mark_as_wrong
 from mmtimesformer.engine.results import (
     is_multi_label,
     label_of,
@@ -25,6 +26,7 @@ from mmtimesformer.fileio.stand_ins import (
     TORCH,
 )
 from mmtimesformer.fileio.torch_files import load_from_bytes
+from mmtimesformer.non_finite import is_finite
 
 NAMES: Names = {
     **PLAIN,
@@ -93,19 +95,20 @@ def _truth_of(samples: list[dict[str, Any]], path: str | Path) -> np.ndarray:
 
 
 def read_failures(path: str | Path) -> dict[int, tuple[str, str]]:
-    """Read which videos of a test could not be read, and were counted as wrong.
+    """Read which videos of a test count as wrong: unreadable files, and NaN or infinite scores.
 
     Returns:
-        By their numbers, the file of each and what was wrong with it.
+        By their numbers, the file of each and what was wrong with it;
+        :data:`~mmtimesformer.non_finite.REASON` for scores that are not finite.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It holds no predictions, or a program.
     """
     return {
-        i: (str(sample.get('filename', '')), str(sample['failed']))
+        i: (str(sample.get('filename', '')), str(sample.get('failed') or sample['non_finite']))
         for i, sample in enumerate(_read(path))
-        if sample.get('failed')
+        if sample.get('failed') or sample.get('non_finite')
     }
 
 
@@ -131,6 +134,9 @@ def _read(path: str | Path) -> list[dict[str, Any]]:
     try:
         for sample in samples:
             scores_of(sample).numpy(), is_multi_label(sample) or label_of(sample)
+            views = view_scores_of(sample)
+            if not is_finite(scores_of(sample)) or not (views is None or is_finite(views)):
+                mark_as_wrong(sample)  # of a test by MMAction2's own tools, or an older version
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ValueError(
             f'{path} holds something else than the predictions of a test; write it with '

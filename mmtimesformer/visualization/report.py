@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mmtimesformer.inference.prediction import LONGEST_NAME
+from mmtimesformer.non_finite import REASON
 from mmtimesformer.terminal import safe_text
 from mmtimesformer.visualization.agreement import Agreement, agreement_of
 from mmtimesformer.visualization.confusion import confusion_matrix, draw_confusion
@@ -39,8 +40,8 @@ class Outcome:
         work_dir: Of the training, for its curves.
         view_scores: The logits of each view of a video, ``videos views classes``, where they were
             kept.
-        failed: By their numbers, the file of each video that could not be read, and why. They count
-            as wrong, and the model has said nothing of them.
+        failed: By their numbers, the file of each video that could not be read, and why; or whose
+            scores are NaN or infinite. They count as wrong, and the model has said nothing of them.
     """
 
     scores: np.ndarray
@@ -70,8 +71,17 @@ class Outcome:
             rows = rows / rows.sum(axis=1, keepdims=True)
         return rows.max(axis=1)
 
+    @property
+    def non_finite(self) -> list[str]:
+        """Names of the videos whose scores are NaN or infinite."""
+        return [
+            file or (str(self.videos[i]) if len(self.videos) else f'video {i} of the list')
+            for i, (file, why) in self.failed.items()
+            if why == REASON
+        ]
+
     def seen(self) -> 'Outcome':
-        """Return the test without the videos that could not be read."""
+        """Return the test without the videos that could not be read or have no finite scores."""
         kept = [i for i in range(len(self.labels)) if i not in self.failed]
         if not self.failed or not kept:
             return self
@@ -192,8 +202,10 @@ def _tiles(run: Outcome) -> str:
         'calibration error': _percent(calibration(seen)[3]),
         'videos': f'{len(run.labels):,}',
     }
-    if run.failed:
-        figures['could not be read'] = f'{len(run.failed):,}'
+    if unreadable := len(run.failed) - len(run.non_finite):
+        figures['could not be read'] = f'{unreadable:,}'
+    if run.non_finite:
+        figures['with NaN or infinite scores'] = f'{len(run.non_finite):,}'
     if seen.view_scores is not None:
         agrees = agreement_of(seen.view_scores, seen.labels, seen.guesses).agrees.mean()
         figures['all views agree'] = _percent(agrees)
@@ -204,9 +216,17 @@ def _tiles(run: Outcome) -> str:
 
 
 def _failed(run: Outcome) -> str:
-    if not run.failed:
+    unreadable = [(file, why) for file, why in run.failed.values() if why != REASON]
+    non_finite = [(file, REASON) for file in run.non_finite]
+    return _wrong('Videos that could not be read', unreadable) + _wrong(
+        'Videos whose scores are not finite', non_finite
+    )
+
+
+def _wrong(title: str, rows: list[tuple[str, str]]) -> str:
+    """List videos that count as wrong whatever the model says."""
+    if not rows:
         return ''
-    rows = list(run.failed.values())
     body = (
         '<p>They count as wrong in the scores above and in those of the classes; what follows is '
         'about the others.</p>'
@@ -214,7 +234,7 @@ def _failed(run: Outcome) -> str:
     body += _table(('file', 'why'), rows[:MOST_FAILED_LISTED])
     if len(rows) > MOST_FAILED_LISTED:
         body += f'<p>And {len(rows) - MOST_FAILED_LISTED:,} more.</p>'
-    return _section('Videos that could not be read', body)
+    return _section(title, body)
 
 
 def _curves(run: Outcome, folder: Path) -> str:

@@ -33,7 +33,7 @@ def read_training(work_dir: str | Path) -> dict[str, Curve]:
             if not isinstance(scalars, dict):
                 raise ValueError(f'line {number} of {file} is not named numbers; remove it')
             for name in ('loss', 'lr', *SCORES):
-                if name in scalars:
+                if scalars.get(name) is not None:  # null is NaN or infinite
                     if not all(_is_number(scalars.get(key)) for key in (name, 'step')):
                         raise ValueError(f'line {number} of {file} has no number for {name}')
                     steps.setdefault(name, {})[scalars['step']] = scalars[name]

@@ -11,6 +11,7 @@ import time
 from mmtimesformer.cli import check_order, parse
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.non_finite import NonFiniteError, about_scores
 from mmtimesformer.terminal import ArgumentParser
 
 
@@ -31,23 +32,40 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Score, compare, show."""
+    """Score, compare, show.
+
+    Raises:
+        NonFiniteError: Scores of some video are NaN or infinite in one of the precisions.
+    """
     require_mmaction()
     import numpy as np
     from rich.console import Console
     from rich.table import Table
 
-    from mmtimesformer.inference import VideoClassifier
+    from mmtimesformer.inference import Predictions, VideoClassifier
 
     check_order(args.config, args.checkpoint)
-    scores, seconds = {}, {}
+    scores, seconds, broken = {}, {}, {}
     for precision in dict.fromkeys(['fp32', *args.precisions]):
         classifier = VideoClassifier(args.config, args.checkpoint, args.device, precision=precision)
         start = time.perf_counter()
-        found = classifier(args.video)
-        found = found if isinstance(found, list) else [found]
-        seconds[precision] = time.perf_counter() - start
-        scores[precision] = np.stack([one.all_scores for one in found])
+        try:
+            found = classifier(args.video)
+        except NonFiniteError as error:
+            if precision == 'fp32':
+                raise
+            broken[precision] = str(error)
+            continue
+        if not isinstance(found, list):
+            found = Predictions([found])
+        seconds[precision] = (time.perf_counter() - start) / (len(found) + len(found.skipped))
+        scores[precision] = {one.video: one.all_scores for one in found}
+        if names := found.non_finite:
+            total = len(found) + len(found.skipped)
+            broken[precision] = about_scores(names, total, precision)
+    # What one precision has no finite scores of is compared in none.
+    common = [video for video in scores['fp32'] if all(video in found for found in scores.values())]
+    scores = {name: np.stack([found[v] for v in common]) for name, found in scores.items()}
     reference = scores['fp32']
     table = Table(title=f'{len(reference)} videos; a score is the {classifier.fusion}')
     for name in ('precision', 'seconds a video', 'largest difference', 'mean', 'same best class'):
@@ -57,12 +75,14 @@ def compare(args: argparse.Namespace) -> None:
         same = int((found.argmax(1) == reference.argmax(1)).sum())
         table.add_row(
             precision,
-            f'{seconds[precision] / len(found):.2f}',
+            f'{seconds[precision]:.2f}',
             f'{difference.max():.2g}',
             f'{difference.mean():.2g}',
             f'{same} of {len(found)}',
         )
     Console().print(table)
+    if broken:
+        raise NonFiniteError('; '.join(broken.values()))
 
 
 def main(argv: list[str] | None = None) -> int:

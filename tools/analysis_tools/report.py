@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmtimesformer.cli import check_output, parse, whole_number
 from mmtimesformer.engine.letters import run_job
+from mmtimesformer.non_finite import NonFiniteError, about_scores
 from mmtimesformer.terminal import ArgumentParser, echo
 
 
@@ -30,7 +31,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def write(args: argparse.Namespace) -> None:
-    """Collect what there is, and write the page."""
+    """Collect what there is, and write the page.
+
+    Raises:
+        NonFiniteError: Scores of some videos are NaN or infinite; the page names them, unless all
+            are.
+    """
     from mmtimesformer.visualization.report import write_report
     from mmtimesformer.visualization.results import read_outcome
 
@@ -38,8 +44,13 @@ def write(args: argparse.Namespace) -> None:
     if args.work_dir.is_dir():
         check_output(out, '--out')
     run = read_outcome(args.work_dir, args.predictions, args.classes)
+    broken = run.non_finite
+    if len(broken) == len(run.labels):
+        raise NonFiniteError(f'{about_scores(broken, len(run.labels))}. No report is written')
     page = write_report(run, out, args.mistakes)
     echo(f'{page} ({page.stat().st_size / 1024:.0f} KiB): open it in a browser')
+    if broken:
+        raise NonFiniteError(f'{about_scores(broken, len(run.labels))}. They count as wrong')
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,234 @@
+"""NaN or infinite class scores in a validation or test count as wrong, are named, and are an error.
+
+A metric would take them for an answer: the arg-max of NaN is class 0, so a model whose weights are
+broken scores ``1 / classes``.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine.device import get_device
+from mmengine.dist import all_gather_object
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.structures import LabelData
+from torch import Tensor
+
+from mmtimesformer.engine.agreement import smallest
+from mmtimesformer.non_finite import EARLY, REASON, NonFiniteError, about_scores
+from mmtimesformer.registry import HOOKS
+
+SCORES = ('pred_score', 'pred_scores', 'view_scores')  # MMAction2 1.2.0, 1.1.0; view_scores.py
+
+
+@HOOKS.register_module()
+class NonFiniteScoresHook(Hook):
+    """Count videos whose scores are NaN or infinite as wrong in every metric, and name them.
+
+    The scores of such a video become those of a wrong answer before any metric sees them, see
+    :func:`~mmtimesformer.datasets.video_dataset.wrong_scores`, and its sample gets ``non_finite``,
+    the reason, which goes into a dump.
+
+    - A test ends with an error that names them, after its scores and its dump are written; at once
+      where the first :data:`~mmtimesformer.non_finite.EARLY` videos or more have no finite scores.
+    - A validation within a training logs a warning that names them. A training ends with an error
+      if no video of its last validation had finite scores.
+
+    Attributes:
+        videos: Names of such videos, of all processes once the validation or test is done.
+    """
+
+    priority = 'BELOW_NORMAL'  # before NameProtocol, which writes the names beside a dump
+
+    def __init__(self) -> None:
+        self.videos: list[str] = []
+        self.finite = 0  # videos whose scores are finite
+        self.message = ''  # of the last test, or of a validation without one finite score
+        self._is_test = False
+        self._common = 0  # batches that every process has
+        self._decided = False  # whether the model is broken for all videos
+        self._handle: Any = None
+        self._broken: list[Any] = []  # samples of the batch at hand
+
+    def before_val(self, runner: Any) -> None:
+        """Check what the model returns, before metrics get it."""
+        model = runner.model
+        while is_model_wrapper(model):
+            model = model.module
+        self._remove()
+        self._handle = model.register_forward_hook(self._check)
+
+    def before_test(self, runner: Any) -> None:
+        """Check what the model returns, before metrics get it."""
+        self.before_val(runner)
+
+    def before_val_epoch(self, runner: Any) -> None:
+        """Count from zero."""
+        self.videos, self.finite, self.message, self._is_test = [], 0, '', False
+
+    def before_test_epoch(self, runner: Any) -> None:
+        """Count from zero."""
+        self.before_val_epoch(runner)
+        self._is_test = True
+        self._decided = False
+        self._common = smallest(len(runner.test_loop.dataloader))
+
+    def after_val_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Name the videos of the batch whose scores are not finite."""
+        self._count(runner.val_loop.dataloader, batch_idx, outputs)
+
+    def after_test_iter(
+        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Name the videos of the batch whose scores are not finite.
+
+        Raises:
+            NonFiniteError: None of the first videos has finite scores.
+        """
+        self._count(runner.test_loop.dataloader, batch_idx, outputs)
+        if self._decided or batch_idx >= self._common:
+            return
+        told = all_gather_object((self.finite, self.videos))
+        videos = [name for _, names in told for name in names]
+        self._decided = any(finite for finite, _ in told)
+        if not self._decided and len(videos) >= EARLY:
+            self._remove()
+            message = about_scores(videos, None, _precision(runner))
+            raise NonFiniteError(f'{message}. The test ends, for the first {len(videos)} are alike')
+
+    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Log which videos count as wrong for their scores are not finite."""
+        message = self._gather(runner, len(runner.val_loop.dataloader.dataset))
+        if message:
+            runner.logger.warning(f'{message[0].upper()}{message[1:]}. They count as wrong.')
+        self.message = '' if self.finite else message
+
+    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
+        """Collect the names of all processes; :meth:`after_run` raises the error."""
+        self.message = self._gather(runner, len(runner.test_loop.dataloader.dataset))
+
+    def after_val(self, runner: Any) -> None:
+        """Stop checking."""
+        self._remove()
+
+    def after_test(self, runner: Any) -> None:
+        """Stop checking."""
+        self._remove()
+
+    def after_run(self, runner: Any) -> None:
+        """End with an error, after all is shown and saved.
+
+        Raises:
+            NonFiniteError: Scores in a test, or all in the last validation, are not finite.
+        """
+        message, self.message = self.message, ''
+        if message and self._is_test:
+            raise NonFiniteError(f'{message}. They count as wrong in the scores above')
+        if message:
+            raise NonFiniteError(
+                f'in the last validation of this training {message}, and train on from that with a '
+                'lower optim_wrapper.optimizer.lr'
+            )
+
+    def _check(self, model: Any, inputs: Any, samples: Any) -> None:
+        """Replace scores that are not finite by those of a wrong answer."""
+        self._broken = []
+        if not isinstance(samples, list):
+            return
+        scores = [(sample, list(_scores(sample))) for sample in samples]
+        checks = [tensor.isfinite().all() for _, tensors in scores for tensor in tensors]
+        if not checks or bool(torch.stack(checks).all()):  # one wait for the device a batch
+            return
+        for sample, tensors in scores:
+            if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+                mark_as_wrong(sample)
+                self._broken.append(sample)
+
+    def _count(self, dataloader: Any, batch_idx: int, outputs: Any) -> None:
+        for i, sample in enumerate(outputs or ()):
+            if not hasattr(sample, 'get'):
+                continue
+            if sample.get('non_finite'):
+                self.videos.append(_name(sample, dataloader, batch_idx, i))
+            elif not sample.get('failed'):  # which the model has not seen
+                self.finite += 1
+
+    def _gather(self, runner: Any, total: int) -> str:
+        told = all_gather_object((self.finite, self.videos))
+        self.finite = sum(finite for finite, _ in told)
+        # A sampler gives some videos twice, so that all processes have as many.
+        self.videos = list(dict.fromkeys(name for _, names in told for name in names))
+        return about_scores(self.videos, total, _precision(runner)) if self.videos else ''
+
+    def _remove(self) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = None
+
+
+def mark_as_wrong(sample: Any) -> None:
+    """Give a sample the scores of a wrong answer, and ``non_finite``, the reason.
+
+    Args:
+        sample: A data sample with predictions, or the dict of one in a dump.
+    """
+    from mmtimesformer.datasets.video_dataset import wrong_scores  # which imports MMAction2
+
+    is_dict = isinstance(sample, dict)
+    truth = _item(sample.get('gt_labels', sample.get('gt_label')))
+    for name in SCORES:
+        if sample.get(name) is None:
+            continue
+        scores = _item(sample.get(name))
+        known = torch.full((1,), -1) if truth is None else truth.to(scores.device)
+        wrong = wrong_scores(scores, known)
+        changed = {name: wrong}
+        if name != 'view_scores':
+            changed[name.replace('score', 'label')] = wrong.argmax(-1, keepdim=True)
+        for key, value in changed.items():
+            before = sample.get(key)
+            if isinstance(before, dict):
+                before['item'] = value
+            elif is_dict:
+                sample[key] = value
+            else:
+                is_label_data = isinstance(before, LabelData)
+                sample.set_field(LabelData(item=value) if is_label_data else value, key)
+    if is_dict:
+        sample['non_finite'] = REASON
+    else:
+        sample.set_metainfo({'non_finite': REASON})
+
+
+def _item(value: Any) -> Any:
+    """Return the tensor of a label or score, as MMAction2 1.1.0 or 1.2.0 has it."""
+    if isinstance(value, dict):
+        return value['item']
+    return value.item if isinstance(value, LabelData) else value
+
+
+def _scores(sample: Any) -> Iterator[Tensor]:
+    for name in SCORES if hasattr(sample, 'get') else ():
+        value = _item(sample.get(name))
+        if isinstance(value, Tensor):
+            yield value
+
+
+def _name(sample: Any, dataloader: Any, batch_idx: int, i: int) -> str:
+    """Name a video by its file, or by its number in the list of the data set."""
+    for key in ('filename', 'frame_dir'):
+        if sample.get(key):
+            return str(sample.get(key))
+    sampler = getattr(dataloader, 'sampler', None)
+    number = batch_idx * (getattr(dataloader, 'batch_size', None) or 1) + i
+    size, rank = getattr(sampler, 'world_size', 1), getattr(sampler, 'rank', 0)
+    return f'video {number * size + rank} of the list'
+
+
+def _precision(runner: Any) -> str:
+    if not getattr(runner._test_loop, 'fp16', False):
+        return 'fp32'
+    return str(torch.get_autocast_dtype(get_device())).removeprefix('torch.')
