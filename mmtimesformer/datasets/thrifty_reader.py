@@ -122,8 +122,10 @@ def _packet_check(decoder: Any) -> Any:
     """Return the function that decides whether a packet is exactly one frame."""
     if getattr(decoder.codec, 'intra_only', False):
         return lambda i, packet: True
-    if decoder.name == 'mpeg4':
+    if decoder.codec.canonical_name == 'mpeg4':
         return _is_one_mpeg4_frame
+    if decoder.codec.canonical_name == 'vp8':  # of which some frames are never shown
+        return lambda i, packet: memoryview(packet)[0] >> 4 & 1 == 1
     return lambda i, packet: False
 
 

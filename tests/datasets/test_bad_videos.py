@@ -8,12 +8,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
 from mmtimesformer.datasets.containers import KEPT_PIXELS, check_file, in_time, open_container
+from mmtimesformer.datasets.preparation.checking import check_video
 from mmtimesformer.datasets.preparation.isolation import call_apart
+from mmtimesformer.datasets.preparation.resizing import Resize, resize_video
 from mmtimesformer.datasets.video import Video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +87,29 @@ def test_no_file_makes_a_reader_hang_or_crash(bad_videos: dict[Path, str], reade
             found += faults(path, kind, wrong, reader)
     assert not found
     print(f'{reader}: {len(seconds)} openings, the slowest took {max(seconds[1:]):.1f} s')
+
+
+def test_what_passes_the_check_has_the_frames_of_an_independent_decoder(
+    bad_videos: dict[Path, str], tmp_path: Path
+) -> None:
+    """Every third file of the corpus; and so has its smaller copy."""
+    found, checked = [], 0
+    for path in list(bad_videos)[::3]:
+        try:
+            total = check_video(str(path))
+        except ValueError:
+            continue
+        with av.open(str(path)) as container:
+            if sum(1 for _ in container.decode(video=0)) != total:
+                found.append(path.name)
+        checked += 1
+        resize = Resize(path, tmp_path / 'new.mp4', tmp_path / 'part', 16, 18, None)
+        how = resize_video(resize)
+        new = resize.copy if how == 'copied' else resize.target
+        if len(Video(new)) != total:
+            found.append(f'{path.name}, {how}')
+    assert not found
+    assert checked >= 15
 
 
 PEAK = """
