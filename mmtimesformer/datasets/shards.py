@@ -133,8 +133,8 @@ def parse_index(text: str, path: str) -> list[Entry]:
         member = None if shard == NO_SHARD else Member(shard, int(offset), int(size), number)
         if member and (member.offset < BLOCK or member.offset % BLOCK):
             raise DamagedShardsError(
-                f'{path}: {name} begins at byte {offset} of {shard}, where no member of a tar file '
-                'can; write the index again with tools/data/write_shards.py'
+                f'{path}: {name[:80]!a} begins at byte {offset} of {shard[:80]}, where no member '
+                'of a tar file can; write the index again with tools/data/write_shards.py'
             )
         entries.append(Entry(member, name, tuple(map(int, labels.split()))))
     return entries

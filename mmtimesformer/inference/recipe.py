@@ -266,6 +266,11 @@ def _check_sizes(recipe: Recipe, tensors: Mapping[str, Tensor], source: str) -> 
                 f'{GIVE_CONFIG}'
             )
     frames = (recipe.model.get('backbone') or {}).get('num_frames', 8)
+    if type(frames) is not int:
+        raise ValueError(
+            f'the config in {source} has num_frames={shown(frames)}, which is no number; '
+            f'{GIVE_CONFIG}'
+        )
     for step in recipe.pipeline:
         clip_len = step.get('clip_len', 1)
         if type(clip_len) is not int or clip_len > 16 * frames:

@@ -78,6 +78,7 @@ def test_what_is_changed_below_is_read(stored: Callable[[str, str], Path]) -> No
         ('embed_dims=24', 'embed_dims=1000000000', 'embed_dims=1000000000'),
         ('embed_dims=24', 'embed_dims=48000', 'embed_dims=48000, and its weights have 24'),
         ('num_frames=4', 'num_frames=60000', 'num_frames=60000, and its weights have 4'),
+        ('num_frames=4', 'num_frames=dict(a=1)', 'num_frames=a dict, '),
         ('patch_size=16', 'patch_size=8192', 'patch_size=8192, and its weights have 16'),
         ('num_classes=3', 'num_classes=60000', 'num_classes=60000, and its weights have 3'),
         ('img_size=32', 'img_size=65536', 'describes a model of more than'),
