@@ -60,7 +60,7 @@ def check_labels(cfg: Any, stages: dict[str, list[tuple[str, Any]]]) -> list[str
     kinds = {stage: _one_kind(datasets) for stage, datasets in stages.items()}
     scored = {stage: kind for stage, kind in kinds.items() if stage != 'train'}
     if _name(head) == HEAD:
-        notes += _check_fusion(head, MULTI in kinds.values())
+        notes += _check_fusion(head, MULTI in kinds.values(), bool(scored))
     for stage, kind in scored.items():
         fused = _name(head) != HEAD or head.get('average_clips') is not None
         _check_metrics(f'{stage}_evaluator', cfg.get(f'{stage}_evaluator'), kind, fused)
@@ -157,13 +157,13 @@ def _check_loss(key: str, kind: str | None, model: Any) -> None:
         )
 
 
-def _check_fusion(head: Any, multi_label_data: bool) -> Iterator[str]:
-    """Check, or choose, how the scores of views become one."""
+def _check_fusion(head: Any, multi_label_data: bool, scored: bool) -> Iterator[str]:
+    """Check how the scores of views become one; choose it where videos will be scored."""
     fusion, ours = head.get('average_clips'), str(head.get('type')).startswith('mmtimesformer.')
     if scores_are_sigmoids(head, multi_label_data):
         if fusion == 'prob':
             raise ValueError(softmax_refused(head))
-        if fusion is None:
+        if fusion is None and scored:
             head['average_clips'] = fusion = 'sigmoid'
             yield (
                 f"model.cls_head.average_clips is not set, and {_why_sigmoid(head)}: 'sigmoid' is "
