@@ -196,7 +196,9 @@ def test_a_softmax_over_labels_that_were_trained_apart_is_refused(
     tiny_videos: Path, tmp_path: Path
 ) -> None:
     config = write_config(tmp_path, tiny_videos, '')  # the config of one label says 'prob'
-    for name, words in (('train', ()), ('test', (config,))):
+    checkpoint = tmp_path / 'x.pth'
+    torch.save({'state_dict': {}}, checkpoint)
+    for name, words in (('train', ()), ('test', (checkpoint,))):
         code, said = tool(name, config, *words, '--work-dir', tmp_path / 'work')
         assert code == 1
         assert "set model.cls_head.average_clips='sigmoid'" in said, said

@@ -188,7 +188,7 @@ def test_labels_that_are_no_numbers_are_named(tmp_path: Path) -> None:
 def test_tests_that_fit_their_labels_are_taken(
     tmp_path: Path, head: Any, dataset: Any, metric: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('mmtimesformer.engine.preflight.check_parts', lambda *args: None)
+    monkeypatch.setattr('mmtimesformer.engine.preflight.check_parts', lambda *args: [])
     cfg = config(tmp_path, ['a.mp4 1'], 'test_dataloader', **dataset)
     cfg.model.cls_head.update(head)
     if dataset.get('type') == 'HVUDataset':
