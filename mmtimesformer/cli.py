@@ -74,7 +74,7 @@ class ConfigOptions(DictAction):
 def check_output(path: str | os.PathLike[str], option: str, *, folder: bool = False) -> None:
     """Check that an output can be written, before the work that fills it.
 
-    Folders that are missing are made.
+    Folders that are missing must be possible to make; none is made here.
 
     Args:
         path: The file, or the folder.
@@ -88,14 +88,16 @@ def check_output(path: str | os.PathLike[str], option: str, *, folder: bool = Fa
     if not folder and path.is_dir():
         raise IsADirectoryError(f'{option} {path} is a folder; give the path of a file')
     place = path if folder else path.parent
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise OSError(
-            f'{option} {path} cannot be written ({error.strerror}); give another path'
-        ) from error
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    reason = 'Not a directory'
+    if place.is_dir():
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                return
+        except OSError as error:
+            reason = error.strerror or str(error)
+    raise OSError(f'{option} {path} cannot be written ({place}: {reason}); give another path')
 
 
 def check_order(config: str | None, checkpoint: str) -> None:

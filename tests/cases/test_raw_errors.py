@@ -294,10 +294,10 @@ def test_an_output_that_cannot_be_written_is_named_before_the_work(
     assert said in letter
 
 
-def test_an_output_in_a_missing_folder_makes_the_folder(tmp_path: Path) -> None:
+def test_an_output_in_a_missing_folder_is_right_and_the_check_leaves_nothing(tmp_path) -> None:
     check_output(tmp_path / 'a' / 'b' / 'c.json', '--out')
-    assert list((tmp_path / 'a').iterdir()) == [tmp_path / 'a' / 'b']
-    assert not list((tmp_path / 'a' / 'b').iterdir())
+    check_output(tmp_path / 'a' / 'b', '--out', folder=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_folder_is_named(
