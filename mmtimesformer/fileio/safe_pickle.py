@@ -55,10 +55,10 @@ class InstructionError(Exception):
 
 
 def shown(value: Any) -> str:
-    """Return short text as ASCII in quotes, a small number as it is, of all else the type."""
+    """Return short text in quotes as ASCII, a small number or None as it is, else the type."""
     if type(value) is str and len(value) <= 60:
         return ascii(value)
-    if type(value) in (bool, int) and abs(value) < 10**18:
+    if value is None or (type(value) in (bool, int) and abs(value) < 10**18):
         return str(value)
     return f'a {type(value).__name__}'
 

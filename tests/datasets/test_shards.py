@@ -228,13 +228,22 @@ def test_a_training_stopped_in_an_epoch_and_gone_on_is_that_of_files(
     """From files, without a stop; from shards on a disk and in a store, stopped at step 6 of 8."""
     train(on_disk(folder), tmp_path / 'files')
     expected = whole_state(tmp_path / 'files/epoch_2.pth')
+    _drop_names(expected)
     stop = At(6, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     for name, place, workers in [('disk', folder / 'shards', 2), ('store', store, 0)]:
         with pytest.raises(EndOfRun) as end:
             train(in_shards(place), tmp_path / name, stop, workers=workers)
         assert end.value.code == STOPPED
         train(in_shards(place), tmp_path / name, resume=True, workers=workers)
-        assert_equal(expected, whole_state(tmp_path / name / 'epoch_2.pth'))
+        state = whole_state(tmp_path / name / 'epoch_2.pth')
+        _drop_names(state)
+        assert_equal(expected, state)
+
+
+def _drop_names(state: Any) -> None:
+    """Drop the checksum of the names of the videos: those in shards have other addresses."""
+    (position,) = (part for part in state['done'] if isinstance(part, dict) and 'list' in part)
+    del position['list']
 
 
 def test_a_config_reads_shards_when_its_base_file_is_swapped(tmp_path: Path) -> None:
@@ -470,8 +479,10 @@ def test_a_store_that_fails_in_training_leaves_the_checkpoints(
 ) -> None:
     dataset = in_shards(faulty, patience=0)
     fail = At(5, lambda _: setattr(Faulty, 'faults', [OSError('no route to host')] * 9))
-    with pytest.raises(StorageError, match='OSError: no route to host'):
+    with pytest.raises(EndOfRun, match='OSError: no route to host') as end:
         train(dataset, tmp_path / 'work', fail)
+    assert end.value.code == STOPPED
+    assert (tmp_path / 'work/mid_epoch.pth').is_file()
     Faulty.faults = []
     train(dataset, tmp_path / 'work', resume=True)
     train(dataset, tmp_path / 'whole')

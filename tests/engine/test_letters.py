@@ -1,5 +1,6 @@
 """What goes wrong is told in one line, and the exit code says of what kind it was."""
 
+import signal
 import sys
 import types
 
@@ -66,7 +67,8 @@ def test_every_exit_code_is_in_the_table() -> None:
     codes = (
         letters.DONE, letters.FAILED, letters.INCOMPLETE, letters.STOPPED, letters.INTERRUPTED
     )  # fmt: skip
-    assert {str(code) for code in codes} | {'2'} == told
+    ended_by_signal = {str(128 + number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    assert {str(code) for code in codes} | {'2'} | ended_by_signal == told
 
 
 def test_a_data_loading_process_is_reduced_to_the_cause() -> None:

@@ -28,6 +28,7 @@ def a_run(dump: Path | None = None, **more: Any) -> Any:
     dataset = type('Videos', (list,), {'metainfo': {'classes': ('left', 'right')}})(range(5))
     said: list[str] = []
     return SimpleNamespace(
+        hooks=[],
         cfg=Config({**cfg, **more}, filename=__file__),
         logger=SimpleNamespace(info=said.append),
         said=said,
@@ -84,6 +85,7 @@ def test_a_dump_is_told_where_it_comes_from(tmp_path: Path) -> None:
         'videos': 5,
         'classes': ['left', 'right'],
         'scores': {'acc/top1': 0.5},
+        'non_finite': [],
     }
     assert run.said[-1] == f'How these results came about is in {tmp_path}/folder/result.meta.json.'
 
