@@ -184,9 +184,10 @@ class StopOnSignal(Hook):
             }[saved]
         runner.visualizer.close()
         dist.barrier()  # the first process to end would have the others killed while one saves
-        why = f'stopped by {name}' if not cause or _received(runner) else f'stopped, for {cause}:'
+        why, cause = ('stopped', f': {cause}') if cause else (f'stopped by {name}', '')
         raise EndOfRun(
-            f'{why} after epoch {meta["epoch"]}, step {meta["iter"]}; {what}; {how_it_goes_on}',
+            f'{why} after epoch {meta["epoch"]}, step {meta["iter"]}{cause}; {what}; '
+            f'{how_it_goes_on}',
             STOPPED if saved or not cause else FAILED,
         )
 

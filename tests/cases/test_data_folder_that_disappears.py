@@ -261,7 +261,8 @@ def test_a_training_saves_and_ends_and_can_be_resumed(
         options[f'{stage}_dataloader.prefetch_factor'] = 1
     with monkeypatch.context() as patch:
         lose_at(patch, videos, stage)
-        with pytest.raises(EndOfRun, match=r'stopped, for the folder .* gone or empty') as ended:
+        expected = r'stopped after epoch [01], step [123]: the folder .* gone or empty'
+        with pytest.raises(EndOfRun, match=expected) as ended:
             train(config, out, **options)
     assert ended.value.code == STOPPED
     assert 'all is saved' in str(ended.value) and 'Traceback' not in str(ended.value)
