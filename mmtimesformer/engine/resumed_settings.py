@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper
+
+from mmtimesformer.checkpoints.facts import read_literals
 
 OPTIMIZER = 'optim_wrapper.optimizer'
 SCHEDULER = 'param_scheduler'
@@ -98,6 +101,16 @@ def check_optimizer(runner: Any, checkpoint: dict[str, Any]) -> None:
             'optim_wrapper.paramwise_cfg, optim_wrapper.constructor and model.backbone.'
             'frozen_stages as they were, or start a new training by load_from=CHECKPOINT'
         )
+    meta = checkpoint.get('meta')
+    text = meta.get('cfg') if isinstance(meta, dict) else None
+    then = _optimizer_type(read_literals(text) if isinstance(text, str) else {})
+    now = _optimizer_type(runner.cfg)
+    if then and now and then != now:  # Adam and AdamW have the same settings
+        raise ValueError(
+            f'the checkpoint is of a training with {then}, and the config has {OPTIMIZER}.type='
+            f'{now!r}; set {OPTIMIZER}.type as it was, or start a new training by '
+            'load_from=CHECKPOINT'
+        )
     missing = set(runner.optim_wrapper.optimizer.defaults) - set(saved[0]) - IMPLEMENTATION
     if missing:
         kind = type(runner.optim_wrapper.optimizer).__name__
@@ -105,6 +118,15 @@ def check_optimizer(runner: Any, checkpoint: dict[str, Any]) -> None:
             f"the checkpoint's optimizer has no {', '.join(sorted(missing))}, so it is no {kind}; "
             f'set {OPTIMIZER}.type as it was, or start a new training by load_from=CHECKPOINT'
         )
+
+
+def _optimizer_type(cfg: Any) -> str | None:
+    """Return the name of a config's optimizer without its scope, or ``None``."""
+    part: Any = cfg
+    for key in (*OPTIMIZER.split('.'), 'type'):
+        part = part.get(key) if isinstance(part, dict | Config) else None
+    name = getattr(part, '__name__', part)
+    return name.rpartition('.')[2] if isinstance(name, str) else None
 
 
 def reconcile(

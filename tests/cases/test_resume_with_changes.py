@@ -5,14 +5,18 @@ import runpy
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 
 from mmtimesformer.checkpoints import load_torch
 from mmtimesformer.engine.letters import EndOfRun
+from mmtimesformer.engine.resumed_settings import check_optimizer
 from tests.engine import conftest
 from tests.engine.conftest import SCHEDULERS, At, Noise, Scaled, Train
 from tests.tools import conftest as of_tools
@@ -325,3 +329,21 @@ def test_the_command_line_changes_a_resumed_training_and_a_changed_head_is_refus
     assert train_py([*how, *changed]) == 1
     words = r'fc_cls.weight is (2, 24) there and (3, 24) in the model, model.cls_head.num_classes'
     assert words in capfd.readouterr().err
+
+
+@pytest.mark.parametrize('kind', ['Adam', 'NAdam', 'RAdam'])
+def test_an_optimizer_whose_settings_have_the_same_names_is_refused_too(kind: str) -> None:
+    weights = [torch.nn.Parameter(torch.ones(2))]
+    saved = {
+        'optimizer': torch.optim.AdamW(weights).state_dict(),
+        'meta': {'cfg': "optim_wrapper = dict(optimizer=dict(type='AdamW', lr=0.01))"},
+    }
+
+    def runner(name: str) -> Any:
+        wrapper = OptimWrapper(getattr(torch.optim, name)(weights))
+        cfg = Config({'optim_wrapper': {'optimizer': {'type': name}}})
+        return SimpleNamespace(optim_wrapper=wrapper, cfg=cfg)
+
+    with pytest.raises(ValueError, match=f"with AdamW, and the config has .*='{kind}'; set optim"):
+        check_optimizer(runner(kind), saved)
+    check_optimizer(runner('AdamW'), saved)
