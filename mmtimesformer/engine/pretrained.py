@@ -12,9 +12,15 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.model.weight_init import update_init_info
+from mmengine.runner import BaseLoop
 from torch import nn
 
-from mmtimesformer.checkpoints import config_differences, fit_checkpoint, load_checkpoint
+from mmtimesformer.checkpoints import (
+    CheckpointError,
+    config_differences,
+    fit_checkpoint,
+    load_checkpoint,
+)
 from mmtimesformer.checkpoints.account import Account, some
 from mmtimesformer.checkpoints.formats import FORMATS
 from mmtimesformer.non_finite import check_weights
@@ -89,7 +95,8 @@ class FitCheckpoint(Hook):
         """Change the checkpoint in place; MMEngine loads it next.
 
         Raises:
-            CheckpointError: A key is missing or unknown, or a shape differs.
+            CheckpointError: A key is missing or unknown, or a shape differs; in a test also where a
+                weight, such as that of another number of classes, would stay random.
             NonFiniteError: A weight is NaN or infinite.
             ValueError: A training is to be resumed from anything but its own checkpoint.
         """
@@ -116,10 +123,24 @@ class FitCheckpoint(Hook):
         if not _is_same(account):
             runner.logger.info(f'What became of the checkpoint\n{account.table()}')
         fresh = account.keys('fresh')
+        if fresh and _is_test(runner):
+            raise CheckpointError(
+                f'{some(fresh)} did not come from the checkpoint'
+                + (f' ({different})' if different else '')
+                + ', so the scores of a test would be of random weights; give the checkpoint of a '
+                'trained model, or set the config to its shapes'
+            )
         if fresh:
             said.append(f'{some(fresh)} did not come from it and starts fresh')
         for warning in [*account.warnings, *said]:
             print_log(f'Checkpoint: {warning}', logger=runner.logger, level=logging.WARNING)
+
+
+def _is_test(runner: Any) -> bool:
+    """Whether a Runner tests or validates, and does not train."""
+    loops = [getattr(runner, f'_{stage}_loop', None) for stage in ('train', 'val', 'test')]
+    trains, *tests = [isinstance(loop, BaseLoop) for loop in loops]
+    return any(tests) and not trains
 
 
 def _is_same(account: Account) -> bool:

@@ -4,6 +4,7 @@ import types
 import pytest
 import torch
 from mmengine.registry import HOOKS, MODELS
+from mmengine.runner import EpochBasedTrainLoop, ValLoop
 
 import mmtimesformer.engine.pretrained  # noqa: F401
 from mmtimesformer.checkpoints import CheckpointError, read_model_checkpoint
@@ -88,6 +89,17 @@ def test_the_hook_warns_of_a_fresh_classifier(tmp_path, caplog) -> None:
             _runner(Recognizer(num_classes=4)), read_model_checkpoint(tmp_path / 'a')
         )
     assert 'cls_head.fc_cls.weight, cls_head.fc_cls.bias did not come from it' in caplog.text
+
+
+def test_a_test_of_a_classifier_that_no_checkpoint_gave_is_refused(tmp_path) -> None:
+    VIDEO_FILES['mmtimesformer'](random_weights(), tmp_path / 'a')
+    runner = _runner(Recognizer(num_classes=4))
+    runner._val_loop = object.__new__(ValLoop)
+    hook = HOOKS.build({'type': 'mmtimesformer.FitCheckpoint'})
+    with pytest.raises(CheckpointError, match=r'fc_cls\.weight.*num_classes.* random weights'):
+        hook.after_load_checkpoint(runner, read_model_checkpoint(tmp_path / 'a'))
+    runner._train_loop = object.__new__(EpochBasedTrainLoop)
+    hook.after_load_checkpoint(runner, read_model_checkpoint(tmp_path / 'a'))
 
 
 def test_the_hook_keeps_what_a_training_needs_to_go_on(tmp_path) -> None:
