@@ -202,6 +202,7 @@ def _check_metrics(key: str, evaluator: Any, kind: str | None, fused: bool) -> N
         if _name(metric) == 'AccMetric':
             for name in _names_of(where, metric):
                 _check_metric(f'{where}.metric_list', name, kind)
+            _check_metric_options(f'{where}.metric_options', metric.get('metric_options'))
         elif _name(metric) == 'ConfusionMatrix':
             if kind == MULTI:
                 raise ValueError(
@@ -217,6 +218,33 @@ def _check_metrics(key: str, evaluator: Any, kind: str | None, fused: bool) -> N
                 f"{_name(metric)} needs one row for each video; set average_clips='prob', the mean "
                 'of the softmax'
             )
+
+
+def _check_metric_options(key: str, options: Any) -> None:
+    """Check options of ``AccMetric``, which ignores unknown ones and refuses a list at the end."""
+    known: dict[str, set[str]] = {name: set() for name in SINGLE_LABEL | MULTI_LABEL}
+    known['top_k_accuracy'] = {'topk'}
+    if not isinstance(options, dict):
+        return
+    for name, values in options.items():
+        if name not in known:
+            raise ValueError(
+                f'{key}.{name} would be ignored: AccMetric has options for '
+                f'top_k_accuracy only; set {key}.top_k_accuracy.topk or remove it'
+            )
+        for option in values if isinstance(values, dict) else ():
+            if option not in known[name]:
+                raise ValueError(
+                    f'{key}.{name}.{option} would be ignored: AccMetric reads '
+                    f'top_k_accuracy.topk only; set that or remove it'
+                )
+    topk = (options.get('top_k_accuracy') or {}).get('topk', 1)
+    ks = topk if isinstance(topk, tuple) else (topk,)
+    if not ks or any(isinstance(k, bool) or not isinstance(k, int) or k < 1 for k in ks):
+        raise TypeError(
+            f'{key}.top_k_accuracy.topk={topk!r} is no positive integer or tuple of them; set '
+            f'{key}.top_k_accuracy.topk="(1,5)"'
+        )
 
 
 def _check_metric(key: str, name: str, kind: str | None) -> None:
