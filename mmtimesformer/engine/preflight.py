@@ -99,6 +99,11 @@ def check_config(cfg: Any, purpose: str) -> list[str]:
     for loader in LOADERS[purpose]:
         if cfg.get(loader) is None:
             continue
+        if loader != 'train_dataloader' and cfg[loader].get('drop_last'):
+            notes.append(
+                f'{loader}.drop_last=True leaves the videos of an incomplete batch out of the '
+                'scores; set it to False to count all'
+            )
         for key, dataset in _datasets(cfg[loader].get('dataset'), f'{loader}.dataset'):
             # A multi-label video may have none of the classes
             labels_needed = loader != 'test_dataloader' and not dataset.get('multi_class')

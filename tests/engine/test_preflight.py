@@ -46,6 +46,14 @@ def test_another_number_of_frames_is_legal_and_said(tmp_path: Path) -> None:
     assert 'model.backbone.num_frames=8' in note
 
 
+def test_videos_that_a_test_leaves_out_are_a_note(tmp_path: Path) -> None:
+    cfg = config(tmp_path, ['a.mp4 0', 'b.mp4 2'], 'test_dataloader')
+    before = check_config(cfg, 'test')
+    cfg.test_dataloader.drop_last = True
+    (note,) = [note for note in check_config(cfg, 'test') if note not in before]
+    assert note.startswith('test_dataloader.drop_last=True leaves the videos')
+
+
 def test_missing_class_names_are_said_and_left_out(tmp_path: Path) -> None:
     cfg = config(tmp_path, ['a.mp4 0'], metainfo={'classes': str(tmp_path / 'classes.txt')})
     (note,) = check_config(cfg, 'train')
