@@ -322,10 +322,13 @@ class Unpickler:
     def build(self) -> None:
         state = self.stack.pop()
         made = self.stack[-1]
+        if type(state) in _SIZED:
+            self.charge(16 * len(state))  # a state may be shared, and is looked through each time
         if isinstance(made, StandIn):
             made.build(self, state)
         elif type(made) is OrderedDict:  # a state dict's versions of its modules
             if type(state) is dict and type(state.get('_metadata')) in (dict, OrderedDict):
+                self.charge(_VERSION * len(state['_metadata']))  # copied, see _versions
                 made._metadata = state['_metadata']  # type: ignore[attr-defined]
         else:
             raise RefusedError(f'a change of a {type(made).__name__}')
@@ -432,6 +435,7 @@ class Unpickler:
 _RENAMED = {'__builtin__': 'builtins', 'torch.tensor': 'torch._tensor'}
 _SIZED = {str, bytes, tuple, list, dict}
 _DICTS = {dict, OrderedDict, Counter}
+_VERSION = 400  # bytes of the version of a module, beside a state dict
 
 
 def _unknown(code: int) -> Callable[[Unpickler], None]:

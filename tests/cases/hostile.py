@@ -247,6 +247,17 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
         )
         + b'u'
     ),
+    # state that is small in the file and copied for each of many objects
+    'versions of modules, shared': _torch(
+        name('collections', 'OrderedDict')
+        + b'q\x00}q\x01('
+        + text('_metadata')
+        + b'}('
+        + b''.join(b'J' + struct.pack('<i', i) + b'N' for i in range(50_000))
+        + b'uu0]('
+        + b'h\x00)Rh\x01b' * 30_000
+        + b'e'
+    ),
     # BUILD on what is not of the file
     'BUILD on a function': _torch(
         name('torch._utils', '_rebuild_tensor_v2')

@@ -72,6 +72,14 @@ METADATA_PROGRAMS = {
     'doubled size': name('torch', 'Size') + doubled() + b'\x85R',
     'doubled path': name('pathlib', 'PosixPath') + doubled() + b'\x85R',
     'deep': nested(),
+    'fields without end, shared': (
+        name(DCP, 'MetadataIndex')
+        + b'q\x00}q\x01('
+        + b''.join(text(str(i)) + b'N' for i in range(50_000))
+        + b'u0]('
+        + b'h\x00)\x81h\x01b' * 30_000
+        + b'e'
+    ),
     'records in records': (
         name(DCP, 'Metadata') + b'q\x00' + (b'h\x00)\x81}' + text('x')) * 3000 + b'N' + b'sb' * 3000
     ),
