@@ -32,6 +32,15 @@ from mmtimesformer.engine.configs import FOLDERS
 from mmtimesformer.engine.label_checks import scores_are_sigmoids
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import parse_python
+from mmtimesformer.inference.stored_parts import (
+    PARTS,
+    STEPS,
+    check_form,
+    check_normalisation,
+    check_steps,
+    is_allowed,
+    numbers_of,
+)
 from mmtimesformer.registry import MODELS, TRANSFORMS
 
 READ = ('model', 'test_pipeline', 'test_dataloader', 'protocol')  # of a stored config, no more
@@ -44,6 +53,7 @@ PROTOCOLS = {
 }
 LARGEST_NUMBER = 65_536  # in a stored config, of layers, classes, frames, pixels
 MOST_PIXELS = 250_000_000  # of a video in all views; 96 frames in 3 crops of 448 pixels have 58 M
+CROPS = {'ThreeCrop': 3, 'TenCrop': 10}  # of each frame
 GIVE_CONFIG = 'give its config too: VideoClassifier(config, checkpoint)'
 
 
@@ -109,6 +119,8 @@ def recipe_of_checkpoint(contents: Contents, source: str) -> tuple[Recipe, Conte
     if isinstance(text, str):
         config = read_config_text(text, source)
         if _is_ours(config.get('model')):
+            with _named(source):
+                check_form(config)
             recipe = recipe_of_config(config, f'the config in {source}')
             _check_types(recipe, source)
             recipe.classes = _names_in(recipe.classes, source)
@@ -195,7 +207,10 @@ def _check_types(recipe: Recipe, source: str) -> None:
         'mmaction': MMACTION_TRANSFORMS,
         'mmcv': MMCV_TRANSFORMS,
     }
-    for part, registries in ((recipe.model, models), (recipe.pipeline, steps)):
+    for part, registries, allowed in (
+        (recipe.model, models, PARTS),
+        (recipe.pipeline, steps, STEPS),
+    ):
         for config in _dicts(part):
             config.pop('init_cfg', None)  # a start of training; the checkpoint has the weights
             config.pop('pretrained', None)
@@ -205,20 +220,21 @@ def _check_types(recipe: Recipe, source: str) -> None:
                         f'the config in {source} has the key {shown(key)}; {GIVE_CONFIG}'
                     )
             kind = config.get('type')
-            if kind is not None and not _is_registered(kind, registries):
+            if kind is not None and not is_allowed(kind, registries, allowed):
                 raise ValueError(
                     f'the config in {source} names type={shown(kind)}, which is no registered '
-                    f'part; import the package that registers it, or {GIVE_CONFIG}'
+                    'part that a test of TimeSformer needs; import the package that registers it, '
+                    f'or {GIVE_CONFIG}'
                 )
 
 
-def _is_registered(kind: Any, registries: Mapping[str, Any]) -> bool:
-    if not isinstance(kind, str):
-        return False
-    scope, _, name = kind.rpartition('.')
-    if scope:
-        return scope in registries and name in registries[scope].module_dict
-    return any(name in registries[scope].module_dict for scope in registries)
+@contextmanager
+def _named(source: str) -> Iterator[None]:
+    """Let an error that begins with a key name the checkpoint too."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f'the config in {source} has {error}; {GIVE_CONFIG}') from None
 
 
 def _dicts(value: Any) -> Iterator[dict[Any, Any]]:
@@ -271,14 +287,18 @@ def _check_sizes(recipe: Recipe, tensors: Mapping[str, Tensor], source: str) -> 
             f'the config in {source} has num_frames={shown(frames)}, which is no number; '
             f'{GIVE_CONFIG}'
         )
-    for step in recipe.pipeline:
+    with _named(source):
+        check_steps(_dicts(recipe.pipeline))
+        channels = (recipe.model.get('backbone') or {}).get('in_channels', 3)
+        check_normalisation(recipe.model.get('data_preprocessor'), channels)
+    for step in _dicts(recipe.pipeline):
         clip_len = step.get('clip_len', 1)
         if type(clip_len) is not int or clip_len > 16 * frames:
             raise ValueError(
                 f'the config in {source} has clip_len={shown(clip_len)}, and num_frames={frames} '
                 f'takes at most {16 * frames}; {GIVE_CONFIG}'
             )
-    pixels = _pixels_of(recipe.pipeline)
+    pixels = _pixels_of(_dicts(recipe.pipeline))
     if pixels > MOST_PIXELS:
         raise ValueError(
             f'the config in {source} makes {pixels:,} pixels of each video (clip_len x num_clips x '
@@ -312,15 +332,16 @@ def _sizes_of(
 def _pixels_of(pipeline: Iterable[Mapping[str, Any]]) -> int:
     """Return how many pixels a video becomes at most, of all views together."""
     frames, side, crops = 1, 1, 1
+    clips = ('clip_len', 'num_clips', 'num_segments', 'num_sample_positions', 'clips_per_video')
+    sides = ('scale', 'size', 'crop_size', 'input_size', 'short_side', 'scale_range')
     for step in pipeline:
-        clip = [step.get(key, 1) for key in ('clip_len', 'num_clips', 'num_segments')]
-        frames *= math.prod(max(1, int(n)) for n in clip if isinstance(n, int | float))
-        for key in ('scale', 'size', 'crop_size', 'input_size', 'short_side'):
-            value = step.get(key, 1)
-            numbers = value if isinstance(value, list | tuple) else (value,)
-            side = max([side, *(int(n) for n in numbers if isinstance(n, int | float))])
-        given = step.get('num_crops', {'ThreeCrop': 3, 'TenCrop': 10}.get(_name_of(step), 1))
-        crops *= max(1, int(given)) if isinstance(given, int | float) else 1
+        given = 10 if _name_of(step) == 'DenseSampleFrames' else 1
+        frames *= math.prod(
+            max(1, int(n)) for n in numbers_of({'num_sample_positions': given, **step}, clips)
+        )
+        for number in numbers_of(step, sides):  # a float is a factor of what the video has
+            side = max(side, int(1000 * number) if isinstance(number, float) else number)
+        crops *= max(1, int(step.get('num_crops', CROPS.get(_name_of(step), 1))))
     return frames * crops * side * side
 
 
@@ -340,8 +361,17 @@ def no_more_memory_than(weights: Mapping[str, Tensor], source: str) -> Iterator[
         ValueError: The model asks for more.
     """
     allowed = 4 * sum(w.numel() * w.element_size() for w in weights.values()) + (64 << 20)
-    with _Allowed(allowed, source):
-        yield
+    try:
+        with _Allowed(allowed, source):
+            yield
+    except ValueError:
+        raise
+    except Exception as error:  # of whatever a part makes of arguments that are none
+        why = ascii(str(error).partition('\n')[0][:200])[1:-1]
+        raise ValueError(
+            f'the config in {source} describes no model ({type(error).__name__}: {why}); '
+            f'{GIVE_CONFIG}'
+        ) from error
 
 
 class _Allowed(TorchDispatchMode):

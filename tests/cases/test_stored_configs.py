@@ -89,6 +89,9 @@ def test_what_is_changed_below_is_read(stored: Callable[[str, str], Path]) -> No
             "cls_head=dict(type='TimeSformerHead'",
             'describes a model of more than',
         ),
+        ('scale=(-1, 32)', 'scale=900.0', 'makes [0-9,]+ pixels'),
+        ("'SampleFrames'", "'DenseSampleFrames', num_sample_positions=65000", 'makes [0-9,]+ pix'),
+        ("reader='pyav'", "reader='pyav', num_threads=60000", 'num_threads=60000, and at most 64'),
         ('num_heads=2', 'num_heads=' + '9' * 5000, 'cannot be read|at most 65,536'),
         ('drop_path_rate=0.1', 'drop_path_rate=' + '-' * 6000 + '1', 'operators|program|read'),
         ('drop_path_rate=0.1', 'x=' + '[' * 150 + ']' * 150, 'read|nested|program|unexpected'),
@@ -103,6 +106,58 @@ def test_a_number_out_of_proportion_is_refused(
         VideoClassifier(checkpoint=path)
     assert time.process_time() - begun < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200 << 10
+
+
+@pytest.mark.parametrize(
+    ('old', 'new', 'said'),
+    [
+        ('frame_interval=2', 'frame_interval=0', 'frame_interval=0, and it must be a whole number'),
+        ('frame_interval=2', 'frame_interval=-5', 'frame_interval=-5, and'),
+        ('num_clips=1', "num_clips='1'", "num_clips='1', and"),
+        ('crop_size=32', 'crop_size=-32', 'crop_size=-32, and'),
+        ('std=[64.0, 64.0, 64.0]', 'std=[0, 0, 0]', 'std with a value that is not above 0'),
+        ('mean=[127.5, 127.5, 127.5]', "mean=[1, 'a', []]", 'mean=a list, and'),
+        ('num_heads=2', "num_heads='a'", 'describes no model'),
+        ('drop_path_rate=0.1', 'mlp_ratio=-2.0', 'describes no model'),
+        ('drop_path_rate=0.1', 'foo=1', 'describes no model'),
+        ('test_pipeline = [', 'test_pipeline = 5; x = [', 'test_pipeline=5, and'),
+        ('test_pipeline = [', "test_pipeline = ['a']; x = [", 'test_pipeline=a list, and'),
+        ('test_pipeline', 'test_dataloader = [1]; test_pipeline', 'test_dataloader=a list, and'),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused(
+    stored: Callable[[str, str], Path], old: str, new: str, said: str
+) -> None:
+    with pytest.raises(ValueError, match=f'the config in .*{said}') as caught:
+        VideoClassifier(checkpoint=stored(old, new))
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ('old', 'new'),
+    [
+        ("dict(type='Resize', scale=(-1, 32))", "dict(type='TorchVisionWrapper', op='Resize')"),
+        ("dict(type='Resize', scale=(-1, 32))", "dict(type='mmcv.Pad', size_divisor=65536)"),
+        ("dict(type='Resize', scale=(-1, 32))", "dict(type='RawFrameDecode')"),
+        ("'SampleFrames', clip_len=4, ", "'UntrimmedSampleFrames', clip_len=4, "),
+        ('cls_head=', "neck=dict(type='mmaction.UniFormerV2'), cls_head="),
+        ('cls_head=', "neck=dict(type='CLIPSimilarity', clip_arch='x'), cls_head="),
+    ],
+)
+def test_a_part_that_no_test_of_timesformer_needs_is_refused(
+    stored: Callable[[str, str], Path], old: str, new: str
+) -> None:
+    with pytest.raises(ValueError, match='names type=.* which is no registered part that'):
+        VideoClassifier(checkpoint=stored(old, new))
+
+
+def test_a_stored_head_makes_no_folder(stored: Callable[[str, str], Path], tmp_path: Path) -> None:
+    head = f"type='LFBInferHead', lfb_prefix_path='{tmp_path / 'made'}'"
+    with pytest.raises(ValueError, match='LFBInferHead'):
+        VideoClassifier(
+            checkpoint=stored("cls_head=dict(type='TimeSformerHead'", f'cls_head=dict({head}')
+        )
+    assert not (tmp_path / 'made').exists()
 
 
 @pytest.mark.parametrize('text', ['x = 1\n' * 10**5, 'x = ' + 'a' + '.a' * 50_000, '(' * 10**5])
