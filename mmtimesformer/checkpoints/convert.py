@@ -31,6 +31,7 @@ from mmtimesformer.resize import resize_positions, resize_times
 WRITABLE = ('mmtimesformer', 'official', 'huggingface', 'mmaction2')
 ATTENTION_TYPES = ('divided_space_time', 'joint_space_time', 'space_only')
 Size = int | tuple[int, int]
+DIMENSIONS = {'cls_token': 3, 'pos_embed': 3, 'time_embed': 3, 'patch_embed.proj.weight': 4}
 HUGE_WIDTH = 1280  # of ViT-H
 
 
@@ -379,7 +380,15 @@ def _rename(state_dict: dict[str, Tensor], facts: dict[str, Any]) -> Weights:
             ours, place = names[key]
             if not isinstance(weight, Tensor):
                 raise CheckpointError(f'{key} is a {type(weight).__name__}, not a tensor', account)
-            parts.setdefault(ours, {})[place] = key, _orient(form, ours, key, weight)
+            _check_content(key, weight, account)
+            weight = _orient(form, ours, key, weight)
+            if weight.ndim != DIMENSIONS.get(ours, weight.ndim):
+                raise CheckpointError(
+                    f'{key} has shape {tuple(weight.shape)}, and {ours} has {DIMENSIONS[ours]} '
+                    'dimensions; the checkpoint is damaged or was changed',
+                    account,
+                )
+            parts.setdefault(ours, {})[place] = key, weight
         elif reason is not None:
             account.add('dropped', key, note=reason)
         else:
@@ -398,6 +407,23 @@ def _rename(state_dict: dict[str, Tensor], facts: dict[str, Any]) -> Weights:
         ordered = [pieces[place][1] for place in sorted(pieces)]
         tensors[ours] = ordered[0] if len(ordered) == 1 else torch.cat(ordered)
     return Weights(tensors, form, '', (0, 0), num_heads, account, facts)
+
+
+def _check_content(key: str, weight: Tensor, account: Account) -> None:
+    """See that a tensor can be a weight at all; a model would cast whole numbers in silence."""
+    what = None
+    if not weight.is_floating_point():
+        what = f'numbers of {weight.dtype}, and weights are of a float type'
+    elif weight.device.type == 'meta':
+        what = 'a shape and no content'
+    elif weight.ndim == 0 or 0 in weight.shape:
+        what = f'shape {tuple(weight.shape)}, and a weight has numbers along each dimension'
+    if what is not None:
+        raise CheckpointError(
+            f'{key} has {what}; the checkpoint is damaged, quantised or was changed, so save the '
+            'weights of the model again',
+            account,
+        )
 
 
 def _parts(form: Format, ours: str) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import re
 import struct
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +47,8 @@ FOLDER_FILES = (
     'pytorch_model.bin.index.json',
 )
 SAFE_TORCH = (2, 10)
-LARGEST_SAFETENSORS_HEADER = 8 << 20  # bytes; of 60,000 tensors
+LARGEST_SAFETENSORS_HEADER = 8 << 20  # bytes
+MOST_TENSORS = 20_000  # of one safetensors or .npz file; a training of ViT-g has 4,000
 
 
 @dataclass
@@ -245,7 +246,7 @@ def _check_header(path: Path) -> None:
                 f'{LARGEST_SAFETENSORS_HEADER:,} are read'
             )
         header = file.read(size)
-    parse_json(header, f'the header of checkpoint {path}')
+    _check_number(parse_json(header, f'the header of checkpoint {path}'), path)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) != len(pairs):
@@ -253,6 +254,14 @@ def _check_header(path: Path) -> None:
         return found
 
     json.loads(header, object_pairs_hook=unique)
+
+
+def _check_number(names: Any, path: Path) -> None:
+    if isinstance(names, Sized) and len(names) > MOST_TENSORS:
+        raise ValueError(
+            f'checkpoint {path} is refused: it holds {len(names):,} tensors, and at most '
+            f'{MOST_TENSORS:,} are read from one file'
+        )
 
 
 def _line(error: Exception) -> str:
@@ -281,6 +290,7 @@ def _read_npz(path: Path) -> Contents:
     try:
         with path.open('rb') as file:
             archive = SafeZip(file, path.stat().st_size)
+            _check_number(archive.members, path)
             for name in archive.members:
                 key = name.removesuffix('.npy')
                 tensors[key] = _from_numpy(read_npy(archive, name), key, path)

@@ -318,6 +318,14 @@ CHECKPOINTS: dict[str, Callable[[Path], Path]] = {
     'a deep header': _safetensors(b'{"a":' + b'[' * 10**5 + b']' * 10**5 + b'}'),
     'a header of names twice': _safetensors(b'{' + _ENTRY + b',' + _ENTRY + b'}'),
     'a header that is too large': _safetensors(b'{' + _ENTRY + b' ' * (9 << 20) + b'}'),
+    'a header of very many tensors': _safetensors(
+        b'{'
+        + b','.join(
+            b'"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}' % i for i in range(100_000)
+        )
+        + b'}',
+        b'',
+    ),
     'a header of a size that overflows': _safetensors(
         b'{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,16]}}'
     ),

@@ -1,4 +1,5 @@
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -246,3 +247,26 @@ def test_paddle_joint_and_space_only_come_in() -> None:
         read = translate(paddle)
         assert read.attention_type == scheme
         assert _equal(spell(read, 'mmtimesformer'), _ours(weights))
+
+
+@pytest.mark.parametrize(
+    ('name', 'change', 'said'),
+    [
+        ('cls_token', lambda w: w.to(torch.int8), 'numbers of torch.int8'),
+        ('cls_token', lambda w: w > 0, 'numbers of torch.bool'),
+        ('time_embed', lambda w: w.to(torch.complex64), 'numbers of torch.complex64'),
+        ('norm.weight', lambda w: w.to('meta'), 'a shape and no content'),
+        ('cls_token', lambda w: w.sum(), r'shape \(\)'),
+        ('patch_embed.proj.weight', lambda w: w.flatten()[:0], r'shape \(0,\)'),
+        ('blocks.0.mlp.fc1.weight', lambda w: w.sum(), r'shape \(\)'),
+        ('pos_embed', lambda w: w.flatten(), 'pos_embed has 3 dimensions'),
+        ('time_embed', lambda w: w[None], 'time_embed has 3 dimensions'),
+    ],
+)
+def test_a_tensor_that_can_be_no_weight_is_refused(
+    name: str, change: Callable[[torch.Tensor], torch.Tensor], said: str
+) -> None:
+    weights = random_weights('divided_space_time')
+    weights[name] = change(weights[name])
+    with pytest.raises(CheckpointError, match=f'{name} has .*{said}'):
+        convert_state_dict(_ours(weights), 'official')
