@@ -127,17 +127,21 @@ class Account:
         }
 
 
+LONGEST_KEY = 120  # characters of a name in messages and tables; those of weights have up to 80
+
+
 def _by_row(entries: Iterable[Entry]) -> dict[str, int]:
     rows: dict[str, int] = {}
     for entry in entries:
         name = re.sub(r'(?<=[._])\d+(?=[./])', '*', entry.key)
-        what = safe_text(f'{name}: {entry.note}' if entry.note else name)
+        name = safe_text(name, LONGEST_KEY)
+        what = f'{name}: {safe_text(entry.note)}' if entry.note else name
         rows[what] = rows.get(what, 0) + 1
     return rows
 
 
 def some(keys: Collection[str], at_most: int = 6) -> str:
     """A few of many names, and how many more there are."""
-    shown = ', '.join(safe_text(key) for key in list(keys)[:at_most])
+    shown = ', '.join(safe_text(key, LONGEST_KEY) for key in list(keys)[:at_most])
     more = len(keys) - at_most
     return f'{shown} and {more} more' if more > 0 else shown

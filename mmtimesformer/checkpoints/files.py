@@ -309,6 +309,8 @@ def _from_numpy(array: np.ndarray, key: str, path: Path) -> Tensor:
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     if array.dtype.kind not in 'biuf':
         raise ValueError(f'checkpoint {path}: {key} is of dtype {array.dtype}, not a number')
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder('='))
     return torch.from_numpy(np.require(array, requirements=['C', 'W']))
 
 

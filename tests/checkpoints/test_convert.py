@@ -270,3 +270,12 @@ def test_a_tensor_that_can_be_no_weight_is_refused(
     weights[name] = change(weights[name])
     with pytest.raises(CheckpointError, match=f'{name} has .*{said}'):
         convert_state_dict(_ours(weights), 'official')
+
+
+def test_names_without_end_are_cut_in_messages() -> None:
+    weights = _ours(random_weights('divided_space_time'))
+    weights['k' * 4000] = torch.zeros(1)
+    with pytest.raises(CheckpointError) as caught:
+        convert_state_dict(weights, 'official')
+    assert len(str(caught.value)) < 600 and 'kkk' in str(caught.value)
+    assert max(map(len, caught.value.account.table().splitlines())) < 200

@@ -340,3 +340,10 @@ def test_a_process_killed_while_writing_leaves_what_was_there(tmp_path) -> None:
     )
     assert done.returncode < 0
     assert path.read_bytes() == b'before'
+
+
+def test_an_array_of_the_other_byte_order_is_read(tmp_path: Path) -> None:
+    values = np.arange(6, dtype='>f4').reshape(2, 3)
+    np.savez(tmp_path / 'x.npz', w=values, le=values.astype('<f4'))
+    tensors = read_file(tmp_path / 'x.npz').tensors
+    assert torch.equal(tensors['w'], tensors['le']) and tensors['w'].dtype == torch.float32
