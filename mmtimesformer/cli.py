@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from mmengine.config import DictAction
 
 CHECKPOINTS = ('.pth', '.pyth', '.pt', '.bin', '.ckpt', '.safetensors', '.npz', '.pdparams')
+# Braces without a quote are none: filename_tmpl=img_{:05}.jpg.
+IS_DICT = re.compile(r"""(?:^|[\[(,])\s*(?:dict\(|\{\s*['"])""")
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -68,6 +71,18 @@ class ConfigOptions(DictAction):
             for opening, closing in ('()', '[]'):
                 if value.count(opening) != value.count(closing):
                     parser.error(f'{option_string} {pair}: a {opening} or {closing} is missing')
+            if IS_DICT.search(value):
+                parser.error(
+                    f'{option_string} {pair}: a dict cannot be given here; write its keys one by '
+                    f'one, such as {key}.type=X or {key}.0.type=X, or put it into a config file'
+                )
+            try:
+                self._parse_iterable(value)
+            except (RecursionError, AssertionError):
+                parser.error(
+                    f'{option_string} {pair}: the brackets do not make a list or a tuple; write '
+                    f'[a,b], (a,b) or [(a,b),(c,d)]'
+                )
         super().__call__(parser, namespace, values, option_string)
 
 
