@@ -33,8 +33,8 @@ MULTI, SINGLE = 'multi-label', 'single-label'
 def check_labels(cfg: Any, stages: dict[str, list[tuple[str, Any]]]) -> list[str]:
     """Check the parts of a config that depend on how many labels a video has.
 
-    Where views are to be fused by sigmoid and the config does not say how, ``'sigmoid'`` is written
-    into it; MMAction2's ``TimeSformerHead`` becomes ours where only ours has the fusion.
+    Where each class was trained by itself and the config says ``'prob'`` or nothing, ``'sigmoid'``
+    is written into it; MMAction2's ``TimeSformerHead`` becomes ours where only ours has the fusion.
 
     Args:
         cfg: The config; ``model.cls_head`` may be changed.
@@ -161,13 +161,12 @@ def _check_fusion(head: Any, multi_label_data: bool, scored: bool) -> Iterator[s
     """Check how the scores of views become one; choose it where videos will be scored."""
     fusion, ours = head.get('average_clips'), str(head.get('type')).startswith('mmtimesformer.')
     if scores_are_sigmoids(head, multi_label_data):
-        if fusion == 'prob':
-            raise ValueError(softmax_refused(head))
-        if fusion is None and scored:
+        if fusion == 'prob' or (fusion is None and scored):
+            found = "='prob' is a softmax over the classes" if fusion else ' is not set'
             head['average_clips'] = fusion = 'sigmoid'
             yield (
-                f"model.cls_head.average_clips is not set, and {_why_sigmoid(head)}: 'sigmoid' is "
-                'used, the mean of the sigmoid over views'
+                f"model.cls_head.average_clips{found}, and {_why_sigmoid(head)}: 'sigmoid' is "
+                "used, the mean of the sigmoid over views; set average_clips='sigmoid'"
             )
     elif fusion == 'sigmoid':
         yield (

@@ -192,24 +192,23 @@ def test_predict_writes_which_labels_a_video_has(
     assert (code, 'threshold=50.0 is not a probability' in said) == (1, True)
 
 
-def test_a_softmax_over_labels_that_were_trained_apart_is_refused(
-    tiny_videos: Path, tmp_path: Path
+@pytest.mark.parametrize('purpose', ['train', 'test'])
+@pytest.mark.parametrize(
+    ('change', 'found'),
+    [
+        ('', "='prob' is a softmax"),  # the config of one label says so
+        ("del model['cls_head']['average_clips']\n", ' is not set'),
+    ],
+)
+def test_sigmoid_is_chosen_and_logged_for_labels_that_were_trained_apart(
+    tiny_videos: Path, tmp_path: Path, purpose: str, change: str, found: str
 ) -> None:
-    config = write_config(tmp_path, tiny_videos, '')  # the config of one label says 'prob'
-    checkpoint = tmp_path / 'x.pth'
-    torch.save({'state_dict': {}}, checkpoint)
-    for name, words in (('train', ()), ('test', (checkpoint,))):
-        code, said = tool(name, config, *words, '--work-dir', tmp_path / 'work')
-        assert code == 1
-        assert "set model.cls_head.average_clips='sigmoid'" in said, said
-
-
-def test_without_a_fusion_sigmoid_is_chosen_and_logged(tiny_videos: Path, tmp_path: Path) -> None:
     from mmtimesformer.engine.preflight import check_config
 
-    config = write_config(tmp_path, tiny_videos, "del model['cls_head']['average_clips']\n")
+    config = write_config(tmp_path, tiny_videos, change)
     cfg = Config.fromfile(config)
-    notes = check_config(cfg, 'train')
+    notes = check_config(cfg, purpose)
+    assert f'model.cls_head.average_clips{found}' in notes[0], notes
     assert "'sigmoid' is used" in notes[0] and 'mmtimesformer.TimeSformerHead' in notes[1]
     assert cfg.model.cls_head.average_clips == 'sigmoid'
     assert cfg.model.cls_head.type == 'mmtimesformer.TimeSformerHead'
