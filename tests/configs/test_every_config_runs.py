@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = [
     path for path in sorted((ROOT / 'configs/timesformer').glob('*.py')) if 'tiny' not in path.stem
 ]
+# Of the same clips, crops and pipeline as a config of Kinetics-400 or Something-Something.
+ALIKE = re.compile(r'divST-(HR|L)_.*(kinetics600|diving48)|split[23]')
 SMALL = [
     'model.backbone.embed_dims=16',
     'model.backbone.num_layers=1',
@@ -178,7 +181,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], P
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    'path',
+    [
+        pytest.param(path, marks=[pytest.mark.slow] if ALIKE.search(path.stem) else [])
+        for path in CONFIGS
+    ],
+    ids=lambda path: path.stem,
+)
 def test_it_trains_two_steps_and_tests_two_videos(
     path: Path, data: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -95,6 +95,7 @@ def test_train_move_resume_and_test(tools: Path, tiny_config: Path, elsewhere: P
     assert float(again) == pytest.approx(float(top1), abs=1e-4)
 
 
+@pytest.mark.slow  # tests/cases/test_mmaction2_tools.py does it with the config of the demo
 def test_mmaction2s_own_tools_train_resume_and_test(tiny_config: Path, elsewhere: Path) -> None:
     """With ``custom_imports`` of this package in the config, and nothing else."""
     train = MMACTION2_TOOLS / 'train.py'
