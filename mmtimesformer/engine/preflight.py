@@ -174,6 +174,7 @@ def _check_annotations(
             f'annotation file {path} is no text; write one "video label" a line, or set '
             f'{key}.ann_file'
         ) from None
+    _check_no_mark(path, lines)
     if not any(line.strip() for line in lines):
         raise ValueError(
             f'annotation file {path} is empty; write one "video label" a line, or set '
@@ -192,12 +193,13 @@ def _check_annotations(
     ]
     for where, (_, labels) in videos:
         _check_labels(where, labels, num_classes, labels_needed)
+    notes = list(_contradicting(path, [video for _, video in videos]))
     if '://' in str(prefix.get('video')):
-        return []
+        return notes
     some = videos[:: -(-len(videos) // VIDEOS_LOOKED_FOR)]
     missing = [(where, name) for where, (name, _) in some if not (folder / name).exists()]
     if not missing:
-        return []
+        return notes
     where, name = missing[0]
     letter = (
         f'video {folder / name} does not exist ({where}); '
@@ -206,7 +208,29 @@ def _check_annotations(
     goes_on = dataset['type'] == 'mmtimesformer.VideoDataset' and len(missing) <= len(some) / 2
     if not goes_on:
         raise FileNotFoundError(letter)
-    return [f'{len(missing)} of {len(some)} videos that were looked for are missing: {letter}']
+    missing_videos = f'{len(missing)} of {len(some)} videos that were looked for are missing'
+    return [*notes, f'{missing_videos}: {letter}']
+
+
+def _check_no_mark(path: Path, lines: list[str]) -> None:
+    """Refuse a byte order mark, which would become part of the first name."""
+    if lines and lines[0].startswith('\ufeff'):
+        raise ValueError(
+            f'{path} begins with a byte order mark (BOM), which would be read as part of its first '
+            'name; save it as UTF-8 without BOM'
+        )
+
+
+def _contradicting(path: Path, videos: list[tuple[str, list[int]]]) -> Iterator[str]:
+    """Note videos that an annotation file lists again with other labels."""
+    labels: dict[str, list[int]] = {}
+    found = [name for name, numbers in videos if labels.setdefault(name, numbers) != numbers]
+    if found:
+        yield (
+            f'{path} lists {len(found)} videos again with another label, such as {found[0]}: at '
+            'most one of them is right; correct the list, or set multi_class=True and write all '
+            'labels of a video in one line'
+        )
 
 
 def _check_names(key: str, dataset: Any, num_classes: int | None) -> Iterator[str]:
@@ -218,7 +242,8 @@ def _check_names(key: str, dataset: Any, num_classes: int | None) -> Iterator[st
         del dataset['metainfo']['classes']
         yield f'{path} does not exist ({key}.metainfo.classes): classes are numbers, not names'
         return
-    names = Path(path).read_text().split('\n')
+    names = Path(path).read_text(encoding='utf-8').split('\n')
+    _check_no_mark(Path(path), names)
     count = len([name for name in names if name.strip()])
     if num_classes is not None and count != num_classes:
         yield (

@@ -195,7 +195,7 @@ class VideoClassifier:
             ValueError: The one video, or every one of many, cannot be read.
         """
         self._need_classifier()
-        _check_positive(topk=topk, batch_size=batch_size)
+        _check_positive(topk=topk, batch_size=batch_size, **({} if fps is None else {'fps': fps}))
         _check_share(threshold=threshold)
 
         def scores(batch: list[Data]) -> list[np.ndarray]:
@@ -335,7 +335,7 @@ class VideoClassifier:
         """
         chosen = [layers] if isinstance(layers, int) else layers
         self.check_features(out, chosen)
-        _check_positive(batch_size=batch_size)
+        _check_positive(batch_size=batch_size, **({} if fps is None else {'fps': fps}))
 
         def extract(batch: list[Data]) -> list[np.ndarray]:
             with torch.inference_mode():

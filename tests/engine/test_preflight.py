@@ -54,6 +54,25 @@ def test_videos_that_a_test_leaves_out_are_a_note(tmp_path: Path) -> None:
     assert note.startswith('test_dataloader.drop_last=True leaves the videos')
 
 
+def test_a_byte_order_mark_is_refused_in_lists_and_class_names(tmp_path: Path) -> None:
+    cfg = config(tmp_path, ['a.mp4 0', 'b.mp4 2'])
+    file = tmp_path / 'list.txt'
+    file.write_text(file.read_text(), encoding='utf-8-sig')
+    with pytest.raises(ValueError, match=r'list.txt begins with a byte order mark'):
+        check_config(cfg, 'train')
+    names = tmp_path / 'classes.txt'
+    names.write_text('x\ny\nz\n', encoding='utf-8-sig')
+    cfg = config(tmp_path, ['a.mp4 0'], metainfo={'classes': str(names)})
+    with pytest.raises(ValueError, match=r'classes.txt begins with a byte order mark'):
+        check_config(cfg, 'train')
+
+
+def test_a_video_that_is_listed_again_with_another_label_is_noted(tmp_path: Path) -> None:
+    lines = ['a.mp4 0', 'b.mp4 2', 'a.mp4 0', 'b.mp4 1']
+    (note,) = check_config(config(tmp_path, lines), 'train')
+    assert 'lists 1 videos again with another label, such as b.mp4' in note
+
+
 def test_missing_class_names_are_said_and_left_out(tmp_path: Path) -> None:
     cfg = config(tmp_path, ['a.mp4 0'], metainfo={'classes': str(tmp_path / 'classes.txt')})
     (note,) = check_config(cfg, 'train')

@@ -265,7 +265,7 @@ def test_wrong_arguments_are_told(arguments: dict[str, Any], said: str) -> None:
         VideoClassifier(**arguments)
 
 
-@pytest.mark.parametrize('call', [dict(topk=0), dict(batch_size=0)])
+@pytest.mark.parametrize('call', [dict(topk=0), dict(batch_size=0), dict(fps=-1.0)])
 def test_numbers_that_are_not_positive_are_told(
     clf: VideoClassifier, tiny_videos: Path, call: dict[str, int]
 ) -> None:
