@@ -90,7 +90,7 @@ def run(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a config, what its training left in ``work``, and the dump of a test."""
     folder = tmp_path_factory.mktemp('multi_label')
     config, work = write_config(folder, tiny_videos), folder / 'work'
-    code, said = tool('train', config, '--work-dir', work)
+    code, said = tool('train', config, '--work-dir', work, '--seed', 0)
     assert code == 0, said
     code, said = tool(
         'test', config, work / 'epoch_1.pth', '--work-dir', work, '--dump', work / 'result.pkl',

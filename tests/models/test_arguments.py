@@ -239,6 +239,7 @@ def test_a_misspelt_argument_is_a_type_error() -> None:
         (torch.zeros(2, 3, 1, 3, 16, 40), ['(2, 3, 1, 3, 16, 40)']),
         (torch.zeros(2, 1, 3, 16, 40), ['(2, 1, 3, 16, 40)', 'c=3', 'backbone.in_channels']),
         (torch.zeros(2, 3, 0, 16, 40), ['at least one frame']),
+        (torch.zeros(0, 3, 3, 16, 40), ['a video and at least one frame']),
         (torch.zeros(2, 3, 3, 16, 42), ['16 x 42', '8 x 8', 'multiples of 8']),
         (torch.zeros(2, 3, 3, 16, 40, dtype=torch.uint8), ['uint8', 'ActionDataPreprocessor']),
     ],
