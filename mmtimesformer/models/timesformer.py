@@ -340,8 +340,8 @@ class TimeSformer(BaseModule):
         if video.ndim != 5 or shape[1] != self.in_channels or not (shape[0] and shape[2]):
             raise ValueError(
                 f'a video of shape {shape} is not (b, c, t, H, W) with c={self.in_channels} '
-                "channels, a video and at least one frame; end the pipeline with FormatShape('NCTHW'), "
-                'or set backbone.in_channels'
+                'channels, a video and at least one frame; end the pipeline with '
+                "FormatShape('NCTHW'), or set backbone.in_channels"
             )
         if not video.is_floating_point():
             raise ValueError(
