@@ -8,8 +8,8 @@ import select
 import signal
 import subprocess
 import sys
-import termios
 import tempfile
+import termios
 import time
 import warnings
 from collections.abc import Iterator
