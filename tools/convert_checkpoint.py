@@ -84,6 +84,12 @@ def convert(args: argparse.Namespace) -> None:
     try:
         if args.dst.endswith(ENDINGS) or args.to == 'huggingface':
             check_output(args.dst, 'DST', folder=not Path(args.dst).suffix)
+        there = Path(args.dst).exists() and Path(args.src).exists()
+        if there and Path(args.dst).samefile(args.src):
+            raise ValueError(
+                f'DST {args.dst} is SRC itself, whose optimizer and other states would be lost; '
+                'give another path'
+            )
         weights = read_checkpoint(
             args.src,
             attention_type=args.attention_type,

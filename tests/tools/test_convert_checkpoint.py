@@ -317,3 +317,10 @@ def test_a_training_starts_from_an_image_vit_by_load_from_and_by_init_cfg(
         started = read_checkpoint(tmp_path / 'v', num_frames=4, img_size=32).tensors
         for name in started:
             assert torch.equal(trained[name], started[name]), name
+
+
+def test_a_checkpoint_is_not_converted_onto_itself(main, official, capsys) -> None:
+    before = official.read_bytes()
+    assert main([str(official), str(official)]) == 1
+    assert 'is SRC itself' in capsys.readouterr().err
+    assert official.read_bytes() == before
