@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.cli import check_order, check_output, parse
+from mmtimesformer.datasets.preparation.finding import is_video
 from mmtimesformer.engine.letters import run_job
 from mmtimesformer.engine.requirements import require_mmaction
 from mmtimesformer.non_finite import about_scores
@@ -91,6 +92,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error('--window takes one video, not a folder')
     if args.save_video and many and args.save_video.suffix.lower() in ('.mp4', '.mkv', '.mov'):
         parser.error(f'--save-video {args.save_video} names one file; for a folder name a folder')
+    if args.save_video and not args.save_video.is_dir():
+        ending = args.save_video.suffix.lower()
+        if ending not in ('.mp4', '.mkv', '.mov') and is_video(f'x{ending}'):
+            parser.error(f'--save-video {args.save_video} must end in .mp4, .mkv or .mov')
     return args
 
 
@@ -105,6 +110,12 @@ def predict(args: argparse.Namespace) -> int:
             check_output(path, option)
     if args.save_video:
         check_output(args.save_video, '--save-video', folder=not args.save_video.suffix)
+        folders = args.save_video.is_dir() and Path(args.video).is_dir()
+        if folders and args.save_video.samefile(args.video):
+            raise ValueError(
+                f'--save-video {args.save_video} is the folder of the videos themselves, which '
+                'labelled ones could overwrite; give another folder'
+            )
     classifier = VideoClassifier(
         args.config, args.checkpoint, args.device, args.classes, args.precision
     )

@@ -24,6 +24,7 @@ BAR = (51, 102, 170)
 BEST_BAR = (224, 130, 20)
 OPACITY = 0.72
 ENDINGS = {'.mp4': 'mp4', '.mkv': 'matroska', '.mov': 'mov'}  # and their containers
+CLOCK = Fraction(1, 90000)  # seconds; holds the usual rates exactly
 ENCODER = {'preset': 'veryfast', 'crf': '20'}
 
 
@@ -85,7 +86,8 @@ def write_labelled_video(
         with av.open(str(part), 'w', format=ENDINGS[out.suffix.lower()]) as container:
             stream = container.add_stream('libx264', rate=rate, options=ENCODER)
             stream.pix_fmt = 'yuv420p'
-            written = 0
+            stream.codec_context.time_base = CLOCK
+            written, shown_at = 0, -1
             try:
                 for frame in stream_frames(source):
                     pixels = enlarge(frame.pixels())
@@ -93,7 +95,11 @@ def write_labelled_video(
                         stream.height, stream.width = (s - s % 2 for s in pixels.shape[:2])
                     drawn = draw_labels(pixels, prediction_at(frame.time))
                     drawn = np.ascontiguousarray(drawn[: stream.height, : stream.width])
-                    container.mux(stream.encode(av.VideoFrame.from_ndarray(drawn, format='rgb24')))
+                    image = av.VideoFrame.from_ndarray(drawn, format='rgb24')
+                    # Its own time: frames of a variable rate would move away from the timeline.
+                    shown_at = max(shown_at + 1, round(frame.time / CLOCK))
+                    image.pts, image.time_base = shown_at, CLOCK
+                    container.mux(stream.encode(image))
                     written += 1
             except ValueError as error:
                 if not written:
@@ -179,8 +185,12 @@ def output_names(videos: Sequence[str], folder: str | Path) -> list[Path]:
 
     Long names are cut, so that the name and what a file is called while it is written fit into the
     255 bytes that file systems allow.
+
+    Raises:
+        ValueError: One of them is one of the videos.
     """
     taken: set[str] = set()
+    sources = {Path(video).resolve() for video in videos}
     paths = []
     for video in videos:
         stem = short_file_name(Path(video).stem) or 'video'
@@ -189,5 +199,11 @@ def output_names(videos: Sequence[str], folder: str | Path) -> list[Path]:
             number += 1
             name = f'{stem}_{number}'
         taken.add(name)
-        paths.append(Path(folder) / f'{name}.mp4')
+        path = Path(folder) / f'{name}.mp4'
+        if path.resolve() in sources:
+            raise ValueError(
+                f'the labelled video {path} would overwrite the video of that name; give another '
+                'folder'
+            )
+        paths.append(path)
     return paths

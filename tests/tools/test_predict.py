@@ -175,3 +175,20 @@ def test_a_wrong_command_line_is_told(
     with pytest.raises(SystemExit, match='2'):
         tool('predict', 'a.mp4', 'b.pth', *words)
     assert said in capfd.readouterr().err
+
+
+def test_labelled_videos_do_not_go_into_the_folder_of_the_videos(
+    tool: Tool, tmp_path: Path
+) -> None:
+    (tmp_path / 'videos').mkdir()
+    code, _, said = tool('predict', 'videos', 'x.pth', '--save-video', 'videos')
+    assert code == 1
+    assert 'is the folder of the videos themselves' in said
+
+
+def test_the_name_of_a_labelled_video_has_an_ending_that_can_be_written(
+    tool: Tool, capfd: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit):
+        tool('predict', 'x.mp4', 'x.pth', '--save-video', 'out.webm')
+    assert 'must end in .mp4, .mkv or .mov' in capfd.readouterr().err

@@ -1,5 +1,6 @@
 """Labels can be read on any frame, and the video stays what it was beside them."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -95,3 +96,27 @@ def test_an_unknown_ending_is_told(tiny_videos: Path) -> None:
 def test_videos_of_one_name_get_two() -> None:
     names = output_names(['a/x.mp4', 'b/x.avi', 'y.mp4'], 'out')
     assert [path.name for path in names] == ['x.mp4', 'x_2.mp4', 'y.mp4']
+
+
+def test_no_labelled_video_takes_the_place_of_another_source(tmp_path: Path) -> None:
+    videos = [str(tmp_path / name) for name in ('a.avi', 'a.mp4')]
+    with pytest.raises(ValueError, match='would overwrite the video of that name'):
+        output_names(videos, tmp_path)
+
+
+def test_frames_of_a_variable_rate_keep_their_times(tmp_path: Path) -> None:
+    source, out = tmp_path / 'variable.mkv', tmp_path / 'out.mp4'
+    times = [0, 100, 200, 300, 800, 1800, 2800]  # ms
+    with av.open(str(source), 'w') as container:
+        stream = container.add_stream('mpeg4', rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, 'yuv420p'
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(np.zeros((240, 320, 3), np.uint8), format='rgb24')
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    write_labelled_video(source, out, lambda _: prediction('one'))
+    with av.open(str(out)) as container:
+        written = [frame.time for frame in container.decode(video=0)]
+    assert written == pytest.approx([time / 1000 for time in times], abs=1e-3)
