@@ -532,3 +532,17 @@ def test_every_command_of_the_documentation_is_one_that_the_tool_takes(page) -> 
         load(Path(script).stem).parse_args(words)
     for link in re.findall(r'\]\(([^)#:]+)\)', text):
         assert (page.parent / link).is_file(), link
+
+
+def test_lists_of_videos_do_not_overwrite_the_annotation_file_or_each_other(tool, tmp_path) -> None:
+    write_file(tmp_path / 'all.txt', 'a.mp4 0\n')
+    for words, named in (
+        (('--out', 'all.txt'), '--out all.txt'),
+        (('--good', './all.txt'), '--good all.txt'),
+        (('--out', 'x.txt', '--good', 'x.txt'), '--good x.txt'),
+        (('--out', 'all.txt/x.csv'), '--out all.txt/x.csv'),  # before the videos are decoded
+    ):
+        code, said = tool('check_videos', 'all.txt', *words)
+        assert (code, named in said) == (1, True), said
+    assert (tmp_path / 'all.txt').read_text() == 'a.mp4 0\n'
+    assert [path.name for path in tmp_path.iterdir()] == ['all.txt']

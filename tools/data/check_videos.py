@@ -12,7 +12,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from mmtimesformer.cli import parse, positive_number, whole_number
+from mmtimesformer.cli import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.checking import check_videos, list_videos, name_in
@@ -61,6 +61,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> int:
     """Decode all, print and write what is bad."""
+    taken = {args.source.resolve(): 'SOURCE'}
+    for option, path in (('--out', args.out), ('--good', args.good)):
+        if path is None:
+            continue
+        check_output(path, option)
+        if (other := taken.setdefault(path.resolve(), option)) != option:
+            raise ValueError(f'{option} {path} would overwrite {other}; give another path')
     skipped = NotVideos()
     folder, names = list_videos(args.source, args.root, skipped)
     results = check_videos(folder, names, args.num_workers, args.timeout, args.quick)
