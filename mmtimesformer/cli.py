@@ -1,136 +1,188 @@
-"""Command lines of all tools: order of arguments, ranges, ``--cfg-options``, checks of outputs."""
+"""How a tool ends: what went wrong in one sentence, and an exit code.
 
-import argparse
-import math
+====  =========================================================================
+code  meaning
+====  =========================================================================
+0     done
+1     a mistake in the config, the files or the machine, or a run that failed
+2     a mistake on the command line
+3     done, but some of the videos or files could not be read; the tool says which
+75    a training was asked to stop (SIGTERM, SIGUSR1, SIGHUP), or its videos cannot be reached any
+      more, and it has saved: run it again with ``--resume``
+129   ended by SIGHUP: the terminal was closed, or its connection lost (not under ``nohup``)
+130   interrupted (Ctrl-C)
+143   ended by SIGTERM
+====  =========================================================================
+"""
+
 import os
 import re
-import tempfile
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
 
-from mmengine.config import DictAction
+from mmtimesformer.terminal import echo, echo_lines, safe_text, safe_warnings
 
-CHECKPOINTS = ('.pth', '.pyth', '.pt', '.bin', '.ckpt', '.safetensors', '.npz', '.pdparams')
-# Braces without a quote are none: filename_tmpl=img_{:05}.jpg.
-IS_DICT = re.compile(r"""(?:^|[\[(,])\s*(?:dict\(|\{\s*['"])""")
-
-
-def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a command line whose options may stand between its positional arguments.
-
-    Python's ``parse_args`` gives up on ``predict.py VIDEO --topk 3 CONFIG CHECKPOINT``, because
-    CONFIG may be left out and is taken for absent at the first option.
-    """
-    return parser.parse_intermixed_args(argv)
+DONE, FAILED, INCOMPLETE, STOPPED, INTERRUPTED = 0, 1, 3, 75, 130  # 75: EX_TEMPFAIL, "try again"
+LETTERS = (ValueError, TypeError, LookupError, OSError, ImportError)
 
 
-def whole_number(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Return an argparse type: a whole number in a range, ends included."""
-
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or value < least or (most is not None and value > most):
-            rule = f'from {least} on' if most is None else f'from {least} to {most}'
-            raise argparse.ArgumentTypeError(f'{text!r} is not a whole number {rule}')
-        return value
-
-    return convert
-
-
-def positive_number(text: str) -> float:
-    """Convert an argument that is a finite number above 0, such as seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a number above 0')
-    return value
-
-
-class ConfigOptions(DictAction):
-    """``--cfg-options KEY=VALUE …``, as MMEngine reads them, with errors that name the option."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        for pair in values or ():
-            key, equals, value = pair.partition('=')
-            if not equals or not all(key.split('.')):
-                parser.error(f'{option_string} {pair}: write KEY=VALUE, such as model.backbone.x=3')
-            if not value:
-                parser.error(f'{option_string} {pair}: {key} has no value; write None or \'""\'')
-            for opening, closing in ('()', '[]'):
-                if value.count(opening) != value.count(closing):
-                    parser.error(f'{option_string} {pair}: a {opening} or {closing} is missing')
-            if IS_DICT.search(value):
-                parser.error(
-                    f'{option_string} {pair}: a dict cannot be given here; write its keys one by '
-                    f'one, such as {key}.type=X or {key}.0.type=X, or put it into a config file'
-                )
-            try:
-                self._parse_iterable(value)
-            except (RecursionError, AssertionError):
-                parser.error(
-                    f'{option_string} {pair}: the brackets do not make a list or a tuple; write '
-                    f'[a,b], (a,b) or [(a,b),(c,d)]'
-                )
-        super().__call__(parser, namespace, values, option_string)
-
-
-def check_output(path: str | os.PathLike[str], option: str, *, folder: bool = False) -> None:
-    """Check that an output can be written, before the work that fills it.
-
-    Folders that are missing must be possible to make; none is made here.
+class EndOfRun(Exception):  # noqa: N818 (it is no error)
+    """A run that ends early as it was asked to; its text is for the user.
 
     Args:
-        path: The file, or the folder.
-        option: The option that names it, such as ``--out``.
-        folder: Whether it is a folder.
+        sentence: How it ended, and how it goes on.
+        code: The exit code.
+    """
+
+    def __init__(self, sentence: str, code: int) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+class EndedBySignal(BaseException):  # past ``except Exception``, like KeyboardInterrupt
+    """SIGTERM or SIGHUP came; it leaves every ``with`` and ``finally`` on its way.
+
+    Args:
+        number: The signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.code = 128 + number
+
+
+@contextmanager
+def ending_on_signals() -> Iterator[list[int]]:
+    """Let SIGTERM and SIGHUP end what is done meanwhile as Ctrl-C does: temporary files go.
+
+    Signals that are ignored stay so (``nohup`` ignores SIGHUP), and a handler that is there already
+    stays. A second signal ends the process at once. Processes that are forked end at once.
+
+    Yields:
+        The signals that came. What then closes a terminal that is gone may fail on its own.
 
     Raises:
-        OSError: It cannot be written; the message says why and names the option.
+        EndedBySignal: In the main thread, when one came.
     """
-    path = Path(path).expanduser()
-    if not folder and path.is_dir():
-        raise IsADirectoryError(f'{option} {path} is a folder; give the path of a file')
-    place = path if folder else path.parent
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    reason = 'Not a directory'
-    if place.is_dir():
+    own = os.getpid()
+    received: list[int] = []
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != own:
+            os.kill(os.getpid(), number)
+            return
+        received.append(number)
+        raise EndedBySignal(number)
+
+    handled = []
+    if threading.current_thread() is threading.main_thread():
+        for name in ('SIGTERM', 'SIGHUP'):
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, end)
+                handled.append(number)
+    try:
+        yield received
+    finally:
+        for number in handled:
+            if signal.getsignal(number) is end:
+                signal.signal(number, signal.SIG_DFL)
+
+
+def run_job(job: Callable[[], object], debug: bool = False, goes_on: str = '') -> int:
+    """Run a tool's job and return the exit code.
+
+    Args:
+        job: What the tool does.
+        debug: Show the stack trace of a failure, not only its sentence.
+        goes_on: How the job can be gone on with after an interruption, if it can.
+    """
+    more = f'; {goes_on}' if goes_on else ''
+    received: list[int] = []
+    try:
+        with ending_on_signals() as received, safe_warnings():
+            job()
+    except KeyboardInterrupt:
+        code, words = INTERRUPTED, f'interrupted{more}'
+    except EndedBySignal as end:
+        code, words = end.code, f'ended by {end}{more}'
+    except EndOfRun as end:
+        code, words = end.code, str(end)
+    except Exception as error:
+        if received:  # and what shows progress found no terminal
+            print_anyway(f'\nended by {signal.Signals(received[0]).name}{more}')
+            give_up_closed_terminal()
+            return 128 + received[0]
+        if debug:
+            with suppress(OSError):
+                echo_lines(traceback.format_exc(), file=sys.stderr)
+        code, words = FAILED, f'error: {sentence_of(error)}'
+    else:
+        code, words = DONE, ''
+    if words:
+        print_anyway(f'\n{words}')
+    give_up_closed_terminal()
+    return code
+
+
+def print_anyway(words: str) -> None:
+    """Print to standard error, which may be a terminal that was closed."""
+    with suppress(OSError, ValueError):
+        echo(words, file=sys.stderr, flush=True)
+
+
+def give_up_closed_terminal() -> None:
+    """Let output that nobody can read any more not change the exit code (to 120, by Python)."""
+    for stream in (sys.stdout, sys.stderr):
         try:
-            with tempfile.TemporaryFile(dir=place):
-                return
-        except OSError as error:
-            reason = error.strerror or str(error)
-    raise OSError(f'{option} {path} cannot be written ({place}: {reason}); give another path')
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # noqa: PERF203 (of two streams)
+            with suppress(OSError, ValueError, AttributeError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
-def check_order(config: str | None, checkpoint: str) -> None:
-    """Find a config where a checkpoint is expected, and the other way round.
+def sentence_of(error: BaseException) -> str:
+    """Tell an exception in one line.
 
-    Raises:
-        ValueError: They are in the wrong order, or one is given twice or missing.
+    Our own and Python's letters to users stand as they are. Anything else keeps the name of its
+    class and points at ``--debug``. An exception that crossed the border of a data-loading process
+    carries that process's stack trace as its text; its last line is the cause.
     """
-    if config is not None and str(config).endswith(CHECKPOINTS):
-        raise ValueError(
-            f'{config} is a checkpoint, where a config is expected; the order is CONFIG CHECKPOINT'
+    kind, text = type(error).__name__, str(error)
+    if isinstance(error, KeyError) and error.args:
+        text = str(error.args[0])
+    if 'Original Traceback' in text:
+        kind, text = _cause(text)
+        return f'a data-loading process failed: {kind}: {_one_line(text)}'
+    text = _one_line(text)
+    if isinstance(error, OSError) and text.startswith('[Errno') and error.filename is not None:
+        text = f'{os.fspath(error.filename)} cannot be read or written ({error.strerror})'
+    unknown = re.match(r'(\S+) is not in the (\S+?)::(.+?) registry', text)
+    if unknown:
+        name, scope, registry = unknown.groups()
+        return (
+            f'there is no {registry} named {name!r} in {scope}; check the spelling of this `type`, '
+            'and the prefix (mmtimesformer.TimeSformer)'
         )
-    from mmtimesformer.engine.configs import shipped_configs
+    if text and isinstance(error, LETTERS):
+        return text
+    return f'{kind}: {text or "no message"}; --debug shows where'
 
-    name = str(checkpoint)
-    if not name.endswith('.py') and (Path(name).exists() or name not in shipped_configs()):
-        return
-    raise ValueError(
-        f'{checkpoint} is a config, where a checkpoint is expected; '
-        + ('give CONFIG and CHECKPOINT' if config is None else 'the order is CONFIG CHECKPOINT')
-    )
+
+def _cause(text: str) -> tuple[str, str]:
+    """Take the last exception out of a printed stack trace: its class and message."""
+    raised = r'^([\w.]+(?:Error|Exception|Interrupt|Exit)): (.*(?:\n(?! ).+)*)'
+    found = re.findall(raised, text, re.MULTILINE)
+    return found[-1] if found else ('Exception', text.strip().splitlines()[-1])
+
+
+def _one_line(text: str) -> str:
+    return safe_text(' '.join(text.split()))
