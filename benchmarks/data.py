@@ -37,7 +37,7 @@ from mmaction.utils import register_all_modules
 import mmtimesformer
 from mmtimesformer.datasets import RepeatClips, Video
 from mmtimesformer.datasets.preparation.transcoding import PRESETS, Transcode, transcode_video
-from mmtimesformer.engine.exact_loop import seed_all
+from mmtimesformer.engine.loops.resumable_loop import seed_all
 
 SECONDS, FPS = 10, 30
 SIZES = {'340x256': (340, 256), '1280x720': (1280, 720)}

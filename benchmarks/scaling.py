@@ -137,7 +137,12 @@ def measure(processes: int, args: argparse.Namespace) -> list[float]:
         told = Path(folder) / 'times.json'
         launcher = []
         if processes > 1:
-            launcher = ['-m', 'mmtimesformer.engine.torchrun', '--standalone', '--nproc-per-node']
+            launcher = [
+                '-m',
+                'mmtimesformer.engine.launch.torchrun',
+                '--standalone',
+                '--nproc-per-node',
+            ]
             launcher.append(str(processes))
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
         command = [

@@ -34,10 +34,10 @@ from mmtimesformer.datasets.preparation.packing import (
     plan_shards,
     write_shard,
 )
-from mmtimesformer.datasets.sharded_videos import ShardedVideoDataset
-from mmtimesformer.datasets.shards import format_index
+from mmtimesformer.datasets.tar_shards.dataset import ShardedVideoDataset
+from mmtimesformer.datasets.tar_shards.index import format_index
 from mmtimesformer.datasets.video_dataset import VideoDataset
-from mmtimesformer.engine.exact_loop import seed_all
+from mmtimesformer.engine.loops.resumable_loop import seed_all
 
 BATCH, FRAMES, LATENCY = 8, 300, 0.05
 PIPELINE = [

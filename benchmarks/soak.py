@@ -31,11 +31,11 @@ from typing import Any
 
 import torch
 
-from mmtimesformer.checkpoints.pickles import load_torch
-from mmtimesformer.engine.configs import find_config
-from mmtimesformer.engine.letters import INTERRUPTED, STOPPED, run_job
-from mmtimesformer.engine.resuming import latest_checkpoint, newest_whole_checkpoint
-from mmtimesformer.engine.storage import PARTIAL
+from mmtimesformer.checkpoints.torch_checkpoints import load_torch
+from mmtimesformer.cli import INTERRUPTED, STOPPED, run_job
+from mmtimesformer.config.find import find_config
+from mmtimesformer.engine.checkpointing.atomic_backend import PARTIAL
+from mmtimesformer.engine.checkpointing.resume import latest_checkpoint, newest_whole_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEOS, BATCH = 320, 16

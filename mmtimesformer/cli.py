@@ -15,19 +15,23 @@ code  meaning
 ====  =========================================================================
 """
 
+import difflib
+import importlib
 import os
 import re
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
 from mmtimesformer.terminal import echo, echo_lines, safe_text, safe_warnings
 
 DONE, FAILED, INCOMPLETE, STOPPED, INTERRUPTED = 0, 1, 3, 75, 130  # 75: EX_TEMPFAIL, "try again"
+INSTALL = 'pip install "mmtimesformer[mmaction]"'
 LETTERS = (ValueError, TypeError, LookupError, OSError, ImportError)
 
 
@@ -186,3 +190,44 @@ def _cause(text: str) -> tuple[str, str]:
 
 def _one_line(text: str) -> str:
     return safe_text(' '.join(text.split()))
+
+
+def near_name(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
+    """Return the end of a sentence that asks whether another name was meant, or nothing."""
+    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=likeness)
+    return f'; did you mean {near[0]!r}?' if near else ''
+
+
+def require_mmaction() -> None:
+    """See that MMAction2 and mmcv can be imported.
+
+    mmcv and mmcv-lite overwrite each other's files, and removing one leaves an empty ``mmcv``
+    folder that still imports, as a namespace without a version.
+
+    Raises:
+        ModuleNotFoundError: One is missing or unusable; the message ends with the command that
+            helps.
+    """
+    # Said by mmcv-lite at import of operators that no TimeSformer has.
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+    try:
+        mmcv = importlib.import_module('mmcv')
+    except ModuleNotFoundError as error:
+        raise _missing(f'{error.name} is not installed', INSTALL) from error
+    if not hasattr(mmcv, '__version__'):
+        raise _missing(
+            'mmcv is an empty folder, left behind when mmcv or mmcv-lite was removed',
+            'pip install --force-reinstall --no-deps mmcv-lite==2.0.1',
+        )
+    try:
+        importlib.import_module('mmaction')
+    except ModuleNotFoundError as error:
+        raise _missing(f'{error.name} is not installed', INSTALL) from error
+    except AssertionError as error:  # MMAction2's own words on versions that do not fit
+        raise _missing(str(error).split('. ')[0], INSTALL) from error
+
+
+def _missing(what: str, command: str) -> ModuleNotFoundError:
+    return ModuleNotFoundError(
+        f'videos are read and models are trained by MMAction2, but {what}; run: {command}'
+    )

@@ -10,9 +10,17 @@ from einops import reduce
 from mmaction.models.heads import TimeSformerHead as MMAction2Head  # noqa: TID251
 from torch import Tensor
 
-from mmtimesformer.engine.label_checks import scores_are_sigmoids, softmax_refused
-from mmtimesformer.engine.protocol import FUSIONS
+from mmtimesformer.config.label_checks import scores_are_sigmoids, softmax_refused
 from mmtimesformer.registry import MODELS
+
+# How the scores of a video's views become one, by the head's `average_clips`.
+FUSIONS: dict[str | None, str] = {
+    'prob': 'mean of softmax',
+    'sigmoid': 'mean of sigmoid',
+    'score': 'mean of logits',
+    'sum': 'sum of logits',
+    None: 'views kept apart',
+}
 
 
 @MODELS.register_module()

@@ -6,9 +6,8 @@ import types
 
 import pytest
 
-from mmtimesformer.engine import letters
-from mmtimesformer.engine.letters import STOPPED, EndOfRun, run_job, sentence_of
-from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer import cli as letters
+from mmtimesformer.cli import STOPPED, EndOfRun, require_mmaction, run_job, sentence_of
 
 
 def fail(error: BaseException) -> None:

@@ -3,8 +3,7 @@ import torch
 
 from mmtimesformer.checkpoints import convert_state_dict
 from mmtimesformer.resize import resize_positions, resize_times
-
-from .conftest import as_official, random_weights
+from tests.checkpoints.conftest import as_official, random_weights
 
 WAYS = ('grid', 'legacy-1d-nearest')
 

@@ -14,8 +14,8 @@ from typing import Any
 from mmtimesformer.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
 from mmtimesformer.checkpoints.convert import ATTENTION_TYPES, WRITABLE
 from mmtimesformer.checkpoints.save import ENDINGS
-from mmtimesformer.cli import check_output, parse, whole_number
-from mmtimesformer.engine.letters import run_job, sentence_of
+from mmtimesformer.cli import run_job, sentence_of
+from mmtimesformer.config.command_line import check_output, parse, whole_number
 from mmtimesformer.resize import MODES
 from mmtimesformer.terminal import ArgumentParser, echo, echo_lines
 
@@ -122,7 +122,7 @@ def convert(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool and return its exit code (see ``mmtimesformer.engine.letters``)."""
+    """Run the tool and return its exit code (see ``mmtimesformer.cli``)."""
     args = parse_args(argv)
     return run_job(lambda: convert(args), args.debug)
 

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
-from mmtimesformer.checkpoints.pickles import load_torch
-from mmtimesformer.cli import parse, whole_number
-from mmtimesformer.datasets.moving_shapes import CLASSES, MOTIONS, Settings
-from mmtimesformer.engine.children import end_with_parent
-from mmtimesformer.engine.configs import find_config
-from mmtimesformer.engine.letters import run_job
-from mmtimesformer.engine.resuming import latest_checkpoint
+from mmtimesformer.checkpoints.torch_checkpoints import load_torch
+from mmtimesformer.cli import run_job
+from mmtimesformer.config.command_line import parse, whole_number
+from mmtimesformer.config.find import find_config
+from mmtimesformer.datasets.preparation.moving_shapes import CLASSES, MOTIONS, Settings
+from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
+from mmtimesformer.engine.distributed.process_signals import end_with_parent
 from mmtimesformer.terminal import ArgumentParser, echo
 from mmtimesformer.visualization import (
     SchemeResult,

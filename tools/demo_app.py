@@ -19,9 +19,8 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mmtimesformer.cli import parse, whole_number
-from mmtimesformer.engine.letters import run_job
-from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.config.command_line import parse, whole_number
 from mmtimesformer.terminal import ArgumentParser, echo, safe_text
 
 DEMO = Path('work_dirs/demo/divST')
@@ -113,7 +112,7 @@ def serve(args: argparse.Namespace) -> None:
         gradio = import_gradio(uploads)
         require_mmaction()
         from mmtimesformer.inference import VideoClassifier
-        from mmtimesformer.visualization.answers import Answers
+        from mmtimesformer.visualization.demo_page import Answers
         from mmtimesformer.visualization.page_guard import PageGuard, host_check
 
         sockets = bind(args.host, args.port)  # before the model is loaded, which takes longer
@@ -320,7 +319,7 @@ def find_examples(folder: Path | None) -> list[str]:
     open the files that a playlist names.
     """
     from mmtimesformer.datasets.preparation.finding import walk_videos
-    from mmtimesformer.datasets.video import Video
+    from mmtimesformer.datasets.transforms.decoding import Video
 
     if folder is None and not EXAMPLES.is_dir():
         return []
@@ -393,7 +392,7 @@ def lay_out(gradio, answers, examples: list[str], name: str, waits):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool and return its exit code (see ``mmtimesformer.engine.letters``)."""
+    """Run the tool and return its exit code (see ``mmtimesformer.cli``)."""
     args = parse_args(argv)
     return run_job(lambda: serve(args), args.debug)
 

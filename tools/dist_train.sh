@@ -27,6 +27,6 @@ if [ "${NNODES:-1}" -gt 1 ]; then
 else
     meeting=(--standalone)
 fi
-exec "${PYTHON:-python}" -m mmtimesformer.engine.torchrun "${meeting[@]}" \
+exec "${PYTHON:-python}" -m mmtimesformer.engine.launch.torchrun "${meeting[@]}" \
     --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" \
     "$(dirname "${BASH_SOURCE[0]}")/train.py" "$config" --launcher pytorch "$@"

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.checkpoints import write_atomically
-from mmtimesformer.cli import check_order, check_output, parse
-from mmtimesformer.engine.letters import run_job
-from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.config.command_line import check_order, check_output, parse
 from mmtimesformer.terminal import ArgumentParser, echo
 
 OLDEST_OPSET = 18  # of which torch's exporter is made

@@ -9,9 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import check_order, check_output, parse, whole_number
-from mmtimesformer.engine.letters import run_job
-from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.config.command_line import check_order, check_output, parse, whole_number
 from mmtimesformer.non_finite import about_scores
 from mmtimesformer.terminal import ArgumentParser, echo
 
@@ -62,10 +61,10 @@ def extract(args: argparse.Namespace) -> int:
     require_mmaction()
     import numpy as np
 
-    from mmtimesformer.checkpoints.sources import fetch
+    from mmtimesformer.checkpoints.download import fetch
     from mmtimesformer.datasets.preparation.checking import list_videos
     from mmtimesformer.inference import Skipped, VideoClassifier
-    from mmtimesformer.inference.feature_files import FeatureFolder, sha256_of
+    from mmtimesformer.inference.feature_store import FeatureFolder, sha256_of
 
     if not args.source.exists():
         raise FileNotFoundError(

@@ -10,10 +10,9 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.checkpoints import write_atomically
-from mmtimesformer.cli import check_order, check_output, parse
+from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.config.command_line import check_order, check_output, parse
 from mmtimesformer.datasets.preparation.finding import is_video
-from mmtimesformer.engine.letters import run_job
-from mmtimesformer.engine.requirements import require_mmaction
 from mmtimesformer.non_finite import about_scores
 from mmtimesformer.terminal import ArgumentParser, echo, echo_lines, safe_text
 
@@ -203,7 +202,11 @@ def show(results) -> None:
 
 def save_videos(results, out: Path, when) -> None:
     """Write each video with its labels; ``when`` gives what to draw at a time."""
-    from mmtimesformer.visualization.labels import ENDINGS, output_names, write_labelled_video
+    from mmtimesformer.visualization.label_overlay import (
+        ENDINGS,
+        output_names,
+        write_labelled_video,
+    )
 
     videos = [result.video for result in results]
     files = [out] if out.suffix.lower() in ENDINGS else output_names(videos, out)

@@ -34,7 +34,7 @@ exec srun --partition="$partition" --job-name="$job_name" \
     --cpus-per-task=$((per_node * ${CPUS_PER_TASK:-5})) --wait=60 ${SRUN_ARGS:-} \
     bash -c '
         first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-        exec "${PYTHON:-python}" -m mmtimesformer.engine.torchrun \
+        exec "${PYTHON:-python}" -m mmtimesformer.engine.launch.torchrun \
             --nnodes "$SLURM_NNODES" --nproc-per-node "$1" \
             --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID" \
             --rdzv-endpoint "$first:$((20000 + SLURM_JOB_ID % 20000))" \

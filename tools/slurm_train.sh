@@ -49,7 +49,7 @@ fi
 # shellcheck disable=SC2016  # expanded on the machines
 step=(--wait=60 bash -c '
     first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-    exec "${PYTHON:-python}" -m mmtimesformer.engine.torchrun \
+    exec "${PYTHON:-python}" -m mmtimesformer.engine.launch.torchrun \
         --nnodes "$SLURM_NNODES" --nproc-per-node "$1" --max-restarts "${MAX_RESTARTS:-0}" \
         --rdzv-backend c10d --rdzv-id "$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}" \
         --rdzv-endpoint "$first:$((20000 + SLURM_JOB_ID % 20000))" \

@@ -15,9 +15,9 @@ import os
 import sys
 from pathlib import Path
 
-from mmtimesformer.engine.cluster_job import WARNING, Training
-from mmtimesformer.engine.configs import find_config
-from mmtimesformer.engine.letters import run_job
+from mmtimesformer.cli import run_job
+from mmtimesformer.config.find import find_config
+from mmtimesformer.engine.launch.submitit_job import WARNING, Training
 from mmtimesformer.terminal import ArgumentParser, echo
 
 TRAIN = Path(__file__).resolve().parent / 'train.py'
@@ -127,7 +127,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool and return its exit code (see ``mmtimesformer.engine.letters``)."""
+    """Run the tool and return its exit code (see ``mmtimesformer.cli``)."""
     args = parse_args(argv)
     return run_job(lambda: submit(args), args.debug)
 

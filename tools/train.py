@@ -4,10 +4,9 @@ import argparse
 import os
 import sys
 
-from mmtimesformer.cli import ConfigOptions, parse, whole_number
-from mmtimesformer.engine.letters import run_job
-from mmtimesformer.engine.requirements import require_mmaction
-from mmtimesformer.engine.torchrun import end_with_torchrun, tell_torchrun
+from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.config.command_line import ConfigOptions, parse, whole_number
+from mmtimesformer.engine.launch.torchrun import end_with_torchrun, tell_torchrun
 from mmtimesformer.terminal import ArgumentParser
 
 
@@ -68,12 +67,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool and return its exit code (see ``mmtimesformer.engine.letters``)."""
+    """Run the tool and return its exit code (see ``mmtimesformer.cli``)."""
     args = parse_args(argv)
 
     def job() -> None:
         require_mmaction()
-        from mmtimesformer.engine.commands import train
+        from mmtimesformer.engine.launch.train_and_test import train
 
         train(args)
 

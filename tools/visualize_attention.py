@@ -8,9 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import check_order, check_output, parse, positive_number
-from mmtimesformer.engine.letters import run_job
-from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.config.command_line import check_order, check_output, parse, positive_number
 from mmtimesformer.terminal import ArgumentParser, echo, echo_lines
 
 MEGABYTES = 24
@@ -108,7 +107,7 @@ def visualize(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the tool and return its exit code (see ``mmtimesformer.engine.letters``)."""
+    """Run the tool and return its exit code (see ``mmtimesformer.cli``)."""
     args = parse_args(argv)
     return run_job(lambda: visualize(args), args.debug)
 

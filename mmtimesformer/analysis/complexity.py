@@ -10,7 +10,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.cli import require_mmaction
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ def probabilities_of(scores: np.ndarray, fusion: str | None, views: int = 1) -> 
 
     Args:
         scores: As a test fused them.
-        fusion: How, in the words of :data:`mmtimesformer.engine.protocol.FUSIONS`; ``None`` if that
-            is not known, then scores outside 0 to 1 are logits.
+        fusion: One of the values of :data:`mmtimesformer.heads.FUSIONS`; ``None`` if it is not
+            known, then scores outside 0 to 1 are logits.
         views: How many views were added up in a sum of logits.
     """
     known = fusion in ('mean of sigmoid', 'mean of softmax', 'mean of logits', 'sum of logits')

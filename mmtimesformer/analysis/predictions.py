@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from mmtimesformer.engine.non_finite_scores import mark_as_wrong
-from mmtimesformer.engine.results import (
+from mmtimesformer.compat.data_samples import (
     is_multi_label,
     label_of,
     multi_hot_of,
     scores_of,
     view_scores_of,
 )
+from mmtimesformer.engine.hooks.non_finite_scores import mark_as_wrong
 from mmtimesformer.fileio.safe_pickle import (
     DamagedError,
     InstructionError,

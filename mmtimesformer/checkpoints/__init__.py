@@ -8,9 +8,7 @@ without loss), ``shares`` (what several processes wrote), ``sources`` (paths and
 Needs torch, NumPy and einops; the models are never imported here.
 """
 
-from mmtimesformer.checkpoints.account import Account, CheckpointError
 from mmtimesformer.checkpoints.convert import Weights, convert_state_dict
-from mmtimesformer.checkpoints.files import read_file, write_atomically
 from mmtimesformer.checkpoints.load import (
     config_differences,
     fit_checkpoint,
@@ -18,8 +16,10 @@ from mmtimesformer.checkpoints.load import (
     read_checkpoint,
     read_model_checkpoint,
 )
-from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.checkpoints.load_report import Account, CheckpointError
+from mmtimesformer.checkpoints.readers import read_file, write_atomically
 from mmtimesformer.checkpoints.save import save_checkpoint
+from mmtimesformer.checkpoints.torch_checkpoints import load_torch
 
 __all__ = [
     'Account',

@@ -2,7 +2,8 @@
 
 The way in: :func:`translate` detects the format, renames every key, and then, only where asked or
 needed, seeds time from space, resizes the embeddings and drops a classifier of images. The way
-out: :func:`spell`. Each step writes into the :class:`~mmtimesformer.checkpoints.account.Account`.
+out: :func:`spell`. Each step writes into the
+:class:`~mmtimesformer.checkpoints.load_report.Account`.
 """
 
 import math
@@ -13,9 +14,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from mmtimesformer.checkpoints.account import Account, CheckpointError, some
-from mmtimesformer.checkpoints.facts import complete_facts
-from mmtimesformer.checkpoints.formats import (
+from mmtimesformer.checkpoints.key_maps import (
     FORMATS,
     OURS,
     TEMPORAL_ROWS,
@@ -26,6 +25,8 @@ from mmtimesformer.checkpoints.formats import (
     is_square,
     unstack_blocks,
 )
+from mmtimesformer.checkpoints.load_report import Account, CheckpointError, some
+from mmtimesformer.checkpoints.metadata import complete_facts
 from mmtimesformer.resize import resize_positions, resize_times
 
 WRITABLE = ('mmtimesformer', 'official', 'huggingface', 'mmaction2')
@@ -47,7 +48,7 @@ class Weights:
         num_heads: Attention heads, where the checkpoint tells.
         account: What became of each key.
         facts: What the weights do not say themselves, see
-            :mod:`~mmtimesformer.checkpoints.facts`.
+            :mod:`~mmtimesformer.checkpoints.metadata`.
         named_like_ours: Whether the file may be the bare state dict of one of our models.
     """
 
@@ -151,7 +152,7 @@ def convert_state_dict(
     """Turn anybody's state dict into the names and layout of one of four systems.
 
     Args:
-        state_dict: Names and tensors, in any format of :mod:`~mmtimesformer.checkpoints.formats`.
+        state_dict: Names and tensors, in any format of :mod:`~mmtimesformer.checkpoints.key_maps`.
         to: ``'mmtimesformer'``, ``'official'``, ``'huggingface'`` or ``'mmaction2'``.
         attention_type: What the model will be; that of the checkpoint, or divided for an image
             ViT, if not given.

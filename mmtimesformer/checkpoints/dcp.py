@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmtimesformer.checkpoints.pickles import (
+from mmtimesformer.checkpoints.dcp_metadata import METADATA, read_description
+from mmtimesformer.checkpoints.torch_checkpoints import (
     first_line,
     load_bounded_torch,
     read_torch,
     why_refused,
 )
-from mmtimesformer.checkpoints.share_metadata import METADATA, read_description
 from mmtimesformer.fileio.safe_pickle import InstructionError, RefusedError
 from mmtimesformer.fileio.safe_zip import SafeZip, ZipError
 

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmtimesformer.checkpoints.account import Account, CheckpointError, some
 from mmtimesformer.checkpoints.convert import (
     Size,
     Weights,
@@ -17,10 +16,11 @@ from mmtimesformer.checkpoints.convert import (
     spell,
     translate,
 )
-from mmtimesformer.checkpoints.facts import differences, facts_of_config, read_facts
-from mmtimesformer.checkpoints.files import Contents, from_torch, read_file
-from mmtimesformer.checkpoints.formats import FORMATS, Format, detect, unstack_blocks
-from mmtimesformer.checkpoints.sources import fetch
+from mmtimesformer.checkpoints.download import fetch
+from mmtimesformer.checkpoints.key_maps import FORMATS, Format, detect, unstack_blocks
+from mmtimesformer.checkpoints.load_report import Account, CheckpointError, some
+from mmtimesformer.checkpoints.metadata import differences, facts_of_config, read_facts
+from mmtimesformer.checkpoints.readers import Contents, from_torch, read_file
 from mmtimesformer.non_finite import check_weights, non_finite_weights, some_names
 
 Source = str | os.PathLike[str]

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtimesformer.checkpoints.facts import read_facts
-from mmtimesformer.checkpoints.pickles import load_bounded_torch
-from mmtimesformer.checkpoints.shares import with_shares
+from mmtimesformer.checkpoints.dcp import with_shares
+from mmtimesformer.checkpoints.metadata import read_facts
+from mmtimesformer.checkpoints.torch_checkpoints import load_bounded_torch
 from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.fileio.numpy_files import read_npy
 from mmtimesformer.fileio.safe_pickle import (

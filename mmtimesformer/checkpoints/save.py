@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmtimesformer.checkpoints.account import Account, CheckpointError
 from mmtimesformer.checkpoints.convert import Weights, attention_type_of, spell, translate
-from mmtimesformer.checkpoints.facts import heads_of
-from mmtimesformer.checkpoints.files import write_json, write_safetensors, write_torch
-from mmtimesformer.checkpoints.formats import is_square
+from mmtimesformer.checkpoints.key_maps import is_square
 from mmtimesformer.checkpoints.load import HEADS_OF_MODELS, Source, backbone_of
+from mmtimesformer.checkpoints.load_report import Account, CheckpointError
+from mmtimesformer.checkpoints.metadata import heads_of
+from mmtimesformer.checkpoints.readers import write_json, write_safetensors, write_torch
 
 ENDINGS = ('.pth', '.pyth', '.pt', '.safetensors')
 
@@ -31,7 +31,7 @@ def save_checkpoint(
             ``….safetensors`` file alone.
         to: ``'mmtimesformer'``, ``'official'``, ``'huggingface'`` or ``'mmaction2'``.
         meta: Facts to add to those of the weights, see
-            :mod:`~mmtimesformer.checkpoints.facts`.
+            :mod:`~mmtimesformer.checkpoints.metadata`.
 
     Raises:
         CheckpointError: Not every key is accounted for, or the system cannot hold the weights.

@@ -125,7 +125,7 @@ def check_order(config: str | None, checkpoint: str) -> None:
         raise ValueError(
             f'{config} is a checkpoint, where a config is expected; the order is CONFIG CHECKPOINT'
         )
-    from mmtimesformer.engine.configs import shipped_configs
+    from mmtimesformer.config.find import shipped_configs
 
     name = str(checkpoint)
     if not name.endswith('.py') and (Path(name).exists() or name not in shipped_configs()):

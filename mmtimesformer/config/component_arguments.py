@@ -1,13 +1,12 @@
 """Whether a part that a config names exists, and takes what the config gives it."""
 
 import ast
-import difflib
 import importlib
 import inspect
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +16,8 @@ from mmengine import registry as roots
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
 from torch import Tensor
+
+from mmtimesformer.cli import near_name
 
 # Ours do what MMEngine's do, and survive more. With the prefix `mmengine.` MMEngine's are meant.
 OURS = {
@@ -251,9 +252,3 @@ def _leaves(hint: Any) -> Iterator[Any]:
             yield from _leaves(part)
     else:
         yield hint
-
-
-def near_name(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """Return the end of a sentence that asks whether another name was meant, or nothing."""
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=likeness)
-    return f'; did you mean {near[0]!r}?' if near else ''

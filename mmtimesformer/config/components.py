@@ -16,7 +16,8 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 from torch.utils.data import DataLoader
 
-from mmtimesformer.engine.part_arguments import Part, check_part, near_name
+from mmtimesformer.cli import near_name
+from mmtimesformer.config.component_arguments import Part, check_part
 
 LOADERS = {'train': ('train', 'val'), 'test': ('test',)}
 LOOPS = {'train': 'EpochBasedTrainLoop', 'val': 'ValLoop', 'test': 'TestLoop'}

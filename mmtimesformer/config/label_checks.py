@@ -11,7 +11,7 @@ from typing import Any
 
 from mmengine import registry as roots
 
-from mmtimesformer.engine.part_arguments import near_name
+from mmtimesformer.cli import near_name
 
 SIGMOID_LOSSES = {'BCELossWithLogits', 'BCEWithLogitsLoss', 'HVULoss', 'MultiLabelSoftMarginLoss'}
 HARD_LABELS_FAIL = {'BCELossWithLogits', 'BCEWithLogitsLoss'}  # they need a row for each video

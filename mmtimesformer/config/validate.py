@@ -14,9 +14,9 @@ from typing import Any
 
 from mmengine.runner import Runner
 
-from mmtimesformer.engine.label_checks import check_labels
-from mmtimesformer.engine.parts import check_parts
-from mmtimesformer.engine.sharding import check_sharding
+from mmtimesformer.config.components import check_parts
+from mmtimesformer.config.label_checks import check_labels
+from mmtimesformer.engine.distributed.fsdp import check_sharding
 
 LOADERS = {'train': ('train_dataloader', 'val_dataloader'), 'test': ('test_dataloader',)}
 FIRST_FILES = 65536  # bytes, about: of the config, of the first lines of the log

@@ -1,11 +1,11 @@
 """Files become clips: which frames, which crops. Needs MMAction2 and a video reader."""
 
-from mmtimesformer.datasets.crops import ShortSideJitter, ShortSideResize, UniformCrops
-from mmtimesformer.datasets.formatting import FormatClips
-from mmtimesformer.datasets.repeated_clips import RepeatClips, collate_clips
-from mmtimesformer.datasets.sampling import SegmentSampleFrames, WindowSampleFrames
-from mmtimesformer.datasets.twins import TwinSampler
-from mmtimesformer.datasets.video import Video, VideoDecode, VideoInit
+from mmtimesformer.datasets.samplers import TwinSampler
+from mmtimesformer.datasets.transforms.decoding import Video, VideoDecode, VideoInit
+from mmtimesformer.datasets.transforms.formatting import FormatClips
+from mmtimesformer.datasets.transforms.frame_sampling import SegmentSampleFrames, WindowSampleFrames
+from mmtimesformer.datasets.transforms.repeated_augmentation import RepeatClips, collate_clips
+from mmtimesformer.datasets.transforms.spatial import ShortSideJitter, ShortSideResize, UniformCrops
 
 __all__ = [
     'FormatClips',

@@ -8,7 +8,7 @@ first of them. Here
   that are hard to read are left out of it.
 
 A folder of videos that disappears in the midst of a run is no corrupt video: it is waited for, see
-:mod:`mmtimesformer.datasets.local_folder`.
+:mod:`mmtimesformer.datasets.video_io.local_folder`.
 
 Samples carry the news to :class:`mmtimesformer.engine.BadVideos`, which logs and lists each bad
 video, and stops a training that meets too many.
@@ -31,11 +31,11 @@ from mmengine.logging import print_log
 from mmengine.structures import LabelData
 from torch.utils.data import get_worker_info
 
-from mmtimesformer.datasets.bad_videos import is_of_reader, reason_of
-from mmtimesformer.datasets.containers import check_for_other_reader
-from mmtimesformer.datasets.local_folder import LocalFolder
+from mmtimesformer.datasets.video_io.errors import is_of_reader, reason_of
+from mmtimesformer.datasets.video_io.local_folder import LocalFolder
+from mmtimesformer.datasets.video_io.safe_open import check_for_other_reader
+from mmtimesformer.fileio.storage_error import PATIENCE
 from mmtimesformer.registry import DATASETS
-from mmtimesformer.storage_error import PATIENCE
 from mmtimesformer.terminal import safe_text
 
 OTHER_READERS = {'DecordInit', 'PyAVInit', 'OpenCVInit'}  # of MMAction2

@@ -2,30 +2,30 @@
 
 Importing it makes MMEngine read checkpoints through our reader, and registers our parts. It needs
 MMEngine and torch only. MMEngine's runner needs OpenCV, which comes with MMAction2: without it the
-model still works, and ``requirements.require_mmaction`` says what is missing.
+model still works, and ``cli.require_mmaction`` says what is missing.
 """
 
 try:
-    from mmtimesformer.engine.bad_videos import BadVideos
-    from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook
-    from mmtimesformer.engine.exact_loop import ExactEpochLoop, KeepPosition
-    from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
-    from mmtimesformer.engine.layer_decay import LayerDecay
-    from mmtimesformer.engine.loading import register_checkpoint_readers
-    from mmtimesformer.engine.non_finite_scores import NonFiniteScoresHook
-    from mmtimesformer.engine.precision import Bfloat16OptimWrapper
-    from mmtimesformer.engine.prediction_pictures import PredictionPictures
-    from mmtimesformer.engine.pretrained import FitCheckpoint, Pretrained
-    from mmtimesformer.engine.protocol import NameProtocol
-    from mmtimesformer.engine.resuming import latest_checkpoint
+    from mmtimesformer.engine.checkpointing.atomic_backend import register_atomic_backend
+    from mmtimesformer.engine.checkpointing.checkpoint_hook import SafeCheckpointHook
+    from mmtimesformer.engine.checkpointing.pretrained import FitCheckpoint, Pretrained
+    from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
+    from mmtimesformer.engine.checkpointing.safe_loading import register_checkpoint_readers
+    from mmtimesformer.engine.distributed.fsdp import ShardedModel
+    from mmtimesformer.engine.hooks.eval_protocol import NameProtocol
+    from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
+    from mmtimesformer.engine.hooks.non_finite_steps import SkipNonFiniteSteps
+    from mmtimesformer.engine.hooks.prediction_images import PredictionPictures
+    from mmtimesformer.engine.hooks.stop_on_signal import StopOnSignal
+    from mmtimesformer.engine.hooks.tensor_sharing import TensorSharingHook
+    from mmtimesformer.engine.hooks.unreadable_videos import BadVideos
+    from mmtimesformer.engine.hooks.view_scores import KeepViewScores
+    from mmtimesformer.engine.loops.dataloader_recovery import ReplaceLostWorkers
+    from mmtimesformer.engine.loops.resumable_loop import ExactEpochLoop, KeepPosition
+    from mmtimesformer.engine.optim.amp import Bfloat16OptimWrapper
+    from mmtimesformer.engine.optim.layer_decay import LayerDecay
+    from mmtimesformer.engine.optim.warmup_cosine import WarmupCosineLR
     from mmtimesformer.engine.runner import Runner
-    from mmtimesformer.engine.sharding import ShardedModel
-    from mmtimesformer.engine.stop_signals import StopOnSignal
-    from mmtimesformer.engine.storage import register_atomic_backend
-    from mmtimesformer.engine.tensor_sharing import TensorSharingHook
-    from mmtimesformer.engine.view_scores import KeepViewScores
-    from mmtimesformer.engine.warmup_cosine import WarmupCosineLR
-    from mmtimesformer.engine.worker_losses import ReplaceLostWorkers
 except ModuleNotFoundError as error:
     if error.name != 'cv2':
         raise

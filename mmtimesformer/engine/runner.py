@@ -24,27 +24,21 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmtimesformer.engine.agreement import failing_together, from_main
-from mmtimesformer.engine.bad_videos import BadVideos
-from mmtimesformer.engine.clips_per_video import with_clips_per_video
-from mmtimesformer.engine.exact_loop import ExactEpochLoop, KeepPosition
-from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
-from mmtimesformer.engine.letters import STOPPED, EndOfRun
-from mmtimesformer.engine.loading import for_runner
-from mmtimesformer.engine.non_finite_scores import NonFiniteScoresHook
-from mmtimesformer.engine.part_arguments import OURS
-from mmtimesformer.engine.precision import keep_scores_in_float32
-from mmtimesformer.engine.pretrained import FitCheckpoint
-from mmtimesformer.engine.protocol import NameProtocol
-from mmtimesformer.engine.resumed_settings import (
+from mmtimesformer.cli import STOPPED, EndOfRun
+from mmtimesformer.config.component_arguments import OURS
+from mmtimesformer.engine.checkpointing.pretrained import FitCheckpoint
+from mmtimesformer.engine.checkpointing.resume import damage_of, newest_whole_checkpoint
+from mmtimesformer.engine.checkpointing.resumed_settings import (
     Moment,
     Settings,
     can_be_compared,
     check_optimizer,
     reconcile,
 )
-from mmtimesformer.engine.resuming import damage_of, newest_whole_checkpoint
-from mmtimesformer.engine.sharding import (
+from mmtimesformer.engine.checkpointing.safe_loading import for_runner
+from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
+from mmtimesformer.engine.distributed.collectives import failing_together, from_main
+from mmtimesformer.engine.distributed.fsdp import (
     SaveSharded,
     ShardedModel,
     ShareOut,
@@ -52,11 +46,17 @@ from mmtimesformer.engine.sharding import (
     own_checkpoint,
     parts_to_save,
 )
-from mmtimesformer.engine.side_files import forgive_log_file, forgive_visualizer
-from mmtimesformer.engine.stop_signals import StartWorker, StopOnSignal, StopSignals
-from mmtimesformer.engine.weight_average import note_on_average
-from mmtimesformer.engine.work_dir_lock import only_one_training
-from mmtimesformer.engine.worker_losses import ReplaceLostWorkers
+from mmtimesformer.engine.hooks.eval_protocol import NameProtocol
+from mmtimesformer.engine.hooks.log_write_errors import forgive_log_file, forgive_visualizer
+from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
+from mmtimesformer.engine.hooks.non_finite_steps import SkipNonFiniteSteps
+from mmtimesformer.engine.hooks.stop_on_signal import StartWorker, StopOnSignal, StopSignals
+from mmtimesformer.engine.hooks.unreadable_videos import BadVideos
+from mmtimesformer.engine.loops.clips_per_video import with_clips_per_video
+from mmtimesformer.engine.loops.dataloader_recovery import ReplaceLostWorkers
+from mmtimesformer.engine.loops.resumable_loop import ExactEpochLoop, KeepPosition
+from mmtimesformer.engine.optim.amp import keep_scores_in_float32
+from mmtimesformer.engine.optim.weight_average import note_on_average
 from mmtimesformer.terminal import safe_lines
 
 # What MMEngine says on every run and no user can change: in its log, and as Python's warnings.

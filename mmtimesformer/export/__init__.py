@@ -5,10 +5,10 @@ file tells of itself), ``formats`` (how each kind of file is written and read ba
 (whether the file says what PyTorch says).
 """
 
-from mmtimesformer.export.checking import TOLERANCE, Difference, compare
-from mmtimesformer.export.facts import describe
-from mmtimesformer.export.formats import FORMATS, OPSET, require_onnx
 from mmtimesformer.export.graph import ClipScores, clip_shape
+from mmtimesformer.export.metadata import describe
+from mmtimesformer.export.verify import TOLERANCE, Difference, compare
+from mmtimesformer.export.writers import FORMATS, OPSET, require_onnx
 
 __all__ = [
     'FORMATS',

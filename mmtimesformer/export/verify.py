@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmtimesformer.export.formats import Run
 from mmtimesformer.export.graph import ClipScores
+from mmtimesformer.export.writers import Run
 from mmtimesformer.inference import VideoClassifier
 from mmtimesformer.non_finite import NonFiniteError, about_scores, is_finite
 

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmtimesformer.export.facts import KEY
+from mmtimesformer.export.metadata import KEY
 
 Run = Callable[[Tensor], Tensor]
 

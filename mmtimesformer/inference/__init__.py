@@ -8,13 +8,13 @@ model sees of it), ``prediction`` and ``timeline`` (what comes back), ``features
 Needs MMAction2 and a video reader.
 """
 
-from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.cli import require_mmaction
 
 require_mmaction()
 
 from mmtimesformer.inference.classifier import VideoClassifier  # noqa: E402
 from mmtimesformer.inference.prediction import Prediction, Predictions, Skipped  # noqa: E402
-from mmtimesformer.inference.timeline import Moment, Segment, Timeline  # noqa: E402
+from mmtimesformer.inference.sliding_window import Moment, Segment, Timeline  # noqa: E402
 
 __all__ = [
     'Moment',

@@ -21,32 +21,23 @@ from torch import Tensor
 import mmtimesformer.datasets
 import mmtimesformer.heads  # both register parts that configs name
 from mmtimesformer.checkpoints import read_file
-from mmtimesformer.checkpoints.facts import differences, facts_of_config
+from mmtimesformer.checkpoints.download import fetch
 from mmtimesformer.checkpoints.load import fit_contents
-from mmtimesformer.checkpoints.sources import fetch
-from mmtimesformer.datasets.video import Video
-from mmtimesformer.engine.configs import find_config
-from mmtimesformer.engine.label_checks import to_build
-from mmtimesformer.engine.protocol import FUSIONS
-from mmtimesformer.engine.results import scores_of
+from mmtimesformer.checkpoints.metadata import differences, facts_of_config
+from mmtimesformer.compat.data_samples import scores_of
+from mmtimesformer.config.find import find_config
+from mmtimesformer.config.label_checks import to_build
+from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.heads import FUSIONS
 from mmtimesformer.inference import features as feature_maps
-from mmtimesformer.inference.precision import arithmetic, prepare
-from mmtimesformer.inference.prediction import (
-    THRESHOLD,
-    Prediction,
-    Predictions,
-    Skipped,
-    best_of,
-)
-from mmtimesformer.inference.recipe import (
+from mmtimesformer.inference.inference_config import (
     Recipe,
     no_more_memory_than,
     read_classes,
     recipe_of_checkpoint,
     recipe_of_config,
 )
-from mmtimesformer.inference.timeline import Moment, Timeline, Windows
-from mmtimesformer.inference.videos import (
+from mmtimesformer.inference.inputs import (
     Given,
     check_exists,
     is_many,
@@ -54,6 +45,15 @@ from mmtimesformer.inference.videos import (
     short_reason,
     videos_of,
 )
+from mmtimesformer.inference.prediction import (
+    THRESHOLD,
+    Prediction,
+    Predictions,
+    Skipped,
+    best_of,
+)
+from mmtimesformer.inference.quantization import arithmetic, prepare
+from mmtimesformer.inference.sliding_window import Moment, Timeline, Windows
 from mmtimesformer.inference.views import Views
 from mmtimesformer.non_finite import (
     EARLY,
@@ -87,7 +87,7 @@ class VideoClassifier:
         classes: Names of the classes: a list, or a file with a name a line. If not given, those in
             the checkpoint, else those of the config's data set if they are there, else numbers.
         precision: ``'fp32'``, ``'bf16'`` or ``'int8'``, see
-            :mod:`mmtimesformer.inference.precision`; the short ones move scores.
+            :mod:`mmtimesformer.inference.quantization`; the short ones move scores.
 
     Attributes:
         model: The recogniser, in evaluation.

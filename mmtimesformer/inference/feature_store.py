@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from mmtimesformer.checkpoints import read_file, write_atomically
-from mmtimesformer.checkpoints.files import write_safetensors
+from mmtimesformer.checkpoints.readers import write_safetensors
 from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.fileio.numpy_files import read_npy_file
 from mmtimesformer.fileio.safe_pickle import shown

@@ -1,7 +1,7 @@
 """How a model wants to be run: its parts, how a video becomes its views, the names of its classes.
 
 A config tells it. Where there is none, a checkpoint may: a training checkpoint carries its config
-as text, and a converted one its facts (:mod:`mmtimesformer.checkpoints.facts`).
+as text, and a converted one its facts (:mod:`mmtimesformer.checkpoints.metadata`).
 
 Nothing in a checkpoint is executed. Its config text is parsed and must hold plain values; and as a
 ``type`` may name any function of any package in MMEngine (``type='os.system'`` would be called),
@@ -25,14 +25,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmtimesformer.checkpoints.convert import spell
-from mmtimesformer.checkpoints.facts import heads_of
-from mmtimesformer.checkpoints.files import Contents
 from mmtimesformer.checkpoints.load import translate_contents
-from mmtimesformer.engine.configs import FOLDERS
-from mmtimesformer.engine.label_checks import scores_are_sigmoids
+from mmtimesformer.checkpoints.metadata import heads_of
+from mmtimesformer.checkpoints.readers import Contents
+from mmtimesformer.config.find import FOLDERS
+from mmtimesformer.config.label_checks import scores_are_sigmoids
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import parse_python
-from mmtimesformer.inference.stored_parts import (
+from mmtimesformer.inference.stored_components import (
     PARTS,
     STEPS,
     check_form,

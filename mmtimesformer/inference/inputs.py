@@ -11,15 +11,15 @@ import av
 import numpy as np
 from torch import Tensor
 
-from mmtimesformer.datasets.containers import (
+from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
+from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.datasets.video_io.pyav_reader import decoded_frames, upright
+from mmtimesformer.datasets.video_io.safe_open import (
     address_refused,
     is_address,
     open_container,
     open_demuxer,
 )
-from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
-from mmtimesformer.datasets.thrifty_reader import decoded_frames, upright
-from mmtimesformer.datasets.video import Video
 from mmtimesformer.terminal import safe_text
 
 WRONG_ARRAY = (

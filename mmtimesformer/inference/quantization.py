@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmtimesformer.engine.precision import check_device, keep_scores_in_float32
+from mmtimesformer.engine.optim.amp import check_device, keep_scores_in_float32
 
 PRECISIONS = ('fp32', 'bf16', 'int8')
 

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.inference.inputs import stream_frames
 from mmtimesformer.inference.prediction import LONGEST_NAME, Prediction
-from mmtimesformer.inference.videos import stream_frames
 from mmtimesformer.inference.views import Views, frame_numbers
 from mmtimesformer.terminal import safe_text
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from mmaction.registry import TRANSFORMS
 
-from mmtimesformer.datasets.containers import check_for_other_reader
 from mmtimesformer.datasets.video_dataset import OTHER_READERS
+from mmtimesformer.datasets.video_io.safe_open import check_for_other_reader
 
 START = {'label': -1, 'start_index': 0, 'modality': 'RGB'}  # as MMAction2's data sets begin
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmtimesformer.models.attention import SelfAttention
 from mmtimesformer.models.embeddings import init_temporal
 from mmtimesformer.models.ffn import FFN
-from mmtimesformer.models.folding import Fold, is_plain, is_watched
+from mmtimesformer.models.fused_linear import Fold, is_plain, is_watched
 from mmtimesformer.registry import MODELS
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from mmtimesformer.models.folding import is_plain
+from mmtimesformer.models.fused_linear import is_plain
 
 
 class PatchEmbed(nn.Module):

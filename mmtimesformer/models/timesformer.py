@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from mmengine.utils import to_2tuple
 from torch import Tensor, nn
 
+from mmtimesformer.models.activation_checkpointing import LEVELS, recompute
 from mmtimesformer.models.attention import SelfAttention
 from mmtimesformer.models.attention_maps import AttentionMaps, watch
 from mmtimesformer.models.blocks import (
@@ -18,9 +19,8 @@ from mmtimesformer.models.blocks import (
     SpaceOnlyBlock,
 )
 from mmtimesformer.models.embeddings import PatchEmbed, init_temporal
-from mmtimesformer.models.folding import is_plain, is_watched
-from mmtimesformer.models.loading import refuse_other_weights
-from mmtimesformer.models.recomputation import LEVELS, recompute
+from mmtimesformer.models.fused_linear import is_plain, is_watched
+from mmtimesformer.models.strict_loading import refuse_other_weights
 from mmtimesformer.registry import MODELS
 from mmtimesformer.resize import resize_positions, resize_times
 
@@ -67,7 +67,7 @@ class TimeSformer(BaseModule):
         with_cp: What to compute again in the backward pass instead of keeping it, less memory for
             more time: ``'pointwise'``, ``'projections'``, ``'mlp'``, or ``'block'`` (also
             ``True``), each of which includes those before it, see
-            :mod:`~mmtimesformer.models.recomputation`. ``False``: nothing.
+            :mod:`~mmtimesformer.models.activation_checkpointing`. ``False``: nothing.
         out_type: What comes out, see ``Shape``.
         temporal_init: Start of ``time_embed`` and ``temporal_fc``: ``'zero'`` for weights seeded
             from images, ``'random'`` for training from scratch (see

@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.inference import Prediction, VideoClassifier
 from mmtimesformer.models import AttentionMaps
 from mmtimesformer.non_finite import NonFiniteError

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmtimesformer.engine.letters import sentence_of
+from mmtimesformer.cli import sentence_of
 from mmtimesformer.inference import Prediction, VideoClassifier
 from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.terminal import safe_text

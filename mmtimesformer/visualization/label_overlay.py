@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from mmtimesformer.checkpoints import write_atomically
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.inference import Prediction
+from mmtimesformer.inference.inputs import stream_frames
 from mmtimesformer.inference.prediction import LONGEST_NAME
-from mmtimesformer.inference.videos import stream_frames
 from mmtimesformer.terminal import safe_text
 from mmtimesformer.visualization.figures import font_file
 

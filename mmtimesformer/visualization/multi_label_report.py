@@ -6,9 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmtimesformer.inference.prediction import THRESHOLD
-from mmtimesformer.visualization import report
-from mmtimesformer.visualization.multi_label import (
+from mmtimesformer.analysis.multi_label import (
     LabelAgreement,
     average_precision,
     calibration,
@@ -20,6 +18,8 @@ from mmtimesformer.visualization.multi_label import (
     probabilities_of,
     sigmoid,
 )
+from mmtimesformer.inference.prediction import THRESHOLD
+from mmtimesformer.visualization import report
 from mmtimesformer.visualization.report import Outcome
 
 MOST_CLASSES = 20  # of which bars are drawn; of more, the worst and the best

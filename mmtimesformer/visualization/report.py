@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from mmtimesformer.analysis.view_agreement import Agreement, agreement_of
 from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.non_finite import REASON
 from mmtimesformer.terminal import safe_text
-from mmtimesformer.visualization.agreement import Agreement, agreement_of
 from mmtimesformer.visualization.confusion import confusion_matrix, draw_confusion
 from mmtimesformer.visualization.figures import BLUE, GREY, INK, picture
 from mmtimesformer.visualization.training import draw_training, read_training
@@ -425,7 +425,7 @@ def _strip(video: Path, frames: int = 5, height: int = 96) -> str:
     """Show a few frames of a video side by side; a word if it cannot be read."""
     from PIL import Image
 
-    from mmtimesformer.datasets.video import Video
+    from mmtimesformer.datasets.transforms.decoding import Video
 
     try:
         opened = Video(video)

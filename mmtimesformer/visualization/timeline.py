@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mmtimesformer.inference import Prediction, Timeline
-from mmtimesformer.inference.timeline import clock
+from mmtimesformer.inference.sliding_window import clock
 from mmtimesformer.visualization.figures import FAINT, INK, picture, shown_name, shown_title
 
 MOST_ROWS = 12

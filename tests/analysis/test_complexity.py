@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from mmtimesformer.engine.complexity import in_billions, in_millions, measure_complexity
-from mmtimesformer.engine.configs import find_config
+from mmtimesformer.analysis.complexity import in_billions, in_millions, measure_complexity
+from mmtimesformer.config.find import find_config
 
 PUBLISHED = {  # scheme: multiply-adds and parameters, in figures and as MMAction2's table has them
     'divST': (195_829_972_992, 121_566_352, '196G', '122M'),

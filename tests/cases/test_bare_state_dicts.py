@@ -17,7 +17,7 @@ from mmtimesformer.checkpoints import (
     save_checkpoint,
 )
 from mmtimesformer.checkpoints.convert import WRITABLE
-from mmtimesformer.engine.pretrained import Pretrained
+from mmtimesformer.engine.checkpointing.pretrained import Pretrained
 from tests.checkpoints.conftest import (
     PATCH,
     SCHEMES,

@@ -19,19 +19,19 @@ import torch
 from torch.utils.data import DataLoader
 
 from mmtimesformer.checkpoints import load_torch
-from mmtimesformer.datasets.local_folder import LocalFolder
+from mmtimesformer.cli import FAILED, STOPPED, EndOfRun
 from mmtimesformer.datasets.preparation.packing import (
     list_entries,
     list_labelled,
     plan_shards,
     write_shard,
 )
-from mmtimesformer.datasets.sharded_videos import ShardedVideoDataset
-from mmtimesformer.datasets.shards import format_index
+from mmtimesformer.datasets.tar_shards.dataset import ShardedVideoDataset
+from mmtimesformer.datasets.tar_shards.index import format_index
 from mmtimesformer.datasets.video_dataset import FailedSample, VideoDataset
-from mmtimesformer.engine import commands
-from mmtimesformer.engine.letters import FAILED, STOPPED, EndOfRun
-from mmtimesformer.storage_error import StorageError
+from mmtimesformer.datasets.video_io.local_folder import LocalFolder
+from mmtimesformer.engine.launch import train_and_test as commands
+from mmtimesformer.fileio.storage_error import StorageError
 from tests.tools.conftest import tiny_config  # noqa: F401  (a fixture)
 from tests.tools.running import finish, start
 
@@ -167,7 +167,7 @@ def test_a_wait_is_logged_once_for_all_processes(
         with (tmp_path / 'log').open('a') as file:
             file.write(text + '\n')
 
-    monkeypatch.setattr('mmtimesformer.datasets.local_folder.print_log', note)
+    monkeypatch.setattr('mmtimesformer.datasets.video_io.local_folder.print_log', note)
     loader = DataLoader(build(videos), batch_size=1, num_workers=2, collate_fn=list)
     with lost(videos, 'moved', 2):
         assert len(list(loader)) == 6
@@ -311,7 +311,7 @@ def test_what_cannot_be_saved_ends_with_an_error(
 ) -> None:
     lose_at(monkeypatch, videos, 'train')
     monkeypatch.setattr(
-        'mmtimesformer.engine.stop_signals.save_mid_epoch', lambda runner, meta: False
+        'mmtimesformer.engine.hooks.stop_on_signal.save_mid_epoch', lambda runner, meta: False
     )
     with pytest.raises(EndOfRun) as ended:
         train(config, tmp_path / 'out')

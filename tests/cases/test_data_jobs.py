@@ -12,14 +12,14 @@ import av
 import numpy as np
 import pytest
 
-from mmtimesformer.checkpoints.sources import fetch
+from mmtimesformer.checkpoints.download import fetch
 from mmtimesformer.datasets.preparation import packing, resizing
 from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
 from mmtimesformer.datasets.preparation.packing import Listed, Shard, read_shard, write_shard
 from mmtimesformer.datasets.preparation.resizing import Resize, choose_targets, resize_video
 from mmtimesformer.datasets.preparation.transcoding import PRESETS, plan_transcodes
-from mmtimesformer.datasets.video import Video, VideoInit
-from mmtimesformer.inference.videos import check_exists, videos_of
+from mmtimesformer.datasets.transforms.decoding import Video, VideoInit
+from mmtimesformer.inference.inputs import check_exists, videos_of
 
 DATA_TOOLS = Path(__file__).resolve().parents[2] / 'tools' / 'data'
 NOT_UTF8 = os.fsdecode(b'caf\xe9.mp4')

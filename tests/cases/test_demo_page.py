@@ -25,7 +25,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmtimesformer.engine.configs import find_config
+from mmtimesformer.config.find import find_config
 from tests.conftest import write_video
 from tests.visualization.browser import free_port
 

@@ -15,8 +15,8 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mmtimesformer.checkpoints import load_torch
-from mmtimesformer.engine.finite_steps import NotFiniteError, SkipNonFiniteSteps
-from mmtimesformer.engine.letters import STOPPED, EndOfRun
+from mmtimesformer.cli import STOPPED, EndOfRun
+from mmtimesformer.engine.hooks.non_finite_steps import NotFiniteError, SkipNonFiniteSteps
 from tests.engine import conftest
 from tests.engine.conftest import At, Guess, Scaled, Train
 
@@ -264,7 +264,7 @@ def test_a_loss_that_explodes_speaks_for_no_checkpoint_and_is_warned_about(
 
 def test_samples_of_this_file_are_samples() -> None:
     """The scores that the guard reads are where MMAction2 puts them."""
-    from mmtimesformer.engine.finite_steps import _are_finite_scores
+    from mmtimesformer.engine.hooks.non_finite_steps import _are_finite_scores
 
     fine = BaseDataElement(pred_score=torch.tensor([0.1, 0.9]))
     bad = BaseDataElement(pred_score=torch.tensor([0.1, torch.nan]))

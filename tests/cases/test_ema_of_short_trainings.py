@@ -10,7 +10,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import HOOKS, MODELS
 from torch import nn
 
-from mmtimesformer.engine.letters import EndOfRun
+from mmtimesformer.cli import EndOfRun
 from tests.cases.test_resume_with_changes import stop
 from tests.engine import conftest
 from tests.engine.conftest import Train, assert_equal, whole_state

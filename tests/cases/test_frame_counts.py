@@ -14,12 +14,12 @@ import av
 import numpy as np
 import pytest
 
-from mmtimesformer.datasets.containers import open_container
 from mmtimesformer.datasets.preparation.checking import CutShortError, check_complete, check_video
 from mmtimesformer.datasets.preparation.resizing import Resize, resize_video
 from mmtimesformer.datasets.preparation.transcoding import Preset, Transcode, transcode_video
-from mmtimesformer.datasets.thrifty_reader import ThriftyReader, decoded_frames
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.datasets.video_io.pyav_reader import ThriftyReader, decoded_frames
+from mmtimesformer.datasets.video_io.safe_open import open_container
 
 FRAMES, WIDTH, HEIGHT = 60, 80, 48
 X264 = {'g': '12', 'bf': '3', 'preset': 'veryfast'}

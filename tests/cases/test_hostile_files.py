@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from mmtimesformer.analysis.predictions import read_views
+from mmtimesformer.analysis.test_results import read_outcome
 from mmtimesformer.checkpoints import load_torch, read_checkpoint, read_file
-from mmtimesformer.engine.loading import load_from_local
-from mmtimesformer.engine.resuming import damage_of, newest_whole_checkpoint
-from mmtimesformer.visualization.predictions import read_views
-from mmtimesformer.visualization.results import read_outcome
+from mmtimesformer.engine.checkpointing.resume import damage_of, newest_whole_checkpoint
+from mmtimesformer.engine.checkpointing.safe_loading import load_from_local
 from tests.cases.hostile import CHECKPOINTS, HEAD, RESULTS, doubled, name, text, torch_zip
 
 SECONDS = 2.0

@@ -15,16 +15,16 @@ import pytest
 import torch
 
 from mmtimesformer.checkpoints import load_torch, read_file
-from mmtimesformer.checkpoints.files import write_torch
-from mmtimesformer.checkpoints.share_metadata import METADATA
-from mmtimesformer.checkpoints.shares import damage_of_shares
-from mmtimesformer.datasets.moving_shapes import Settings, is_made
+from mmtimesformer.checkpoints.dcp import damage_of_shares
+from mmtimesformer.checkpoints.dcp_metadata import METADATA
+from mmtimesformer.checkpoints.readers import write_torch
 from mmtimesformer.datasets.preparation import packing
+from mmtimesformer.datasets.preparation.moving_shapes import Settings, is_made
 from mmtimesformer.datasets.preparation.reading import read_json as read_labels
-from mmtimesformer.engine.bad_videos import BadVideoList
-from mmtimesformer.engine.resuming import newest_whole_checkpoint
-from mmtimesformer.engine.share_files import write_shares
-from mmtimesformer.inference.feature_files import FeatureFolder
+from mmtimesformer.engine.checkpointing.resume import newest_whole_checkpoint
+from mmtimesformer.engine.distributed.sharded_checkpoint import write_shares
+from mmtimesformer.engine.hooks.unreadable_videos import BadVideoList
+from mmtimesformer.inference.feature_store import FeatureFolder
 from mmtimesformer.visualization.training import read_training
 from tests.cases.hostile import HEAD, doubled, name, nested, text, torch_zip
 

@@ -14,11 +14,11 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import AdamW
 
-from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook
-from mmtimesformer.engine.configs import shipped_configs
-from mmtimesformer.engine.exact_loop import ExactEpochLoop
-from mmtimesformer.engine.parts import check_parts
-from mmtimesformer.engine.preflight import check_config, check_sections
+from mmtimesformer.config.components import check_parts
+from mmtimesformer.config.find import shipped_configs
+from mmtimesformer.config.validate import check_config, check_sections
+from mmtimesformer.engine.checkpointing.checkpoint_hook import SafeCheckpointHook
+from mmtimesformer.engine.loops.resumable_loop import ExactEpochLoop
 from mmtimesformer.engine.runner import Runner
 from tests.tools.conftest import tiny_config  # noqa: F401
 

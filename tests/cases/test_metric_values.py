@@ -12,8 +12,8 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS
 
-from mmtimesformer.engine.metric_values import to_json
 from mmtimesformer.engine.runner import _is_for_terminal
+from mmtimesformer.fileio.json_values import to_json
 from tests.cases.test_multi_label import tool
 from tests.tools.conftest import TEXT
 

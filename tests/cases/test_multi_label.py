@@ -18,10 +18,10 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from sklearn.metrics import average_precision_score
 
+from mmtimesformer.analysis.predictions import read_predictions
 from mmtimesformer.checkpoints import load_torch
-from mmtimesformer.engine.results import label_of, labels_of
+from mmtimesformer.compat.data_samples import label_of, labels_of
 from mmtimesformer.inference import VideoClassifier
-from mmtimesformer.visualization.predictions import read_predictions
 from tests.tools.conftest import TEXT
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
@@ -203,7 +203,7 @@ def test_predict_writes_which_labels_a_video_has(
 def test_sigmoid_is_chosen_and_logged_for_labels_that_were_trained_apart(
     tiny_videos: Path, tmp_path: Path, purpose: str, change: str, found: str
 ) -> None:
-    from mmtimesformer.engine.preflight import check_config
+    from mmtimesformer.config.validate import check_config
 
     config = write_config(tmp_path, tiny_videos, change)
     cfg = Config.fromfile(config)

@@ -25,21 +25,21 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmtimesformer.checkpoints.account import Account
+from mmtimesformer.analysis.test_results import read_outcome
+from mmtimesformer.checkpoints.load_report import Account
+from mmtimesformer.cli import run_job
 from mmtimesformer.datasets.preparation.finding import VideoFolder
-from mmtimesformer.engine.letters import run_job
-from mmtimesformer.engine.prediction_pictures import PredictionPictures
+from mmtimesformer.engine.hooks.prediction_images import PredictionPictures
 from mmtimesformer.inference import Prediction, Timeline, VideoClassifier
-from mmtimesformer.inference.timeline import Moment
+from mmtimesformer.inference.sliding_window import Moment
 from mmtimesformer.terminal import echo, safe_text, track
 from mmtimesformer.visualization.attention import draw_attention, see
 from mmtimesformer.visualization.attention_page import TEMPLATE, write_page
-from mmtimesformer.visualization.clips import draw_clips
 from mmtimesformer.visualization.confusion import confusion_matrix, draw_confusion
-from mmtimesformer.visualization.labels import draw_labels, output_names
+from mmtimesformer.visualization.film_strips import draw_clips
+from mmtimesformer.visualization.label_overlay import draw_labels, output_names
 from mmtimesformer.visualization.report import Outcome, write_report
-from mmtimesformer.visualization.results import read_outcome
-from mmtimesformer.visualization.schemes import SchemeResult, draw_schemes
+from mmtimesformer.visualization.scheme_comparison import SchemeResult, draw_schemes
 from mmtimesformer.visualization.timeline import draw_timeline
 from tests.inference.conftest import CONFIG
 

@@ -23,10 +23,10 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmtimesformer import TimeSformer, VideoClassifier
+from mmtimesformer.analysis.test_results import read_outcome
 from mmtimesformer.checkpoints import load_checkpoint, load_torch
 from mmtimesformer.datasets.video_dataset import wrong_scores
 from mmtimesformer.non_finite import NonFiniteError, about_scores
-from mmtimesformer.visualization.results import read_outcome
 from tests.tools.conftest import TEXT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -227,7 +227,7 @@ def test_python_gets_the_error(config: Path, huge: Path, videos: Path) -> None:
 def test_the_demo_page_answers_with_the_error(
     config: Path, huge: Path, videos: Path, tmp_path: Path
 ) -> None:
-    from mmtimesformer.visualization.answers import Answers
+    from mmtimesformer.visualization.demo_page import Answers
 
     answer = Answers(VideoClassifier(config, huge, 'cpu'), tmp_path)(videos / '00.mp4')
     assert 'NaN or infinite' in answer.words and answer.grid is None
@@ -424,7 +424,7 @@ def test_all_processes_of_a_test_name_all_videos(
 def test_curves_are_json_without_nan(tmp_path: Path) -> None:
     from mmengine.visualization import Visualizer
 
-    from mmtimesformer.engine.side_files import forgive_visualizer
+    from mmtimesformer.engine.hooks.log_write_errors import forgive_visualizer
     from mmtimesformer.visualization.training import read_training
 
     folder = tmp_path / '20260101_000000'

@@ -11,8 +11,8 @@ import pytest
 from mmengine.config import Config
 
 from mmtimesformer.compat import numpy_2
-from mmtimesformer.engine.configs import shipped_configs
-from mmtimesformer.engine.parts import check_parts
+from mmtimesformer.config.components import check_parts
+from mmtimesformer.config.find import shipped_configs
 
 PROCESSING = 'mmaction.datasets.transforms.processing'
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -135,7 +135,7 @@ def test_a_version_without_color_jitter_is_left_alone(fresh: Path) -> None:
 def test_a_transform_without_its_package_is_refused_before_the_run(
     step: dict[str, Any], package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mmtimesformer.engine.part_arguments as arguments
+    import mmtimesformer.config.component_arguments as arguments
 
     real = arguments.find_spec
     monkeypatch.setattr(arguments, 'find_spec', lambda x: None if x == package else real(x))

@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 
 import mmtimesformer
-from mmtimesformer.datasets.containers import CONTAINERS, check_file, kind_of, open_demuxer
 from mmtimesformer.datasets.preparation.checking import check_video
 from mmtimesformer.datasets.preparation.resizing import Resize, resize_video
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_dataset import VideoDataset
-from mmtimesformer.inference.videos import letter_of
+from mmtimesformer.datasets.video_io.safe_open import CONTAINERS, check_file, kind_of, open_demuxer
+from mmtimesformer.inference.inputs import letter_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = 'secret.ts'
@@ -240,7 +240,10 @@ def test_files_are_opened_in_one_place_alone() -> None:
         for path in folder.rglob('*.py')
         if opens_videos(path)
     }
-    assert found == {'mmtimesformer/datasets/containers.py', 'mmtimesformer/datasets/video.py'}
+    assert found == {
+        'mmtimesformer/datasets/video_io/safe_open.py',
+        'mmtimesformer/datasets/transforms/decoding.py',
+    }
 
 
 def test_the_program_ffmpeg_is_given_the_container_and_one_protocol(tmp_path: Path) -> None:

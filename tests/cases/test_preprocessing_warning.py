@@ -20,8 +20,8 @@ from mmengine.registry import DefaultScope
 
 from mmtimesformer import TimeSformer
 from mmtimesformer.checkpoints import convert_state_dict, read_checkpoint, read_model_checkpoint
-from mmtimesformer.checkpoints import facts as table
-from mmtimesformer.checkpoints.facts import (
+from mmtimesformer.checkpoints import metadata as table
+from mmtimesformer.checkpoints.metadata import (
     differences,
     facts_of_config,
     facts_of_pipeline,

@@ -12,9 +12,9 @@ import torch
 from mmengine.config import Config
 
 from mmtimesformer.checkpoints import save_checkpoint
-from mmtimesformer.cli import check_output, parse
-from mmtimesformer.engine import precision
-from mmtimesformer.engine.letters import sentence_of
+from mmtimesformer.cli import sentence_of
+from mmtimesformer.config.command_line import check_output, parse
+from mmtimesformer.engine.optim import amp as precision
 from tests.checkpoints.conftest import Recognizer
 from tests.tools.conftest import tiny_config, tools  # noqa: F401
 from tests.tools.test_errors import Tool, tool  # noqa: F401

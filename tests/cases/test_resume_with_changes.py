@@ -15,8 +15,8 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 
 from mmtimesformer.checkpoints import load_torch
-from mmtimesformer.engine.letters import EndOfRun
-from mmtimesformer.engine.resumed_settings import check_optimizer
+from mmtimesformer.cli import EndOfRun
+from mmtimesformer.engine.checkpointing.resumed_settings import check_optimizer
 from tests.engine import conftest
 from tests.engine.conftest import SCHEDULERS, At, Noise, Scaled, Train
 from tests.tools import conftest as of_tools

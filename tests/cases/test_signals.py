@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from mmtimesformer.checkpoints import write_atomically
-from mmtimesformer.engine.children import STOP_SIGNALS
-from mmtimesformer.engine.letters import EndedBySignal, ending_on_signals, run_job
-from mmtimesformer.engine.stop_signals import StopSignals
+from mmtimesformer.cli import EndedBySignal, ending_on_signals, run_job
+from mmtimesformer.engine.distributed.process_signals import STOP_SIGNALS
+from mmtimesformer.engine.hooks.stop_on_signal import StopSignals
 from tests.tools.conftest import tiny_config  # noqa: F401  (a fixture)
 from tests.tools.running import finish, start
 
@@ -137,7 +137,7 @@ def test_a_forked_process_ends_at_once() -> None:
 def test_a_second_signal_ends_a_tool_that_hangs_on_its_way_out() -> None:
     code = (
         'import os, signal, time\n'
-        'from mmtimesformer.engine.letters import run_job\n'
+        'from mmtimesformer.cli import run_job\n'
         'def job():\n'
         '    try:\n'
         '        os.kill(os.getpid(), signal.SIGTERM)\n'
@@ -155,7 +155,7 @@ def test_a_tool_on_a_closed_terminal_ends_with_its_code() -> None:
     """It prints before and after; nothing of that may become an exit code of 1 or 120."""
     code = (
         'import sys, time\n'
-        'from mmtimesformer.engine.letters import run_job\n'
+        'from mmtimesformer.cli import run_job\n'
         'def job():\n'
         '    print("ready", flush=True)\n'
         '    time.sleep(60)\n'

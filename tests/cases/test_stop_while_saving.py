@@ -14,9 +14,9 @@ import pytest
 from mmengine.hooks import Hook
 
 from mmtimesformer.checkpoints import load_torch
-from mmtimesformer.engine.letters import INTERRUPTED, STOPPED, EndOfRun, run_job
-from mmtimesformer.engine.stop_signals import StopSignals
-from mmtimesformer.engine.work_dir_lock import only_one_training
+from mmtimesformer.cli import INTERRUPTED, STOPPED, EndOfRun, run_job
+from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
+from mmtimesformer.engine.hooks.stop_on_signal import StopSignals
 from tests.engine import conftest
 from tests.engine.conftest import At, Noise, Train, assert_equal, whole_state
 
@@ -168,7 +168,7 @@ def test_a_stop_while_another_training_is_waited_for_ends_with_the_code(
     def taken(*_: Any) -> None:
         raise BlockingIOError(errno.EAGAIN, 'taken')
 
-    monkeypatch.setattr('mmtimesformer.engine.work_dir_lock.fcntl.lockf', taken)
+    monkeypatch.setattr('mmtimesformer.engine.checkpointing.work_dir_lock.fcntl.lockf', taken)
     begin = time.monotonic()
     with signal_after(1.0), pytest.raises(EndOfRun, match='another one is in') as end:
         train()
@@ -183,7 +183,7 @@ def test_the_lock_is_not_waited_for_when_a_stop_was_asked_for(
     def taken(*_: Any) -> None:
         raise BlockingIOError(errno.EAGAIN, 'taken')
 
-    monkeypatch.setattr('mmtimesformer.engine.work_dir_lock.fcntl.lockf', taken)
+    monkeypatch.setattr('mmtimesformer.engine.checkpointing.work_dir_lock.fcntl.lockf', taken)
     with (
         pytest.raises(InterruptedError, match='asked to stop'),
         only_one_training(tmp_path, print, lambda: True),

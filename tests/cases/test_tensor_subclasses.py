@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_map
 
 from mmtimesformer import TimeSformer
-from mmtimesformer.models.folding import is_plain
+from mmtimesformer.models.fused_linear import is_plain
 
 SCHEMES = 'divided_space_time', 'joint_space_time', 'space_only'
 LINEAR = torch.ops.aten.linear.default

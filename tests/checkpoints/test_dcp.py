@@ -21,10 +21,9 @@ from torch.distributed.checkpoint.metadata import (
     MetadataIndex,
 )
 
-from mmtimesformer.checkpoints import load_torch, read_file, shares
-from mmtimesformer.checkpoints.files import write_torch
-from mmtimesformer.checkpoints.share_metadata import METADATA
-from mmtimesformer.checkpoints.shares import (
+from mmtimesformer.checkpoints import dcp as shares
+from mmtimesformer.checkpoints import load_torch, read_file
+from mmtimesformer.checkpoints.dcp import (
     change_tensors,
     damage_of_shares,
     read_metadata,
@@ -32,8 +31,10 @@ from mmtimesformer.checkpoints.shares import (
     tensors_of,
     with_shares,
 )
-from mmtimesformer.engine.resuming import newest_whole_checkpoint
-from mmtimesformer.engine.share_files import write_shares
+from mmtimesformer.checkpoints.dcp_metadata import METADATA
+from mmtimesformer.checkpoints.readers import write_torch
+from mmtimesformer.engine.checkpointing.resume import newest_whole_checkpoint
+from mmtimesformer.engine.distributed.sharded_checkpoint import write_shares
 
 PART = '__0_0.distcp'
 
@@ -262,7 +263,7 @@ def test_shares_may_not_hold_objects_which_torch_would_execute(path: Path, tmp_p
         read_file(path)
     assert not made.exists()
 
-    from mmtimesformer.checkpoints import share_metadata
+    from mmtimesformer.checkpoints import dcp_metadata as share_metadata
 
     allowed = share_metadata.ALLOWED['torch.distributed.checkpoint.metadata'] | {
         'BytesStorageMetadata'

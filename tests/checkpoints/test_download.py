@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mmtimesformer.checkpoints import read_checkpoint
-from mmtimesformer.checkpoints.sources import cache_folder, fetch
+from mmtimesformer.checkpoints.download import cache_folder, fetch
 
 from .conftest import IMAGE_FILES, VIDEO_FILES, random_weights
 

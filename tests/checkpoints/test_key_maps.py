@@ -5,7 +5,7 @@ import torch
 
 from mmtimesformer import TimeSformer
 from mmtimesformer.checkpoints.convert import expected_names
-from mmtimesformer.checkpoints.formats import FORMATS, detect
+from mmtimesformer.checkpoints.key_maps import FORMATS, detect
 
 from .conftest import SCHEMES, as_huggingface, as_mmaction2, as_official, random_weights, toy
 

@@ -83,7 +83,7 @@ def test_a_classifier_of_images_is_kept_when_asked_for(kind: str, tmp_path: Path
 def test_vit_s_b_l_and_h_with_any_patch_come_in(
     width: int, heads: int, patch: int, tmp_path: Path
 ) -> None:
-    from mmtimesformer.checkpoints.facts import heads_of
+    from mmtimesformer.checkpoints.metadata import heads_of
 
     weights = random_weights('space_only', width=width, depth=1, patch=patch, grid=2)
     for kind in ('timm safetensors', 'huggingface', 'official'):

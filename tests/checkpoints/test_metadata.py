@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmtimesformer.checkpoints import config_differences, read_checkpoint, save_checkpoint
-from mmtimesformer.checkpoints.facts import facts_of_config, heads_of
+from mmtimesformer.checkpoints.metadata import facts_of_config, heads_of
 
 from .conftest import VIDEO_FILES, as_mmaction2, as_official, random_weights
 
@@ -143,7 +143,7 @@ def test_bgr_weights_under_an_rgb_config_are_said(tmp_path) -> None:
 def test_a_config_text_is_read_as_the_config_itself() -> None:
     from mmengine.config import Config
 
-    from mmtimesformer.checkpoints.facts import read_literals
+    from mmtimesformer.checkpoints.metadata import read_literals
 
     parsed = facts_of_config(read_literals(CONFIG_TEXT))
     assert parsed == facts_of_config(Config.fromstring(CONFIG_TEXT, '.py'))

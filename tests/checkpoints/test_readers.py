@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmtimesformer.checkpoints import files, read_checkpoint, read_file, write_atomically
+from mmtimesformer.checkpoints import read_checkpoint, read_file, write_atomically
+from mmtimesformer.checkpoints import readers as files
 
 from .conftest import IMAGE_FILES, SCHEMES, VIDEO_FILES, as_paddle, random_weights
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 
-from mmtimesformer.checkpoints.pickles import ScalarHistory, load_torch
+from mmtimesformer.checkpoints.torch_checkpoints import ScalarHistory, load_torch
 
 HISTORY_BUFFER = 'mmengine.logging.history_buffer', 'HistoryBuffer'
 

@@ -8,14 +8,14 @@ import torch
 from einops import rearrange
 from mmaction.structures import ActionDataSample
 
-from mmtimesformer.engine.prediction_pictures import FRAMES_SHOWN, contact_sheet, outcome
-from mmtimesformer.engine.results import (
+from mmtimesformer.compat.data_samples import (
     is_multi_label,
     label_of,
     labels_of,
     multi_hot_of,
     scores_of,
 )
+from mmtimesformer.engine.hooks.prediction_images import FRAMES_SHOWN, contact_sheet, outcome
 
 
 def samples() -> list[Any]:

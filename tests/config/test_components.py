@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from mmengine.config import Config
 
-from mmtimesformer.engine.configs import shipped_configs
-from mmtimesformer.engine.parts import check_parts
-from mmtimesformer.engine.preflight import check_sections
+from mmtimesformer.config.components import check_parts
+from mmtimesformer.config.find import shipped_configs
+from mmtimesformer.config.validate import check_sections
 
 TINY = 'timesformer_divST-tiny_moving-shapes'
 

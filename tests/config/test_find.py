@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mmtimesformer.engine import configs
-from mmtimesformer.engine.configs import find_config, shipped_configs
+from mmtimesformer.config import find as configs
+from mmtimesformer.config.find import find_config, shipped_configs
 
 NAME = 'timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb'
 

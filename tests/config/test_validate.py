@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mmengine.config import ConfigDict
 
-from mmtimesformer.engine.preflight import VIDEOS_LOOKED_FOR, check_config, check_options
+from mmtimesformer.config.validate import VIDEOS_LOOKED_FOR, check_config, check_options
 
 
 def config(folder: Path, lines: list[str], loader: str = 'train_dataloader', **dataset: Any) -> Any:
@@ -215,7 +215,7 @@ def test_labels_that_are_no_numbers_are_named(tmp_path: Path) -> None:
 def test_tests_that_fit_their_labels_are_taken(
     tmp_path: Path, head: Any, dataset: Any, metric: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('mmtimesformer.engine.preflight.check_parts', lambda *args: [])
+    monkeypatch.setattr('mmtimesformer.config.validate.check_parts', lambda *args: [])
     cfg = config(tmp_path, ['a.mp4 1'], 'test_dataloader', **dataset)
     cfg.model.cls_head.update(head)
     if dataset.get('type') == 'HVUDataset':

@@ -260,7 +260,7 @@ def test_the_model_index_lists_every_model_of_a_data_set() -> None:
 
 @pytest.mark.parametrize('model', published(), ids=lambda model: model['Name'])
 def test_the_model_index_says_what_the_config_is(model: dict[str, Any]) -> None:
-    from mmtimesformer.engine.complexity import in_billions, in_millions, measure_complexity
+    from mmtimesformer.analysis.complexity import in_billions, in_millions, measure_complexity
 
     path = ROOT.parent / model['Config']
     cfg, header = Config.fromfile(path), path.read_text().split('"""')[1]

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmtimesformer.engine.results import scores_of
+from mmtimesformer.compat.data_samples import scores_of
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [

@@ -6,7 +6,7 @@ from pathlib import Path
 import mmaction
 import pytest
 
-from mmtimesformer.engine.configs import shipped_configs
+from mmtimesformer.config.find import shipped_configs
 
 PAGE = (Path(__file__).parents[2] / 'docs' / 'migration.md').read_text()
 OFFICIAL = [

@@ -1,7 +1,7 @@
 import pytest
 
 from mmtimesformer.datasets import TwinSampler
-from mmtimesformer.datasets.twins import DATA_SAMPLERS
+from mmtimesformer.datasets.samplers import DATA_SAMPLERS
 
 
 def test_twins_follow_each_other_and_nobody_is_left_out() -> None:

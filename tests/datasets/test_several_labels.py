@@ -16,8 +16,8 @@ from mmtimesformer.datasets.preparation.packing import (
     plan_shards,
     write_shard,
 )
-from mmtimesformer.datasets.sharded_videos import ShardedVideoDataset
-from mmtimesformer.datasets.shards import DamagedShardsError, format_index, parse_index
+from mmtimesformer.datasets.tar_shards.dataset import ShardedVideoDataset
+from mmtimesformer.datasets.tar_shards.index import DamagedShardsError, format_index, parse_index
 from mmtimesformer.datasets.video_dataset import LOWEST_LOGIT, VideoDataset, wrong_scores
 
 LABELS = ['0 2', '1', '', '0 1 2', '2 2', '1']

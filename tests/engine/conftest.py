@@ -18,7 +18,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.checkpoints.torch_checkpoints import load_torch
 from mmtimesformer.engine.runner import Runner
 
 SAMPLES = 22

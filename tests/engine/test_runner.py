@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
-from mmtimesformer.engine.resuming import latest_checkpoint
+from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
 from mmtimesformer.engine.runner import Runner, _is_for_terminal
 
 

@@ -10,7 +10,7 @@ import pytest
 from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.fileio.file_names import MOST_BYTES, short_file_name
-from mmtimesformer.inference.feature_files import FeatureFolder
+from mmtimesformer.inference.feature_store import FeatureFolder
 
 LONG = 'é' * 120 + 'x' * 11  # 251 bytes, and 255 with .mp4
 

@@ -17,17 +17,17 @@ import torch
 from mmaction.utils import register_all_modules
 from mmengine.fileio import dump
 
+from mmtimesformer.analysis.predictions import read_views
+from mmtimesformer.analysis.test_results import read_outcome
 from mmtimesformer.checkpoints import load_torch, read_checkpoint, read_file
-from mmtimesformer.checkpoints.files import Contents, write_torch
-from mmtimesformer.checkpoints.share_metadata import METADATA
-from mmtimesformer.datasets.shards import Entry, Member, format_index, parse_index
-from mmtimesformer.engine.loading import load_from_local
-from mmtimesformer.inference.recipe import recipe_of_checkpoint
-from mmtimesformer.visualization.predictions import read_views
-from mmtimesformer.visualization.results import read_outcome
+from mmtimesformer.checkpoints.dcp_metadata import METADATA
+from mmtimesformer.checkpoints.readers import Contents, write_torch
+from mmtimesformer.datasets.tar_shards.index import Entry, Member, format_index, parse_index
+from mmtimesformer.engine.checkpointing.safe_loading import load_from_local
+from mmtimesformer.inference.inference_config import recipe_of_checkpoint
 from tests.checkpoints.conftest import IMAGE_FILES, VIDEO_FILES, as_huggingface, random_weights
-from tests.checkpoints.test_pickles import training_checkpoint
-from tests.checkpoints.test_shares import save as save_sharded
+from tests.checkpoints.test_dcp import save as save_sharded
+from tests.checkpoints.test_torch_checkpoints import training_checkpoint
 from tests.fileio import mutations
 from tests.inference.conftest import CONFIG
 

@@ -13,7 +13,7 @@ from mmengine.config import Config
 
 from mmtimesformer import VideoClassifier
 from mmtimesformer.checkpoints import read_checkpoint, save_checkpoint
-from mmtimesformer.engine.results import scores_of
+from mmtimesformer.compat.data_samples import scores_of
 
 from .conftest import CLASSES, save
 

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmtimesformer.__main__ import main as run_tool
-from mmtimesformer.engine.configs import find_config
+from mmtimesformer.config.find import find_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / 'docs' / 'usage.md').read_text(encoding='utf-8')

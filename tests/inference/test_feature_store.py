@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmtimesformer.inference.feature_files import FORMATS, FeatureFolder, sha256_of
+from mmtimesformer.inference.feature_store import FORMATS, FeatureFolder, sha256_of
 
 SETTINGS: dict[str, Any] = {'sha256': 'abc', 'feature': 'cls', 'layers': (0, -1)}
 NAMES = ['a.mp4', 'of a class/b.mp4']

@@ -8,8 +8,13 @@ import torch
 from mmengine.config import Config
 
 from mmtimesformer import VideoClassifier
-from mmtimesformer.engine.configs import shipped_configs
-from mmtimesformer.inference.recipe import READ, read_classes, read_config_text, recipe_of_config
+from mmtimesformer.config.find import shipped_configs
+from mmtimesformer.inference.inference_config import (
+    READ,
+    read_classes,
+    read_config_text,
+    recipe_of_config,
+)
 
 from .conftest import save
 

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmtimesformer import VideoClassifier
-from mmtimesformer.engine.results import scores_of
+from mmtimesformer.compat.data_samples import scores_of
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmtimesformer.engine.label_checks import scores_are_sigmoids, to_build
+from mmtimesformer.config.label_checks import scores_are_sigmoids, to_build
 from mmtimesformer.export.graph import ClipScores
 from mmtimesformer.inference import VideoClassifier
 from mmtimesformer.inference.prediction import Predictions, best_of
-from mmtimesformer.inference.timeline import Moment, Timeline
+from mmtimesformer.inference.sliding_window import Moment, Timeline
 from mmtimesformer.visualization.timeline import draw_timeline
 
 CLASSES = ['run', 'jump', 'left']

@@ -37,7 +37,7 @@ def test_what_cannot_be_is_refused(config: Path, checkpoint: Path) -> None:
     with pytest.raises(ValueError, match="precision='fp8' is not known; give fp32, bf16, int8"):
         VideoClassifier(config, checkpoint, device='cpu', precision='fp8')
     with pytest.raises(ValueError, match='computes on a CPU, not on meta'):
-        from mmtimesformer.inference.precision import prepare
+        from mmtimesformer.inference.quantization import prepare
 
         prepare(nn.Module(), 'int8', torch.device('meta'))
 

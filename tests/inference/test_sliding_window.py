@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mmtimesformer import VideoClassifier
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.inference import Moment, Prediction, Timeline
-from mmtimesformer.inference.timeline import Windows, clock
-from mmtimesformer.inference.videos import Frame, stream_frames
+from mmtimesformer.inference.inputs import Frame, stream_frames
+from mmtimesformer.inference.sliding_window import Windows, clock
 
 COUNT, FPS = 47, 10
 
@@ -91,7 +91,7 @@ def test_frames_are_held_while_a_window_needs_them(
 ) -> None:
     """Of windows of 16 frames, 4 are seen: so 4 of each window are converted, not 47."""
     converted = []
-    from mmtimesformer.inference import videos
+    from mmtimesformer.inference import inputs as videos
 
     pixels = videos.Frame.pixels
     monkeypatch.setattr(

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmtimesformer import TimeSformer
 from mmtimesformer.models import attention, timesformer
+from mmtimesformer.models.activation_checkpointing import LEVELS
 from mmtimesformer.models.attention import attend_in_portions, attend_packed, group_of
-from mmtimesformer.models.folding import multiply
-from mmtimesformer.models.recomputation import LEVELS
+from mmtimesformer.models.fused_linear import multiply
 
 SCHEMES = ('divided_space_time', 'joint_space_time', 'space_only')
 T, WIDTH = 4, 24  # 4 frames of 10 patches: more tokens than channels, so that folding pays
@@ -74,7 +74,7 @@ def test_the_product_is_kept_on_a_cpu_and_made_anew_only_for_other_weights(
 ) -> None:
     made = []
     monkeypatch.setattr(
-        'mmtimesformer.models.folding.multiply',
+        'mmtimesformer.models.fused_linear.multiply',
         lambda *layers: made.append(1) or multiply(*layers),  # type: ignore[func-returns-value]
     )
     model = model_of().eval()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
-from mmtimesformer.engine.results import scores_of
+from mmtimesformer.compat.data_samples import scores_of
 
 
 @pytest.fixture

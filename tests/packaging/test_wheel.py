@@ -134,7 +134,7 @@ def test_installed_package_works_outside_the_checkout(site: Path) -> None:
 def test_shipped_config_can_be_named_outside_the_checkout(site: Path) -> None:
     code = (
         'from mmengine.config import Config\n'
-        'from mmtimesformer.engine.configs import find_config\n'
+        'from mmtimesformer.config.find import find_config\n'
         f'path = find_config({CONFIG!r}); print(path)\n'
         'print(Config.fromfile(path).model.backbone.type)'
     )

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from mmtimesformer.checkpoints.pickles import load_torch
-from mmtimesformer.engine import commands
-from mmtimesformer.engine.results import label_of, scores_of
+from mmtimesformer.checkpoints.torch_checkpoints import load_torch
+from mmtimesformer.compat.data_samples import label_of, scores_of
+from mmtimesformer.engine.launch import train_and_test as commands
 
 ROOT = str(Path(__file__).resolve().parents[2])
 READERS = {'DecordInit': 'mmtimesformer.VideoInit', 'DecordDecode': 'mmtimesformer.VideoDecode'}

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from mmengine.config import DictAction
 
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
 
 DATA_TOOLS = Path(__file__).resolve().parents[2] / 'tools' / 'data'
 Tool = Callable[..., tuple[int, str]]

@@ -180,7 +180,7 @@ def test_a_video_of_wrong_shape_is_told(tool: Tool, tiny_config: Path) -> None:
 def test_fp16_on_a_cpu_is_told(
     tool: Tool, tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('mmtimesformer.engine.precision.get_device', lambda: 'cpu')
+    monkeypatch.setattr('mmtimesformer.engine.optim.amp.get_device', lambda: 'cpu')
     code, letter = tool('train', tiny_config, '--amp')
     assert code == 1
     assert 'float16 training needs a GPU' in letter and 'use --amp bf16' in letter

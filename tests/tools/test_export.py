@@ -18,7 +18,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmtimesformer.export import FORMATS, TOLERANCE, checking
+from mmtimesformer.export import FORMATS, TOLERANCE
+from mmtimesformer.export import verify as checking
 from mmtimesformer.inference import VideoClassifier
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -378,7 +379,7 @@ def test_every_option_that_the_page_lists_is_one() -> None:
 
 
 def test_facts_are_plain_json() -> None:
-    from mmtimesformer.export.facts import plain
+    from mmtimesformer.export.metadata import plain
 
     value = {'scale': (-1, 32), 'kind': np.float32, 7: None}
     assert json.loads(json.dumps(plain(value))) == plain(value)

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmtimesformer.checkpoints.pickles import load_torch
+from mmtimesformer.checkpoints.torch_checkpoints import load_torch
 from tests.tools.running import children, finish, start, wait_for
 
-TORCHRUN = sys.executable, '-m', 'mmtimesformer.engine.torchrun', '--standalone'
+TORCHRUN = sys.executable, '-m', 'mmtimesformer.engine.launch.torchrun', '--standalone'
 
 # Sixteen clips in steps of eight: what one process sees in a step, n processes see together.
 STEPS = """
@@ -104,7 +104,7 @@ def test_several_processes_take_the_steps_of_one(tmp_path: Path, processes: int)
 
 WORKER = """
 import os, signal, sys, time
-from mmtimesformer.engine.torchrun import end_with_torchrun, tell_torchrun
+from mmtimesformer.engine.launch.torchrun import end_with_torchrun, tell_torchrun
 asked = []
 signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
 signal.signal(signal.SIGUSR1, lambda number, frame: asked.append(number))

@@ -95,7 +95,8 @@ def test_slurm_starts_one_torchrun_on_each_machine(tools: Path, slurm: dict[str,
     job = slurm['JOB']
     assert sorted(said.splitlines()) == [
         '|'.join([
-            str(node), '-m', 'mmtimesformer.engine.torchrun', '--nnodes', '2', '--nproc-per-node',
+            str(node), '-m', 'mmtimesformer.engine.launch.torchrun',
+            '--nnodes', '2', '--nproc-per-node',
             '8', '--max-restarts', '0', '--rdzv-backend', 'c10d', '--rdzv-id', f'{job}.0',
             '--rdzv-endpoint', f'localhost:{20000 + int(job) % 20000}',
             '--rdzv-conf', f'is_host={int(node == 0)}', f'{tools}/train.py', 'a config.py',

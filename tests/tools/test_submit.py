@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mmtimesformer.engine.cluster_job import Training
+from mmtimesformer.engine.launch.submitit_job import Training
 from tests.tools.running import assert_as_undisturbed, children, finish, start, wait_for
 
 

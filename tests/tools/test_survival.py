@@ -132,8 +132,8 @@ SPOILED = """
 import sys
 from mmengine import dist
 from tests.engine import conftest
-from tests.engine.test_finite_steps import Spoiled
-from mmtimesformer.engine.commands import _leave_process_group
+from tests.engine.hooks.test_non_finite_steps import Spoiled
+from mmtimesformer.engine.launch.train_and_test import _leave_process_group
 from mmtimesformer.engine.runner import Runner
 
 class One(Spoiled):

@@ -12,8 +12,8 @@ import mmaction
 import pytest
 import torch
 
-from mmtimesformer.checkpoints.pickles import load_torch
-from mmtimesformer.engine.results import label_of, scores_of, view_scores_of
+from mmtimesformer.checkpoints.torch_checkpoints import load_torch
+from mmtimesformer.compat.data_samples import label_of, scores_of, view_scores_of
 
 ROOT = Path(__file__).resolve().parents[2]
 MMACTION2_TOOLS = Path(mmaction.__file__).parent / '.mim' / 'tools'

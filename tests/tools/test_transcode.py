@@ -18,7 +18,7 @@ from mmtimesformer.datasets.preparation.transcoding import (
     plan_transcodes,
     transcode_video,
 )
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'data' / 'transcode.py'
 FRAMES = 40

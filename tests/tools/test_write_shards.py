@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mmtimesformer.datasets.preparation import packing
-from mmtimesformer.datasets.shards import parse_index
+from mmtimesformer.datasets.tar_shards.index import parse_index
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT / 'tools' / 'data' / 'write_shards.py'

@@ -14,10 +14,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmtimesformer.engine.configs import find_config
+from mmtimesformer.config.find import find_config
 from mmtimesformer.inference import VideoClassifier
-from mmtimesformer.visualization import answers as answers_module
-from mmtimesformer.visualization.answers import Answers
+from mmtimesformer.visualization import demo_page as answers_module
+from mmtimesformer.visualization.demo_page import Answers
 
 from .browser import Browser, free_port, in_a_browser, wait_for
 

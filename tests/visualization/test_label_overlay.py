@@ -7,9 +7,9 @@ import av
 import numpy as np
 import pytest
 
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.inference import Prediction
-from mmtimesformer.visualization.labels import (
+from mmtimesformer.visualization.label_overlay import (
     draw_labels,
     enlarge,
     output_names,

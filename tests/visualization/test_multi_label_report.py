@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmaction.evaluation import mean_average_precision as of_mmaction2
 
-from mmtimesformer.visualization.multi_label import (
+from mmtimesformer.analysis.multi_label import (
     average_precision,
     calibration,
     class_scores,
@@ -21,9 +21,9 @@ from mmtimesformer.visualization.multi_label import (
     mean_average_precision,
     probabilities_of,
 )
-from mmtimesformer.visualization.predictions import read_predictions, read_views, top1
+from mmtimesformer.analysis.predictions import read_predictions, read_views, top1
+from mmtimesformer.analysis.test_results import read_outcome
 from mmtimesformer.visualization.report import Outcome, write_report
-from mmtimesformer.visualization.results import read_outcome
 from mmtimesformer.visualization.training import draw_training, read_training
 
 # Four videos, four classes; the last class has no video.

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmtimesformer.visualization.agreement import agreement_of
-from mmtimesformer.visualization.predictions import read_predictions
+from mmtimesformer.analysis.predictions import read_predictions
+from mmtimesformer.analysis.test_results import read_outcome
+from mmtimesformer.analysis.view_agreement import agreement_of
 from mmtimesformer.visualization.report import (
     Outcome,
     calibration,
@@ -21,7 +22,6 @@ from mmtimesformer.visualization.report import (
     top_k,
     write_report,
 )
-from mmtimesformer.visualization.results import read_outcome
 
 SCORES = np.array(
     [[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.4, 0.1], [0.05, 0.05, 0.9]], dtype=np.float32

@@ -8,9 +8,8 @@ import argparse
 import sys
 import time
 
-from mmtimesformer.cli import check_order, parse
-from mmtimesformer.engine.letters import run_job
-from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.config.command_line import check_order, parse
 from mmtimesformer.non_finite import NonFiniteError, about_scores
 from mmtimesformer.terminal import ArgumentParser
 

@@ -7,11 +7,10 @@ given or of the whole zoo.
 import argparse
 import sys
 
-from mmtimesformer.cli import ConfigOptions, parse, whole_number
-from mmtimesformer.engine.complexity import in_billions, in_millions, measure_complexity
-from mmtimesformer.engine.configs import find_config, shipped_configs
-from mmtimesformer.engine.letters import run_job
-from mmtimesformer.engine.requirements import require_mmaction
+from mmtimesformer.analysis.complexity import in_billions, in_millions, measure_complexity
+from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.config.command_line import ConfigOptions, parse, whole_number
+from mmtimesformer.config.find import find_config, shipped_configs
 from mmtimesformer.terminal import ArgumentParser, echo
 
 
@@ -40,7 +39,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def show(args: argparse.Namespace) -> None:
     """Print a line for each config."""
     require_mmaction()
-    from mmtimesformer.engine.commands import read_config
+    from mmtimesformer.engine.launch.train_and_test import read_config
 
     names = args.config or sorted(shipped_configs())
     paths = [find_config(name) for name in names]

@@ -8,8 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import check_output, parse, whole_number
-from mmtimesformer.engine.letters import run_job
+from mmtimesformer.cli import run_job
+from mmtimesformer.config.command_line import check_output, parse, whole_number
 from mmtimesformer.non_finite import NonFiniteError, about_scores
 from mmtimesformer.terminal import ArgumentParser, echo
 
@@ -37,8 +37,8 @@ def write(args: argparse.Namespace) -> None:
         NonFiniteError: Scores of some videos are NaN or infinite; the page names them, unless all
             are.
     """
+    from mmtimesformer.analysis.test_results import read_outcome
     from mmtimesformer.visualization.report import write_report
-    from mmtimesformer.visualization.results import read_outcome
 
     out = args.out or args.work_dir / 'report.html'
     if args.work_dir.is_dir():

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from mmtimesformer.cli import parse
-from mmtimesformer.engine.letters import run_job
+from mmtimesformer.cli import run_job
+from mmtimesformer.config.command_line import parse
 from mmtimesformer.terminal import ArgumentParser
 
 ROOT = Path(__file__).resolve().parents[2]

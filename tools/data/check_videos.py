@@ -12,13 +12,13 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from mmtimesformer.cli import check_output, parse, positive_number, whole_number
+from mmtimesformer.cli import run_job
+from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.checking import check_videos, list_videos, name_in
 from mmtimesformer.datasets.preparation.finding import NotVideos
 from mmtimesformer.datasets.preparation.reading import read_lines
-from mmtimesformer.engine.letters import run_job
 from mmtimesformer.terminal import ArgumentParser, echo, track
 
 SHOWN = 10  # bad files on the terminal; --out has all

@@ -9,11 +9,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import parse
+from mmtimesformer.cli import run_job
+from mmtimesformer.config.command_line import parse
 from mmtimesformer.datasets.preparation.annotations import prepare
 from mmtimesformer.datasets.preparation.publishers import read_diving48
 from mmtimesformer.datasets.preparation.reading import folder_of_lists
-from mmtimesformer.engine.letters import run_job
 from mmtimesformer.terminal import ArgumentParser
 
 

@@ -9,10 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import parse, whole_number
+from mmtimesformer.cli import run_job
+from mmtimesformer.config.command_line import parse, whole_number
 from mmtimesformer.datasets.preparation.annotations import prepare
 from mmtimesformer.datasets.preparation.own_data import read_own_data
-from mmtimesformer.engine.letters import run_job
 from mmtimesformer.terminal import ArgumentParser
 
 

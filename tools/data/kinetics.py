@@ -10,11 +10,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import parse
+from mmtimesformer.cli import run_job
+from mmtimesformer.config.command_line import parse
 from mmtimesformer.datasets.preparation.annotations import prepare
 from mmtimesformer.datasets.preparation.publishers import KINETICS, read_kinetics
 from mmtimesformer.datasets.preparation.reading import folder_of_lists
-from mmtimesformer.engine.letters import run_job
 from mmtimesformer.terminal import ArgumentParser
 
 SPLITS = ('train', 'val', 'test')

@@ -4,9 +4,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import check_output, parse, whole_number
-from mmtimesformer.datasets.moving_shapes import AXES, Settings, draw_twins, make_moving_shapes
-from mmtimesformer.engine.letters import run_job
+from mmtimesformer.cli import run_job
+from mmtimesformer.config.command_line import check_output, parse, whole_number
+from mmtimesformer.datasets.preparation.moving_shapes import (
+    AXES,
+    Settings,
+    draw_twins,
+    make_moving_shapes,
+)
 from mmtimesformer.terminal import ArgumentParser, echo
 from mmtimesformer.visualization import draw_clips
 

@@ -14,12 +14,12 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from mmtimesformer.cli import check_output, parse, positive_number, whole_number
+from mmtimesformer.cli import run_job
+from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.finding import NotVideos, list_line
 from mmtimesformer.datasets.preparation.resizing import plan_resizes, resize_videos
-from mmtimesformer.engine.letters import run_job
 from mmtimesformer.terminal import ArgumentParser, echo, track
 
 

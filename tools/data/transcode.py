@@ -17,7 +17,8 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from mmtimesformer.cli import check_output, parse, positive_number, whole_number
+from mmtimesformer.cli import run_job
+from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.finding import NotVideos, list_line
@@ -29,7 +30,6 @@ from mmtimesformer.datasets.preparation.transcoding import (
     rewrite_annotation,
     transcode_videos,
 )
-from mmtimesformer.engine.letters import run_job
 from mmtimesformer.terminal import ArgumentParser, echo, track
 
 

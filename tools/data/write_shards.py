@@ -12,7 +12,8 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from mmtimesformer.cli import check_output, parse, positive_number, whole_number
+from mmtimesformer.cli import run_job
+from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.finding import list_line
@@ -22,8 +23,7 @@ from mmtimesformer.datasets.preparation.packing import (
     plan_shards,
     write_shards,
 )
-from mmtimesformer.datasets.shards import INDEX, format_index
-from mmtimesformer.engine.letters import run_job
+from mmtimesformer.datasets.tar_shards.index import INDEX, format_index
 from mmtimesformer.terminal import ArgumentParser, echo, track
 
 

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmtimesformer.datasets.containers import check_file, open_container
 from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.reading import read_lines
-from mmtimesformer.datasets.stated_sizes import stated_bytes, stated_mp4_bytes
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.datasets.video_io.safe_open import check_file, open_container
+from mmtimesformer.datasets.video_io.stated_sizes import stated_bytes, stated_mp4_bytes
 
 # Containers whose header states a duration; FFmpeg works out that of others from the file itself.
 TIMED = {'flv', 'live_flv', 'kux', 'matroska,webm', 'asf', 'nut', 'mxf'}

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mmtimesformer.datasets.bad_videos import UnreadableVideo
-from mmtimesformer.datasets.containers import address_refused, check_file, is_address
 from mmtimesformer.datasets.preparation.listing import Listed
+from mmtimesformer.datasets.video_io.errors import UnreadableVideo
+from mmtimesformer.datasets.video_io.safe_open import address_refused, check_file, is_address
 from mmtimesformer.terminal import safe_text
 
 #: Endings of video files, of the containers that the reader takes.

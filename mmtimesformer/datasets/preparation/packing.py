@@ -23,14 +23,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmtimesformer.datasets.bad_videos import UnreadableVideo
 from mmtimesformer.datasets.preparation.annotations import take_name, write_text
 from mmtimesformer.datasets.preparation.finding import no_folder
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.reading import read_json, read_lines
 from mmtimesformer.datasets.preparation.resizing import discard, sweep
-from mmtimesformer.datasets.shards import Entry, Member, key_of
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.tar_shards.index import Entry, Member, key_of
+from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.datasets.video_io.errors import UnreadableVideo
 from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.fileio.safe_text import parse_json
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmtimesformer.datasets.containers import address_refused, is_address
+from mmtimesformer.datasets.video_io.safe_open import address_refused, is_address
 
 #: First words of a heading, where it may or may not be there.
 HEADINGS = ('path', 'video', 'video_id', 'videoid', 'id', 'name', 'filename', 'file')

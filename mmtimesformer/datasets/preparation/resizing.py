@@ -16,13 +16,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mmtimesformer.datasets.containers import open_container
 from mmtimesformer.datasets.preparation.annotations import take_name
 from mmtimesformer.datasets.preparation.checking import open_complete
 from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_apart
-from mmtimesformer.datasets.thrifty_reader import decoded_frames
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.datasets.video_io.pyav_reader import decoded_frames
+from mmtimesformer.datasets.video_io.safe_open import open_container
 from mmtimesformer.fileio.file_names import short_file_name
 
 MOST_EXACT = Fraction(1, 90_000)  # seconds; of MPEG-TS

@@ -35,7 +35,7 @@ from mmtimesformer.datasets.preparation.resizing import (
     part_of,
     sweep,
 )
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
 
 CLIP = (8, 32)  # frames, and from one to the next: what is read to tell how much faster it is
 TIMED = 12  # files in which that is measured

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mmtimesformer.datasets.bad_videos import UnreadableVideo
-from mmtimesformer.datasets.object_stores import FsspecBackend
-from mmtimesformer.datasets.shards import DamagedShardsError, Shards, parse_index
-from mmtimesformer.datasets.video import VideoInit
+from mmtimesformer.datasets.tar_shards.index import DamagedShardsError, Shards, parse_index
+from mmtimesformer.datasets.tar_shards.object_store import FsspecBackend
+from mmtimesformer.datasets.transforms.decoding import VideoInit
 from mmtimesformer.datasets.video_dataset import VideoDataset
+from mmtimesformer.datasets.video_io.errors import UnreadableVideo
+from mmtimesformer.fileio.storage_error import PATIENCE
 from mmtimesformer.registry import DATASETS
-from mmtimesformer.storage_error import PATIENCE
 
 
 @DATASETS.register_module()
@@ -102,7 +102,7 @@ class ShardedVideoDataset(VideoDataset):
                 )
 
     def local_folder(self) -> None:
-        """Return ``None``: :class:`~mmtimesformer.datasets.shards.Shards` waits for its folder."""
+        """Return ``None``: :class:`.index.Shards` waits for its folder."""
 
     def load(self, info: dict[str, Any]) -> Any:
         """Run the pipeline on one video, which is a file in memory for as long as that takes."""

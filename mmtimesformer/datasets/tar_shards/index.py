@@ -35,9 +35,9 @@ from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmtimesformer.datasets.local_folder import LocalFolder
-from mmtimesformer.datasets.object_stores import FsspecBackend
-from mmtimesformer.storage_error import StorageError
+from mmtimesformer.datasets.tar_shards.object_store import FsspecBackend
+from mmtimesformer.datasets.video_io.local_folder import LocalFolder
+from mmtimesformer.fileio.storage_error import StorageError
 
 INDEX = 'index.tsv'
 HEADING = 'shard\toffset\tsize\tname\tlabels'

@@ -25,7 +25,7 @@ import fsspec
 from mmengine.fileio import BaseStorageBackend, register_backend
 from mmengine.logging import print_log
 
-from mmtimesformer.storage_error import LONGEST_PAUSE, PATIENCE, StorageError
+from mmtimesformer.fileio.storage_error import LONGEST_PAUSE, PATIENCE, StorageError
 
 T = TypeVar('T')
 

@@ -18,15 +18,15 @@ from typing import Any, TypeVar
 import numpy as np
 from mmcv.transforms import BaseTransform
 
-from mmtimesformer.datasets.bad_videos import UnreadableVideo
-from mmtimesformer.datasets.containers import (
+from mmtimesformer.datasets.video_io.errors import UnreadableVideo
+from mmtimesformer.datasets.video_io.pyav_reader import ThriftyReader, count_frames, index_packets
+from mmtimesformer.datasets.video_io.safe_open import (
     KEPT_PIXELS,
     check_file,
     check_for_decord,
     open_container,
     unreadable,
 )
-from mmtimesformer.datasets.thrifty_reader import ThriftyReader, count_frames, index_packets
 from mmtimesformer.registry import TRANSFORMS
 
 T = TypeVar('T')

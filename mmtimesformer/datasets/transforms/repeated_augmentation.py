@@ -5,7 +5,7 @@ the same video finds nearly all of them decoded, so that four clips cost little 
 each is cut out at its own time and place, they are four samples; known as *repeated augmentation*
 (Hoffer et al., CVPR 2020).
 
-What it means for a training is told in one place, :mod:`mmtimesformer.engine.clips_per_video`.
+For what it changes in training see :mod:`mmtimesformer.engine.loops.clips_per_video`.
 """
 
 from collections.abc import Callable, Sequence

@@ -17,7 +17,7 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from mmtimesformer.storage_error import LONGEST_PAUSE, PATIENCE, StorageError
+from mmtimesformer.fileio.storage_error import LONGEST_PAUSE, PATIENCE, StorageError
 
 KNOWN_FILES = 4  # that were read last, by which to see whether a folder is still the same
 KNOWN_FOLDERS = 10_000

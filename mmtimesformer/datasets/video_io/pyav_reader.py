@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from mmtimesformer.datasets.containers import in_time, kept_size, open_container
+from mmtimesformer.datasets.video_io.safe_open import in_time, kept_size, open_container
 
 # Codecs of which a packet is always a frame, shown once. (MPEG-4 may say "as before" and VP8 stores
 # frames that are never shown: those are counted.)

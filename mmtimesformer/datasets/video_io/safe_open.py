@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmtimesformer.datasets.bad_videos import MissingVideo, UnreadableVideo
+from mmtimesformer.datasets.video_io.errors import MissingVideo, UnreadableVideo
 
 T = TypeVar('T')
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mmengine.fileio import FileClient, HardDiskBackend, LocalBackend, register_backend
 
-from mmtimesformer.checkpoints.files import write_atomically
+from mmtimesformer.checkpoints.readers import write_atomically
 
 PARTIAL = '.*.part'  # how write_atomically names what is not whole yet
 

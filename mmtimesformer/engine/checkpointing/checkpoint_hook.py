@@ -17,13 +17,18 @@ from typing import Any
 from mmengine import dist
 from mmengine.hooks import CheckpointHook
 
-from mmtimesformer.checkpoints.shares import sweep_shares
-from mmtimesformer.engine.agreement import anywhere, everywhere, failing_together, from_main
-from mmtimesformer.engine.finite_steps import NotFiniteError, SkipNonFiniteSteps
-from mmtimesformer.engine.good_checkpoints import CheckpointHistory, problem_of_state
-from mmtimesformer.engine.letters import STOPPED, EndOfRun
-from mmtimesformer.engine.resuming import MID_EPOCH, note_checkpoint
-from mmtimesformer.engine.storage import sweep_partial_files
+from mmtimesformer.checkpoints.dcp import sweep_shares
+from mmtimesformer.cli import STOPPED, EndOfRun
+from mmtimesformer.engine.checkpointing.atomic_backend import sweep_partial_files
+from mmtimesformer.engine.checkpointing.good_checkpoints import CheckpointHistory, problem_of_state
+from mmtimesformer.engine.checkpointing.resume import MID_EPOCH, note_checkpoint
+from mmtimesformer.engine.distributed.collectives import (
+    anywhere,
+    everywhere,
+    failing_together,
+    from_main,
+)
+from mmtimesformer.engine.hooks.non_finite_steps import NotFiniteError, SkipNonFiniteSteps
 from mmtimesformer.registry import HOOKS
 
 ASIDE = 'while_skipping.pth'  # of a run that ended while steps were skipped; never resumed unnamed

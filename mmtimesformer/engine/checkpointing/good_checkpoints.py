@@ -14,7 +14,7 @@ from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
-from mmtimesformer.engine.agreement import everywhere
+from mmtimesformer.engine.distributed.collectives import everywhere
 
 ENOUGH = 20  # sound steps after which a checkpoint is surely good
 GROWTH = 1000  # times the size at the start, from which on weights count as ruined

@@ -21,8 +21,8 @@ from mmtimesformer.checkpoints import (
     fit_checkpoint,
     load_checkpoint,
 )
-from mmtimesformer.checkpoints.account import Account, some
-from mmtimesformer.checkpoints.formats import FORMATS
+from mmtimesformer.checkpoints.key_maps import FORMATS
+from mmtimesformer.checkpoints.load_report import Account, some
 from mmtimesformer.non_finite import check_weights
 from mmtimesformer.registry import HOOKS, WEIGHT_INITIALIZERS
 

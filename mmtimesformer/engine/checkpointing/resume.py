@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mmtimesformer.checkpoints.files import write_atomically
-from mmtimesformer.checkpoints.shares import damage_of_shares
+from mmtimesformer.checkpoints.dcp import damage_of_shares
+from mmtimesformer.checkpoints.readers import write_atomically
 from mmtimesformer.fileio.safe_text import read_text
 from mmtimesformer.fileio.safe_zip import SafeZip
 

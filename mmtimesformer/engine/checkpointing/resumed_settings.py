@@ -16,7 +16,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
-from mmtimesformer.checkpoints.facts import read_literals
+from mmtimesformer.checkpoints.metadata import read_literals
 
 OPTIMIZER = 'optim_wrapper.optimizer'
 SCHEDULER = 'param_scheduler'

@@ -19,8 +19,8 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner.checkpoint import get_deprecated_model_names, get_external_models
 
 from mmtimesformer.checkpoints import read_model_checkpoint
-from mmtimesformer.checkpoints.pickles import ScalarHistory
-from mmtimesformer.checkpoints.sources import fetch
+from mmtimesformer.checkpoints.download import fetch
+from mmtimesformer.checkpoints.torch_checkpoints import ScalarHistory
 
 
 def register_checkpoint_readers() -> None:

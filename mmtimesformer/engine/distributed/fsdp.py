@@ -24,9 +24,13 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mmtimesformer.checkpoints.shares import change_tensors
-from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook
-from mmtimesformer.engine.share_files import check_seen_by_all, read_own_shares, write_shares
+from mmtimesformer.checkpoints.dcp import change_tensors
+from mmtimesformer.engine.checkpointing.checkpoint_hook import SafeCheckpointHook
+from mmtimesformer.engine.distributed.sharded_checkpoint import (
+    check_seen_by_all,
+    read_own_shares,
+    write_shares,
+)
 from mmtimesformer.registry import HOOKS, MODEL_WRAPPERS
 
 NAME = 'mmtimesformer.ShardedModel'

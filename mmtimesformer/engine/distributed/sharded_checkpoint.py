@@ -13,10 +13,7 @@ from mmengine import dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from mmtimesformer.checkpoints.files import sync_folder
-from mmtimesformer.checkpoints.pickles import load_bounded_torch
-from mmtimesformer.checkpoints.share_metadata import METADATA, read_description
-from mmtimesformer.checkpoints.shares import (
+from mmtimesformer.checkpoints.dcp import (
     KEY,
     has_shares,
     may_have_shares,
@@ -26,7 +23,10 @@ from mmtimesformer.checkpoints.shares import (
     with_shares,
     without_content,
 )
-from mmtimesformer.engine.agreement import everywhere, failing_together, from_main
+from mmtimesformer.checkpoints.dcp_metadata import METADATA, read_description
+from mmtimesformer.checkpoints.readers import sync_folder
+from mmtimesformer.checkpoints.torch_checkpoints import load_bounded_torch
+from mmtimesformer.engine.distributed.collectives import everywhere, failing_together, from_main
 
 WRITING = re.compile('PytorchStreamWriter|inline_container')  # torch's words for an OSError
 PATIENCE = 10  # seconds, until a file of one machine is seen by another

@@ -10,18 +10,10 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 
-from mmtimesformer.engine.metric_values import to_json
-from mmtimesformer.engine.non_finite_scores import NonFiniteScoresHook
+from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
+from mmtimesformer.fileio.json_values import to_json
 from mmtimesformer.registry import HOOKS
 
-# How the scores of a video's views become one, by the head's `average_clips`.
-FUSIONS: dict[str | None, str] = {
-    'prob': 'mean of softmax',
-    'sigmoid': 'mean of sigmoid',
-    'score': 'mean of logits',
-    'sum': 'sum of logits',
-    None: 'views kept apart',
-}
 PACKAGES = ('mmtimesformer', 'mmaction2', 'mmengine', 'torch')
 
 
@@ -80,6 +72,8 @@ def facts(cfg: Any, stage: str, views: int) -> dict[str, Any]:
     pipeline = dataset.get('pipeline') if isinstance(dataset, dict) else None
     samplers = [step for step in pipeline or () if 'clip_len' in step]
     clips = samplers[0].get('num_clips', 1) if samplers else 1
+    from mmtimesformer.heads import FUSIONS  # which imports MMAction2
+
     head = (cfg.get('model') or {}).get('cls_head') or {}
     return {
         'protocol': cfg.get('protocol'),

@@ -15,7 +15,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.structures import LabelData
 from torch import Tensor
 
-from mmtimesformer.engine.agreement import smallest
+from mmtimesformer.engine.distributed.collectives import smallest
 from mmtimesformer.non_finite import EARLY, REASON, NonFiniteError, about_scores
 from mmtimesformer.registry import HOOKS
 

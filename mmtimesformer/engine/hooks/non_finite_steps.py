@@ -15,8 +15,8 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
-from mmtimesformer.engine.agreement import anywhere, everywhere
-from mmtimesformer.engine.good_checkpoints import are_finite_here, size_of_weights
+from mmtimesformer.engine.checkpointing.good_checkpoints import are_finite_here, size_of_weights
+from mmtimesformer.engine.distributed.collectives import anywhere, everywhere
 from mmtimesformer.registry import HOOKS
 
 MOST = 0.5  # share of skipped steps from which on a training has failed
@@ -43,8 +43,8 @@ class SkipNonFiniteSteps(Hook):
     own while it finds its scale; they count too.
 
     While steps are skipped no checkpoint is saved, see
-    :class:`~mmtimesformer.engine.checkpoint_hook.SafeCheckpointHook`. A training whose last steps
-    were skipped, or more than half of all its steps, ends with an error.
+    :class:`~mmtimesformer.engine.checkpointing.checkpoint_hook.SafeCheckpointHook`. A training
+    whose last steps were skipped, or more than half of all its steps, ends with an error.
 
     Args:
         max_in_row: Steps left out in a row after which the run ends with an error.

@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.visualization import LocalVisBackend
 from torch import Tensor
 
-from mmtimesformer.engine.results import is_multi_label, labels_of, scores_of
+from mmtimesformer.compat.data_samples import is_multi_label, labels_of, scores_of
 from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.registry import HOOKS
 

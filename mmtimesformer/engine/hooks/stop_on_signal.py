@@ -17,19 +17,19 @@ from typing import Any
 from mmengine import dist
 from mmengine.hooks import Hook
 
-from mmtimesformer.engine.agreement import anywhere, smallest
-from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook, save_mid_epoch
-from mmtimesformer.engine.children import (
+from mmtimesformer.cli import FAILED, STOPPED, EndOfRun, sentence_of
+from mmtimesformer.engine.checkpointing.checkpoint_hook import SafeCheckpointHook, save_mid_epoch
+from mmtimesformer.engine.distributed.collectives import anywhere, smallest
+from mmtimesformer.engine.distributed.process_signals import (
     STOP_SIGNALS,
     StopRequested,
     end_with_parent,
     is_ignored,
 )
-from mmtimesformer.engine.exact_loop import ExactEpochLoop
-from mmtimesformer.engine.finite_steps import SkipNonFiniteSteps
-from mmtimesformer.engine.letters import FAILED, STOPPED, EndOfRun, sentence_of
+from mmtimesformer.engine.hooks.non_finite_steps import SkipNonFiniteSteps
+from mmtimesformer.engine.loops.resumable_loop import ExactEpochLoop
+from mmtimesformer.fileio.storage_error import StorageError
 from mmtimesformer.registry import HOOKS
-from mmtimesformer.storage_error import StorageError
 
 
 class StopSignals:

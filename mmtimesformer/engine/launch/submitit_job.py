@@ -7,8 +7,8 @@ import sys
 import time
 from typing import Any
 
-from mmtimesformer.engine.letters import STOPPED
-from mmtimesformer.engine.torchrun import exit_code_of
+from mmtimesformer.cli import STOPPED
+from mmtimesformer.engine.launch.torchrun import exit_code_of
 from mmtimesformer.terminal import echo
 
 # What submitit sends before a job's time is over. Its own choice, SIGUSR2, ends a process that
@@ -71,7 +71,7 @@ class Training:
         again = self.again or int(os.environ.get('SLURM_RESTART_COUNT', 0)) > 0
         resume = again and not any(word.startswith('--resume') for word in self.command)
         return [
-            sys.executable, '-m', 'mmtimesformer.engine.torchrun', *meeting,
+            sys.executable, '-m', 'mmtimesformer.engine.launch.torchrun', *meeting,
             '--nproc-per-node', str(self.processes), '--max-restarts', str(self.max_restarts),
             *self.command, *(['--resume'] if resume else []), '--launcher', 'pytorch',
         ]  # fmt: skip

@@ -1,6 +1,6 @@
 """torchrun, whose end tells a training that was stopped from one that failed.
 
-    python -m mmtimesformer.engine.torchrun --standalone --nproc-per-node 2 tools/train.py ...
+    python -m mmtimesformer.engine.launch.torchrun --standalone --nproc-per-node 2 TOOL ...
 
 takes torchrun's options and does what it does, but for the ends. torchrun by itself ends with 1
 whatever its processes end with, kills them 30 seconds after SIGTERM, dies of SIGUSR1 and leaves
@@ -15,7 +15,7 @@ them behind, and with ``--max-restarts`` starts processes again that were asked 
 - with ``--max-restarts`` processes that are started again cannot hang on what the lost ones left;
 - the processes save and end when torchrun is killed.
 
-The exit codes are those of :mod:`mmtimesformer.engine.letters`; 128 and the number of a signal is a
+The exit codes are those of :mod:`mmtimesformer.cli`; 128 and the number of a signal is a
 job that ended by that signal, before it could save or without having anything to save.
 """
 
@@ -32,9 +32,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mmtimesformer.engine.children import STOP_SIGNALS, end_with_parent, is_ignored
-from mmtimesformer.engine.heartbeat import Heartbeat
-from mmtimesformer.engine.letters import (
+from mmtimesformer.cli import (
     DONE,
     FAILED,
     STOPPED,
@@ -43,6 +41,12 @@ from mmtimesformer.engine.letters import (
     print_anyway,
     sentence_of,
 )
+from mmtimesformer.engine.distributed.process_signals import (
+    STOP_SIGNALS,
+    end_with_parent,
+    is_ignored,
+)
+from mmtimesformer.engine.launch.heartbeat import Heartbeat
 from mmtimesformer.terminal import echo
 
 OURS = 'MMTIMESFORMER_TORCHRUN'  # holds the number of this process, for those it starts

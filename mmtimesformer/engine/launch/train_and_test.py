@@ -14,14 +14,14 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from mmtimesformer.cli import check_order, check_output
-from mmtimesformer.engine import precision
-from mmtimesformer.engine.configs import find_config
-from mmtimesformer.engine.letters import EndOfRun
-from mmtimesformer.engine.preflight import check_config, check_options
-from mmtimesformer.engine.resuming import latest_checkpoint
+from mmtimesformer.cli import EndOfRun
+from mmtimesformer.config.command_line import check_order, check_output
+from mmtimesformer.config.find import find_config
+from mmtimesformer.config.validate import check_config, check_options
+from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
+from mmtimesformer.engine.distributed.fsdp import is_sharded
+from mmtimesformer.engine.optim import amp as precision
 from mmtimesformer.engine.runner import Runner
-from mmtimesformer.engine.sharding import is_sharded
 from mmtimesformer.non_finite import NonFiniteError
 from mmtimesformer.terminal import echo, safe_lines
 

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, Sampler
 
-from mmtimesformer.engine.children import born_deaf
+from mmtimesformer.engine.distributed.process_signals import born_deaf
 from mmtimesformer.registry import HOOKS
 
 PATIENCE = 1.0  # seconds without a batch after which to look for dead processes
@@ -29,7 +29,7 @@ OUT_OF_MEMORY = 'MemoryError: Unable to allocate', "can't allocate memory", '[Er
 
 
 class Interrupts(Protocol):
-    """What may end a wait for data, see :class:`~mmtimesformer.engine.stop_signals.StopSignals`."""
+    """What may end a wait for data, see :mod:`mmtimesformer.engine.hooks.stop_on_signal`."""
 
     def interrupting(self) -> AbstractContextManager[None]:
         """Let a signal end what is done meanwhile."""

@@ -28,19 +28,19 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
-from mmtimesformer.engine.agreement import anywhere
-from mmtimesformer.engine.checkpoint_hook import save_mid_epoch
-from mmtimesformer.engine.children import StopRequested
-from mmtimesformer.engine.sharding import share_like
-from mmtimesformer.engine.worker_losses import (
+from mmtimesformer.engine.checkpointing.checkpoint_hook import save_mid_epoch
+from mmtimesformer.engine.distributed.collectives import anywhere
+from mmtimesformer.engine.distributed.fsdp import share_like
+from mmtimesformer.engine.distributed.process_signals import StopRequested
+from mmtimesformer.engine.loops.dataloader_recovery import (
     WatchedBatches,
     WorkerLostError,
     WorkersLostError,
     end_workers,
     loader_like,
 )
+from mmtimesformer.fileio.storage_error import StorageError
 from mmtimesformer.registry import HOOKS, LOOPS
-from mmtimesformer.storage_error import StorageError
 
 ORDER, SAMPLE, STEP, VALIDATION = range(4)  # what is drawn for, the second word of a seed
 Key = tuple[int, tuple[int, ...]]  # index of a sample, and the words of its seed

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 
-from mmtimesformer.datasets import moving_shapes
-from mmtimesformer.datasets.moving_shapes import (
+from mmtimesformer.datasets.preparation import moving_shapes
+from mmtimesformer.datasets.preparation.moving_shapes import (
     AXES,
     CLASSES,
     HEIGHT,
@@ -29,9 +29,9 @@ from mmtimesformer.datasets.moving_shapes import (
     make_moving_shapes,
     place,
 )
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SMALL = Settings(num_train=16, num_val=8, seed=3)
 OPPOSITES = list(zip(CLASSES[::2], CLASSES[1::2], strict=True))
 

@@ -25,21 +25,22 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import DataLoader
 
-from mmtimesformer.datasets import object_stores, shards
-from mmtimesformer.datasets.bad_videos import UnreadableVideo
-from mmtimesformer.datasets.object_stores import FsspecBackend, StorageError
+from mmtimesformer.cli import STOPPED, EndOfRun
+from mmtimesformer.compat.data_samples import label_of
 from mmtimesformer.datasets.preparation.packing import (
     list_entries,
     list_labelled,
     plan_shards,
     write_shard,
 )
-from mmtimesformer.datasets.sharded_videos import ShardedVideoDataset
-from mmtimesformer.datasets.shards import DamagedShardsError, format_index, parse_index
+from mmtimesformer.datasets.tar_shards import index as shards
+from mmtimesformer.datasets.tar_shards import object_store as object_stores
+from mmtimesformer.datasets.tar_shards.dataset import ShardedVideoDataset
+from mmtimesformer.datasets.tar_shards.index import DamagedShardsError, format_index, parse_index
+from mmtimesformer.datasets.tar_shards.object_store import FsspecBackend, StorageError
 from mmtimesformer.datasets.video_dataset import VideoDataset
-from mmtimesformer.engine.exact_loop import seed_all
-from mmtimesformer.engine.letters import STOPPED, EndOfRun
-from mmtimesformer.engine.results import label_of
+from mmtimesformer.datasets.video_io.errors import UnreadableVideo
+from mmtimesformer.engine.loops.resumable_loop import seed_all
 from mmtimesformer.engine.runner import Runner
 from tests.engine.conftest import At, assert_equal, whole_state
 
@@ -50,7 +51,7 @@ PIPELINE = [
     dict(type='mmaction.FormatShape', input_format='NCTHW'),
     dict(type='mmaction.PackActionInputs'),
 ]
-CONFIGS = Path(__file__).parents[2] / 'configs'
+CONFIGS = Path(__file__).parents[3] / 'configs'
 NAMES = ['0.mp4', '1.mp4', 'a b/2.mp4', 'empty.mp4', '3.mp4', '4.v2.mp4', 'ünïcode.mp4', '5.mp4']
 
 

@@ -9,8 +9,15 @@ from typing import Any
 
 import pytest
 
-from tests.datasets.test_shards import At, assert_equal, in_shards, on_disk, train, whole_state
-from tests.datasets.test_shards import folder as folder  # a fixture
+from tests.datasets.tar_shards.test_index import (
+    At,
+    assert_equal,
+    in_shards,
+    on_disk,
+    train,
+    whole_state,
+)
+from tests.datasets.tar_shards.test_index import folder as folder  # a fixture
 
 pytestmark = pytest.mark.slow
 pytest.importorskip('s3fs')

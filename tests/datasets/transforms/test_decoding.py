@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS
 
-from mmtimesformer.datasets.thrifty_reader import ThriftyReader
-from mmtimesformer.datasets.video import Video, VideoDecode, VideoInit
+from mmtimesformer.datasets.transforms.decoding import Video, VideoDecode, VideoInit
+from mmtimesformer.datasets.video_io.pyav_reader import ThriftyReader
 
 
 def write_counted(path: Path, width: int) -> Path:

@@ -13,10 +13,10 @@ from mmaction.datasets.transforms import FormatShape
 from mmengine.registry import TRANSFORMS
 from torch import nn
 
+from mmtimesformer.compat.data_samples import label_of
 from mmtimesformer.datasets import FormatClips, RepeatClips, Video, collate_clips
 from mmtimesformer.datasets.video_dataset import VideoDataset
-from mmtimesformer.engine.clips_per_video import with_clips_per_video
-from mmtimesformer.engine.results import label_of
+from mmtimesformer.engine.loops.clips_per_video import with_clips_per_video
 from mmtimesformer.engine.runner import Runner
 
 PIPELINE: list[dict[str, Any]] = [

@@ -13,13 +13,18 @@ import pytest
 from mmengine.config import Config
 from mmengine.dataset import Compose
 
-from mmtimesformer.datasets.containers import KEPT_PIXELS, check_file, in_time, open_container
 from mmtimesformer.datasets.preparation.checking import check_video
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.resizing import Resize, resize_video
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.datasets.video_io.safe_open import (
+    KEPT_PIXELS,
+    check_file,
+    in_time,
+    open_container,
+)
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 LIMIT = 10  # seconds
 PRELOAD = ('mmtimesformer.datasets.video_dataset', 'mmtimesformer.models', 'av', 'decord')
 
@@ -115,7 +120,7 @@ def test_what_passes_the_check_has_the_frames_of_an_independent_decoder(
 PEAK = """
 import json, re, sys
 import av
-from mmtimesformer.datasets.video import Video
+from mmtimesformer.datasets.transforms.decoding import Video
 
 def peak():  # in megabytes; getrusage would tell that of the process that started this one, too
     with open('/proc/self/status') as status:
@@ -162,9 +167,9 @@ def test_frames_beyond_16k_are_refused(
 ) -> None:
     """The limit is brought down to the file, for one of that size takes minutes to make."""
     (path,) = (path for path in bad_videos if path.name == 'good_moov_in_front.mp4')
-    monkeypatch.setattr('mmtimesformer.datasets.containers.MAX_PIXELS', 96 * 64)
+    monkeypatch.setattr('mmtimesformer.datasets.video_io.safe_open.MAX_PIXELS', 96 * 64)
     assert len(Video(path)) == 24
-    monkeypatch.setattr('mmtimesformer.datasets.containers.MAX_PIXELS', 96 * 64 - 1)
+    monkeypatch.setattr('mmtimesformer.datasets.video_io.safe_open.MAX_PIXELS', 96 * 64 - 1)
     with pytest.raises(
         ValueError, match=r'front\.mp4 .* its frames have 96 x 64 pixels, more than'
     ):
@@ -221,7 +226,7 @@ def test_reading_ends_when_the_time_is_up(
     monkeypatch: pytest.MonkeyPatch, tiny_videos: Path
 ) -> None:
     assert list(in_time([1, 2], 'to open')) == [1, 2]
-    monkeypatch.setattr('mmtimesformer.datasets.containers.PATIENCE', -1)
+    monkeypatch.setattr('mmtimesformer.datasets.video_io.safe_open.PATIENCE', -1)
     with pytest.raises(
         ValueError, match=r'0\.mp4 .* by pyav: to open it takes more than -1 seconds'
     ):

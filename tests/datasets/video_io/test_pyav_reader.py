@@ -10,8 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from mmtimesformer.datasets import thrifty_reader
-from mmtimesformer.datasets.thrifty_reader import ThriftyReader
+from mmtimesformer.datasets.video_io import pyav_reader as thrifty_reader
+from mmtimesformer.datasets.video_io.pyav_reader import ThriftyReader
 
 FRAMES, WIDTH, HEIGHT = 47, 80, 48
 

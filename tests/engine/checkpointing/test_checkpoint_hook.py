@@ -23,14 +23,14 @@ from mmengine.logging import MessageHub
 from mmengine.runner.checkpoint import save_checkpoint
 
 from mmtimesformer.checkpoints import load_torch, read_file
-from mmtimesformer.engine.checkpoint_hook import SafeCheckpointHook
-from mmtimesformer.engine.loading import load_from_local
-from mmtimesformer.engine.resuming import damage_of, newest_whole_checkpoint
-from mmtimesformer.engine.share_files import write_shares
-from mmtimesformer.engine.storage import AtomicBackend
+from mmtimesformer.engine.checkpointing.atomic_backend import AtomicBackend
+from mmtimesformer.engine.checkpointing.checkpoint_hook import SafeCheckpointHook
+from mmtimesformer.engine.checkpointing.resume import damage_of, newest_whole_checkpoint
+from mmtimesformer.engine.checkpointing.safe_loading import load_from_local
+from mmtimesformer.engine.distributed.sharded_checkpoint import write_shares
 from tests.engine.conftest import At, Train, assert_equal, whole_state
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 # Python 3.12 warns of forks beside threads; these children only write files, and are killed.
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')

@@ -6,10 +6,9 @@ import torch
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import EpochBasedTrainLoop, ValLoop
 
-import mmtimesformer.engine.pretrained  # noqa: F401
+import mmtimesformer.engine.checkpointing.pretrained  # noqa: F401
 from mmtimesformer.checkpoints import CheckpointError, read_model_checkpoint
-
-from .conftest import IMAGE_FILES, VIDEO_FILES, Recognizer, random_weights, toy
+from tests.checkpoints.conftest import IMAGE_FILES, VIDEO_FILES, Recognizer, random_weights, toy
 
 
 def _backbone(checkpoint, **changes):

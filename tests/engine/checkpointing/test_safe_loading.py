@@ -79,7 +79,7 @@ def test_no_scheme_is_left_that_reads_without_weights_only() -> None:
         'openmmlab://a', 'pavi://a', 'http://a/b.pth', 'https://a/b.pth',
     ):  # fmt: skip
         loader = CheckpointLoader._get_checkpoint_loader(address)
-        assert loader.__module__ == 'mmtimesformer.engine.loading', address
+        assert loader.__module__ == 'mmtimesformer.engine.checkpointing.safe_loading', address
 
 
 def test_pavi_is_refused_in_words() -> None:

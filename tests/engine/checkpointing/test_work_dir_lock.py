@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmtimesformer.engine import work_dir_lock
-from mmtimesformer.engine.work_dir_lock import only_one_training
+from mmtimesformer.engine.checkpointing import work_dir_lock
+from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
 from tests.engine.conftest import Train
 
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
-from mmtimesformer.engine.finite_steps import NotFiniteError, SkipNonFiniteSteps
-from mmtimesformer.engine.letters import EndOfRun
+from mmtimesformer.cli import EndOfRun
+from mmtimesformer.engine.hooks.non_finite_steps import NotFiniteError, SkipNonFiniteSteps
 from mmtimesformer.engine.runner import Runner
 from mmtimesformer.models import TimeSformer
 

@@ -14,9 +14,9 @@ from mmengine.config import Config
 from torch import nn
 
 from mmtimesformer.checkpoints import read_file
-from mmtimesformer.engine.sharding import ShardedModel, check_sharding, weights_of
+from mmtimesformer.engine.distributed.fsdp import ShardedModel, check_sharding, weights_of
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def torchrun(folder: Path, *jobs: str, processes: int = 2) -> None:
@@ -24,7 +24,8 @@ def torchrun(folder: Path, *jobs: str, processes: int = 2) -> None:
     ended = subprocess.run(
         [
             sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node',
-            str(processes), str(ROOT / 'tests/engine/sharded_trainings.py'), str(folder), *jobs,
+            str(processes), str(ROOT / 'tests/engine/distributed/sharded_trainings.py'), str(folder),
+            *jobs,
         ],
         env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'},
         capture_output=True, text=True, timeout=600, check=False,

@@ -11,7 +11,7 @@ from mmengine import Config
 from mmengine.evaluator import DumpResults
 
 from mmtimesformer import __version__
-from mmtimesformer.engine.protocol import NameProtocol, meta_path
+from mmtimesformer.engine.hooks.eval_protocol import NameProtocol, meta_path
 from mmtimesformer.engine.runner import Runner
 from mmtimesformer.registry import HOOKS
 

@@ -10,9 +10,13 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
-from mmtimesformer.checkpoints.pickles import load_torch
-from mmtimesformer.engine.finite_steps import NotFiniteError, SkipNonFiniteSteps, are_finite
-from mmtimesformer.engine.letters import EndOfRun
+from mmtimesformer.checkpoints.torch_checkpoints import load_torch
+from mmtimesformer.cli import EndOfRun
+from mmtimesformer.engine.hooks.non_finite_steps import (
+    NotFiniteError,
+    SkipNonFiniteSteps,
+    are_finite,
+)
 from tests.engine.conftest import At, Guess, Scaled, Train, assert_equal, whole_state
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from mmengine.hooks import Hook
 
-from mmtimesformer.engine.letters import STOPPED, EndOfRun
-from mmtimesformer.engine.stop_signals import StopSignals
+from mmtimesformer.cli import STOPPED, EndOfRun
+from mmtimesformer.engine.hooks.stop_on_signal import StopSignals
 from tests.engine.conftest import At, Train
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmtimesformer.engine.bad_videos import BadVideoList, BadVideos
+from mmtimesformer.engine.hooks.unreadable_videos import BadVideoList, BadVideos
 
 
 class Sample(dict):

@@ -10,8 +10,8 @@ import torch
 from mmaction.structures import ActionDataSample
 from torch import Tensor, nn
 
+from mmtimesformer.compat.data_samples import view_scores_of
 from mmtimesformer.engine import KeepViewScores
-from mmtimesformer.engine.results import view_scores_of
 
 
 class Recogniser(nn.Module):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from torch.distributed import HashStore, Store
 
-from mmtimesformer.engine import torchrun
-from mmtimesformer.engine.heartbeat import Heartbeat
+from mmtimesformer.engine.launch import torchrun
+from mmtimesformer.engine.launch.heartbeat import Heartbeat
 
 SECONDS = 1.0
 

@@ -16,10 +16,14 @@ from mmengine.hooks import Hook
 from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader, get_worker_info
 
-from mmtimesformer.checkpoints.pickles import load_torch
-from mmtimesformer.engine.letters import EndOfRun
-from mmtimesformer.engine.stop_signals import StartWorker
-from mmtimesformer.engine.worker_losses import ReplaceLostWorkers, WatchedBatches, end_workers
+from mmtimesformer.checkpoints.torch_checkpoints import load_torch
+from mmtimesformer.cli import EndOfRun
+from mmtimesformer.engine.hooks.stop_on_signal import StartWorker
+from mmtimesformer.engine.loops.dataloader_recovery import (
+    ReplaceLostWorkers,
+    WatchedBatches,
+    end_workers,
+)
 from tests.engine.conftest import At, Noise, Train, assert_equal, whole_state
 
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')

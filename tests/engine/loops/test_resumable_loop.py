@@ -12,10 +12,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, IterableDataset
 
-from mmtimesformer.checkpoints.pickles import load_torch
-from mmtimesformer.engine.exact_loop import ExactEpochLoop, _reader_like
-from mmtimesformer.engine.letters import STOPPED, EndOfRun
-from mmtimesformer.engine.worker_losses import end_workers
+from mmtimesformer.checkpoints.torch_checkpoints import load_torch
+from mmtimesformer.cli import STOPPED, EndOfRun
+from mmtimesformer.engine.loops.dataloader_recovery import end_workers
+from mmtimesformer.engine.loops.resumable_loop import ExactEpochLoop, _reader_like
 from tests.engine.conftest import At, Guess, Scaled, Train, assert_equal, whole_state
 
 

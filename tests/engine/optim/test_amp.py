@@ -8,8 +8,8 @@ from mmengine.config import ConfigDict
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
-from mmtimesformer.engine import precision
-from mmtimesformer.engine.precision import Bfloat16OptimWrapper, keep_scores_in_float32
+from mmtimesformer.engine.optim import amp as precision
+from mmtimesformer.engine.optim.amp import Bfloat16OptimWrapper, keep_scores_in_float32
 
 
 class Recognizer(nn.Module):

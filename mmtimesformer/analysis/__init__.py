@@ -1,0 +1,1 @@
+"""Numbers about a model or a test: metrics, predictions, view agreement, FLOPs."""

@@ -1,0 +1,1 @@
+"""A config before anything is built: find it by path or name, and check it."""

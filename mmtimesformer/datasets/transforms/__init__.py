@@ -1,0 +1,1 @@
+"""Transforms of a video pipeline: decode, sample frames, resize, crop, format."""

@@ -1,0 +1,1 @@
+"""Several processes: FSDP, sharded checkpoints, collectives and signals."""

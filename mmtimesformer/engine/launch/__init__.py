@@ -1,0 +1,1 @@
+"""Start training and testing: one process, torchrun, Slurm or submitit."""

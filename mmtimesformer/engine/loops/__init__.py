@@ -1,0 +1,1 @@
+"""Training loops: resume mid-epoch, restart dead workers, several clips per video."""

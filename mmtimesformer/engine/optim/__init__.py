@@ -1,0 +1,1 @@
+"""Optimizer wrappers, layer decay, learning rate schedules and weight averages."""
