@@ -19,7 +19,7 @@ def _child_of(root: Registry, location: str) -> Registry:
 
 
 MODELS = _child_of(roots.MODELS, 'models')
-DATASETS = _child_of(roots.DATASETS, 'datasets.sharded_videos')  # imports MMAction2
+DATASETS = _child_of(roots.DATASETS, 'datasets.tar_shards.dataset')  # imports MMAction2
 DATA_SAMPLERS = _child_of(roots.DATA_SAMPLERS, 'datasets')
 TRANSFORMS = _child_of(roots.TRANSFORMS, 'datasets')
 FUNCTIONS = _child_of(roots.FUNCTIONS, 'datasets')
