@@ -32,10 +32,10 @@ from typing import Any
 import torch
 
 from mmtimesformer.checkpoints.torch_checkpoints import load_torch
-from mmtimesformer.cli import INTERRUPTED, STOPPED, run_job
+from mmtimesformer.cli import INTERRUPTED, STOPPED, run_tool
 from mmtimesformer.config.find import find_config
 from mmtimesformer.engine.checkpointing.atomic_backend import PARTIAL
-from mmtimesformer.engine.checkpointing.resume import latest_checkpoint, newest_whole_checkpoint
+from mmtimesformer.engine.checkpointing.resume import latest_checkpoint, latest_valid_checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 VIDEOS, BATCH = 320, 16
@@ -194,7 +194,7 @@ class Fire:
 
     def start_again(self) -> None:
         """It must go on from the newest checkpoint, and sweep up what is half written."""
-        newest = newest_whole_checkpoint(self.training.work_dir, lambda _: None)
+        newest = latest_valid_checkpoint(self.training.work_dir, lambda _: None)
         half = self.training.half_files()
         self.training.start()
         if newest is not None:
@@ -485,7 +485,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     # What a shell starts in the background ignores Ctrl-C, and so would what it starts in turn.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    return run_job(lambda: soak(args), args.debug)
+    return run_tool(lambda: soak(args), args.debug)
 
 
 if __name__ == '__main__':

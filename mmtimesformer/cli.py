@@ -32,10 +32,10 @@ from mmtimesformer.terminal import echo, echo_lines, safe_text, safe_warnings
 
 DONE, FAILED, INCOMPLETE, STOPPED, INTERRUPTED = 0, 1, 3, 75, 130  # 75: EX_TEMPFAIL, "try again"
 INSTALL = 'pip install "mmtimesformer[mmaction]"'
-LETTERS = (ValueError, TypeError, LookupError, OSError, ImportError)
+USER_ERRORS = (ValueError, TypeError, LookupError, OSError, ImportError)
 
 
-class EndOfRun(Exception):  # noqa: N818 (it is no error)
+class RunStopped(Exception):  # noqa: N818 (it is no error)
     """A run that ends early as it was asked to; its text is for the user.
 
     Args:
@@ -99,7 +99,7 @@ def ending_on_signals() -> Iterator[list[int]]:
                 signal.signal(number, signal.SIG_DFL)
 
 
-def run_job(job: Callable[[], object], debug: bool = False, goes_on: str = '') -> int:
+def run_tool(job: Callable[[], object], debug: bool = False, resume_hint: str = '') -> int:
     """Run a tool's job and return the exit code.
 
     Args:
@@ -107,7 +107,7 @@ def run_job(job: Callable[[], object], debug: bool = False, goes_on: str = '') -
         debug: Show the stack trace of a failure, not only its sentence.
         goes_on: How the job can be gone on with after an interruption, if it can.
     """
-    more = f'; {goes_on}' if goes_on else ''
+    more = f'; {resume_hint}' if resume_hint else ''
     received: list[int] = []
     try:
         with ending_on_signals() as received, safe_warnings():
@@ -116,7 +116,7 @@ def run_job(job: Callable[[], object], debug: bool = False, goes_on: str = '') -
         code, words = INTERRUPTED, f'interrupted{more}'
     except EndedBySignal as end:
         code, words = end.code, f'ended by {end}{more}'
-    except EndOfRun as end:
+    except RunStopped as end:
         code, words = end.code, str(end)
     except Exception as error:
         if received:  # and what shows progress found no terminal
@@ -126,7 +126,7 @@ def run_job(job: Callable[[], object], debug: bool = False, goes_on: str = '') -
         if debug:
             with suppress(OSError):
                 echo_lines(traceback.format_exc(), file=sys.stderr)
-        code, words = FAILED, f'error: {sentence_of(error)}'
+        code, words = FAILED, f'error: {error_message(error)}'
     else:
         code, words = DONE, ''
     if words:
@@ -153,7 +153,7 @@ def give_up_closed_terminal() -> None:
                 os.close(nowhere)
 
 
-def sentence_of(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """Tell an exception in one line.
 
     Our own and Python's letters to users stand as they are. Anything else keeps the name of its
@@ -176,7 +176,7 @@ def sentence_of(error: BaseException) -> str:
             f'there is no {registry} named {name!r} in {scope}; check the spelling of this `type`, '
             'and the prefix (mmtimesformer.TimeSformer)'
         )
-    if text and isinstance(error, LETTERS):
+    if text and isinstance(error, USER_ERRORS):
         return text
     return f'{kind}: {text or "no message"}; --debug shows where'
 

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from mmtimesformer import cli as letters
-from mmtimesformer.cli import STOPPED, EndOfRun, require_mmaction, run_job, sentence_of
+from mmtimesformer.cli import STOPPED, RunStopped, error_message, require_mmaction, run_tool
 
 
 def fail(error: BaseException) -> None:
@@ -33,16 +33,16 @@ def worker_error() -> Exception:
 
 
 def test_done_is_zero() -> None:
-    assert run_job(lambda: None) == 0
+    assert run_tool(lambda: None) == 0
 
 
 def test_a_failure_is_one_line_and_code_1(capsys: pytest.CaptureFixture) -> None:
-    assert run_job(lambda: fail(ValueError('a\n  b'))) == 1
+    assert run_tool(lambda: fail(ValueError('a\n  b'))) == 1
     assert capsys.readouterr().err == '\nerror: a b\n'
 
 
 def test_debug_shows_where(capsys: pytest.CaptureFixture) -> None:
-    assert run_job(lambda: fail(ValueError('a')), debug=True) == 1
+    assert run_tool(lambda: fail(ValueError('a')), debug=True) == 1
     said = capsys.readouterr().err
     assert 'Traceback' in said and 'in fail' in said and said.endswith('\nerror: a\n')
 
@@ -50,14 +50,14 @@ def test_debug_shows_where(capsys: pytest.CaptureFixture) -> None:
 def test_an_interruption_is_130_and_tells_how_to_go_on_if_one_can(
     capsys: pytest.CaptureFixture,
 ) -> None:
-    assert run_job(lambda: fail(KeyboardInterrupt())) == 130
+    assert run_tool(lambda: fail(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == '\ninterrupted\n'
-    assert run_job(lambda: fail(KeyboardInterrupt()), goes_on='try --resume') == 130
+    assert run_tool(lambda: fail(KeyboardInterrupt()), resume_hint='try --resume') == 130
     assert capsys.readouterr().err == '\ninterrupted; try --resume\n'
 
 
 def test_an_end_that_was_asked_for_has_its_own_code(capsys: pytest.CaptureFixture) -> None:
-    assert run_job(lambda: fail(EndOfRun('stopped after step 3', STOPPED))) == 75
+    assert run_tool(lambda: fail(RunStopped('stopped after step 3', STOPPED))) == 75
     assert capsys.readouterr().err == '\nstopped after step 3\n'
 
 
@@ -71,7 +71,7 @@ def test_every_exit_code_is_in_the_table() -> None:
 
 
 def test_a_data_loading_process_is_reduced_to_the_cause() -> None:
-    sentence = sentence_of(worker_error())
+    sentence = error_message(worker_error())
     assert sentence == (
         "a data-loading process failed: FileNotFoundError: [Errno 2] No such file: 'videos/9.mp4'"
     )
@@ -87,7 +87,7 @@ def test_a_data_loading_process_is_reduced_to_the_cause() -> None:
     ],
 )
 def test_other_exceptions_are_told(error: Exception, sentence: str) -> None:
-    assert sentence_of(error) == sentence
+    assert error_message(error) == sentence
 
 
 def test_an_empty_mmcv_is_told_from_a_missing_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,10 +66,12 @@ def test_a_grid_that_does_not_hold_the_positions_is_refused() -> None:
 
 def test_a_conversion_resizes_to_a_size_that_is_not_square() -> None:
     weights = random_weights()
-    converted, account = convert_state_dict(as_official(weights), num_frames=8, img_size=(10, 30))
+    converted, load_report = convert_state_dict(
+        as_official(weights), num_frames=8, img_size=(10, 30)
+    )
     assert converted['backbone.pos_embed'].shape == (1, 1 + 2 * 6, 20)
     assert converted['backbone.time_embed'].shape == (1, 8, 20)
-    assert account.keys('resized') == ['time_embed', 'pos_embed']
+    assert load_report.keys('resized') == ['time_embed', 'pos_embed']
     assert torch.equal(
         converted['backbone.pos_embed'], resize_positions(weights['pos_embed'], (3, 3), (2, 6))
     )

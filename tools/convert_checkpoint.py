@@ -14,7 +14,7 @@ from typing import Any
 from mmtimesformer.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
 from mmtimesformer.checkpoints.convert import ATTENTION_TYPES, WRITABLE
 from mmtimesformer.checkpoints.save import ENDINGS
-from mmtimesformer.cli import run_job, sentence_of
+from mmtimesformer.cli import error_message, run_tool
 from mmtimesformer.config.command_line import check_output, parse, whole_number
 from mmtimesformer.resize import MODES
 from mmtimesformer.terminal import ArgumentParser, echo, echo_lines
@@ -103,28 +103,28 @@ def convert(args: argparse.Namespace) -> None:
             sha256=args.sha256,
             trust=args.trust,
         )
-        account = save_checkpoint(weights, args.dst, args.to)
+        load_report = save_checkpoint(weights, args.dst, args.to)
     except Exception as error:
-        account = error.account if isinstance(error, CheckpointError) else None
+        load_report = error.load_report if isinstance(error, CheckpointError) else None
         if args.json:
-            said: dict[str, Any] = account.as_dict() if account else {}
-            said |= {'complete': False, 'error': sentence_of(error)}
+            said: dict[str, Any] = load_report.as_dict() if load_report else {}
+            said |= {'complete': False, 'error': error_message(error)}
             echo_lines(json.dumps(said, indent=2))
-        elif account is not None:
-            echo_lines(account.table())
+        elif load_report is not None:
+            echo_lines(load_report.table())
         raise
     if args.json:
-        said = {**account.as_dict(), 'complete': True, 'written': args.dst}
+        said = {**load_report.as_dict(), 'complete': True, 'written': args.dst}
         echo_lines(json.dumps(said, indent=2))
     else:
-        echo_lines(account.table())
+        echo_lines(load_report.table())
         echo(f'\nwrote {args.dst}')
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool and return its exit code (see ``mmtimesformer.cli``)."""
     args = parse_args(argv)
-    return run_job(lambda: convert(args), args.debug)
+    return run_tool(lambda: convert(args), args.debug)
 
 
 if __name__ == '__main__':

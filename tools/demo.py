@@ -23,12 +23,12 @@ import numpy as np
 from mmengine.config import Config
 
 from mmtimesformer.checkpoints.torch_checkpoints import load_torch
-from mmtimesformer.cli import run_job
+from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import parse, whole_number
 from mmtimesformer.config.find import find_config
 from mmtimesformer.datasets.preparation.moving_shapes import CLASSES, MOTIONS, Settings
 from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
-from mmtimesformer.engine.distributed.process_signals import end_with_parent
+from mmtimesformer.engine.distributed.process_signals import die_with_parent
 from mmtimesformer.terminal import ArgumentParser, echo
 from mmtimesformer.visualization import (
     SchemeResult,
@@ -36,8 +36,8 @@ from mmtimesformer.visualization import (
     draw_confusion,
     draw_schemes,
     draw_training,
-    read_outcome,
     read_predictions,
+    read_test_results,
     read_training,
     top1,
     write_report,
@@ -139,7 +139,7 @@ def train_and_test(scheme: str, args: argparse.Namespace) -> SchemeResult:
     counts = confusion_matrix(labels, guesses, len(CLASSES))
     draw_confusion(counts, CLASSES, out / 'confusion.png', title)
     draw_training(read_training(out), out / 'training.png', title, BLIND)
-    write_report(read_outcome(out, predictions), out / 'report.html')
+    write_report(read_test_results(out, predictions), out / 'report.html')
     journal.note(result=vars(result))
     return result
 
@@ -211,7 +211,7 @@ def call(tool: str, *arguments: str, after_line: Callable[[], object] = lambda: 
     with subprocess.Popen(
         [sys.executable, str(ROOT / tool), *arguments],
         env={**FASTER, **os.environ},
-        preexec_fn=functools.partial(end_with_parent, os.getpid()),
+        preexec_fn=functools.partial(die_with_parent, os.getpid()),
         stdout=subprocess.PIPE,
         text=True,
         bufsize=1,
@@ -294,7 +294,7 @@ def check_promises(scores: dict[str, float]) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
-    return run_job(lambda: demo(args), args.debug, goes_on='the same command goes on')
+    return run_tool(lambda: demo(args), args.debug, resume_hint='the same command goes on')
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import parse, whole_number
 from mmtimesformer.terminal import ArgumentParser, echo, safe_text
 
@@ -112,7 +112,7 @@ def serve(args: argparse.Namespace) -> None:
         gradio = import_gradio(uploads)
         require_mmaction()
         from mmtimesformer.inference import VideoClassifier
-        from mmtimesformer.visualization.demo_page import Answers
+        from mmtimesformer.visualization.demo_page import DemoPage
         from mmtimesformer.visualization.page_guard import PageGuard, host_check
 
         sockets = bind(args.host, args.port)  # before the model is loaded, which takes longer
@@ -124,7 +124,7 @@ def serve(args: argparse.Namespace) -> None:
         bound = [one.getsockname()[0] for one in sockets]
         guard = PageGuard(folder, host_check(bound, names), LARGEST_UPLOAD, args.debug)
         page = lay_out(
-            gradio, Answers(classifier, written), find_examples(args.examples),
+            gradio, DemoPage(classifier, written), find_examples(args.examples),
             Path(checkpoint).name, guard.waiting.waits,
         )  # fmt: skip
         guard.app = build_app(gradio, page, written)
@@ -394,7 +394,7 @@ def lay_out(gradio, answers, examples: list[str], name: str, waits):
 def main(argv: list[str] | None = None) -> int:
     """Run the tool and return its exit code (see ``mmtimesformer.cli``)."""
     args = parse_args(argv)
-    return run_job(lambda: serve(args), args.debug)
+    return run_tool(lambda: serve(args), args.debug)
 
 
 if __name__ == '__main__':

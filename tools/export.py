@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.checkpoints import write_atomically
-from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import check_order, check_output, parse
 from mmtimesformer.terminal import ArgumentParser, echo
 
@@ -147,7 +147,7 @@ def report(out: Path, kind: str, facts: dict, differences: list, tolerance: floa
 def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
-    return run_job(lambda: export(args), args.debug)
+    return run_tool(lambda: export(args), args.debug)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import check_order, check_output, parse, whole_number
 from mmtimesformer.non_finite import about_scores
 from mmtimesformer.terminal import ArgumentParser, echo
@@ -130,7 +130,7 @@ def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
     codes: list[int] = []
-    return run_job(lambda: codes.append(extract(args)), args.debug) or codes[0]
+    return run_tool(lambda: codes.append(extract(args)), args.debug) or codes[0]
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.checkpoints import write_atomically
-from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import check_order, check_output, parse
 from mmtimesformer.datasets.preparation.finding import is_video
 from mmtimesformer.non_finite import about_scores
@@ -233,7 +233,7 @@ def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
     codes: list[int] = []
-    return run_job(lambda: codes.append(predict(args)), args.debug) or codes[0]
+    return run_tool(lambda: codes.append(predict(args)), args.debug) or codes[0]
 
 
 if __name__ == '__main__':

@@ -15,7 +15,7 @@ import os
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import run_job
+from mmtimesformer.cli import run_tool
 from mmtimesformer.config.find import find_config
 from mmtimesformer.engine.launch.submitit_job import WARNING, Training
 from mmtimesformer.terminal import ArgumentParser, echo
@@ -129,7 +129,7 @@ def check(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool and return its exit code (see ``mmtimesformer.cli``)."""
     args = parse_args(argv)
-    return run_job(lambda: submit(args), args.debug)
+    return run_tool(lambda: submit(args), args.debug)
 
 
 if __name__ == '__main__':

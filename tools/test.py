@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import ConfigOptions, parse, whole_number
 from mmtimesformer.engine.launch.torchrun import end_with_torchrun
 from mmtimesformer.terminal import ArgumentParser
@@ -60,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         test(args)
 
     end_with_torchrun()
-    return run_job(job, args.debug)
+    return run_tool(job, args.debug)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import ConfigOptions, parse, whole_number
 from mmtimesformer.engine.launch.torchrun import end_with_torchrun, tell_torchrun
 from mmtimesformer.terminal import ArgumentParser
@@ -77,7 +77,9 @@ def main(argv: list[str] | None = None) -> int:
         train(args)
 
     end_with_torchrun()
-    return tell_torchrun(run_job(job, args.debug, goes_on='the same command with --resume goes on'))
+    return tell_torchrun(
+        run_tool(job, args.debug, resume_hint='the same command with --resume goes on')
+    )
 
 
 if __name__ == '__main__':

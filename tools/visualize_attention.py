@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import check_order, check_output, parse, positive_number
 from mmtimesformer.terminal import ArgumentParser, echo, echo_lines
 
@@ -109,7 +109,7 @@ def visualize(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool and return its exit code (see ``mmtimesformer.cli``)."""
     args = parse_args(argv)
-    return run_job(lambda: visualize(args), args.debug)
+    return run_tool(lambda: visualize(args), args.debug)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,9 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     sync_buffers=dict(type='SyncBuffersHook'),
-    bad_videos=dict(type='mmtimesformer.BadVideos', max_share=0.01),  # of the training videos
+    bad_videos=dict(
+        type='mmtimesformer.UnreadableVideosHook', max_share=0.01
+    ),  # of the training videos
 )
 
 env_cfg = dict(

@@ -28,5 +28,5 @@ train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=_base_.val_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))
 
-model_wrapper_cfg = dict(type='mmtimesformer.ShardedModel')
+model_wrapper_cfg = dict(type='mmtimesformer.FSDPModelWrapper')
 optim_wrapper = dict(type='mmtimesformer.Bfloat16OptimWrapper')

@@ -8,14 +8,14 @@ from mmtimesformer.analysis.predictions import read_failures, read_views
 from mmtimesformer.checkpoints.metadata import read_literals
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import LARGEST_LITERALS, read_json, read_text
-from mmtimesformer.visualization.report import Outcome
+from mmtimesformer.visualization.report import TestResults
 
 LARGEST_LIST = 256 << 20  # bytes, of a list of videos
 
 
-def read_outcome(
+def read_test_results(
     work_dir: str | Path, predictions: Path | None = None, classes: Path | None = None
-) -> Outcome:
+) -> TestResults:
     """Collect a test from its folder.
 
     Names of classes come from ``classes``, else from ``result.meta.json``, else from a
@@ -43,7 +43,7 @@ def read_outcome(
             f'{len(names)} class names are too few for {scores.shape[1]} classes; set --classes'
         )
     videos = _videos(dataset)
-    return Outcome(
+    return TestResults(
         scores,
         labels,
         names[: scores.shape[1]],

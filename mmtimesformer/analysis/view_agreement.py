@@ -13,7 +13,7 @@ AT_A_TIME = 1024  # videos, so that the softmax of a large test needs little mem
 
 
 @dataclass
-class Agreement:
+class ViewAgreement:
     """What the views of each video said.
 
     Attributes:
@@ -65,7 +65,7 @@ class Agreement:
         return Counter(self.guesses[video].tolist()).most_common()
 
 
-def agreement_of(logits: np.ndarray, labels: np.ndarray, fused: np.ndarray) -> Agreement:
+def view_agreement(logits: np.ndarray, labels: np.ndarray, fused: np.ndarray) -> ViewAgreement:
     """Compare the views of each video.
 
     Args:
@@ -84,4 +84,4 @@ def agreement_of(logits: np.ndarray, labels: np.ndarray, fused: np.ndarray) -> A
         rows /= rows.sum(axis=2, keepdims=True)
         shared = np.minimum(rows, rows.mean(axis=1, keepdims=True))
         overlap[start : start + AT_A_TIME] = shared.sum(axis=2).mean(axis=1)
-    return Agreement(logits.argmax(axis=2), overlap, labels, fused)
+    return ViewAgreement(logits.argmax(axis=2), overlap, labels, fused)

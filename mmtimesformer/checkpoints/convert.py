@@ -1,9 +1,9 @@
 """From anybody's weights to ours, and from ours to those who read four formats.
 
-The way in: :func:`translate` detects the format, renames every key, and then, only where asked or
+The way in: :func:`to_canonical` detects the format, renames every key, and then, only where asked or
 needed, seeds time from space, resizes the embeddings and drops a classifier of images. The way
-out: :func:`spell`. Each step writes into the
-:class:`~mmtimesformer.checkpoints.load_report.Account`.
+out: :func:`to_format`. Each step writes into the
+:class:`~mmtimesformer.checkpoints.load_report.LoadReport`.
 """
 
 import math
@@ -25,8 +25,8 @@ from mmtimesformer.checkpoints.key_maps import (
     is_square,
     unstack_blocks,
 )
-from mmtimesformer.checkpoints.load_report import Account, CheckpointError, some
-from mmtimesformer.checkpoints.metadata import complete_facts
+from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport, some
+from mmtimesformer.checkpoints.metadata import complete_metadata
 from mmtimesformer.resize import resize_positions, resize_times
 
 WRITABLE = ('mmtimesformer', 'official', 'huggingface', 'mmaction2')
@@ -57,7 +57,7 @@ class Weights:
     attention_type: str
     grid: tuple[int, int] | None
     num_heads: int | None = None
-    account: Account = field(default_factory=Account)
+    load_report: LoadReport = field(default_factory=LoadReport)
     facts: dict[str, Any] = field(default_factory=dict)
     named_like_ours: bool = False
 
@@ -115,13 +115,13 @@ class Weights:
         """Leave weights behind, and say why."""
         for name in names:
             if self.tensors.pop(name, None) is not None:
-                self.account.drop(name, why)
+                self.load_report.drop(name, why)
 
     def describe(self) -> dict[str, Any]:
         """All that is known of these weights, for the meta of a checkpoint."""
         head = self.tensors.get('head.weight')
         classes = None if head is None else len(head)
-        told = complete_facts(self.facts, self.source.name, classes, self.has_qkv_bias)
+        told = complete_metadata(self.facts, self.source.name, classes, self.has_qkv_bias)
         told.setdefault('source', self.source.name)
         told |= {
             'attention_type': self.attention_type,
@@ -148,7 +148,7 @@ def convert_state_dict(
     resize: str = 'grid',
     change_attention: bool = False,
     keep_head: bool | None = None,
-) -> tuple[dict[str, Tensor], Account]:
+) -> tuple[dict[str, Tensor], LoadReport]:
     """Turn anybody's state dict into the names and layout of one of four systems.
 
     Args:
@@ -177,7 +177,7 @@ def convert_state_dict(
         >>> recognizer.load_state_dict(vit)
         >>> print(account.table())
     """
-    weights = translate(
+    weights = to_canonical(
         dict(state_dict),
         attention_type=attention_type,
         num_frames=num_frames,
@@ -187,11 +187,11 @@ def convert_state_dict(
         change_attention=change_attention,
         keep_head=keep_head,
     )
-    weights.account.check()
-    return spell(weights, to), weights.account
+    weights.load_report.check()
+    return to_format(weights, to), weights.load_report
 
 
-def translate(
+def to_canonical(
     state_dict: dict[str, Tensor],
     *,
     attention_type: str | None = None,
@@ -257,14 +257,14 @@ def translate(
     return weights
 
 
-def spell(weights: Weights, to: str) -> dict[str, Tensor]:
+def to_format(weights: Weights, to: str) -> dict[str, Tensor]:
     """Write weights in the names of one of the four systems that we write for.
 
     Raises:
         CheckpointError: The system cannot hold these weights.
     """
     _check_choice('to', to, WRITABLE)
-    account = weights.account
+    load_report = weights.load_report
     tensors = dict(weights.tensors)
     name, prefix = to, None
     if to == 'mmaction2':
@@ -273,7 +273,7 @@ def spell(weights: Weights, to: str) -> dict[str, Tensor]:
     if to == 'huggingface':
         prefix = 'timesformer.' if 'head.weight' in tensors else ''
         if weights.attention_type == 'space_only':
-            account.warnings.append(
+            load_report.warnings.append(
                 "Hugging Face's forward pass for space_only is broken: the file is right, but "
                 'its model does not compute what TimeSformer does'
             )
@@ -281,9 +281,9 @@ def spell(weights: Weights, to: str) -> dict[str, Tensor]:
     names = form.spellings(weights.depth, prefix)
     foreign = [ours for ours in tensors if ours not in names]
     if foreign:
-        raise CheckpointError(f'{form.title} has no place for {some(foreign)}', account)
-    account.target = form.title
-    account.rename(names)
+        raise CheckpointError(f'{form.title} has no place for {some(foreign)}', load_report)
+    load_report.target = form.title
+    load_report.rename(names)
     return {names[ours]: tensor for ours, tensor in tensors.items()}
 
 
@@ -330,7 +330,7 @@ def seed_temporal_attention(weights: Weights) -> None:
         raise CheckpointError(
             f'the checkpoint has temporal weights already ({some(trained, 2)}): seeding would '
             'overwrite them; load them as divided_space_time instead',
-            weights.account,
+            weights.load_report,
         )
     for name in [name for name in tensors if '.norm1.' in name or '.attn.' in name]:
         temporal = name.replace('.norm1.', '.temporal_norm1.').replace('.attn.', '.temporal_attn.')
@@ -356,7 +356,7 @@ def resize_grid(weights: Weights, grid: tuple[int, int], mode: str = 'grid') -> 
     weights.tensors['pos_embed'] = resize_positions(weights.tensors['pos_embed'], old, grid, mode)
     how = 'bicubic on the grid' if mode == 'grid' else mode
     note = f'{old[0]} x {old[1]} to {grid[0]} x {grid[1]} patches, {how}'
-    weights.account.add('resized', 'pos_embed', 'pos_embed', note)
+    weights.load_report.add('resized', 'pos_embed', 'pos_embed', note)
     weights.grid = grid
 
 
@@ -371,7 +371,7 @@ def _rename(state_dict: dict[str, Tensor], facts: dict[str, Any]) -> Weights:
             f'readable are {", ".join(form.title for form in FORMATS.values())}'
         )
     form, prefix = found
-    account = Account(source=form.title, target='mmtimesformer')
+    load_report = LoadReport(source=form.title, target='mmtimesformer')
     names = form.names(prefix, depth_of(state_dict))
     parts: dict[str, dict[int, tuple[str, Tensor]]] = {}
     for key in list(state_dict):
@@ -380,20 +380,22 @@ def _rename(state_dict: dict[str, Tensor], facts: dict[str, Any]) -> Weights:
         if key in names:
             ours, place = names[key]
             if not isinstance(weight, Tensor):
-                raise CheckpointError(f'{key} is a {type(weight).__name__}, not a tensor', account)
-            _check_content(key, weight, account)
+                raise CheckpointError(
+                    f'{key} is a {type(weight).__name__}, not a tensor', load_report
+                )
+            _check_content(key, weight, load_report)
             weight = _orient(form, ours, key, weight)
             if weight.ndim != DIMENSIONS.get(ours, weight.ndim):
                 raise CheckpointError(
                     f'{key} has shape {tuple(weight.shape)}, and {ours} has {DIMENSIONS[ours]} '
                     'dimensions; the checkpoint is damaged or was changed',
-                    account,
+                    load_report,
                 )
             parts.setdefault(ours, {})[place] = key, weight
         elif reason is not None:
-            account.add('dropped', key, note=reason)
+            load_report.add('dropped', key, note=reason)
         else:
-            account.add('unknown', key)
+            load_report.add('unknown', key)
     tensors: dict[str, Tensor] = {}
     num_heads = facts.get('num_heads')
     joined = {ours: len(_parts(form, ours)) for ours in parts}
@@ -401,16 +403,18 @@ def _rename(state_dict: dict[str, Tensor], facts: dict[str, Any]) -> Weights:
         pieces = parts.pop(ours)
         if len(pieces) < joined[ours]:
             for place, (key, _) in pieces.items():
-                account.add('dropped', key, note=f'part {place + 1} of {joined[ours]}, not whole')
+                load_report.add(
+                    'dropped', key, note=f'part {place + 1} of {joined[ours]}, not whole'
+                )
             continue
         for place in sorted(pieces):
-            account.add('renamed', pieces[place][0], ours)
+            load_report.add('renamed', pieces[place][0], ours)
         ordered = [pieces[place][1] for place in sorted(pieces)]
         tensors[ours] = ordered[0] if len(ordered) == 1 else torch.cat(ordered)
-    return Weights(tensors, form, '', (0, 0), num_heads, account, facts)
+    return Weights(tensors, form, '', (0, 0), num_heads, load_report, facts)
 
 
-def _check_content(key: str, weight: Tensor, account: Account) -> None:
+def _check_content(key: str, weight: Tensor, load_report: LoadReport) -> None:
     """See that a tensor can be a weight at all; a model would cast whole numbers in silence."""
     what = None
     if not weight.is_floating_point():
@@ -423,7 +427,7 @@ def _check_content(key: str, weight: Tensor, account: Account) -> None:
         raise CheckpointError(
             f'{key} has {what}; the checkpoint is damaged, quantised or was changed, so save the '
             'weights of the model again',
-            account,
+            load_report,
         )
 
 
@@ -472,7 +476,7 @@ def _refuse_other_attention(weights: Weights, has: str, wanted: str) -> None:
         f'the checkpoint is {has}, but {wanted} is wanted; this would {" and ".join(steps)}. '
         f'Set attention_type to {has}, or allow exactly that with change_attention '
         '(--change-attention)',
-        weights.account,
+        weights.load_report,
     )
 
 
@@ -493,7 +497,7 @@ def _why_no_head(weights: Weights, is_image: bool) -> str:
 
 def _seed(weights: Weights, name: str, tensor: Tensor, note: str) -> None:
     weights.tensors[name] = tensor
-    weights.account.add('seeded', name, name, note)
+    weights.load_report.add('seeded', name, name, note)
 
 
 def _seed_time_embed(weights: Weights, num_frames: int) -> None:
@@ -518,12 +522,12 @@ def _note_missing(weights: Weights) -> None:
     whole = expected_names(weights.attention_type, weights.depth, weights.has_qkv_bias, has_head)
     for name in whole:
         if name not in weights.tensors:
-            weights.account.add('missing', name)
+            weights.load_report.add('missing', name)
 
 
 def _check_shapes(weights: Weights) -> None:
     """See that the weights fit each other; a matrix on its side would show up much later."""
-    tensors, account = weights.tensors, weights.account
+    tensors, load_report = weights.tensors, weights.load_report
     if not {'cls_token', 'patch_embed.proj.weight', 'blocks.0.mlp.fc1.weight'} <= set(tensors):
         return  # missing, which is said elsewhere
     d, m = tensors['cls_token'].shape[-1], len(tensors['blocks.0.mlp.fc1.weight'])
@@ -550,7 +554,7 @@ def _check_shapes(weights: Weights) -> None:
             raise CheckpointError(
                 f'{name} has shape {tuple(tensor.shape)}, but beside the other weights of this '
                 f'checkpoint it must be {shape}; the checkpoint is damaged or was changed',
-                account,
+                load_report,
             )
 
 
@@ -565,7 +569,7 @@ def _check_image_vit(weights: Weights) -> None:
             'the checkpoint is ViT_small_patch16_224 of 8 blocks of width 768, whose 8 heads scale '
             'their scores by 768**-0.5; no attention here does, and its numbers would be wrong; '
             'start from another ViT, such as ViT_base_patch16_224',
-            weights.account,
+            weights.load_report,
         )
     if weights.source.name == 'paddle_vit' and width == HUGE_WIDTH:
         weights.facts.setdefault('norm_eps', 1e-5)  # of PaddleClas' ViT-H; of the others 1e-6
@@ -578,7 +582,7 @@ def _resize_times(weights: Weights, num_frames: int, mode: str) -> None:
     weights.tensors['time_embed'] = resize_times(time_embed, num_frames, mode)
     note = f'{time_embed.shape[1]} to {num_frames} frames, '
     note += 'linear' if mode == 'grid' else mode
-    weights.account.add('resized', 'time_embed', 'time_embed', note)
+    weights.load_report.add('resized', 'time_embed', 'time_embed', note)
 
 
 def _grid_of(
@@ -621,7 +625,7 @@ def _grid_of(
                 f'source_size={_pixels(by_option, patch_size)} differs from img_size='
                 f'{_pixels(by_file, patch_size)} in the metadata of the checkpoint; leave '
                 'source_size (--source-size) out',
-                weights.account,
+                weights.load_report,
             )
         return by_option
     if by_file is not None:
@@ -644,9 +648,9 @@ def _grid_of(
         raise CheckpointError(
             f'{both}; give the height and width that the checkpoint was made for as source_size '
             '(--source-size)',
-            weights.account,
+            weights.load_report,
         )
-    weights.account.warnings.append(
+    weights.load_report.warnings.append(
         f"{both}; taken as {wanted[0]} x {wanted[1]}, the model's own grid; if that is wrong, "
         f'convert the checkpoint with --source-size {side * patch_size} first'
     )
@@ -667,7 +671,7 @@ def refuse_grid(weights: Weights, size: Any = None) -> NoReturn:
     raise CheckpointError(
         f'pos_embed has {patches} patches of {weights.patch_size} pixels, which is not {told}; '
         'give the height and width that the checkpoint was made for as source_size (--source-size)',
-        weights.account,
+        weights.load_report,
     )
 
 

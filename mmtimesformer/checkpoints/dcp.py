@@ -89,13 +89,13 @@ def without_content(tree: Any) -> Any:
 # -- Reading ---------------------------------------------------------------------------------------
 
 
-def has_shares(checkpoint: Any) -> bool:
+def is_sharded_checkpoint(checkpoint: Any) -> bool:
     """Whether the tensors of a checkpoint lie in a folder beside it."""
     return isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(KEY), Mapping)
 
 
-def may_have_shares(path: Path) -> bool:
-    """Whether :func:`has_shares` may be true of a file, which is not read for it."""
+def may_be_sharded(path: Path) -> bool:
+    """Whether :func:`is_sharded_checkpoint` may be true of a file, which is not read for it."""
     return b'.shares' in _texts_of(path)
 
 
@@ -104,7 +104,7 @@ def whole(_: str, tensor: Tensor) -> Tensor:
     return torch.empty_like(tensor, device='cpu')
 
 
-def with_shares(checkpoint: Any, path: Path, room: Callable[[str, Tensor], Tensor] = whole) -> Any:
+def load_sharded(checkpoint: Any, path: Path, room: Callable[[str, Tensor], Tensor] = whole) -> Any:
     """Return a checkpoint with its tensors, wherever it has them.
 
     Args:
@@ -117,7 +117,7 @@ def with_shares(checkpoint: Any, path: Path, room: Callable[[str, Tensor], Tenso
         FileNotFoundError: The shares are not there.
         ValueError: They are damaged, or hold a program.
     """
-    if not has_shares(checkpoint):
+    if not is_sharded_checkpoint(checkpoint):
         return checkpoint
     folder, metadata = read_metadata(checkpoint, path)
     targets: dict[str, Tensor] = {}
@@ -252,14 +252,14 @@ def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, Any]
     return folder, read_description(checkpoint[KEY], folder)
 
 
-def damage_of_shares(path: str | os.PathLike[str]) -> str | None:
+def corruption_of_shards(path: str | os.PathLike[str]) -> str | None:
     """Say what is wrong with the shares of a checkpoint file, or ``None``; all bytes are read.
 
     Args:
         path: The file. One that has no shares is not looked at.
     """
     path = Path(path)
-    if not may_have_shares(path):
+    if not may_be_sharded(path):
         return None
     try:
         checkpoint = load_bounded_torch(path)
@@ -267,7 +267,7 @@ def damage_of_shares(path: str | os.PathLike[str]) -> str | None:
         return None
     except OSError as error:
         return str(error)
-    if not has_shares(checkpoint):
+    if not is_sharded_checkpoint(checkpoint):
         return None
     try:
         folder, metadata = read_metadata(checkpoint, path)
@@ -285,7 +285,9 @@ def damage_of_shares(path: str | os.PathLike[str]) -> str | None:
 # -- Removing --------------------------------------------------------------------------------------
 
 
-def sweep_shares(folder: str | os.PathLike[str], names: Sequence[str] | None = None) -> list[Path]:
+def remove_stale_shards(
+    folder: str | os.PathLike[str], names: Sequence[str] | None = None
+) -> list[Path]:
     """Remove shares that no file in the folder names; return what it was.
 
     Call it only where no other process writes, such as under the lock of a ``work_dir``.

@@ -13,13 +13,13 @@ from mmtimesformer.checkpoints.convert import (
     Size,
     Weights,
     attention_type_of,
-    spell,
-    translate,
+    to_canonical,
+    to_format,
 )
 from mmtimesformer.checkpoints.download import fetch
 from mmtimesformer.checkpoints.key_maps import FORMATS, Format, detect, unstack_blocks
-from mmtimesformer.checkpoints.load_report import Account, CheckpointError, some
-from mmtimesformer.checkpoints.metadata import differences, facts_of_config, read_facts
+from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport, some
+from mmtimesformer.checkpoints.metadata import differences, find_metadata, metadata_of_config
 from mmtimesformer.checkpoints.readers import Contents, from_torch, read_file
 from mmtimesformer.non_finite import check_weights, non_finite_weights, some_names
 
@@ -28,11 +28,11 @@ HEADS_OF_MODELS = ('cls_head.fc_cls.', 'head.')
 
 
 @dataclass
-class Fitted:
+class Adapted:
     """Weights whose names and shapes are a model's, and how they became so."""
 
     state_dict: dict[str, Tensor]
-    account: Account
+    load_report: LoadReport
     facts: dict[str, Any]
 
 
@@ -72,7 +72,7 @@ def read_checkpoint(
     contents = read_file(fetch(source, sha256), trust=trust)
     if not contents.tensors:
         raise ValueError(f'checkpoint {source} holds no weights; give a file that does')
-    weights = translate_contents(
+    weights = contents_to_canonical(
         contents,
         attention_type=attention_type,
         num_frames=num_frames,
@@ -84,15 +84,15 @@ def read_checkpoint(
         unknown_grid=True,
     )
     if weights.grid is None:
-        weights.account.warnings.append(
+        weights.load_report.warnings.append(
             'nothing says which height and width pos_embed is for, nor will the metadata; '
             'give them as source_size (--source-size)'
         )
     _check_heads(weights, num_heads)
     weights.num_heads = num_heads or weights.num_heads
-    weights.account.check()
+    weights.load_report.check()
     if broken := non_finite_weights(weights.tensors):
-        weights.account.warnings.append(
+        weights.load_report.warnings.append(
             f'{len(broken)} of its {len(weights.tensors)} weights are NaN or infinite '
             f'({some_names(broken)}); no model can use them'
         )
@@ -112,7 +112,7 @@ def load_checkpoint(
     keep_head: bool | None = None,
     sha256: str | None = None,
     trust: bool = False,
-) -> Account:
+) -> LoadReport:
     """Load a checkpoint of any system into a model of ours, and account for every key.
 
     The model decides what the weights become: attention type, number of frames and size are its
@@ -141,7 +141,7 @@ def load_checkpoint(
         >>> account = load_checkpoint(TimeSformer(), 'timm://vit_base_patch16_224.augreg_in21k')
         >>> print(account.table())
     """
-    fitted = fit_contents(
+    adapted = adapt_contents(
         read_file(fetch(source, sha256), trust=trust),
         model,
         change_attention=change_attention,
@@ -150,13 +150,13 @@ def load_checkpoint(
         resize=resize,
         keep_head=keep_head,
     )
-    model.load_state_dict(_with_fresh(fitted, model))
-    for warning in fitted.account.warnings:
+    model.load_state_dict(_with_fresh(adapted, model))
+    for warning in adapted.load_report.warnings:
         warnings.warn(warning, stacklevel=2)
-    return fitted.account
+    return adapted.load_report
 
 
-def fit_checkpoint(checkpoint: dict[str, Any], model: nn.Module) -> Account | None:
+def adapt_checkpoint(checkpoint: dict[str, Any], model: nn.Module) -> LoadReport | None:
     """Make a checkpoint that MMEngine is about to load into a model fit it, in place.
 
     Meant for where MMEngine knows both, such as a hook's ``after_load_checkpoint``: by itself it
@@ -168,14 +168,14 @@ def fit_checkpoint(checkpoint: dict[str, Any], model: nn.Module) -> Account | No
     """
     if backbone_of(model) is None:
         return None
-    fitted = fit_contents(from_torch(checkpoint), model)
+    adapted = adapt_contents(from_torch(checkpoint), model)
     for key in [key for key, value in checkpoint.items() if isinstance(value, Tensor)]:
         del checkpoint[key]
-    checkpoint['state_dict'] = _with_fresh(fitted, model)
+    checkpoint['state_dict'] = _with_fresh(adapted, model)
     meta = checkpoint.get('meta')
     checkpoint['meta'] = {**(meta if isinstance(meta, dict) else {})}
-    checkpoint['meta'].setdefault('mmtimesformer', fitted.facts)
-    return fitted.account
+    checkpoint['meta'].setdefault('mmtimesformer', adapted.facts)
+    return adapted.load_report
 
 
 def read_model_checkpoint(source: Source, map_location: Any = 'cpu') -> Any:
@@ -185,7 +185,7 @@ def read_model_checkpoint(source: Source, map_location: Any = 'cpu') -> Any:
     untouched: a training checkpoint with all it holds, MMAction2's own weights, any other model's.
     Only where MMEngine could make nothing of it (the official and Hugging Face's TimeSformer,
     safetensors, JAX, Paddle) it becomes ``dict(meta=…, state_dict=…)`` with ``backbone.…`` and
-    ``cls_head.fc_cls.…``. The model has the last word, see :func:`fit_checkpoint`.
+    ``cls_head.fc_cls.…``. The model has the last word, see :func:`adapt_checkpoint`.
     """
     contents = read_file(fetch(source), map_location=map_location or 'cpu')
     found = detect(dict(unstack_blocks(contents.tensors)))
@@ -201,7 +201,7 @@ def read_model_checkpoint(source: Source, map_location: Any = 'cpu') -> Any:
         told.pop('img_size', None)  # a guess, which the model may correct
     if is_image:
         del told['attention_type']  # of the model, once it is known
-    tensors = _moved(spell(weights, 'mmtimesformer'), map_location)
+    tensors = _moved(to_format(weights, 'mmtimesformer'), map_location)
     meta: dict[str, Any] = {'mmtimesformer': told}
     if told.get('classes'):
         meta['dataset_meta'] = {'classes': told['classes']}
@@ -215,7 +215,7 @@ def config_differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any])
         checkpoint: As MMEngine loads it, with ``meta``.
         config: The config of the run that loads it.
     """
-    return differences(read_facts(checkpoint, {}), facts_of_config(config))
+    return differences(find_metadata(checkpoint, {}), metadata_of_config(config))
 
 
 def _check_heads(weights: Weights, num_heads: int | None) -> None:
@@ -228,21 +228,21 @@ def _check_heads(weights: Weights, num_heads: int | None) -> None:
         raise CheckpointError(
             f'num_heads={num_heads} does not divide the width {width} of the checkpoint; give '
             'num_heads (--num-heads) as it was trained',
-            weights.account,
+            weights.load_report,
         )
     if told and told != num_heads:
         raise CheckpointError(
             f'num_heads={num_heads} differs from {told} in the metadata of the checkpoint; leave '
             'num_heads (--num-heads) out',
-            weights.account,
+            weights.load_report,
         )
 
 
-def translate_contents(contents: Contents, **how: Any) -> Weights:
+def contents_to_canonical(contents: Contents, **how: Any) -> Weights:
     """Bring what a file holds under our names; the file's tensors are given away."""
-    facts = read_facts(contents.beside, contents.tensors)
+    facts = find_metadata(contents.beside, contents.tensors)
     tensors, contents.tensors, contents.whole = contents.tensors, {}, None
-    return translate(tensors, facts=facts, **how)
+    return to_canonical(tensors, facts=facts, **how)
 
 
 def backbone_of(model: nn.Module) -> tuple[str, Any] | None:
@@ -254,7 +254,7 @@ def backbone_of(model: nn.Module) -> tuple[str, Any] | None:
     return None
 
 
-def fit_contents(
+def adapt_contents(
     contents: Contents,
     model: nn.Module,
     *,
@@ -263,7 +263,7 @@ def fit_contents(
     source_size: Size | None = None,
     resize: str = 'grid',
     keep_head: bool | None = None,
-) -> Fitted:
+) -> Adapted:
     """Make the weights of a file those of a model: names, attention type, sizes, classifier.
 
     The arguments are those of :func:`load_checkpoint`.
@@ -272,7 +272,7 @@ def fit_contents(
         CheckpointError: A key is missing or unknown, or a shape differs.
         NonFiniteError: A weight is NaN or infinite.
     """
-    fitted = _fit_contents(
+    adapted = _adapt_contents(
         contents,
         model,
         change_attention=change_attention,
@@ -282,11 +282,11 @@ def fit_contents(
         keep_head=keep_head,
     )
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    check_weights(fitted.state_dict, names)
-    return fitted
+    check_weights(adapted.state_dict, names)
+    return adapted
 
 
-def _fit_contents(
+def _adapt_contents(
     contents: Contents,
     model: nn.Module,
     *,
@@ -295,7 +295,7 @@ def _fit_contents(
     source_size: Size | None,
     resize: str,
     keep_head: bool | None,
-) -> Fitted:
+) -> Adapted:
     found = backbone_of(model)
     if found is None:
         raise TypeError(
@@ -306,10 +306,10 @@ def _fit_contents(
     wanted = dict(model.state_dict())
     own = {name.removeprefix(prefix) for name in wanted if name.startswith(prefix)}
     if _has_parts_of_the_users(own) and set(contents.tensors) >= {prefix + name for name in own}:
-        return _fit_same_model(contents, wanted)
+        return _adapt_same_model(contents, wanted)
 
     time_embed = wanted.get(f'{prefix}time_embed')
-    weights = translate_contents(
+    weights = contents_to_canonical(
         contents,
         attention_type=attention_type_of(own),
         num_frames=None if time_embed is None else time_embed.shape[1],
@@ -319,16 +319,16 @@ def _fit_contents(
         keep_head=keep_head,
         model_grid=tuple(backbone.grid),
     )
-    weights.account.target = type(model).__name__
+    weights.load_report.target = type(model).__name__
     _compare_hyperparameters(weights, backbone)
     _give_qkv_bias(weights, own)
     return _match(weights, wanted, prefix, tuple(allow_missing))
 
 
-def _with_fresh(fitted: Fitted, model: nn.Module) -> dict[str, Tensor]:
+def _with_fresh(adapted: Adapted, model: nn.Module) -> dict[str, Tensor]:
     """A whole state dict: what is fresh by the account stays as the model has it."""
     return {
-        name: fitted.state_dict.get(name, tensor) for name, tensor in model.state_dict().items()
+        name: adapted.state_dict.get(name, tensor) for name, tensor in model.state_dict().items()
     }
 
 
@@ -340,15 +340,15 @@ def _moved(tensors: dict[str, Tensor], map_location: Any) -> dict[str, Tensor]:
 
 def _translate_without_seeding(contents: Contents, form: Format) -> tuple[Weights, bool]:
     """Rename only; an image ViT stays without time until it meets a model."""
-    told = read_facts(contents.beside, contents.tensors).get('attention_type')
+    told = find_metadata(contents.beside, contents.tensors).get('attention_type')
     is_image = not form.is_video and told is None
-    weights = translate_contents(
+    weights = contents_to_canonical(
         contents,
         attention_type='space_only' if is_image else None,
         keep_head=not is_image,
         unknown_grid=True,
     )
-    weights.account.check()
+    weights.load_report.check()
     return weights, is_image
 
 
@@ -357,26 +357,26 @@ def _has_parts_of_the_users(names: set[str]) -> bool:
     return not all(name in known for name in names)
 
 
-def _fit_same_model(contents: Contents, wanted: Mapping[str, Tensor]) -> Fitted:
+def _adapt_same_model(contents: Contents, wanted: Mapping[str, Tensor]) -> Adapted:
     """A checkpoint of a model with parts of the user's own: their names are nobody else's."""
     ours = FORMATS['mmtimesformer']
-    account = Account(source=ours.title, target='the same model')
+    load_report = LoadReport(source=ours.title, target='the same model')
     state_dict: dict[str, Tensor] = {}
     for name, tensor in contents.tensors.items():
         if name in wanted and name.startswith(HEADS_OF_MODELS) and _differ(tensor, wanted[name]):
-            account.add('dropped', name, note=_other_classes(len(tensor), len(wanted[name])))
-            account.add('fresh', name, note=f'a new classifier of {len(wanted[name])} classes')
+            load_report.add('dropped', name, note=_other_classes(len(tensor), len(wanted[name])))
+            load_report.add('fresh', name, note=f'a new classifier of {len(wanted[name])} classes')
         elif name in wanted:
-            _check_shape(account, name, tensor, wanted[name])
-            account.add('renamed', name, name)
+            _check_shape(load_report, name, tensor, wanted[name])
+            load_report.add('renamed', name, name)
             state_dict[name] = tensor
         elif ours.reason_to_drop(name) is None:
-            account.add('unknown', name)
+            load_report.add('unknown', name)
     for name in wanted:
         if name not in contents.tensors:
-            account.add('missing', name)
-    account.check()
-    return Fitted(state_dict, account, read_facts(contents.beside, {}))
+            load_report.add('missing', name)
+    load_report.check()
+    return Adapted(state_dict, load_report, find_metadata(contents.beside, {}))
 
 
 def _compare_hyperparameters(weights: Weights, backbone: Any) -> None:
@@ -388,11 +388,11 @@ def _compare_hyperparameters(weights: Weights, backbone: Any) -> None:
         raise CheckpointError(
             f'the checkpoint has {has} attention heads, the model {wanted}: every shape would fit '
             f'and every number be wrong; set backbone.num_heads to {has}',
-            weights.account,
+            weights.load_report,
         )
     has, wanted = weights.facts.get('norm_eps'), getattr(backbone.norm, 'eps', None)
     if has and wanted and has != wanted:
-        weights.account.warnings.append(
+        weights.load_report.warnings.append(
             f'norm_eps: the checkpoint was trained with {has:g}, the model has {wanted:g}; set '
             f'backbone.norm_eps to {has:g} for the very same numbers'
         )
@@ -406,13 +406,16 @@ def _give_qkv_bias(weights: Weights, own: set[str]) -> None:
         weight = weights.tensors.get(name.removesuffix('bias') + 'weight')
         if name.endswith('qkv.bias') and weight is not None:
             weights.tensors[name] = weight.new_zeros(len(weight))
-            weights.account.add('seeded', name, name, 'zero, the same as no bias')
+            weights.load_report.add('seeded', name, name, 'zero, the same as no bias')
 
 
 def _match(
     weights: Weights, wanted: Mapping[str, Tensor], prefix: str, allow_missing: tuple[str, ...]
-) -> Fitted:
-    account, facts = weights.account, weights.describe() if weights.account.complete else {}
+) -> Adapted:
+    load_report, facts = (
+        weights.load_report,
+        weights.describe() if weights.load_report.complete else {},
+    )
     head = next((head for head in HEADS_OF_MODELS if f'{head}weight' in wanted), None)
     _match_head(weights, wanted, head)
     names = {
@@ -423,19 +426,19 @@ def _match(
         _refuse_names(weights, wanted, prefix)
     state_dict: dict[str, Tensor] = {}
     for ours, name in names.items():
-        _check_shape(account, name, weights.tensors[ours], wanted[name])
+        _check_shape(load_report, name, weights.tensors[ours], wanted[name])
         state_dict[name] = weights.tensors[ours]
-    said = set(account.keys('missing')) | set(account.keys('fresh'))
+    said = set(load_report.keys('missing')) | set(load_report.keys('fresh'))
     for name in wanted:
         ours = name.removeprefix(prefix)
         if name in state_dict or name in said or ours in said:
             continue
         if name.startswith(allow_missing) or ours.startswith(allow_missing):
-            account.add('fresh', name, note='allowed by allow_missing')
+            load_report.add('fresh', name, note='allowed by allow_missing')
         else:
-            account.add('missing', name)
-    account.check()
-    return Fitted(state_dict, account, facts)
+            load_report.add('missing', name)
+    load_report.check()
+    return Adapted(state_dict, load_report, facts)
 
 
 def _match_head(weights: Weights, wanted: Mapping[str, Tensor], head: str | None) -> None:
@@ -450,7 +453,7 @@ def _match_head(weights: Weights, wanted: Mapping[str, Tensor], head: str | None
         for leaf in ('weight', 'bias'):
             if f'{head}{leaf}' in wanted:
                 note = f'a new classifier of {len(needs)} classes'
-                weights.account.add('fresh', f'{head}{leaf}', note=note)
+                weights.load_report.add('fresh', f'{head}{leaf}', note=note)
 
 
 def _other_classes(has: int, needs: int) -> str:
@@ -474,10 +477,12 @@ def _refuse_names(weights: Weights, wanted: Mapping[str, Tensor], prefix: str) -
         )
     elif all(name.endswith('qkv.bias') for name in foreign):
         hint = 'set backbone.qkv_bias to True'
-    raise CheckpointError(f'the model has no place for {some(foreign)}: {hint}', weights.account)
+    raise CheckpointError(
+        f'the model has no place for {some(foreign)}: {hint}', weights.load_report
+    )
 
 
-def _check_shape(account: Account, name: str, has: Tensor, wanted: Tensor) -> None:
+def _check_shape(load_report: LoadReport, name: str, has: Tensor, wanted: Tensor) -> None:
     if not _differ(has, wanted):
         return
     keys = 'backbone.embed_dims'
@@ -488,5 +493,5 @@ def _check_shape(account: Account, name: str, has: Tensor, wanted: Tensor) -> No
     raise CheckpointError(
         f'{name} has shape {tuple(has.shape)} in the checkpoint and {tuple(wanted.shape)} in the '
         f'model; set {keys} to those of the checkpoint',
-        account,
+        load_report,
     )

@@ -20,11 +20,11 @@ ACTIONS = {
 
 
 class CheckpointError(ValueError):
-    """A checkpoint does not fit; ``account`` holds what became of each key, as far as known."""
+    """A checkpoint does not fit; ``load_report`` holds what became of each key, as far as known."""
 
-    def __init__(self, message: str, account: 'Account | None' = None) -> None:
+    def __init__(self, message: str, load_report: 'LoadReport | None' = None) -> None:
         super().__init__(message)
-        self.account = account
+        self.load_report = load_report
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Entry:
 
 
 @dataclass
-class Account:
+class LoadReport:
     """The account of one conversion or loading.
 
     Attributes:
@@ -81,7 +81,7 @@ class Account:
         """Whether every key is accounted for: none missing, none unknown."""
         return not self.keys('missing') and not self.keys('unknown')
 
-    def check(self) -> 'Account':
+    def check(self) -> 'LoadReport':
         """Raise a :class:`CheckpointError` that names the missing and unknown keys, if any."""
         if self.complete:
             return self

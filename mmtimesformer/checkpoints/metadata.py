@@ -82,7 +82,7 @@ RESIZES = {
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
 
 
-def read_facts(beside: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def find_metadata(beside: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """Gather the facts that stand beside the weights in a file or folder."""
     meta = beside.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
@@ -92,7 +92,7 @@ def read_facts(beside: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict
     elif isinstance(beside.get('cfg'), str):
         facts = _valid(_of_official(beside['cfg']))
     elif isinstance(meta.get('cfg'), str):
-        facts = _valid(facts_of_config(read_literals(meta['cfg'])))
+        facts = _valid(metadata_of_config(read_literals(meta['cfg'])))
     dataset_meta = meta.get('dataset_meta')
     if isinstance(dataset_meta, Mapping) and isinstance(dataset_meta.get('classes'), list | tuple):
         facts['classes'] = [str(name) for name in dataset_meta['classes']] or None
@@ -172,7 +172,7 @@ def _valid(facts: Mapping[str, Any], refuse: bool = False) -> dict[str, Any]:
     return kept
 
 
-def complete_facts(
+def complete_metadata(
     facts: dict[str, Any], source: str, classes: int | None, has_qkv_bias: bool = True
 ) -> dict[str, Any]:
     """Add what a system does to all its models, and the two warnings that its files lack."""
@@ -194,7 +194,7 @@ def complete_facts(
     return facts
 
 
-def facts_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
+def metadata_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """The same facts of a config in OpenMMLab's style, to be compared with a checkpoint's."""
     model = _dict(config.get('model'))
     backbone, preprocessor = _dict(model.get('backbone')), _dict(model.get('data_preprocessor'))
@@ -213,13 +213,13 @@ def facts_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if 'mean' in preprocessing:
         swap = 'to_rgb' if preprocessor else 'to_bgr'  # frames are decoded as RGB
         preprocessing['channel_order'] = 'BGR' if normalise.get(swap) is True else 'RGB'
-    preprocessing |= facts_of_pipeline(steps)
+    preprocessing |= metadata_of_pipeline(steps)
     if preprocessing:
         facts['preprocessing'] = preprocessing
     return {key: value for key, value in facts.items() if value is not None}
 
 
-def facts_of_pipeline(pipeline: Any) -> dict[str, Any]:
+def metadata_of_pipeline(pipeline: Any) -> dict[str, Any]:
     """Frames and size of the clips that a pipeline gives: what its samplers and crops say.
 
     Args:

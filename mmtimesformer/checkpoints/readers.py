@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmtimesformer.checkpoints.dcp import with_shares
-from mmtimesformer.checkpoints.metadata import read_facts
+from mmtimesformer.checkpoints.dcp import load_sharded
+from mmtimesformer.checkpoints.metadata import find_metadata
 from mmtimesformer.checkpoints.torch_checkpoints import load_bounded_torch
 from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.fileio.numpy_files import read_npy
@@ -99,7 +99,7 @@ def read_file(
     if path.name in FOLDER_FILES:
         contents.beside.update(_read_configs(path.parent))
     try:
-        read_facts(contents.beside, contents.tensors)
+        find_metadata(contents.beside, contents.tensors)
     except ValueError as error:
         raise ValueError(f'checkpoint {path} is refused: {error}') from None
     return contents
@@ -178,7 +178,7 @@ def _read_torch(path: Path, trust: bool, map_location: Any) -> Contents:
     else:
         _warn_of_old_torch()
         whole = load_bounded_torch(path, map_location)
-    return from_torch(with_shares(whole, path), path)
+    return from_torch(load_sharded(whole, path), path)
 
 
 def _warn_of_old_torch() -> None:

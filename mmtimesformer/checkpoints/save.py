@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmtimesformer.checkpoints.convert import Weights, attention_type_of, spell, translate
+from mmtimesformer.checkpoints.convert import Weights, attention_type_of, to_canonical, to_format
 from mmtimesformer.checkpoints.key_maps import is_square
 from mmtimesformer.checkpoints.load import HEADS_OF_MODELS, Source, backbone_of
-from mmtimesformer.checkpoints.load_report import Account, CheckpointError
+from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport
 from mmtimesformer.checkpoints.metadata import heads_of
 from mmtimesformer.checkpoints.readers import write_json, write_safetensors, write_torch
 
@@ -21,7 +21,7 @@ def save_checkpoint(
     path: Source,
     to: str = 'mmtimesformer',
     meta: Mapping[str, Any] | None = None,
-) -> Account:
+) -> LoadReport:
     """Write weights as one of four systems reads them.
 
     Args:
@@ -39,14 +39,14 @@ def save_checkpoint(
     path = Path(path).expanduser()
     weights = _weights_of(weights)
     weights.facts = {**weights.facts, **(meta or {})}
-    weights.account.check()
+    weights.load_report.check()
     told = weights.describe()
     if path.suffix not in ENDINGS and not (to == 'huggingface' and path.suffix == ''):
         raise ValueError(
             f'{path} has no ending that says its container; end it with .pth or .safetensors'
             + (', or give a folder' if to == 'huggingface' else '')
         )
-    tensors = {name: tensor.contiguous() for name, tensor in spell(weights, to).items()}
+    tensors = {name: tensor.contiguous() for name, tensor in to_format(weights, to).items()}
     whole_meta = {'mmtimesformer': told}
     if told.get('classes'):
         whole_meta['dataset_meta'] = {'classes': told['classes']}
@@ -66,14 +66,14 @@ def save_checkpoint(
         write_torch(tensors, path)
     else:
         write_torch({'meta': whole_meta, 'state_dict': tensors}, path)
-    return weights.account
+    return weights.load_report
 
 
 def _weights_of(weights: Weights | nn.Module | Mapping[str, Tensor]) -> Weights:
     if isinstance(weights, Weights):
         return weights
     if isinstance(weights, Mapping):
-        return translate(dict(weights))
+        return to_canonical(dict(weights))
     found = backbone_of(weights)
     if found is None:
         raise TypeError(f'{type(weights).__name__} has no TimeSformer of ours inside')
@@ -85,7 +85,7 @@ def _weights_of(weights: Weights | nn.Module | Mapping[str, Tensor]) -> Weights:
         'img_size': (height, width),
         'attention_type': attention_type_of(backbone.state_dict()),
     }
-    return translate(
+    return to_canonical(
         {f'backbone.{name}': tensor for name, tensor in backbone.state_dict().items()}
         | {
             f'cls_head.fc_cls.{name.rsplit(".", 1)[1]}': tensor
@@ -105,7 +105,7 @@ def _huggingface_config(weights: Weights, told: Mapping[str, Any]) -> dict[str, 
         raise CheckpointError(
             f"Hugging Face's TimeSformer holds square frames only, this is {height} x {width}; "
             f'set img_size (--img-size) to one number',
-            weights.account,
+            weights.load_report,
         )
     has_head = 'head.weight' in weights.tensors
     config: dict[str, Any] = {
@@ -138,7 +138,7 @@ def _refuse_a_square_by_chance(weights: Weights) -> None:
         raise CheckpointError(
             f'{height} x {width} patches are as many as a square has, and a .pth file in Hugging '
             "Face's names has no place for the size; end the path with .safetensors",
-            weights.account,
+            weights.load_report,
         )
 
 
@@ -160,7 +160,7 @@ def _huggingface_preprocessor(weights: Weights, told: Mapping[str, Any]) -> dict
         'frame_interval': facts.get('frame_interval'),
     }
     if facts.get('mean') is None:
-        weights.account.warnings.append(
+        weights.load_report.warnings.append(
             'the checkpoint does not tell its mean and std, so preprocessor_config.json does not '
             'either, and Hugging Face will use its own; add them there if you know them'
         )

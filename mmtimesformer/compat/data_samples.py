@@ -80,7 +80,7 @@ def multi_hot_of(sample: Any) -> Tensor:
 def view_scores_of(sample: Any) -> Tensor | None:
     """Return the logits of each view, or ``None`` where they were not kept.
 
-    :class:`~mmtimesformer.engine.hooks.view_scores.KeepViewScores` keeps them.
+    :class:`~mmtimesformer.engine.hooks.view_scores.ViewScoresHook` keeps them.
 
     Shape:
         - scores: ``views classes``

@@ -21,8 +21,8 @@ from mmtimesformer.cli import near_name
 
 # Ours do what MMEngine's do, and survive more. With the prefix `mmengine.` MMEngine's are meant.
 OURS = {
-    'EpochBasedTrainLoop': 'mmtimesformer.ExactEpochLoop',
-    'CheckpointHook': 'mmtimesformer.SafeCheckpointHook',
+    'EpochBasedTrainLoop': 'mmtimesformer.ResumableEpochLoop',
+    'CheckpointHook': 'mmtimesformer.AtomicCheckpointHook',
 }
 CLOSED = (CheckpointHook,)  # whose **kwargs nobody takes
 # Packages that MMAction2 imports when it builds or runs these, and does not require.

@@ -205,8 +205,8 @@ def _check_annotations(
         f'video {folder / name} does not exist ({where}); '
         f'correct the line or {key}.data_prefix.video'
     )
-    goes_on = dataset['type'] == 'mmtimesformer.VideoDataset' and len(missing) <= len(some) / 2
-    if not goes_on:
+    resume_hint = dataset['type'] == 'mmtimesformer.VideoDataset' and len(missing) <= len(some) / 2
+    if not resume_hint:
         raise FileNotFoundError(letter)
     missing_videos = f'{len(missing)} of {len(some)} videos that were looked for are missing'
     return [*notes, f'{missing_videos}: {letter}']

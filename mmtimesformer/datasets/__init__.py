@@ -1,6 +1,6 @@
 """Files become clips: which frames, which crops. Needs MMAction2 and a video reader."""
 
-from mmtimesformer.datasets.samplers import TwinSampler
+from mmtimesformer.datasets.samplers import PairedSampler
 from mmtimesformer.datasets.transforms.decoding import Video, VideoDecode, VideoInit
 from mmtimesformer.datasets.transforms.formatting import FormatClips
 from mmtimesformer.datasets.transforms.frame_sampling import SegmentSampleFrames, WindowSampleFrames
@@ -13,7 +13,7 @@ __all__ = [
     'SegmentSampleFrames',
     'ShortSideJitter',
     'ShortSideResize',
-    'TwinSampler',
+    'PairedSampler',
     'UniformCrops',
     'Video',
     'VideoDecode',

@@ -11,7 +11,7 @@ from mmtimesformer.registry import DATA_SAMPLERS
 
 
 @DATA_SAMPLERS.register_module()
-class TwinSampler(DefaultSampler):
+class PairedSampler(DefaultSampler):
     """Shuffles pairs of neighbours: videos ``2k`` and ``2k + 1`` follow each other.
 
     For data whose neighbours differ in exactly what is to be learned. *Moving Shapes* lists each

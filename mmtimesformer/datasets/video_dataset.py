@@ -10,7 +10,7 @@ first of them. Here
 A folder of videos that disappears in the midst of a run is no corrupt video: it is waited for, see
 :mod:`mmtimesformer.datasets.video_io.local_folder`.
 
-Samples carry the news to :class:`mmtimesformer.engine.BadVideos`, which logs and lists each bad
+Samples carry the news to :class:`mmtimesformer.engine.UnreadableVideosHook`, which logs and lists each bad
 video, and stops a training that meets too many.
 """
 # ruff: noqa: NPY002  (the global state is what is seeded)
@@ -50,7 +50,7 @@ class VideoDataset(MMAction2VideoDataset):
     transform that fails is a bug to be seen.
 
     In training the other video is drawn by NumPy's global state and the number of the bad one.
-    Where that state is seeded for each sample, as :class:`mmtimesformer.engine.ExactEpochLoop`
+    Where that state is seeded for each sample, as :class:`mmtimesformer.engine.ResumableEpochLoop`
     does, a run that is resumed draws it again. Its sample has ``replaces``, a list with ``file``,
     ``reason`` and ``worker`` (a data-loading process, -1 for none) of each video that was tried
     before it.

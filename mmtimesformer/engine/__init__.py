@@ -7,21 +7,21 @@ model still works, and ``cli.require_mmaction`` says what is missing.
 
 try:
     from mmtimesformer.engine.checkpointing.atomic_backend import register_atomic_backend
-    from mmtimesformer.engine.checkpointing.checkpoint_hook import SafeCheckpointHook
-    from mmtimesformer.engine.checkpointing.pretrained import FitCheckpoint, Pretrained
+    from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook
+    from mmtimesformer.engine.checkpointing.pretrained import AdaptCheckpointHook, Pretrained
     from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
     from mmtimesformer.engine.checkpointing.safe_loading import register_checkpoint_readers
-    from mmtimesformer.engine.distributed.fsdp import ShardedModel
-    from mmtimesformer.engine.hooks.eval_protocol import NameProtocol
+    from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
+    from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
     from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
-    from mmtimesformer.engine.hooks.non_finite_steps import SkipNonFiniteSteps
-    from mmtimesformer.engine.hooks.prediction_images import PredictionPictures
-    from mmtimesformer.engine.hooks.stop_on_signal import StopOnSignal
+    from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook
+    from mmtimesformer.engine.hooks.prediction_images import PredictionImagesHook
+    from mmtimesformer.engine.hooks.stop_on_signal import StopOnSignalHook
     from mmtimesformer.engine.hooks.tensor_sharing import TensorSharingHook
-    from mmtimesformer.engine.hooks.unreadable_videos import BadVideos
-    from mmtimesformer.engine.hooks.view_scores import KeepViewScores
-    from mmtimesformer.engine.loops.dataloader_recovery import ReplaceLostWorkers
-    from mmtimesformer.engine.loops.resumable_loop import ExactEpochLoop, KeepPosition
+    from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideosHook
+    from mmtimesformer.engine.hooks.view_scores import ViewScoresHook
+    from mmtimesformer.engine.loops.dataloader_recovery import RestartWorkersHook
+    from mmtimesformer.engine.loops.resumable_loop import LoopStateHook, ResumableEpochLoop
     from mmtimesformer.engine.optim.amp import Bfloat16OptimWrapper
     from mmtimesformer.engine.optim.layer_decay import LayerDecay
     from mmtimesformer.engine.optim.warmup_cosine import WarmupCosineLR
@@ -34,23 +34,23 @@ else:
     register_atomic_backend()
 
 __all__ = [
-    'BadVideos',
+    'UnreadableVideosHook',
     'Bfloat16OptimWrapper',
-    'ExactEpochLoop',
-    'FitCheckpoint',
-    'KeepViewScores',
-    'KeepPosition',
+    'ResumableEpochLoop',
+    'AdaptCheckpointHook',
+    'ViewScoresHook',
+    'LoopStateHook',
     'LayerDecay',
-    'NameProtocol',
+    'EvalProtocolHook',
     'NonFiniteScoresHook',
-    'PredictionPictures',
+    'PredictionImagesHook',
     'Pretrained',
-    'ReplaceLostWorkers',
+    'RestartWorkersHook',
     'Runner',
-    'SafeCheckpointHook',
-    'ShardedModel',
-    'SkipNonFiniteSteps',
-    'StopOnSignal',
+    'AtomicCheckpointHook',
+    'FSDPModelWrapper',
+    'NonFiniteStepHook',
+    'StopOnSignalHook',
     'TensorSharingHook',
     'WarmupCosineLR',
     'latest_checkpoint',

@@ -24,10 +24,10 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmtimesformer.cli import STOPPED, EndOfRun
+from mmtimesformer.cli import STOPPED, RunStopped
 from mmtimesformer.config.component_arguments import OURS
-from mmtimesformer.engine.checkpointing.pretrained import FitCheckpoint
-from mmtimesformer.engine.checkpointing.resume import damage_of, newest_whole_checkpoint
+from mmtimesformer.engine.checkpointing.pretrained import AdaptCheckpointHook
+from mmtimesformer.engine.checkpointing.resume import corruption_of, latest_valid_checkpoint
 from mmtimesformer.engine.checkpointing.resumed_settings import (
     Moment,
     Settings,
@@ -37,24 +37,24 @@ from mmtimesformer.engine.checkpointing.resumed_settings import (
 )
 from mmtimesformer.engine.checkpointing.safe_loading import for_runner
 from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
-from mmtimesformer.engine.distributed.collectives import failing_together, from_main
+from mmtimesformer.engine.distributed.collectives import broadcast_from_rank0, raise_on_all_ranks
 from mmtimesformer.engine.distributed.fsdp import (
-    SaveSharded,
-    ShardedModel,
-    ShareOut,
+    FSDPModelWrapper,
+    SaveShardedHook,
+    ScatterCheckpointHook,
     is_sharded,
     own_checkpoint,
     parts_to_save,
 )
-from mmtimesformer.engine.hooks.eval_protocol import NameProtocol
+from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
 from mmtimesformer.engine.hooks.log_write_errors import forgive_log_file, forgive_visualizer
 from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
-from mmtimesformer.engine.hooks.non_finite_steps import SkipNonFiniteSteps
-from mmtimesformer.engine.hooks.stop_on_signal import StartWorker, StopOnSignal, StopSignals
-from mmtimesformer.engine.hooks.unreadable_videos import BadVideos
+from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook
+from mmtimesformer.engine.hooks.stop_on_signal import StartWorker, StopOnSignalHook, StopSignals
+from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideosHook
 from mmtimesformer.engine.loops.clips_per_video import with_clips_per_video
-from mmtimesformer.engine.loops.dataloader_recovery import ReplaceLostWorkers
-from mmtimesformer.engine.loops.resumable_loop import ExactEpochLoop, KeepPosition
+from mmtimesformer.engine.loops.dataloader_recovery import RestartWorkersHook
+from mmtimesformer.engine.loops.resumable_loop import LoopStateHook, ResumableEpochLoop
 from mmtimesformer.engine.optim.amp import keep_scores_in_float32
 from mmtimesformer.engine.optim.weight_average import note_on_average
 from mmtimesformer.terminal import safe_lines
@@ -173,7 +173,7 @@ class Runner(MMEngineRunner):
         signals = self.stop_signals
         with ExitStack() as held:
             try:
-                with failing_together():
+                with raise_on_all_ranks():
                     if dist.is_main_process():
                         lock = only_one_training(
                             self.work_dir,
@@ -182,8 +182,8 @@ class Runner(MMEngineRunner):
                         )
                         held.enter_context(lock)
             except OSError as error:
-                if from_main(isinstance(error, InterruptedError)):
-                    raise EndOfRun(
+                if broadcast_from_rank0(isinstance(error, InterruptedError)):
+                    raise RunStopped(
                         f'stopped before the training began: another one is in {self.work_dir}; '
                         'the same command with --resume goes on',
                         STOPPED,
@@ -214,7 +214,7 @@ class Runner(MMEngineRunner):
         return super().wrap_model(model_wrapper_cfg, model)
 
     def _init_model_weights(self) -> None:
-        if not isinstance(self.model, ShardedModel):
+        if not isinstance(self.model, FSDPModelWrapper):
             super()._init_model_weights()
 
     def test(self) -> dict[str, float]:
@@ -234,8 +234,8 @@ class Runner(MMEngineRunner):
             [_ours(hook) for hook in custom_hooks or ()],
         )
         for ours in (
-            FitCheckpoint, NameProtocol, KeepPosition, SkipNonFiniteSteps, StopOnSignal, BadVideos,
-            ShareOut, SaveSharded, ReplaceLostWorkers, NonFiniteScoresHook,
+            AdaptCheckpointHook, EvalProtocolHook, LoopStateHook, NonFiniteStepHook, StopOnSignalHook, UnreadableVideosHook,
+            ScatterCheckpointHook, SaveShardedHook, RestartWorkersHook, NonFiniteScoresHook,
         ):  # fmt: skip
             if not any(isinstance(hook, ours) for hook in self.hooks):
                 self.register_hook(ours())
@@ -269,8 +269,8 @@ class Runner(MMEngineRunner):
         damage = None
         if dist.is_main_process() and '://' not in checkpoint:
             path = Path(checkpoint).expanduser()
-            damage = damage_of(str(path)) if path.exists() else None
-        if damage := from_main(damage):
+            damage = corruption_of(str(path)) if path.exists() else None
+        if damage := broadcast_from_rank0(damage):
             raise ValueError(
                 f'checkpoint {checkpoint} is damaged ({damage}); name an earlier one, or none: '
                 '--resume alone takes the newest that is whole'
@@ -281,10 +281,10 @@ class Runner(MMEngineRunner):
         found: str | Exception | None = None
         if dist.is_main_process():
             try:
-                found = newest_whole_checkpoint(self.work_dir, self.logger.warning)
+                found = latest_valid_checkpoint(self.work_dir, self.logger.warning)
             except Exception as error:
                 found = error
-        found = from_main(found)
+        found = broadcast_from_rank0(found)
         if isinstance(found, Exception):
             raise found
         return found
@@ -297,7 +297,7 @@ class Runner(MMEngineRunner):
         map_location: Any = 'default',
     ) -> None:
         """Resume; the state of a sharded model is read into main memory, not onto one card."""
-        if map_location == 'default' and isinstance(self.model, ShardedModel):
+        if map_location == 'default' and isinstance(self.model, FSDPModelWrapper):
             map_location = 'cpu'
         compared = resume_optimizer and resume_param_scheduler and can_be_compared(self)
         configured = Settings(self) if compared else None
@@ -312,7 +312,7 @@ class Runner(MMEngineRunner):
         position = meta.get('position') or {}
         loop = self._train_loop
         steps_of_now = meta['iter']
-        if isinstance(loop, ExactEpochLoop):
+        if isinstance(loop, ResumableEpochLoop):
             steps_of_now = meta['epoch'] * len(loop.dataloader) + loop.step_in_epoch
             videos = loop.position_at(meta['epoch'], meta['iter'])['videos_per_step']
             scaled = (self.auto_scale_lr or {}).get('enable', False)
@@ -340,7 +340,7 @@ class Runner(MMEngineRunner):
         What does not fit the model as it is, is read whole, like any other checkpoint.
         """
         model, own = self.model, None
-        if isinstance(model, ShardedModel) and '://' not in str(filename):
+        if isinstance(model, FSDPModelWrapper) and '://' not in str(filename):
             own = own_checkpoint(self, filename)
         if own is None:
             checkpoint = super().load_checkpoint(filename, *args, **kwargs)
@@ -371,14 +371,14 @@ class Runner(MMEngineRunner):
         """
         gradients = self._accumulated_gradients()
         self.parts_to_save = None
-        if isinstance(self.model, ShardedModel):
+        if isinstance(self.model, FSDPModelWrapper):
             path = Path(out_dir).expanduser() / filename
             with_optimizer = kwargs.get('save_optimizer', True)
             self.parts_to_save = parts_to_save(self, path, gradients, with_optimizer)
         else:
             self.pending_gradients = gradients
         try:
-            with failing_together():
+            with raise_on_all_ranks():
                 super().save_checkpoint(out_dir, filename, *args, **kwargs)
         finally:
             self.pending_gradients = self.parts_to_save = None
@@ -398,7 +398,7 @@ class Runner(MMEngineRunner):
             for name, parameter in model.named_parameters()
             if parameter.grad is not None
         }
-        if isinstance(self.model, ShardedModel):
+        if isinstance(self.model, FSDPModelWrapper):
             return gradients  # which are means already
         for gradient in gradients.values():
             dist.all_reduce(gradient, 'mean')

@@ -8,5 +8,5 @@ class StorageError(OSError):
     """Videos cannot be read from where they are stored; the message names what and why.
 
     It never counts as a corrupt video. A training saves and ends, see
-    :class:`mmtimesformer.engine.StopOnSignal`.
+    :class:`mmtimesformer.engine.StopOnSignalHook`.
     """

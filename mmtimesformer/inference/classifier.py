@@ -22,8 +22,8 @@ import mmtimesformer.datasets
 import mmtimesformer.heads  # both register parts that configs name
 from mmtimesformer.checkpoints import read_file
 from mmtimesformer.checkpoints.download import fetch
-from mmtimesformer.checkpoints.load import fit_contents
-from mmtimesformer.checkpoints.metadata import differences, facts_of_config
+from mmtimesformer.checkpoints.load import adapt_contents
+from mmtimesformer.checkpoints.metadata import differences, metadata_of_config
 from mmtimesformer.compat.data_samples import scores_of
 from mmtimesformer.config.find import find_config
 from mmtimesformer.config.label_checks import to_build
@@ -31,17 +31,17 @@ from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.heads import FUSIONS
 from mmtimesformer.inference import features as feature_maps
 from mmtimesformer.inference.inference_config import (
-    Recipe,
+    InferenceConfig,
+    inference_config_of,
+    inference_config_of_checkpoint,
     no_more_memory_than,
     read_classes,
-    recipe_of_checkpoint,
-    recipe_of_config,
 )
 from mmtimesformer.inference.inputs import (
     Given,
     check_exists,
+    error_message,
     is_many,
-    letter_of,
     short_reason,
     videos_of,
 )
@@ -126,27 +126,31 @@ class VideoClassifier:
         register_all_modules(init_default_scope=False)
         limit: AbstractContextManager[None] = nullcontext()
         if config is None:
-            self.recipe, contents = recipe_of_checkpoint(contents, self.checkpoint)
+            self.recipe, contents = inference_config_of_checkpoint(contents, self.checkpoint)
             limit = no_more_memory_than(contents.tensors, self.checkpoint)
         else:
             self.recipe = _read_recipe(config)
         with DefaultScope.overwrite_default_scope('mmaction'), limit:
             self.model = MODELS.build(_to_build(self.recipe))
             self.views = Views(self.recipe.pipeline)
-        fitted = fit_contents(contents, self.model)
-        fresh = set(fitted.account.keys('fresh'))
+        adapted = adapt_contents(contents, self.model)
+        fresh = set(adapted.load_report.keys('fresh'))
         state = self.model.state_dict() if fresh else {}
-        self.model.load_state_dict({**{name: state[name] for name in fresh}, **fitted.state_dict})
+        self.model.load_state_dict({**{name: state[name] for name in fresh}, **adapted.state_dict})
         self._has_classifier = not fresh
-        self._source_classes = fitted.facts.get('num_classes')
-        self.account = fitted.account
-        asked = facts_of_config({'model': self.recipe.model, 'test_pipeline': self.recipe.pipeline})
-        for warning in dict.fromkeys([*fitted.account.warnings, *differences(fitted.facts, asked)]):
+        self._source_classes = adapted.facts.get('num_classes')
+        self.load_report = adapted.load_report
+        asked = metadata_of_config(
+            {'model': self.recipe.model, 'test_pipeline': self.recipe.pipeline}
+        )
+        for warning in dict.fromkeys(
+            [*adapted.load_report.warnings, *differences(adapted.facts, asked)]
+        ):
             warnings.warn(warning, stacklevel=2)
         self.model.to(self.device).eval()
         self.precision = precision
         prepare(self.model, precision, self.device)
-        self.classes = self._name_classes(classes, fitted.facts)
+        self.classes = self._name_classes(classes, adapted.facts)
 
     @property
     def num_classes(self) -> int:
@@ -259,7 +263,7 @@ class VideoClassifier:
         try:
             opened = Video(path)
         except ValueError as error:
-            raise ValueError(letter_of(error, path, str(video))) from error
+            raise ValueError(error_message(error, path, str(video))) from error
         windows = Windows(opened, self.views, window, stride)
         timeline = Timeline(str(video), window, stride)
         waiting = iter(_watch(windows, len(windows), str(video), progress))
@@ -427,7 +431,7 @@ class VideoClassifier:
                 raise
             except Exception as error:  # a reader has a class for each way to say no
                 if not many:
-                    raise ValueError(letter_of(error, given.path, given.name)) from error
+                    raise ValueError(error_message(error, given.path, given.name)) from error
                 reason = short_reason(error, given.path, given.name)
                 waiting.append((given, Skipped(given.name, reason)))
             ready = sum(not isinstance(data, Skipped) for _, data in waiting)
@@ -520,18 +524,18 @@ def _check_there(checkpoint: str | os.PathLike[str]) -> str | os.PathLike[str]:
     return checkpoint
 
 
-def _read_recipe(config: Any) -> Recipe:
+def _read_recipe(config: Any) -> InferenceConfig:
     if isinstance(config, Config):
-        return recipe_of_config(config.to_dict(), str(config.filename or 'the config'))
+        return inference_config_of(config.to_dict(), str(config.filename or 'the config'))
     path = find_config(str(config))
     try:
         cfg = Config.fromfile(path)
     except Exception as error:
         raise ValueError(f'config {path} cannot be read: {error}') from error
-    return recipe_of_config(cfg.to_dict(), f'config {path.name}')
+    return inference_config_of(cfg.to_dict(), f'config {path.name}')
 
 
-def _to_build(recipe: Recipe) -> dict[str, Any]:
+def _to_build(recipe: InferenceConfig) -> dict[str, Any]:
     """Return the model without where a training starts from: the checkpoint has all weights.
 
     The head of a multi-label model fuses views by sigmoid.

@@ -24,8 +24,8 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmtimesformer.checkpoints.convert import spell
-from mmtimesformer.checkpoints.load import translate_contents
+from mmtimesformer.checkpoints.convert import to_format
+from mmtimesformer.checkpoints.load import contents_to_canonical
 from mmtimesformer.checkpoints.metadata import heads_of
 from mmtimesformer.checkpoints.readers import Contents
 from mmtimesformer.config.find import FOLDERS
@@ -58,7 +58,7 @@ GIVE_CONFIG = 'give its config too: VideoClassifier(config, checkpoint)'
 
 
 @dataclass
-class Recipe:
+class InferenceConfig:
     """How a model is run.
 
     Attributes:
@@ -79,7 +79,7 @@ class Recipe:
     multi_label: bool = False
 
 
-def recipe_of_config(config: Mapping[str, Any], name: str) -> Recipe:
+def inference_config_of(config: Mapping[str, Any], name: str) -> InferenceConfig:
     """Take from a config what running needs; its data need not be there.
 
     Raises:
@@ -90,7 +90,7 @@ def recipe_of_config(config: Mapping[str, Any], name: str) -> Recipe:
     for key, value in (('model', config.get('model')), ('test_pipeline', pipeline)):
         if not value:
             raise ValueError(f'{name} has no {key}; add one, or give another config')
-    return Recipe(
+    return InferenceConfig(
         model=dict(config['model']),
         pipeline=[dict(step) for step in pipeline or ()],
         classes=(dataset.get('metainfo') or {}).get('classes'),
@@ -100,7 +100,9 @@ def recipe_of_config(config: Mapping[str, Any], name: str) -> Recipe:
     )
 
 
-def recipe_of_checkpoint(contents: Contents, source: str) -> tuple[Recipe, Contents]:
+def inference_config_of_checkpoint(
+    contents: Contents, source: str
+) -> tuple[InferenceConfig, Contents]:
     """Take from a checkpoint what running needs: from its config text, else from its facts.
 
     Args:
@@ -121,13 +123,13 @@ def recipe_of_checkpoint(contents: Contents, source: str) -> tuple[Recipe, Conte
         if _is_ours(config.get('model')):
             with _named(source):
                 check_form(config)
-            recipe = recipe_of_config(config, f'the config in {source}')
+            recipe = inference_config_of(config, f'the config in {source}')
             _check_types(recipe, source)
             recipe.classes = _names_in(recipe.classes, source)
             _check_sizes(recipe, contents.tensors, source)
             return recipe, contents
         multi_label = _is_multi_label(config)
-    recipe, contents = _recipe_of_facts(contents, source)
+    recipe, contents = _config_of_metadata(contents, source)
     recipe.multi_label = multi_label
     _check_sizes(recipe, contents.tensors, source)
     return recipe, contents
@@ -199,7 +201,7 @@ def _is_ours(model: Any) -> bool:
     return isinstance(kind, str) and kind.startswith('mmtimesformer.')
 
 
-def _check_types(recipe: Recipe, source: str) -> None:
+def _check_types(recipe: InferenceConfig, source: str) -> None:
     """Let a stored config name registered parts only, and none that reads other files."""
     models = {'mmtimesformer': MODELS, 'mmaction': MMACTION_MODELS, 'mmengine': MMENGINE_MODELS}
     steps = {
@@ -259,7 +261,7 @@ def _names_in(classes: Any, source: str) -> Any:
     )
 
 
-def _check_sizes(recipe: Recipe, tensors: Mapping[str, Tensor], source: str) -> None:
+def _check_sizes(recipe: InferenceConfig, tensors: Mapping[str, Tensor], source: str) -> None:
     """Let a stored config ask for no more than the weights beside it are for.
 
     Raises:
@@ -400,10 +402,10 @@ class _Allowed(TorchDispatchMode):
             )
 
 
-def _recipe_of_facts(contents: Contents, source: str) -> tuple[Recipe, Contents]:
+def _config_of_metadata(contents: Contents, source: str) -> tuple[InferenceConfig, Contents]:
     """Build the model that the weights are of, and feed it as its system does."""
-    weights = translate_contents(contents)
-    weights.account.check()
+    weights = contents_to_canonical(contents)
+    weights.load_report.check()
     told = weights.describe()
     seen = told.get('preprocessing') or {}
     frames = told.get('num_frames') or seen.get('num_frames')
@@ -458,10 +460,10 @@ def _recipe_of_facts(contents: Contents, source: str) -> tuple[Recipe, Contents]
     }
     size = seen.get('size') or told['img_size'][0]
     pipeline = list(_resized(protocol['test_pipeline'], frames, seen['frame_interval'], size))
-    recipe = Recipe(
+    recipe = InferenceConfig(
         model, pipeline, told.get('classes'), protocol['protocol'], f'the facts in {source}'
     )
-    tensors = spell(weights, 'mmtimesformer')
+    tensors = to_format(weights, 'mmtimesformer')
     return recipe, Contents('torch', dict(tensors), {'meta': {'mmtimesformer': told}})
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
 from mmtimesformer.datasets.transforms.decoding import Video
-from mmtimesformer.datasets.video_io.pyav_reader import decoded_frames, upright
+from mmtimesformer.datasets.video_io.pyav_reader import apply_rotation, decoded_frames
 from mmtimesformer.datasets.video_io.safe_open import (
     address_refused,
     is_address,
@@ -114,7 +114,7 @@ class Frame:
     def pixels(self) -> np.ndarray:
         """Return ``(H, W, 3)``, RGB of uint8."""
         decoded = self._reformatter.reformat(self._decoded, format='rgb24').to_ndarray()
-        return upright(decoded, self._decoded)
+        return apply_rotation(decoded, self._decoded)
 
 
 def stream_frames(video: Video) -> Iterator[Frame]:
@@ -170,7 +170,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def letter_of(error: BaseException, path: Path | None, name: str) -> str:
+def error_message(error: BaseException, path: Path | None, name: str) -> str:
     """Tell why a video cannot be read: what a reader says is often the last link of a chain.
 
     Args:
@@ -193,7 +193,7 @@ def letter_of(error: BaseException, path: Path | None, name: str) -> str:
 
 def short_reason(error: BaseException, path: Path | None, name: str) -> str:
     """Tell the same where the name of the video stands beside it."""
-    letter = letter_of(error, path, name).removeprefix(f'the video {name} ')
+    letter = error_message(error, path, name).removeprefix(f'the video {name} ')
     return re.sub(r'^\([\d,]+ bytes\) ', '', letter)
 
 

@@ -70,7 +70,7 @@ class Look:
 
 
 @dataclass(eq=False)
-class LayerLooks:
+class LayerRecords:
     """What was looked at in one block: ``time`` is there in divided attention alone."""
 
     space: Look | None = None
@@ -99,7 +99,7 @@ class AttentionMaps:
     batch: int
     grid: tuple[int, int, int]
     num_layers: int
-    layers: dict[int, LayerLooks] = field(repr=False)
+    layers: dict[int, LayerRecords] = field(repr=False)
     output: Any = field(default=None, repr=False)
     score: Tensor | None = None
 
@@ -302,7 +302,7 @@ def watch(
         )
     scheme = scheme_of(model)
     chosen = _choose_layers(layers, len(model.blocks))
-    looks = {number: LayerLooks() for number in chosen}
+    looks = {number: LayerRecords() for number in chosen}
     with ExitStack() as stack:
         for number in chosen:
             block = model.blocks[number]
@@ -326,7 +326,7 @@ def watch(
     return AttentionMaps(scheme, b, grid, len(model.blocks), looks, _detached(output), reached)
 
 
-def _differentiate(score: Tensor, layers: dict[int, LayerLooks]) -> None:
+def _differentiate(score: Tensor, layers: dict[int, LayerRecords]) -> None:
     """Keep how the score changes with what each attention gathered, and let the graph go."""
     looks = [look for layer in layers.values() for look in (layer.space, layer.time) if look]
     seen = [look.seen for look in looks if look.seen is not None]
@@ -377,7 +377,7 @@ def _positive_part(look: Look, queries: slice) -> Tensor:
     return (look.weights(queries) * look.gradients(queries)).clamp(min=0).mean(1)  # over heads
 
 
-def _keeper(looks: LayerLooks, kind: str, number: int) -> Callable[[Look], None]:
+def _keeper(looks: LayerRecords, kind: str, number: int) -> Callable[[Look], None]:
     def keep(look: Look) -> None:
         if getattr(looks, kind) is not None:
             raise ValueError(
@@ -450,7 +450,7 @@ def _choose_layers(layers: Sequence[int] | None, count: int) -> list[int]:
 
 
 def _check_rows(
-    looks: dict[int, LayerLooks], scheme: str, b: int, grid: tuple[int, int, int]
+    looks: dict[int, LayerRecords], scheme: str, b: int, grid: tuple[int, int, int]
 ) -> None:
     """See that blocks of the user's own hand in tracks and frames (or videos) as ours do."""
     t, h, w = grid

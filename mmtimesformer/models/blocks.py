@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmtimesformer.models.attention import SelfAttention
 from mmtimesformer.models.embeddings import init_temporal
 from mmtimesformer.models.ffn import FFN
-from mmtimesformer.models.fused_linear import Fold, is_plain, is_watched
+from mmtimesformer.models.fused_linear import Fold, has_hooks, is_plain
 from mmtimesformer.registry import MODELS
 
 
@@ -186,7 +186,7 @@ class DividedSpaceTimeBlock(EncoderBlock):
         frames = frames + self.attend_time(frames)
         frames = frames + self.attend_space(frames)
         frames = frames + self.drop_path(self.mlp(self.norm2(frames)))
-        return self.reunite(frames) if self.training and _is_random(self.mlp) else frames
+        return self.average_cls(frames) if self.training and _is_random(self.mlp) else frames
 
     def class_token(self, frames: Tensor, t: int) -> Tensor:
         """Return the class token of what :meth:`forward` returns, computed for it alone.
@@ -216,7 +216,7 @@ class DividedSpaceTimeBlock(EncoderBlock):
         tracks = rearrange(self.temporal_norm1(frames)[:, :, 1:], 'b t p d -> (b p) t d')
         tracks = tracks.contiguous()  # with one video it is a view, and linear layers copy worse
         attn, fc = self.temporal_attn, self.temporal_fc
-        if t * n > d and _runs_into(attn, fc):
+        if t * n > d and _can_fuse(attn, fc):
             weight, bias = self._fold(attn.proj, fc)
             update = self.drop_path(F.linear(attn.look(tracks), weight, bias)) + fc.bias
         else:
@@ -233,9 +233,9 @@ class DividedSpaceTimeBlock(EncoderBlock):
         t = frames.shape[1]
         tokens = rearrange(frames, 'b t n d -> (b t) n d')
         update = self.drop_path(self.attn(self.norm1(tokens)))
-        return self.reunite(rearrange(update, '(b t) n d -> b t n d', t=t))
+        return self.average_cls(rearrange(update, '(b t) n d -> b t n d', t=t))
 
-    def reunite(self, frames: Tensor) -> Tensor:
+    def average_cls(self, frames: Tensor) -> Tensor:
         """Give the class token of each frame the mean of all frames', so that it is one token.
 
         Shape:
@@ -250,7 +250,7 @@ def _is_random(mlp: nn.Module) -> bool:
     return not (type(mlp) is FFN and mlp.drop.p == 0)
 
 
-def _runs_into(attn: nn.Module, fc: nn.Module) -> bool:
+def _can_fuse(attn: nn.Module, fc: nn.Module) -> bool:
     """Say whether what an attention gathers goes through its ``proj`` and ``fc``, and no more.
 
     An attention of the user's own, a layer that is not plain (LoRA, quantised weights, a hook), and
@@ -261,5 +261,5 @@ def _runs_into(attn: nn.Module, fc: nn.Module) -> bool:
         and is_plain(attn.proj)
         and is_plain(fc)
         and not (attn.training and attn.proj_drop.p)
-        and not any(map(is_watched, (attn, attn.proj_drop)))
+        and not any(map(has_hooks, (attn, attn.proj_drop)))
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-def is_watched(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
     """Return whether a module has hooks, or a ``forward`` that was set on the instance.
 
     Accelerate and several quantisation tools set the latter.
@@ -37,7 +37,7 @@ def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
         layer: The layer.
         kind: The class that it must be of, and no subclass of it.
     """
-    if type(layer) is not kind or is_watched(layer):
+    if type(layer) is not kind or has_hooks(layer):
         return False
     return all(_is_plain_tensor(getattr(layer, name)) for name in ('weight', 'bias'))
 

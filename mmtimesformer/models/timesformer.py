@@ -19,7 +19,7 @@ from mmtimesformer.models.blocks import (
     SpaceOnlyBlock,
 )
 from mmtimesformer.models.embeddings import PatchEmbed, init_temporal
-from mmtimesformer.models.fused_linear import is_plain, is_watched
+from mmtimesformer.models.fused_linear import has_hooks, is_plain
 from mmtimesformer.models.strict_loading import refuse_other_weights
 from mmtimesformer.registry import MODELS
 from mmtimesformer.resize import resize_positions, resize_times
@@ -316,7 +316,7 @@ class TimeSformer(BaseModule):
         if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
             return None
         b, _, t, height, width = video.shape
-        if b == 1 or any(map(is_watched, self.modules())):
+        if b == 1 or any(map(has_hooks, self.modules())):
             return None
         tokens = t * height * width // self.patch_size**2
         hidden = 4 * self.norm.normalized_shape[0]  # of the MLP, the widest there is
@@ -361,7 +361,7 @@ def _is_as_built(block: nn.Module) -> bool:
         type(block) in (DividedSpaceTimeBlock, JointSpaceTimeBlock, SpaceOnlyBlock)
         and type(block.attn) is SelfAttention
         and is_plain(block.attn.qkv)  # its weights are used past its forward pass
-        and not any(map(is_watched, block.modules()))
+        and not any(map(has_hooks, block.modules()))
     )
 
 

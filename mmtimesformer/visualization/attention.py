@@ -29,7 +29,7 @@ SHORT = 4096  # tokens; 8 frames of 224 x 224 pixels have 1,569, 96 have 18,817
 
 
 @dataclass
-class Sight:
+class AttentionView:
     """A clip, what the model said of it, and where it looked.
 
     Attributes:
@@ -89,7 +89,7 @@ def see(
     view: int | None = None,
     layers: Sequence[int] | None = None,
     gradients: bool | None = None,
-) -> Sight:
+) -> AttentionView:
     """Run a classifier over a video and keep where it looks, in one of the views.
 
     Args:
@@ -127,7 +127,7 @@ def see(
     frames = np.ascontiguousarray(pixels[view].permute(1, 2, 3, 0).numpy())
     seconds = _seconds(classifier, Path(video), view, len(frames))
     name = classifier.classes[number] if classifier.classes else str(number)
-    return Sight(frames, seconds, maps, prediction, number, name)
+    return AttentionView(frames, seconds, maps, prediction, number, name)
 
 
 def check_head(head: int | None, heads: int) -> None:

@@ -21,7 +21,13 @@ from matplotlib import colormaps
 from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.models import AttentionMaps
 from mmtimesformer.terminal import safe_text
-from mmtimesformer.visualization.attention import COLORS, METHODS, Sight, check_head, describe
+from mmtimesformer.visualization.attention import (
+    COLORS,
+    METHODS,
+    AttentionView,
+    check_head,
+    describe,
+)
 
 TEMPLATE = Path(__file__).with_name('attention_page.html')
 LARGEST_MAP = 2**26  # weights of one head in one layer; more no browser should be asked to hold
@@ -56,7 +62,7 @@ class PageReport:
 
 
 def write_page(
-    sight: Sight,
+    sight: AttentionView,
     path: str | Path,
     layers: Sequence[int] | None = None,
     megabytes: float = MEGABYTES,
@@ -206,7 +212,7 @@ def _pack(maps: AttentionMaps, number: int, heads: bool) -> dict[str, Any]:
     return layer
 
 
-def _summaries(sight: Sight) -> dict[str, dict[str, Any]]:
+def _summaries(sight: AttentionView) -> dict[str, dict[str, Any]]:
     """Return the maps of the whole model that the page shows in a strip: of each way to tell."""
     found = {}
     for method, meaning in METHODS.items():

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmtimesformer.cli import sentence_of
+from mmtimesformer.cli import error_message
 from mmtimesformer.inference import Prediction, VideoClassifier
 from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.terminal import safe_text
 from mmtimesformer.visualization.attention import (
     METHODS,
-    Sight,
+    AttentionView,
     describe,
     draw_attention,
     see,
@@ -48,7 +48,7 @@ class Answer:
     walk: str = ''
 
 
-class Answers:
+class DemoPage:
     """Answers about videos, each in the same parts.
 
     Args:
@@ -59,7 +59,7 @@ class Answers:
     def __init__(self, classifier: VideoClassifier, folder: Path) -> None:
         self.classifier = classifier
         self.folder = folder
-        self._seen: OrderedDict[tuple[str, int], Sight] = OrderedDict()
+        self._seen: OrderedDict[tuple[str, int], AttentionView] = OrderedDict()
         self._written = 0
         self._turn = threading.Lock()
 
@@ -114,7 +114,7 @@ class Answers:
             f'<iframe title="Layers, heads, frames and patches" srcdoc="{walk}"></iframe>',
         )
 
-    def _see(self, video: Path) -> Sight:
+    def _see(self, video: Path) -> AttentionView:
         key = str(video), video.stat().st_mtime_ns
         if key not in self._seen:
             self._seen[key] = see(self.classifier, video, gradients=True)
@@ -145,4 +145,4 @@ def bars(prediction: Prediction) -> str:
 
 def _without_folder(error: Exception, video: str | Path) -> str:
     """Say what is wrong; where an upload lies is of no use to the one who uploaded it."""
-    return sentence_of(error).replace(f'{Path(video).parent}/', '')
+    return error_message(error).replace(f'{Path(video).parent}/', '')

@@ -20,7 +20,7 @@ from mmtimesformer.analysis.multi_label import (
 )
 from mmtimesformer.inference.prediction import THRESHOLD
 from mmtimesformer.visualization import report
-from mmtimesformer.visualization.report import Outcome
+from mmtimesformer.visualization.report import TestResults
 
 MOST_CLASSES = 20  # of which bars are drawn; of more, the worst and the best
 MOST_ROWS = 60  # of the table of classes
@@ -28,7 +28,7 @@ MOST_VIEWS = 12
 AT = f'{100 * THRESHOLD:g}\u00a0%'
 
 
-def sections(run: Outcome, pictures: Path, mistakes: int) -> list[str]:
+def sections(run: TestResults, pictures: Path, mistakes: int) -> list[str]:
     """Write the sections as HTML, in their order on the page."""
     run = replace(run, labels=run.labels.astype(bool))
     seen = run.seen()
@@ -46,14 +46,14 @@ def sections(run: Outcome, pictures: Path, mistakes: int) -> list[str]:
     ]
 
 
-def probabilities(run: Outcome) -> np.ndarray:
+def probabilities(run: TestResults) -> np.ndarray:
     """Return the probability of each class of each video."""
     views = run.about.get('views') or {}
     number = int(views.get('clips', 1)) * int(views.get('crops', 1))
     return probabilities_of(run.scores, run.about.get('fusion'), number)
 
 
-def guesses(run: Outcome) -> np.ndarray:
+def guesses(run: TestResults) -> np.ndarray:
     """Return whether each video is given each label."""
     return np.asarray(probabilities(run) >= THRESHOLD)
 
@@ -63,7 +63,7 @@ def share(value: float, digits: int = 1) -> str:
     return report._percent(value, digits) if np.isfinite(value) else 'n/a'
 
 
-def _tiles(run: Outcome, precision: np.ndarray) -> str:
+def _tiles(run: TestResults, precision: np.ndarray) -> str:
     seen = run.seen()
     micro, macro = f1_scores(run.labels, guesses(run))
     figures = {
@@ -85,7 +85,7 @@ def _tiles(run: Outcome, precision: np.ndarray) -> str:
     return f'<div class="tiles">{tiles}</div>'
 
 
-def _calibration(run: Outcome, folder: Path) -> str:
+def _calibration(run: TestResults, folder: Path) -> str:
     confidence, true, counts, error = calibration(run.labels, probabilities(run))
     path = folder / 'calibration.png'
     report.draw_calibration(confidence, true, counts, path, 'probability', 'share that is true')
@@ -98,7 +98,7 @@ def _calibration(run: Outcome, folder: Path) -> str:
     return report._section('Calibration (reliability diagram)', body)
 
 
-def _precision(run: Outcome, found: np.ndarray) -> str:
+def _precision(run: TestResults, found: np.ndarray) -> str:
     positives = run.labels.sum(axis=0)
     known = [int(i) for i in np.argsort(found, kind='stable') if np.isfinite(found[i])]
     bars = [(run.classes[i], float(found[i]), f'of {positives[i]:,}') for i in known]
@@ -112,7 +112,7 @@ def _precision(run: Outcome, found: np.ndarray) -> str:
     return report._section('Average precision', body + report._bars(bars[::-1][:10]) + note)
 
 
-def _classes(run: Outcome, found: np.ndarray) -> str:
+def _classes(run: TestResults, found: np.ndarray) -> str:
     each = class_scores(run.labels, guesses(run))
     rank = np.where(np.isfinite(found), found, np.inf)
     order = np.argsort(rank, kind='stable')
@@ -140,7 +140,7 @@ def _classes(run: Outcome, found: np.ndarray) -> str:
     return report._section('Classes', body)
 
 
-def _confused(run: Outcome) -> str:
+def _confused(run: TestResults) -> str:
     pairs = confused_pairs(run.labels, guesses(run))[:10]
     if not pairs:
         return ''
@@ -149,7 +149,7 @@ def _confused(run: Outcome) -> str:
     return report._section('Missed, and another given', table)
 
 
-def _wrong(run: Outcome, number: int) -> str:
+def _wrong(run: TestResults, number: int) -> str:
     title = 'The most confident wrong labels'
     values = np.where(run.labels, -1.0, probabilities(run))
     places = _largest(values, number, THRESHOLD)
@@ -165,7 +165,7 @@ def _wrong(run: Outcome, number: int) -> str:
     return report._section(title, report._figures(figures) if figures else '<p>There are none.</p>')
 
 
-def _missed(run: Outcome, number: int) -> str:
+def _missed(run: TestResults, number: int) -> str:
     title = 'True labels with the lowest probability'
     values = np.where(run.labels, 1 - probabilities(run), -1.0)
     places = _largest(values, number, np.nextafter(1 - THRESHOLD, 1))
@@ -181,7 +181,7 @@ def _missed(run: Outcome, number: int) -> str:
     return report._section(title, report._figures(figures) if figures else '<p>There are none.</p>')
 
 
-def _views(run: Outcome, number: int) -> str:
+def _views(run: TestResults, number: int) -> str:
     if run.view_scores is None:
         return report._views(run, number)  # which says why there is nothing to compare
     found = _agreement(run)
@@ -211,7 +211,7 @@ def _views(run: Outcome, number: int) -> str:
     return report._section('Do the views of a video agree?', body)
 
 
-def _agreement(run: Outcome) -> LabelAgreement:
+def _agreement(run: TestResults) -> LabelAgreement:
     assert run.view_scores is not None
     logits = run.view_scores.astype(np.float64)
     if run.about.get('fusion') == 'mean of softmax':
@@ -229,11 +229,11 @@ def _largest(values: np.ndarray, number: int, least: float) -> list[tuple[int, i
     return [(int(i), int(j)) for i, j in places if values[i, j] >= least]
 
 
-def _name(run: Outcome, label: int) -> str:
+def _name(run: TestResults, label: int) -> str:
     return html.escape(run.classes[label])
 
 
-def _names(run: Outcome, row: np.ndarray) -> str:
+def _names(run: TestResults, row: np.ndarray) -> str:
     names = [f'<b>{_name(run, int(i))}</b>' for i in np.flatnonzero(row)]
     more = f' and {len(names) - 8} more' if len(names) > 8 else ''
     return (', '.join(names[:8]) + more) or 'no label'

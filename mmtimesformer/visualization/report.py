@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mmtimesformer.analysis.view_agreement import Agreement, agreement_of
+from mmtimesformer.analysis.view_agreement import ViewAgreement, view_agreement
 from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.non_finite import REASON
 from mmtimesformer.terminal import safe_text
@@ -27,7 +27,7 @@ MOST_FAILED_LISTED = 50
 
 
 @dataclass
-class Outcome:
+class TestResults:
     """What a test left behind.
 
     Attributes:
@@ -80,7 +80,7 @@ class Outcome:
             if why == REASON
         ]
 
-    def seen(self) -> 'Outcome':
+    def seen(self) -> 'TestResults':
         """Return the test without the videos that could not be read or have no finite scores."""
         kept = [i for i in range(len(self.labels)) if i not in self.failed]
         if not self.failed or not kept:
@@ -95,13 +95,13 @@ class Outcome:
         )
 
 
-def top_k(run: Outcome, k: int) -> float:
+def top_k(run: TestResults, k: int) -> float:
     """Return the share of videos whose true class is among the ``k`` best scores."""
     best = np.argsort(-run.scores, axis=1, kind='stable')[:, :k]
     return float((best == run.labels[:, None]).any(axis=1).mean())
 
 
-def class_accuracy(run: Outcome) -> np.ndarray:
+def class_accuracy(run: TestResults) -> np.ndarray:
     """Return the share of right videos of each class; NaN for a class without videos."""
     right = run.guesses == run.labels
     counts = np.bincount(run.labels, minlength=len(run.classes)).astype(float)
@@ -109,7 +109,7 @@ def class_accuracy(run: Outcome) -> np.ndarray:
     return np.bincount(run.labels, weights=right, minlength=len(run.classes)) / counts
 
 
-def calibration(run: Outcome) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+def calibration(run: TestResults) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
     """Compare confidence and accuracy, in bins of equal width.
 
     Returns:
@@ -126,7 +126,7 @@ def calibration(run: Outcome) -> tuple[np.ndarray, np.ndarray, np.ndarray, float
     return confidence, accuracy, counts, error
 
 
-def write_report(run: Outcome, path: str | Path, mistakes: int = 8) -> Path:
+def write_report(run: TestResults, path: str | Path, mistakes: int = 8) -> Path:
     """Write the page, whole or not at all.
 
     Args:
@@ -162,7 +162,7 @@ def write_report(run: Outcome, path: str | Path, mistakes: int = 8) -> Path:
     return path
 
 
-def _sections(run: Outcome, pictures: Path, mistakes: int) -> list[str]:
+def _sections(run: TestResults, pictures: Path, mistakes: int) -> list[str]:
     """Write the sections about a test with one label a video, in their order on the page."""
     seen = run.seen()
     counts = confusion_matrix(seen.labels, seen.guesses, len(run.classes))
@@ -180,7 +180,7 @@ def _sections(run: Outcome, pictures: Path, mistakes: int) -> list[str]:
 # -- sections --------------------------------------------------------------------------------------
 
 
-def _about(run: Outcome) -> str:
+def _about(run: TestResults) -> str:
     """Say in one line what was tested, and how."""
     about, views = run.about, run.about.get('views')
     words = [
@@ -192,7 +192,7 @@ def _about(run: Outcome) -> str:
     return ' · '.join(filter(None, words))
 
 
-def _tiles(run: Outcome) -> str:
+def _tiles(run: TestResults) -> str:
     seen = run.seen()
     k = min(5, len(run.classes))
     figures = {
@@ -207,7 +207,7 @@ def _tiles(run: Outcome) -> str:
     if run.non_finite:
         figures['with NaN or infinite scores'] = f'{len(run.non_finite):,}'
     if seen.view_scores is not None:
-        agrees = agreement_of(seen.view_scores, seen.labels, seen.guesses).agrees.mean()
+        agrees = view_agreement(seen.view_scores, seen.labels, seen.guesses).agrees.mean()
         figures['all views agree'] = _percent(agrees)
     tiles = ''.join(
         f'<div class="tile"><b>{value}</b>{name}</div>' for name, value in figures.items()
@@ -215,7 +215,7 @@ def _tiles(run: Outcome) -> str:
     return f'<div class="tiles">{tiles}</div>'
 
 
-def _failed(run: Outcome) -> str:
+def _failed(run: TestResults) -> str:
     unreadable = [(file, why) for file, why in run.failed.values() if why != REASON]
     non_finite = [(file, REASON) for file in run.non_finite]
     return _wrong('Videos that could not be read', unreadable) + _wrong(
@@ -237,7 +237,7 @@ def _wrong(title: str, rows: list[tuple[str, str]]) -> str:
     return _section(title, body)
 
 
-def _curves(run: Outcome, folder: Path) -> str:
+def _curves(run: TestResults, folder: Path) -> str:
     curves = read_training(run.work_dir) if run.work_dir else {}
     if not curves.get('loss'):
         return ''
@@ -273,7 +273,7 @@ def draw_calibration(
         axes.set_ylabel(y_label)
 
 
-def _calibration(run: Outcome, folder: Path) -> str:
+def _calibration(run: TestResults, folder: Path) -> str:
     confidence, accuracy, counts, error = calibration(run)
     draw_calibration(confidence, accuracy, counts, folder / 'calibration.png')
     body = _image(folder / 'calibration.png', 'Reliability diagram')
@@ -285,7 +285,7 @@ def _calibration(run: Outcome, folder: Path) -> str:
     return _section('Is it as sure as it is right?', body)
 
 
-def _confusion(run: Outcome, counts: np.ndarray, folder: Path) -> str:
+def _confusion(run: TestResults, counts: np.ndarray, folder: Path) -> str:
     if len(run.classes) > MOST_CLASSES_DRAWN:
         return ''
     draw_confusion(counts, run.classes, folder / 'confusion.png')
@@ -293,7 +293,7 @@ def _confusion(run: Outcome, counts: np.ndarray, folder: Path) -> str:
     return _section('Which class is taken for which', body)
 
 
-def _confused(run: Outcome, counts: np.ndarray) -> str:
+def _confused(run: TestResults, counts: np.ndarray) -> str:
     wrong = counts - np.diag(np.diag(counts))
     rows = [
         (run.classes[i], run.classes[j], int(wrong[i, j]))
@@ -304,7 +304,7 @@ def _confused(run: Outcome, counts: np.ndarray) -> str:
     return _section('Most often confused', _table(('true', 'taken for', 'videos'), rows))
 
 
-def _classes(run: Outcome) -> str:
+def _classes(run: TestResults) -> str:
     accuracy = class_accuracy(run)
     counts = np.bincount(run.labels, minlength=len(run.classes))
     order = [i for i in np.argsort(accuracy, kind='stable') if counts[i]]
@@ -316,7 +316,7 @@ def _classes(run: Outcome) -> str:
     return _section('Worst and best classes', body)
 
 
-def _mistakes(run: Outcome, number: int) -> str:
+def _mistakes(run: TestResults, number: int) -> str:
     wrong = np.flatnonzero(run.guesses != run.labels)
     chosen = wrong[np.argsort(-run.confidence[wrong], kind='stable')][:number]
     if not len(chosen):
@@ -329,7 +329,7 @@ def _mistakes(run: Outcome, number: int) -> str:
     return _section('The most confident mistakes', _figures(figures))
 
 
-def _views(run: Outcome, number: int) -> str:
+def _views(run: TestResults, number: int) -> str:
     title = 'Do the views of a video agree?'
     if run.view_scores is None:
         told = run.about.get('views') or {}
@@ -341,7 +341,7 @@ def _views(run: Outcome, number: int) -> str:
                 'view said. tools/test.py --dump writes both; test again to see it here.'
             )
         return _section(title, f'<p>{why}</p>')
-    found = agreement_of(run.view_scores, run.labels, run.guesses)
+    found = view_agreement(run.view_scores, run.labels, run.guesses)
     single = found.accuracy
     body = (
         f'<p>All {found.views} views name the same class in <b>{_percent(found.agrees.mean())}</b> '
@@ -362,7 +362,7 @@ def _views(run: Outcome, number: int) -> str:
     return _section(title, body)
 
 
-def _disagreement(run: Outcome, found: Agreement, i: int) -> str:
+def _disagreement(run: TestResults, found: ViewAgreement, i: int) -> str:
     votes = ', '.join(
         f'{html.escape(run.classes[label])} ×\u2009{count}' for label, count in found.votes(i)
     )
@@ -372,7 +372,7 @@ def _disagreement(run: Outcome, found: Agreement, i: int) -> str:
     return _figure(run, i, f'{votes}; fused <b>{said}</b>, {verdict}; overlap {overlap}')
 
 
-def _origin(run: Outcome) -> str:
+def _origin(run: TestResults) -> str:
     about = dict(run.about)
     about.pop('classes', None)
     views = about.pop('views', None)
@@ -412,7 +412,7 @@ def _figures(figures: Sequence[str]) -> str:
     return f'<div class="figures">{"".join(figures)}</div>'
 
 
-def _figure(run: Outcome, i: int, caption: str) -> str:
+def _figure(run: TestResults, i: int, caption: str) -> str:
     """Show frames of a video, where it is known which one it was, and words below them."""
     name = safe_text(Path(run.videos[i]).name if len(run.videos) else f'video {i}')
     return (

@@ -10,7 +10,7 @@ import torch
 from mmtimesformer import TimeSformer
 from mmtimesformer.checkpoints import (
     CheckpointError,
-    fit_checkpoint,
+    adapt_checkpoint,
     load_checkpoint,
     read_checkpoint,
     read_model_checkpoint,
@@ -58,7 +58,7 @@ def assert_same(model: torch.nn.Module, other: torch.nn.Module) -> None:
 def load_by_mmengine(model: torch.nn.Module, path: Path) -> None:
     """Load as tools/test.py does: MMEngine reads, then the hook adapts, then MMEngine loads."""
     checkpoint = read_model_checkpoint(str(path))
-    fit_checkpoint(checkpoint, model)
+    adapt_checkpoint(checkpoint, model)
     model.load_state_dict(checkpoint['state_dict'])
 
 
@@ -113,9 +113,9 @@ def test_of_two_grids_that_fit_the_metadata_decides(tmp_path) -> None:
     square = Recognizer(img_size=SQUARE)
     save_checkpoint(square, tmp_path / 'a.pth')
     model = Recognizer(img_size=CHANCE)
-    account = load_checkpoint(model, tmp_path / 'a.pth')
-    assert account.keys('resized') == ['pos_embed']
-    assert '6 x 6 to 4 x 9 patches' in account.table()
+    load_report = load_checkpoint(model, tmp_path / 'a.pth')
+    assert load_report.keys('resized') == ['pos_embed']
+    assert '6 x 6 to 4 x 9 patches' in load_report.table()
 
 
 def test_of_two_grids_that_fit_a_bare_file_the_choice_is_a_warning(tmp_path) -> None:
@@ -132,16 +132,16 @@ def test_a_square_image_vit_of_as_many_patches_is_resized(tmp_path) -> None:
         np.savez(file, **as_jax(of_images(weights)))
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        account = load_checkpoint(TimeSformer(**toy(img_size=CHANCE)), tmp_path / 'a.npz')
-    assert '6 x 6 to 4 x 9 patches' in account.table()
+        load_report = load_checkpoint(TimeSformer(**toy(img_size=CHANCE)), tmp_path / 'a.npz')
+    assert '6 x 6 to 4 x 9 patches' in load_report.table()
 
 
 def test_mmaction2s_file_of_two_possible_grids_is_refused(tmp_path) -> None:
     VIDEO_FILES['mmaction2'](random_weights(grid=6), tmp_path / 'a')
     with pytest.raises(CheckpointError, match='6 x 6 or 4 x 9; give the height and width'):
         load_checkpoint(Recognizer(img_size=CHANCE), tmp_path / 'a')
-    account = load_checkpoint(Recognizer(img_size=CHANCE), tmp_path / 'a', source_size=SQUARE)
-    assert '6 x 6 to 4 x 9 patches' in account.table()
+    load_report = load_checkpoint(Recognizer(img_size=CHANCE), tmp_path / 'a', source_size=SQUARE)
+    assert '6 x 6 to 4 x 9 patches' in load_report.table()
 
 
 def test_a_source_size_that_contradicts_the_metadata_is_refused(tmp_path) -> None:
@@ -157,7 +157,7 @@ def test_a_conversion_without_a_size_keeps_the_positions_and_says_what_it_does_n
     bare(model, tmp_path / 'a.pth')
     weights = read_checkpoint(tmp_path / 'a.pth')
     assert weights.grid is None
-    assert '--source-size' in weights.account.warnings[0]
+    assert '--source-size' in weights.load_report.warnings[0]
     save_checkpoint(weights, tmp_path / 'b.pth')
     again = Recognizer(img_size=WIDE)
     load_checkpoint(again, tmp_path / 'b.pth')
@@ -179,7 +179,7 @@ def test_a_conversion_of_two_possible_grids_is_refused(tmp_path) -> None:
     with pytest.raises(CheckpointError, match=r'6 x 6 or 4 x 9; give .* \(--source-size\)'):
         read_checkpoint(tmp_path / 'a.pth', img_size=CHANCE)
     weights = read_checkpoint(tmp_path / 'a.pth', img_size=CHANCE, source_size=CHANCE)
-    assert not weights.account.keys('resized')
+    assert not weights.load_report.keys('resized')
 
 
 def test_another_number_of_patches_still_needs_its_size(tmp_path) -> None:

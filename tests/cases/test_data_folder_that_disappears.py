@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mmtimesformer.checkpoints import load_torch
-from mmtimesformer.cli import FAILED, STOPPED, EndOfRun
+from mmtimesformer.cli import FAILED, STOPPED, RunStopped
 from mmtimesformer.datasets.preparation.packing import (
     list_entries,
     list_labelled,
@@ -237,17 +237,17 @@ def train(config: Path, work_dir: Path, resume: str | None = None, **options: An
 
 def lose_at(monkeypatch: pytest.MonkeyPatch, videos: Path, stage: str) -> None:
     """Lose the folder after the first step of a training or validation."""
-    from mmtimesformer.engine import BadVideos
+    from mmtimesformer.engine import UnreadableVideosHook
 
     method = f'before_{stage}_iter'
-    before = getattr(BadVideos, method)
+    before = getattr(UnreadableVideosHook, method)
 
     def losing(self: Any, runner: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
         if batch_idx == 0 and videos.exists():
             videos.rename(videos.with_name('aside'))
         before(self, runner, batch_idx, *args, **kwargs)
 
-    monkeypatch.setattr(BadVideos, method, losing)
+    monkeypatch.setattr(UnreadableVideosHook, method, losing)
 
 
 @pytest.mark.parametrize(('stage', 'workers'), [('train', 0), ('train', 1), ('val', 0)])
@@ -262,7 +262,7 @@ def test_a_training_saves_and_ends_and_can_be_resumed(
     with monkeypatch.context() as patch:
         lose_at(patch, videos, stage)
         expected = r'stopped after epoch [01], step [123]: the folder .* gone or empty'
-        with pytest.raises(EndOfRun, match=expected) as ended:
+        with pytest.raises(RunStopped, match=expected) as ended:
             train(config, out, **options)
     assert ended.value.code == STOPPED
     assert 'all is saved' in str(ended.value) and 'Traceback' not in str(ended.value)
@@ -286,17 +286,17 @@ def test_a_training_saves_and_ends_and_can_be_resumed(
 def test_a_test_never_counts_it_as_wrong(
     config: Path, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mmtimesformer.engine import BadVideos
+    from mmtimesformer.engine import UnreadableVideosHook
 
     train(config, tmp_path / 'out')
-    after = BadVideos.after_test_iter
+    after = UnreadableVideosHook.after_test_iter
 
     def losing(self: Any, runner: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
         if batch_idx == 1:
             videos.rename(videos.with_name('aside'))
         after(self, runner, batch_idx, *args, **kwargs)
 
-    monkeypatch.setattr(BadVideos, 'after_test_iter', losing)
+    monkeypatch.setattr(UnreadableVideosHook, 'after_test_iter', losing)
     arguments = Namespace(
         config=str(config), checkpoint=str(tmp_path / 'out/epoch_1.pth'), launcher='none',
         work_dir=str(tmp_path / 'test'), cfg_options={}, amp=None, dump=None, show=False,
@@ -313,7 +313,7 @@ def test_what_cannot_be_saved_ends_with_an_error(
     monkeypatch.setattr(
         'mmtimesformer.engine.hooks.stop_on_signal.save_mid_epoch', lambda runner, meta: False
     )
-    with pytest.raises(EndOfRun) as ended:
+    with pytest.raises(RunStopped) as ended:
         train(config, tmp_path / 'out')
     assert ended.value.code == FAILED
 

@@ -15,8 +15,8 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from mmtimesformer.checkpoints import load_torch
-from mmtimesformer.cli import STOPPED, EndOfRun
-from mmtimesformer.engine.hooks.non_finite_steps import NotFiniteError, SkipNonFiniteSteps
+from mmtimesformer.cli import STOPPED, RunStopped
+from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook, NonFiniteStepsError
 from tests.engine import conftest
 from tests.engine.conftest import At, Guess, Scaled, Train
 
@@ -71,7 +71,7 @@ LONG = {'max_epochs': 8}  # of six steps
 def test_the_last_good_checkpoint_survives_a_spike_and_is_named(
     train: Train, tmp_path: Path, step: int, keep: int
 ) -> None:
-    with pytest.raises(NotFiniteError) as error:
+    with pytest.raises(NonFiniteStepsError) as error:
         train(spike(step), model=Brittle(), train_cfg=LONG, checkpoint={'max_keep_ckpts': keep})
     # The spike's own step is finite: of step 12 it follows epoch_2.pth.
     noted = tmp_path / 'work' / ('epoch_1.pth' if step == 11 else 'epoch_2.pth')
@@ -89,7 +89,9 @@ def test_the_last_good_checkpoint_survives_a_spike_and_is_named(
 def test_a_checkpoint_saved_between_spike_and_first_skipped_step_is_not_taken_for_good(
     train: Train, tmp_path: Path
 ) -> None:
-    with pytest.raises(NotFiniteError, match=r'epoch_2\.pth: newer, but no finite step followed'):
+    with pytest.raises(
+        NonFiniteStepsError, match=r'epoch_2\.pth: newer, but no finite step followed'
+    ):
         train(spike(11), model=Brittle(), train_cfg=LONG, checkpoint={'max_keep_ckpts': 1})
     assert largest(tmp_path / 'work/epoch_2.pth') > 5
     assert (tmp_path / 'work/last_checkpoint').read_text() == f'{tmp_path}/work/epoch_1.pth'
@@ -100,7 +102,7 @@ def test_weights_a_thousand_times_as_large_are_not_saved_at_all(
     train: Train, tmp_path: Path, optim: dict[str, Any]
 ) -> None:
     """Also where no loss is NaN: then nothing would ever be skipped."""
-    with pytest.raises(NotFiniteError, match='more than 1000 times as large as at the start'):
+    with pytest.raises(NonFiniteStepsError, match='more than 1000 times as large as at the start'):
         train(spike(11, 1e9), model=Guess(), train_cfg=LONG, optim=optim)
     assert saved(tmp_path / 'work') == ['epoch_1.pth']
 
@@ -122,7 +124,9 @@ def test_a_state_that_is_not_finite_is_not_saved(train: Train, tmp_path: Path, w
             if runner.iter == 11:
                 spoil(runner)
 
-    with pytest.raises(NotFiniteError, match=r'are not finite .* so epoch_2\.pth is not saved'):
+    with pytest.raises(
+        NonFiniteStepsError, match=r'are not finite .* so epoch_2\.pth is not saved'
+    ):
         train(SpoilLater(), train_cfg=LONG)
     assert saved(tmp_path / 'work') == ['epoch_1.pth']
 
@@ -130,7 +134,7 @@ def test_a_state_that_is_not_finite_is_not_saved(train: Train, tmp_path: Path, w
 def test_no_best_checkpoint_comes_from_a_ruined_model(train: Train, tmp_path: Path) -> None:
     """The validation right after the spike has NaN scores, those after it are of skipped steps."""
     how = {'val_interval': 1, 'checkpoint': {'save_best': 'mean_acc', 'max_keep_ckpts': 1}}
-    with pytest.raises(NotFiniteError):
+    with pytest.raises(NonFiniteStepsError):
         train(spike(11), model=Brittle(), ema=False, train_cfg={**LONG, 'val_interval': 1}, **how)
     (best,) = (tmp_path / 'work').glob('best*')
     assert largest(best) < 5
@@ -165,7 +169,7 @@ def test_a_stop_while_steps_are_skipped_never_leads_back_to_a_ruined_state(
     train: Train, tmp_path: Path
 ) -> None:
     stop = At(15, lambda _: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(EndOfRun) as end:
+    with pytest.raises(RunStopped) as end:
         train(spike(11), stop, model=Brittle(), train_cfg=LONG)
     assert end.value.code == STOPPED
     assert 'the last steps were skipped' in str(end.value)
@@ -179,7 +183,7 @@ def test_a_stop_while_steps_are_skipped_never_leads_back_to_a_ruined_state(
 
 def test_a_training_whose_last_steps_were_skipped_has_failed(train: Train, tmp_path: Path) -> None:
     with pytest.raises(
-        NotFiniteError, match=r'is over, but .* in its last 2 steps \(of 18, 2 were'
+        NonFiniteStepsError, match=r'is over, but .* in its last 2 steps \(of 18, 2 were'
     ):
         train(model=Brittle(batches={16, 17}), checkpoint={'max_keep_ckpts': 1})
     assert saved(tmp_path / 'work') == ['epoch_1.pth', 'epoch_2.pth', 'while_skipping.pth']
@@ -188,7 +192,7 @@ def test_a_training_whose_last_steps_were_skipped_has_failed(train: Train, tmp_p
 
 def test_a_training_most_of_whose_steps_were_skipped_has_failed(train: Train) -> None:
     odd = {step for step in range(17) if step % 3}
-    with pytest.raises(NotFiniteError, match=r'11 of its 18 steps were skipped.*do not trust'):
+    with pytest.raises(NonFiniteStepsError, match=r'11 of its 18 steps were skipped.*do not trust'):
         train(model=Brittle(batches=odd))
 
 
@@ -222,16 +226,16 @@ def test_a_step_that_the_loss_scaler_alone_skips_does_not_stop_saving(
 
 
 def test_without_a_good_checkpoint_it_says_so(train: Train) -> None:
-    with pytest.raises(NotFiniteError, match='No checkpoint is known to be good. Start again'):
-        train(SkipNonFiniteSteps(max_in_row=3), model=Brittle(batches=set(range(9))))
+    with pytest.raises(NonFiniteStepsError, match='No checkpoint is known to be good. Start again'):
+        train(NonFiniteStepHook(max_in_row=3), model=Brittle(batches=set(range(9))))
 
 
 def test_the_history_goes_on_when_the_run_does(train: Train, tmp_path: Path) -> None:
     """A resumed training that diverges at once falls back to what was good before it."""
     train(train_cfg={'max_epochs': 5}, checkpoint={'max_keep_ckpts': 2})
-    with pytest.raises(NotFiniteError, match=r'The last good checkpoint is \S*epoch_4\.pth'):
+    with pytest.raises(NonFiniteStepsError, match=r'The last good checkpoint is \S*epoch_4\.pth'):
         train(
-            SkipNonFiniteSteps(max_in_row=3),
+            NonFiniteStepHook(max_in_row=3),
             model=Brittle(batches=set(range(99))),
             train_cfg=LONG,
             resume=True,
@@ -254,7 +258,9 @@ def test_a_loss_that_explodes_speaks_for_no_checkpoint_and_is_warned_about(
             factor = torch.nan if self.batch >= 27 else factor
             return {'loss': out['loss'] * factor} if mode == 'loss' else out
 
-    with pytest.raises(NotFiniteError, match=r'is \S*epoch_3.pth; \S*epoch_4.pth: newer, but no'):
+    with pytest.raises(
+        NonFiniteStepsError, match=r'is \S*epoch_3.pth; \S*epoch_4.pth: newer, but no'
+    ):
         train(model=Exploding(), train_cfg=LONG, checkpoint={'max_keep_ckpts': 1})
     assert saved(tmp_path / 'work') == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth']
     said = capsys.readouterr().out

@@ -10,7 +10,7 @@ from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import HOOKS, MODELS
 from torch import nn
 
-from mmtimesformer.cli import EndOfRun
+from mmtimesformer.cli import RunStopped
 from tests.cases.test_resume_with_changes import stop
 from tests.engine import conftest
 from tests.engine.conftest import Train, assert_equal, whole_state
@@ -88,7 +88,7 @@ def test_an_average_that_would_still_be_the_start_is_warned_about_before_it_begi
     train: Train, settings: dict[str, Any], words: str | None, capsys: pytest.CaptureFixture
 ) -> None:
     hook: Any = {'type': 'EMAHook', **settings}
-    with pytest.raises(EndOfRun):  # before the first step is done
+    with pytest.raises(RunStopped):  # before the first step is done
         train(hook, conftest.At(0, _end), ema=False)
     said = capsys.readouterr().out
     assert ('EMAHook: momentum' in said) == (words is not None)
@@ -96,7 +96,7 @@ def test_an_average_that_would_still_be_the_start_is_warned_about_before_it_begi
 
 
 def _end(_runner: Any) -> None:
-    raise EndOfRun('enough', 0)
+    raise RunStopped('enough', 0)
 
 
 def test_the_base_class_is_still_the_one_that_does_not_warm_up() -> None:

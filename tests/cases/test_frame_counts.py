@@ -18,7 +18,7 @@ from mmtimesformer.datasets.preparation.checking import CutShortError, check_com
 from mmtimesformer.datasets.preparation.resizing import Resize, resize_video
 from mmtimesformer.datasets.preparation.transcoding import Preset, Transcode, transcode_video
 from mmtimesformer.datasets.transforms.decoding import Video
-from mmtimesformer.datasets.video_io.pyav_reader import ThriftyReader, decoded_frames
+from mmtimesformer.datasets.video_io.pyav_reader import SparsePyAVReader, decoded_frames
 from mmtimesformer.datasets.video_io.safe_open import open_container
 
 FRAMES, WIDTH, HEIGHT = 60, 80, 48
@@ -218,7 +218,7 @@ def test_the_reader_gives_the_frames_of_decoding_everything(name: str) -> None:
 @pytest.mark.parametrize('name', ['intra_refresh.ts', 'open_gop.mp4', 'steady.mp4', 'hevc.mp4'])
 def test_each_frame_alone_is_that_of_decoding_everything(name: str) -> None:
     everything = decode_all(MADE(name))
-    reader = ThriftyReader(MADE(name), num_threads=1)
+    reader = SparsePyAVReader(MADE(name), num_threads=1)
     wrong = [i for i, old in enumerate(everything) if (reader.frames([i])[0] != old).any()]
     assert not wrong
 
@@ -252,7 +252,7 @@ def test_the_cases_are_what_their_names_say() -> None:
         with av.open(str(MADE(name))) as container:
             packets = sum(packet.size > 0 for packet in container.demux(video=0))
         assert packets > len(decode_all(MADE(name))), name
-    assert not ThriftyReader(MADE('cut_open_gop.mkv'), 1).indexed
+    assert not SparsePyAVReader(MADE('cut_open_gop.mkv'), 1).indexed
 
 
 def test_numbers_of_two_readers_are_never_mixed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +262,7 @@ def test_numbers_of_two_readers_are_never_mixed(monkeypatch: pytest.MonkeyPatch)
     def fail(*_: object) -> None:
         raise av.FFmpegError(1, 'no')
 
-    monkeypatch.setattr(ThriftyReader, 'frames', fail)
+    monkeypatch.setattr(SparsePyAVReader, 'frames', fail)
     assert len(Video(MADE('steady.mp4')).frames([3])) == 1
     for name in ('edit_list.mp4', 'cut_open_gop.mkv', 'gaps_h264.avi', 'uneven.ts'):
         with pytest.raises(ValueError, match=f'{name}.* cannot be read by pyav'):

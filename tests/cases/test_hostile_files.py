@@ -15,9 +15,9 @@ import torch
 from safetensors.numpy import save_file
 
 from mmtimesformer.analysis.predictions import read_views
-from mmtimesformer.analysis.test_results import read_outcome
+from mmtimesformer.analysis.test_results import read_test_results
 from mmtimesformer.checkpoints import load_torch, read_checkpoint, read_file
-from mmtimesformer.engine.checkpointing.resume import damage_of, newest_whole_checkpoint
+from mmtimesformer.engine.checkpointing.resume import corruption_of, latest_valid_checkpoint
 from mmtimesformer.engine.checkpointing.safe_loading import load_from_local
 from tests.cases.hostile import CHECKPOINTS, HEAD, RESULTS, doubled, name, text, torch_zip
 
@@ -75,15 +75,15 @@ def test_attributes_of_a_state_dict_are_left_out(tmp_path: Path) -> None:
 def test_a_hostile_dump_of_results_is_refused(case: str, tmp_path: Path) -> None:
     path = RESULTS[case](tmp_path)
     assert_refused(read_views, path)
-    assert_refused(lambda path: read_outcome(tmp_path), path)
+    assert_refused(lambda path: read_test_results(tmp_path), path)
 
 
 def test_a_zip_bomb_is_damage_to_resume_from(tmp_path: Path) -> None:
     shutil.move(CHECKPOINTS['a compressed storage'](tmp_path), tmp_path / 'epoch_1.pth')
     begun = time.process_time()
-    assert 'zip bomb' in str(damage_of(str(tmp_path / 'epoch_1.pth')))
+    assert 'zip bomb' in str(corruption_of(str(tmp_path / 'epoch_1.pth')))
     with pytest.raises(ValueError, match='every checkpoint .* is damaged'):
-        newest_whole_checkpoint(tmp_path, lambda _: None)
+        latest_valid_checkpoint(tmp_path, lambda _: None)
     assert time.process_time() - begun < SECONDS
 
 
@@ -112,7 +112,7 @@ def test_a_note_of_results_with_a_wrong_value_is_refused(
     dump(tmp_path / 'result.pkl')
     (tmp_path / 'result.meta.json').write_text(json.dumps({key: value}))
     with pytest.raises(ValueError, match=rf'result.meta.json has {key}='):
-        read_outcome(tmp_path)
+        read_test_results(tmp_path)
 
 
 @pytest.mark.parametrize('content', ['[' * 10**5, '[1]', '', '{"a": ' + '{"b":' * 10**5])
@@ -120,7 +120,7 @@ def test_a_note_of_results_that_is_none_is_refused(content: str, tmp_path: Path)
     dump(tmp_path / 'result.pkl')
     (tmp_path / 'result.meta.json').write_text(content)
     with pytest.raises(ValueError, match='result.meta.json is damaged'):
-        read_outcome(tmp_path)
+        read_test_results(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_note_of_results_that_is_none_is_refused(content: str, tmp_path: Path)
 def test_a_config_in_a_folder_of_results_may_say_anything(dataset: str, tmp_path: Path) -> None:
     dump(tmp_path / 'result.pkl')
     (tmp_path / 'config.py').write_text(f'test_dataloader = dict(dataset=dict({dataset}))')
-    assert read_outcome(tmp_path).videos == []
+    assert read_test_results(tmp_path).videos == []
 
 
 def dump(path: Path) -> None:

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from mmtimesformer.checkpoints import load_torch, read_file
-from mmtimesformer.checkpoints.dcp import damage_of_shares
+from mmtimesformer.checkpoints.dcp import corruption_of_shards
 from mmtimesformer.checkpoints.dcp_metadata import METADATA
 from mmtimesformer.checkpoints.readers import write_torch
 from mmtimesformer.datasets.preparation import packing
 from mmtimesformer.datasets.preparation.moving_shapes import Settings, is_made
 from mmtimesformer.datasets.preparation.reading import read_json as read_labels
-from mmtimesformer.engine.checkpointing.resume import newest_whole_checkpoint
+from mmtimesformer.engine.checkpointing.resume import latest_valid_checkpoint
 from mmtimesformer.engine.distributed.sharded_checkpoint import write_shares
 from mmtimesformer.engine.hooks.unreadable_videos import BadVideoList
 from mmtimesformer.inference.feature_store import FeatureFolder
@@ -47,7 +47,7 @@ def assert_refused(path: Path, said: str) -> None:
     with pytest.raises(ValueError, match=said) as caught:
         read_file(path)
     assert '\n' not in str(caught.value) and len(str(caught.value)) < 1000
-    assert damage_of_shares(path)
+    assert corruption_of_shards(path)
     assert time.process_time() - begun < 2
 
 
@@ -162,7 +162,7 @@ def test_a_hostile_note_of_the_last_checkpoint_does_no_harm(content: str, tmp_pa
     torch.save({'state_dict': {}}, tmp_path / 'epoch_1.pth')
     note = content.encode('utf-8', 'surrogatepass')
     (tmp_path / 'last_checkpoint').write_bytes(note)
-    found = newest_whole_checkpoint(tmp_path, lambda _: None)
+    found = latest_valid_checkpoint(tmp_path, lambda _: None)
     assert found == str(tmp_path / 'epoch_1.pth')
 
 

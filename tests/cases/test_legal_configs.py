@@ -17,8 +17,8 @@ from torch.optim import AdamW
 from mmtimesformer.config.components import check_parts
 from mmtimesformer.config.find import shipped_configs
 from mmtimesformer.config.validate import check_config, check_sections
-from mmtimesformer.engine.checkpointing.checkpoint_hook import SafeCheckpointHook
-from mmtimesformer.engine.loops.resumable_loop import ExactEpochLoop
+from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook
+from mmtimesformer.engine.loops.resumable_loop import ResumableEpochLoop
 from mmtimesformer.engine.runner import Runner
 from tests.tools.conftest import tiny_config  # noqa: F401
 
@@ -204,9 +204,9 @@ def test_a_config_in_pure_python_is_not_refused_and_gets_our_loop_and_hook(
     assert check_config(cfg, 'train') == []
     cfg.work_dir, cfg.launcher = str(tmp_path / 'work'), 'none'
     runner = Runner.from_cfg(cfg)
-    assert sum(isinstance(hook, SafeCheckpointHook) for hook in runner.hooks) == 1
+    assert sum(isinstance(hook, AtomicCheckpointHook) for hook in runner.hooks) == 1
     runner.train()
-    assert isinstance(runner.train_loop, ExactEpochLoop)
+    assert isinstance(runner.train_loop, ResumableEpochLoop)
 
 
 @pytest.fixture(autouse=True)

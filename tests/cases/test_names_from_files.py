@@ -25,11 +25,11 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmtimesformer.analysis.test_results import read_outcome
-from mmtimesformer.checkpoints.load_report import Account
-from mmtimesformer.cli import run_job
+from mmtimesformer.analysis.test_results import read_test_results
+from mmtimesformer.checkpoints.load_report import LoadReport
+from mmtimesformer.cli import run_tool
 from mmtimesformer.datasets.preparation.finding import VideoFolder
-from mmtimesformer.engine.hooks.prediction_images import PredictionPictures
+from mmtimesformer.engine.hooks.prediction_images import PredictionImagesHook
 from mmtimesformer.inference import Prediction, Timeline, VideoClassifier
 from mmtimesformer.inference.sliding_window import Moment
 from mmtimesformer.terminal import echo, safe_text, track
@@ -38,7 +38,7 @@ from mmtimesformer.visualization.attention_page import TEMPLATE, write_page
 from mmtimesformer.visualization.confusion import confusion_matrix, draw_confusion
 from mmtimesformer.visualization.film_strips import draw_clips
 from mmtimesformer.visualization.label_overlay import draw_labels, output_names
-from mmtimesformer.visualization.report import Outcome, write_report
+from mmtimesformer.visualization.report import TestResults, write_report
 from mmtimesformer.visualization.scheme_comparison import SchemeResult, draw_schemes
 from mmtimesformer.visualization.timeline import draw_timeline
 from tests.inference.conftest import CONFIG
@@ -199,7 +199,7 @@ def test_an_error_message_that_quotes_names_is_one_line_without_escapes(
     def fail() -> None:
         raise ValueError(f'there is no class {names}, {"".join(names)}')
 
-    assert run_job(fail, debug=True) == 1
+    assert run_tool(fail, debug=True) == 1
     err = capsys.readouterr().err
     assert not CONTROLS.search(err)
     assert err.splitlines()[-1].startswith('error: there is no class')
@@ -220,19 +220,19 @@ def test_a_warning_that_quotes_names_has_no_escapes(
     def warn() -> None:
         sys.stderr.write(warnings.formatwarning(''.join(names), UserWarning, 'x.py', 1))
 
-    assert run_job(warn) == 0
+    assert run_tool(warn) == 0
     assert not CONTROLS.search(capsys.readouterr().err)
 
 
 def test_the_load_report_shows_names_of_keys_without_escapes(names: list[str]) -> None:
-    account = Account('official', 'mmtimesformer')
+    load_report = LoadReport('official', 'mmtimesformer')
     for name in names:
-        account.add('unknown', name)
-    account.warnings = names
-    assert not CONTROLS.search(account.table())
-    assert len(account.table().splitlines()) == 4 + 2 * len(names)
+        load_report.add('unknown', name)
+    load_report.warnings = names
+    assert not CONTROLS.search(load_report.table())
+    assert len(load_report.table().splitlines()) == 4 + 2 * len(names)
     with pytest.raises(ValueError, match='every key must be accounted for') as raised:
-        account.check()
+        load_report.check()
     assert not CONTROLS.search(str(raised.value))
 
 
@@ -335,7 +335,7 @@ def test_the_report_escapes_names_of_classes_videos_files_and_its_config(
     rows = np.random.default_rng(0).dirichlet(np.ones(8), size=16)
     about = {'config': f'{names[2]}.py', 'checkpoint': f'{names[4]}.pth', 'date': names[3]}
     about |= {names[0]: names[5], 'views': {'clips': names[2], 'crops': '{{body}}'}}
-    run = Outcome(
+    run = TestResults(
         rows, np.arange(16) % 8, names, [video] * 16, about, tmp_path,
         view_scores=rows[:, None].repeat(3, 1) * np.array([1, 5, -9])[:, None],
         failed={3: (names[3], names[2])},
@@ -356,7 +356,7 @@ def test_the_report_of_several_labels_a_video_escapes_names(
 ) -> None:
     random = np.random.default_rng(0)
     labels = (random.random((16, 8)) < 0.3).astype(int)
-    run = Outcome(random.random((16, 8)), labels, names, [video] * 16)
+    run = TestResults(random.random((16, 8)), labels, names, [video] * 16)
     assert run.is_multi_label
     page = write_report(run, tmp_path / 'report.html').read_text('utf-8')
     assert not tags_of(page) & {'script', 'a', 'iframe', 'form'}
@@ -377,7 +377,7 @@ def test_the_report_of_files_whose_names_are_hostile(
     ]
     (tmp_path / 'result.pkl').write_bytes(pickle.dumps(samples))
     (tmp_path / 'result.meta.json').write_text(json.dumps({'classes': names}))
-    assert read_outcome(tmp_path).classes == names
+    assert read_test_results(tmp_path).classes == names
     code, out, err = tool('analysis_tools/report', tmp_path)
     assert code == 0, err
     assert not CONTROLS.search(out + (tmp_path / 'report.html').read_text('utf-8'))
@@ -473,7 +473,7 @@ def test_pictures_of_predictions_stay_in_their_folder_under_names_that_a_disk_ta
     runner = argparse.Namespace(
         test_dataloader=argparse.Namespace(dataset=dataset), world_size=1, rank=0, cfg={}
     )
-    hook = PredictionPictures(str(tmp_path / 'shown'))
+    hook = PredictionImagesHook(str(tmp_path / 'shown'))
     for i in range(len(files)):
         sample = {'pred_score': torch.eye(8)[i % 8], 'gt_label': torch.tensor([(i + 1) % 8])}
         hook.after_test_iter(

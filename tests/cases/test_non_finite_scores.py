@@ -23,7 +23,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmtimesformer import TimeSformer, VideoClassifier
-from mmtimesformer.analysis.test_results import read_outcome
+from mmtimesformer.analysis.test_results import read_test_results
 from mmtimesformer.checkpoints import load_checkpoint, load_torch
 from mmtimesformer.datasets.video_dataset import wrong_scores
 from mmtimesformer.non_finite import NonFiniteError, about_scores
@@ -227,9 +227,9 @@ def test_python_gets_the_error(config: Path, huge: Path, videos: Path) -> None:
 def test_the_demo_page_answers_with_the_error(
     config: Path, huge: Path, videos: Path, tmp_path: Path
 ) -> None:
-    from mmtimesformer.visualization.demo_page import Answers
+    from mmtimesformer.visualization.demo_page import DemoPage
 
-    answer = Answers(VideoClassifier(config, huge, 'cpu'), tmp_path)(videos / '00.mp4')
+    answer = DemoPage(VideoClassifier(config, huge, 'cpu'), tmp_path)(videos / '00.mp4')
     assert 'NaN or infinite' in answer.words and answer.grid is None
 
 
@@ -293,7 +293,7 @@ def test_a_dump_with_nan_of_other_tools_is_not_taken_for_answers(
     Path('out/result.pkl').write_bytes(pickle.dumps(results))
     code, printed = tool('analysis_tools/report', 'out')
     assert code == 1 and 'of 2 of 12 videos (' in printed
-    run = read_outcome(Path('out'))
+    run = read_test_results(Path('out'))
     assert list(run.failed) == [0, 5]
     assert run.guesses.tolist() == [0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1]
     for result in results:

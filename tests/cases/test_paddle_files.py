@@ -88,13 +88,13 @@ def load_by_the_runner(cfg: Config, path: Path, caplog: Any) -> tuple[Any, list[
     """What ``load_from`` and ``tools/test.py`` do: a model with the weights, and what is logged."""
     from mmaction.registry import MODELS
 
-    from mmtimesformer.engine import FitCheckpoint
+    from mmtimesformer.engine import AdaptCheckpointHook
 
     model = MODELS.build(copy.deepcopy(cfg.model))
     checkpoint = read_model_checkpoint(path)
     runner = SimpleNamespace(model=model, cfg=cfg, logger=logging.getLogger('paddle'))
     with caplog.at_level(logging.WARNING, logger='paddle'):
-        FitCheckpoint().after_load_checkpoint(runner, checkpoint)
+        AdaptCheckpointHook().after_load_checkpoint(runner, checkpoint)
     model.load_state_dict(checkpoint['state_dict'])
     return model, [record.message for record in caplog.records]
 

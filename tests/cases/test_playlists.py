@@ -26,7 +26,7 @@ from mmtimesformer.datasets.preparation.resizing import Resize, resize_video
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_dataset import VideoDataset
 from mmtimesformer.datasets.video_io.safe_open import CONTAINERS, check_file, kind_of, open_demuxer
-from mmtimesformer.inference.inputs import letter_of
+from mmtimesformer.inference.inputs import error_message
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = 'secret.ts'
@@ -130,7 +130,7 @@ def test_what_names_other_files_is_refused_and_opens_none(
     ):
         with pytest.raises((ValueError, av.FFmpegError)):
             attempt()
-    letter_of(ValueError('Invalid data found'), path, name)  # which looks for sound
+    error_message(ValueError('Invalid data found'), path, name)  # which looks for sound
     assert not was_opened()
     assert not (folder / 'new.mp4').exists()
 

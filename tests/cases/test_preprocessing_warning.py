@@ -23,8 +23,8 @@ from mmtimesformer.checkpoints import convert_state_dict, read_checkpoint, read_
 from mmtimesformer.checkpoints import metadata as table
 from mmtimesformer.checkpoints.metadata import (
     differences,
-    facts_of_config,
-    facts_of_pipeline,
+    metadata_of_config,
+    metadata_of_pipeline,
     read_literals,
 )
 
@@ -110,7 +110,7 @@ def test_what_a_pipeline_says_is_what_it_does(name: str) -> None:
     from mmaction.registry import TRANSFORMS
 
     pipeline = {**SHIPPED, **OTHERS}[name]
-    facts = facts_of_pipeline(pipeline)
+    facts = metadata_of_pipeline(pipeline)
     kinds = [step['type'].rpartition('.')[2] for step in pipeline]
     (sampler,) = (
         step for kind, step in zip(kinds, pipeline, strict=True) if kind in table.SAMPLERS
@@ -156,16 +156,16 @@ def test_the_transforms_that_run_are_read() -> None:
         {'train_pipeline': [dict(type='mmtimesformer.RepeatClips', transforms=other)]},
         {'data': {'test': {'pipeline': other}}},
     ):
-        assert facts_of_config(config)['preprocessing'] == {'num_frames': 5, 'frame_interval': 1}
+        assert metadata_of_config(config)['preprocessing'] == {'num_frames': 5, 'frame_interval': 1}
 
 
 def test_pixels_that_are_not_normalised_are_read_as_they_are() -> None:
     preprocessor = {'type': 'ActionDataPreprocessor', 'format_shape': 'NCTHW'}
-    facts = facts_of_config({'model': {'data_preprocessor': preprocessor}})
+    facts = metadata_of_config({'model': {'data_preprocessor': preprocessor}})
     assert facts['preprocessing']['mean'] == [0] * 3
     assert facts['preprocessing']['std'] == pytest.approx([1 / 255] * 3, abs=1e-6)
     old = [dict(type='Normalize', mean=[127.5] * 3, std=[127.5] * 3, to_bgr=True)]
-    assert facts_of_config({'test_pipeline': old})['preprocessing'] == {
+    assert metadata_of_config({'test_pipeline': old})['preprocessing'] == {
         'mean': [0.5] * 3, 'std': [0.5] * 3, 'channel_order': 'BGR',
     }  # fmt: skip
 
@@ -234,13 +234,16 @@ def own_checkpoint(name: str, folder: Path) -> Path:
 def test_weights_of_a_config_give_no_warning_in_it(name: str, tmp_path: Path) -> None:
     told = read_checkpoint(own_checkpoint(name, tmp_path)).describe()
     assert told['preprocessing'].keys() >= {'mean', 'std', 'num_frames', 'frame_interval', 'size'}
-    assert differences(told, facts_of_config(read(name))) == []
+    assert differences(told, metadata_of_config(read(name))) == []
 
 
 @every_config
 def test_a_training_gives_no_warning_when_its_checkpoint_is_tested(name: str) -> None:
     cfg = read(name)
-    assert differences(facts_of_config(read_literals(cfg.pretty_text)), facts_of_config(cfg)) == []
+    assert (
+        differences(metadata_of_config(read_literals(cfg.pretty_text)), metadata_of_config(cfg))
+        == []
+    )
 
 
 def clip_of(name: str) -> dict[str, Any]:
@@ -282,7 +285,7 @@ def test_weights_in_any_other_config_give_a_warning_for_each_difference(
         expected = [key for key in mine if mine[key] != theirs[key]]
         if mine['sampling'] != theirs['sampling']:
             expected.remove('frame_interval')
-        found = differences(told, facts_of_config(read(name)))
+        found = differences(told, metadata_of_config(read(name)))
         assert [warning.partition(':')[0] for warning in found] == expected, name
 
 
@@ -322,7 +325,7 @@ def test_loading_by_the_runner_logs_the_warnings(
 
     from mmaction.registry import MODELS
 
-    from mmtimesformer.engine import FitCheckpoint
+    from mmtimesformer.engine import AdaptCheckpointHook
 
     cfg = copy.deepcopy(read(name))
     cfg.model.backbone.update(embed_dims=12, num_layers=1, num_heads=12, init_cfg=None)
@@ -331,7 +334,7 @@ def test_loading_by_the_runner_logs_the_warnings(
     runner = SimpleNamespace(model=model, cfg=cfg, logger=logging.getLogger('warned'))
     checkpoint = read_model_checkpoint(own_checkpoint(OFFICIAL, tmp_path))
     with caplog.at_level(logging.WARNING, logger='warned'):
-        FitCheckpoint().after_load_checkpoint(runner, checkpoint)
+        AdaptCheckpointHook().after_load_checkpoint(runner, checkpoint)
     found = [record.message.removeprefix('Checkpoint: ') for record in caplog.records]
     assert [text for text in found if 'starts fresh' not in text] == expected
 
@@ -344,7 +347,7 @@ def test_weights_without_a_config_give_the_warnings_of_their_system(
 
     from mmaction.registry import MODELS
 
-    from mmtimesformer.engine import FitCheckpoint
+    from mmtimesformer.engine import AdaptCheckpointHook
 
     cfg = copy.deepcopy(read(OFFICIAL))
     cfg.model.backbone.update(embed_dims=12, num_layers=1, num_heads=12, init_cfg=None)
@@ -355,7 +358,7 @@ def test_weights_without_a_config_give_the_warnings_of_their_system(
     state, _ = convert_state_dict(weights_of(read(OFFICIAL)), 'mmaction2')
     runner = SimpleNamespace(model=MODELS.build(cfg.model), cfg=cfg, logger=logging.getLogger('w'))
     with caplog.at_level(logging.WARNING, logger='w'):
-        FitCheckpoint().after_load_checkpoint(runner, {'state_dict': state})
+        AdaptCheckpointHook().after_load_checkpoint(runner, {'state_dict': state})
     found = [record.message.removeprefix('Checkpoint: ') for record in caplog.records]
     assert [text.partition(':')[0] for text in found] == ['mean', 'std', 'num_frames']
 
@@ -364,7 +367,9 @@ def test_a_conversion_to_another_clip_is_for_that_clip(tmp_path: Path) -> None:
     path = own_checkpoint(OFFICIAL, tmp_path)
     told = read_checkpoint(path, num_frames=16, img_size=448).describe()
     assert (told['preprocessing']['num_frames'], told['preprocessing']['size']) == (16, 448)
-    asked = facts_of_config(read('timesformer_divST-HR_8xb1-16x16x1-15e_kinetics400-rgb_official'))
+    asked = metadata_of_config(
+        read('timesformer_divST-HR_8xb1-16x16x1-15e_kinetics400-rgb_official')
+    )
     assert differences(told, asked) == [
         'frame_interval: the checkpoint was trained with 32, the config gives 16'
     ]
@@ -373,7 +378,7 @@ def test_a_conversion_to_another_clip_is_for_that_clip(tmp_path: Path) -> None:
 def test_hostile_values_are_neither_compared_nor_shown() -> None:
     endless: list[Any] = []
     endless.append(endless)
-    asked = facts_of_config(read(OFFICIAL))
+    asked = metadata_of_config(read(OFFICIAL))
     for value in (endless, {'a': endless}, 10**5000, float('nan'), 'x' * 10**6, '\x1b[31m', b'x'):
         told = dict.fromkeys(asked['preprocessing'], value) | {'sampling': value}
         assert differences({'preprocessing': told, 'norm_eps': value}, asked) == []
@@ -381,4 +386,4 @@ def test_hostile_values_are_neither_compared_nor_shown() -> None:
     text = (
         'test_pipeline = [dict(type="CenterCrop", crop_size=8), dict(type="Resize", scale=1e999)]'
     )
-    assert 'preprocessing' not in facts_of_config(read_literals(text))
+    assert 'preprocessing' not in metadata_of_config(read_literals(text))

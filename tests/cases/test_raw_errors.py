@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 
 from mmtimesformer.checkpoints import save_checkpoint
-from mmtimesformer.cli import sentence_of
+from mmtimesformer.cli import error_message
 from mmtimesformer.config.command_line import check_output, parse
 from mmtimesformer.engine.optim import amp as precision
 from tests.checkpoints.conftest import Recognizer
@@ -340,7 +340,7 @@ def test_a_number_of_heads_that_cannot_be_is_refused(
 
 def test_an_error_of_the_system_names_its_file_without_a_number() -> None:
     error = OSError(21, 'Is a directory', 'folder')
-    assert sentence_of(error) == 'folder cannot be read or written (Is a directory)'
+    assert error_message(error) == 'folder cannot be read or written (Is a directory)'
 
 
 def test_amp_in_bfloat16_asks_whether_the_gpu_knows_bfloat16(

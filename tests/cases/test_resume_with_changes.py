@@ -15,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 
 from mmtimesformer.checkpoints import load_torch
-from mmtimesformer.cli import EndOfRun
+from mmtimesformer.cli import RunStopped
 from mmtimesformer.engine.checkpointing.resumed_settings import check_optimizer
 from tests.engine import conftest
 from tests.engine.conftest import SCHEDULERS, At, Noise, Scaled, Train
@@ -64,7 +64,7 @@ def adamw(lr: float = 0.01, **settings: Any) -> dict[str, Any]:
 
 
 def stop(train: Train, step: int, *hooks: Hook, **how: Any) -> None:
-    with pytest.raises(EndOfRun):
+    with pytest.raises(RunStopped):
         train(At(step, lambda _: os.kill(os.getpid(), signal.SIGTERM)), *hooks, **how)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from mmtimesformer.checkpoints import write_atomically
-from mmtimesformer.cli import EndedBySignal, ending_on_signals, run_job
+from mmtimesformer.cli import EndedBySignal, ending_on_signals, run_tool
 from mmtimesformer.engine.distributed.process_signals import STOP_SIGNALS
 from mmtimesformer.engine.hooks.stop_on_signal import StopSignals
 from tests.tools.conftest import tiny_config  # noqa: F401  (a fixture)
@@ -74,7 +74,7 @@ def test_a_tool_ends_with_a_sentence_and_leaves_no_half_file(
             os.kill(os.getpid(), number)
             time.sleep(10)
 
-    assert run_job(job, goes_on='the same command goes on') == code
+    assert run_tool(job, resume_hint='the same command goes on') == code
     printed = capfd.readouterr().err
     assert printed == f'\nended by {number.name}; the same command goes on\n'
     assert not list(tmp_path.iterdir())
@@ -91,7 +91,7 @@ def test_what_fails_on_the_way_out_does_not_hide_the_signal(capfd: pytest.Captur
         finally:
             raise OSError(5, 'Input/output error')
 
-    assert run_job(job) == 129
+    assert run_tool(job) == 129
     assert 'Input/output' not in capfd.readouterr().err
 
 
@@ -106,7 +106,7 @@ def test_nohup_is_respected() -> None:
             assert signals.received and signals.received[0] == 'SIGTERM'
         os.kill(os.getpid(), signal.SIGHUP)
 
-    assert run_job(job) == 0
+    assert run_tool(job) == 0
     assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
 
@@ -137,7 +137,7 @@ def test_a_forked_process_ends_at_once() -> None:
 def test_a_second_signal_ends_a_tool_that_hangs_on_its_way_out() -> None:
     code = (
         'import os, signal, time\n'
-        'from mmtimesformer.cli import run_job\n'
+        'from mmtimesformer.cli import run_tool\n'
         'def job():\n'
         '    try:\n'
         '        os.kill(os.getpid(), signal.SIGTERM)\n'
@@ -145,7 +145,7 @@ def test_a_second_signal_ends_a_tool_that_hangs_on_its_way_out() -> None:
         '    finally:\n'
         '        os.kill(os.getpid(), signal.SIGTERM)\n'
         '        time.sleep(60)\n'
-        'run_job(job)\n'
+        'run_tool(job)\n'
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, timeout=60, check=False)
     assert done.returncode == -signal.SIGTERM
@@ -155,11 +155,11 @@ def test_a_tool_on_a_closed_terminal_ends_with_its_code() -> None:
     """It prints before and after; nothing of that may become an exit code of 1 or 120."""
     code = (
         'import sys, time\n'
-        'from mmtimesformer.cli import run_job\n'
+        'from mmtimesformer.cli import run_tool\n'
         'def job():\n'
         '    print("ready", flush=True)\n'
         '    time.sleep(60)\n'
-        'sys.exit(run_job(job))\n'
+        'sys.exit(run_tool(job))\n'
     )
     terminal = Terminal(sys.executable, '-c', code)
     terminal.wait_for('ready')

@@ -14,7 +14,7 @@ import pytest
 from mmengine.hooks import Hook
 
 from mmtimesformer.checkpoints import load_torch
-from mmtimesformer.cli import INTERRUPTED, STOPPED, EndOfRun, run_job
+from mmtimesformer.cli import INTERRUPTED, STOPPED, RunStopped, run_tool
 from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
 from mmtimesformer.engine.hooks.stop_on_signal import StopSignals
 from tests.engine import conftest
@@ -54,7 +54,7 @@ def test_a_stop_while_the_last_checkpoint_is_retried_is_handled(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     begin = time.monotonic()
-    with pytest.raises(EndOfRun) as end:
+    with pytest.raises(RunStopped) as end:
         train(At(14, full_disk(monkeypatch, 'epoch_3', getattr(signal, name))))
     assert time.monotonic() - begin < 8
     assert end.value.code == STOPPED
@@ -71,7 +71,7 @@ def test_a_stop_while_the_last_checkpoint_is_retried_is_handled(
 
 
 def test_a_stop_with_nothing_saved_says_so(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(EndOfRun, match='goes on from the beginning, for nothing was saved'):
+    with pytest.raises(RunStopped, match='goes on from the beginning, for nothing was saved'):
         train(At(0, full_disk(monkeypatch, 'epoch_3')))
 
 
@@ -80,7 +80,7 @@ def test_ctrl_c_while_it_is_retried_ends_at_once(
 ) -> None:
     begin = time.monotonic()
     fill = At(14, full_disk(monkeypatch, 'epoch_3', signal.SIGINT))
-    code = run_job(lambda: train(fill), goes_on='--resume goes on')
+    code = run_tool(lambda: train(fill), resume_hint='--resume goes on')
     assert (code, time.monotonic() - begin < 8) == (INTERRUPTED, True)
     assert 'interrupted; --resume goes on' in capsys.readouterr().err
 
@@ -134,7 +134,7 @@ def test_a_stop_while_data_is_waited_for_saves_and_resumes_exactly(
                 arm(flag)
 
     begin = time.monotonic()
-    with pytest.raises(EndOfRun, match='stopped by SIGTERM .*; all is saved') as end:
+    with pytest.raises(RunStopped, match='stopped by SIGTERM .*; all is saved') as end:
         train(Arm(), dataset=Store(flag), **how)
     assert end.value.code == STOPPED
     assert time.monotonic() - begin < 15
@@ -155,7 +155,7 @@ def test_a_stop_while_a_validation_waits_for_data_is_made_up_for(
             if runner.epoch == 2:
                 arm(flag)
 
-    with pytest.raises(EndOfRun, match='after epoch 2, step 12; all is saved'):
+    with pytest.raises(RunStopped, match='after epoch 2, step 12; all is saved'):
         train(Arm(), dataset=Store(flag), **how)
     assert load_torch(tmp_path / 'work/mid_epoch.pth')['meta']['position']['owes_validation']
     train(resume=True, **how)
@@ -170,7 +170,7 @@ def test_a_stop_while_another_training_is_waited_for_ends_with_the_code(
 
     monkeypatch.setattr('mmtimesformer.engine.checkpointing.work_dir_lock.fcntl.lockf', taken)
     begin = time.monotonic()
-    with signal_after(1.0), pytest.raises(EndOfRun, match='another one is in') as end:
+    with signal_after(1.0), pytest.raises(RunStopped, match='another one is in') as end:
         train()
     assert end.value.code == STOPPED
     assert time.monotonic() - begin < 4

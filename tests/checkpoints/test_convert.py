@@ -9,8 +9,8 @@ from mmtimesformer.checkpoints.convert import (
     WRITABLE,
     expected_names,
     seed_temporal_attention,
-    spell,
-    translate,
+    to_canonical,
+    to_format,
 )
 
 from .conftest import (
@@ -41,9 +41,9 @@ def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize('to', LAYOUTS)
 def test_what_is_written_is_what_the_other_system_writes_itself(to: str, scheme: str) -> None:
     weights = random_weights(scheme)
-    written, account = convert_state_dict(_ours(weights), to)
+    written, load_report = convert_state_dict(_ours(weights), to)
     assert _equal(written, LAYOUTS[to](weights))
-    assert account.complete
+    assert load_report.complete
 
 
 @pytest.mark.parametrize('head', [True, False])
@@ -60,17 +60,17 @@ def test_there_and_back_is_bit_equal(to: str, scheme: str, head: bool) -> None:
 def test_converting_twice_is_converting_once(to: str) -> None:
     vit = of_images(random_weights('space_only'))
     once, _ = convert_state_dict(vit, to, num_frames=5, img_size=20)
-    twice, account = convert_state_dict(once, to, num_frames=5, img_size=20)
+    twice, load_report = convert_state_dict(once, to, num_frames=5, img_size=20)
     assert _equal(once, twice)
-    assert not account.keys('seeded') + account.keys('resized')
+    assert not load_report.keys('seeded') + load_report.keys('resized')
 
 
 def test_every_key_that_came_and_every_key_that_goes_is_in_the_account_once() -> None:
     vit = of_images(random_weights('space_only'))
-    written, account = convert_state_dict(vit, num_frames=5, img_size=20)
-    came = account.keys('renamed') + account.keys('dropped') + account.keys('unknown')
+    written, load_report = convert_state_dict(vit, num_frames=5, img_size=20)
+    came = load_report.keys('renamed') + load_report.keys('dropped') + load_report.keys('unknown')
     assert sorted(came) == sorted(vit)
-    goes = [e.to for e in account.entries if e.action in ('renamed', 'seeded')]
+    goes = [e.to for e in load_report.entries if e.action in ('renamed', 'seeded')]
     assert sorted(goes) == sorted(written)
 
 
@@ -92,16 +92,16 @@ def test_time_starts_as_a_copy_of_space_behind_a_projection_of_zero() -> None:
 
 def test_joint_and_space_only_are_made_of_an_image_vit_too() -> None:
     vit = of_images(random_weights('space_only', head=False))
-    joint, account = convert_state_dict(vit, attention_type='joint_space_time')
-    assert account.keys('seeded') == ['time_embed']
+    joint, load_report = convert_state_dict(vit, attention_type='joint_space_time')
+    assert load_report.keys('seeded') == ['time_embed']
     assert not joint['backbone.time_embed'].any()
-    space, account = convert_state_dict(vit, attention_type='space_only')
-    assert not account.keys('seeded')
+    space, load_report = convert_state_dict(vit, attention_type='space_only')
+    assert not load_report.keys('seeded')
     assert {name.removeprefix('backbone.') for name in space} == set(vit)
 
 
 def test_seeding_refuses_to_overwrite_temporal_weights() -> None:
-    weights = translate(_ours(random_weights()))
+    weights = to_canonical(_ours(random_weights()))
     with pytest.raises(CheckpointError, match='temporal weights already.*would overwrite'):
         seed_temporal_attention(weights)
 
@@ -117,14 +117,14 @@ def test_another_attention_type_is_refused_and_said_and_allowed_by_a_flag(has, w
     assert '--change-attention' in message
     assert ('drop' in message) == (len(expected_names(has, 2)) > len(expected_names(wanted, 2)))
 
-    changed, account = convert_state_dict(ours, attention_type=wanted, change_attention=True)
+    changed, load_report = convert_state_dict(ours, attention_type=wanted, change_attention=True)
     assert {name.removeprefix('backbone.') for name in changed if 'cls_head' not in name} == set(
         expected_names(wanted, 2)
     )
     if 'drop' in message:
-        assert account.keys('dropped')
+        assert load_report.keys('dropped')
     if 'seed' in message:
-        assert account.keys('seeded')
+        assert load_report.keys('seeded')
     if 'space_only' not in (has, wanted):  # both know the time, so it is kept
         assert torch.equal(changed['backbone.time_embed'], ours['backbone.time_embed'])
 
@@ -137,7 +137,7 @@ def test_an_unknown_and_a_missing_key_are_named() -> None:
         convert_state_dict(ours)
     assert 'lacks blocks.1.mlp.fc1.bias' in str(error.value)
     assert 'has backbone.blocks.1.gamma, which means nothing here' in str(error.value)
-    assert error.value.account.keys('missing') == ['blocks.1.mlp.fc1.bias']
+    assert error.value.load_report.keys('missing') == ['blocks.1.mlp.fc1.bias']
 
 
 def test_an_unknown_key_alone_is_an_error() -> None:
@@ -154,7 +154,7 @@ def test_a_key_without_its_query_is_missing_and_its_rest_is_said() -> None:
     del vit['vit.encoder.layer.1.attention.attention.query.weight']
     with pytest.raises(CheckpointError, match='lacks .*blocks.1.attn.qkv.weight') as error:
         convert_state_dict(vit)
-    assert 'vit.encoder.layer.1.attention.attention.key.weight' in error.value.account.keys(
+    assert 'vit.encoder.layer.1.attention.attention.key.weight' in error.value.load_report.keys(
         'dropped'
     )
 
@@ -179,10 +179,10 @@ def test_a_wrong_shape_is_said_with_both_shapes(name, shape, must) -> None:
 
 def test_no_bias_is_written_as_a_bias_of_zero_where_the_system_must_have_one() -> None:
     ours = _ours(random_weights(qkv_bias=False))
-    mmaction2, account = convert_state_dict(ours, 'mmaction2')
+    mmaction2, load_report = convert_state_dict(ours, 'mmaction2')
     name = 'backbone.transformer_layers.layers.1.attentions.0.attn.in_proj_bias'
     assert not mmaction2[name].any()
-    assert len(account.keys('seeded')) == 4
+    assert len(load_report.keys('seeded')) == 4
     huggingface, _ = convert_state_dict(ours, 'huggingface')
     assert not [name for name in huggingface if name.endswith('qkv.bias')]
 
@@ -232,8 +232,8 @@ def test_weights_of_nobody_we_know_are_refused_with_the_list_of_whom_we_know() -
 
 
 def test_hugging_faces_broken_space_only_is_said() -> None:
-    _, account = convert_state_dict(_ours(random_weights('space_only')), 'huggingface')
-    assert 'space_only is broken' in account.warnings[0]
+    _, load_report = convert_state_dict(_ours(random_weights('space_only')), 'huggingface')
+    assert 'space_only is broken' in load_report.warnings[0]
 
 
 def test_paddle_joint_and_space_only_come_in() -> None:
@@ -244,9 +244,9 @@ def test_paddle_joint_and_space_only_come_in() -> None:
             for name, array in as_paddle(weights).items()
             if not name.endswith('@@')
         }
-        read = translate(paddle)
+        read = to_canonical(paddle)
         assert read.attention_type == scheme
-        assert _equal(spell(read, 'mmtimesformer'), _ours(weights))
+        assert _equal(to_format(read, 'mmtimesformer'), _ours(weights))
 
 
 @pytest.mark.parametrize(
@@ -278,4 +278,4 @@ def test_names_without_end_are_cut_in_messages() -> None:
     with pytest.raises(CheckpointError) as caught:
         convert_state_dict(weights, 'official')
     assert len(str(caught.value)) < 600 and 'kkk' in str(caught.value)
-    assert max(map(len, caught.value.account.table().splitlines())) < 200
+    assert max(map(len, caught.value.load_report.table().splitlines())) < 200

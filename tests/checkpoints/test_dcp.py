@@ -25,15 +25,15 @@ from mmtimesformer.checkpoints import dcp as shares
 from mmtimesformer.checkpoints import load_torch, read_file
 from mmtimesformer.checkpoints.dcp import (
     change_tensors,
-    damage_of_shares,
+    corruption_of_shards,
+    load_sharded,
     read_metadata,
-    sweep_shares,
+    remove_stale_shards,
     tensors_of,
-    with_shares,
 )
 from mmtimesformer.checkpoints.dcp_metadata import METADATA
 from mmtimesformer.checkpoints.readers import write_torch
-from mmtimesformer.engine.checkpointing.resume import newest_whole_checkpoint
+from mmtimesformer.engine.checkpointing.resume import latest_valid_checkpoint
 from mmtimesformer.engine.distributed.sharded_checkpoint import write_shares
 
 PART = '__0_0.distcp'
@@ -114,7 +114,7 @@ def test_a_second_one_of_the_same_name_has_shares_of_its_own(path: Path) -> None
     second = save(path, changed)
     assert first.is_dir() and second.is_dir() and first != second
     assert_whole(path, changed)
-    assert sweep_shares(path.parent) == [first]
+    assert remove_stale_shards(path.parent) == [first]
     assert not first.exists()
     assert_whole(path, changed)
 
@@ -132,13 +132,13 @@ def test_only_what_no_file_names_is_swept(path: Path) -> None:
     users.mkdir()
     for name in ('b.pt', 'c.d.pth'):
         path.with_name(name).unlink()
-    assert sweep_shares(path.parent, ('a.pth', 'ordinary.pth')) == [left]
-    assert sweep_shares(path.parent) == [gone, killed]
+    assert remove_stale_shards(path.parent, ('a.pth', 'ordinary.pth')) == [left]
+    assert remove_stale_shards(path.parent) == [gone, killed]
     for folder in (kept, unreadable, renamed, users):
         assert folder.is_dir(), folder
     path.write_bytes(b'')  # after a power cut
     os.mkfifo(path.with_name('pipe.pth'))
-    assert sweep_shares(path.parent) == [] and unreadable.is_dir()
+    assert remove_stale_shards(path.parent) == [] and unreadable.is_dir()
     assert_whole(path.with_name('best of all.pth'))
 
 
@@ -183,16 +183,16 @@ def test_damage_is_told_and_the_checkpoint_before_is_taken(path: Path, damage: s
     save(before)
     spoil, words = DAMAGES[damage]
     folder = save(path)
-    assert damage_of_shares(path) is None
-    assert newest_whole_checkpoint(path.parent, pytest.fail) == str(path)
+    assert corruption_of_shards(path) is None
+    assert latest_valid_checkpoint(path.parent, pytest.fail) == str(path)
     spoil(folder)
     if spoil is not flip:  # torch looks at checksums of tensors only when asked to
         with pytest.raises((ValueError, FileNotFoundError), match=words) as told:
             read_file(path)
         assert str(folder) in str(told.value)
-    assert re.search(words, str(damage_of_shares(path)))
+    assert re.search(words, str(corruption_of_shards(path)))
     said: list[str] = []
-    assert newest_whole_checkpoint(path.parent, said.append) == str(before)
+    assert latest_valid_checkpoint(path.parent, said.append) == str(before)
     assert 'epoch_3.pth is damaged' in said[0]
 
 
@@ -227,7 +227,7 @@ def test_a_description_that_is_a_program_is_refused_and_not_run(path: Path, tmp_
     replace_metadata(path, folder, pickle.dumps(Program(made)))
     with pytest.raises(ValueError, match='is refused: it asks for posix.mkdir.*; take a check'):
         read_file(path)
-    assert 'refused' in str(damage_of_shares(path))
+    assert 'refused' in str(corruption_of_shards(path))
     assert not made.exists()
 
 
@@ -357,7 +357,7 @@ def test_a_full_disk_is_an_os_error(path: Path, monkeypatch: pytest.MonkeyPatch)
         save(path)
     assert not path.exists()
     monkeypatch.undo()
-    assert len(sweep_shares(path.parent, (path.name,))) == 1
+    assert len(remove_stale_shards(path.parent, (path.name,))) == 1
 
 
 def test_a_disk_that_is_really_full_is_an_os_error(
@@ -405,7 +405,7 @@ def test_who_wants_the_end_is_not_told_of_a_full_disk(
     save(path, state)
     monkeypatch.setattr(shares, 'read_torch', end)  # of a part, by which the content is read
     with pytest.raises(KeyboardInterrupt):
-        with_shares({**load_torch(path)}, path)
+        load_sharded({**load_torch(path)}, path)
 
 
 def test_trees_keep_their_kind() -> None:

@@ -82,4 +82,4 @@ def test_each_printed_command_runs_as_printed(command, hub, tmp_path, monkeypatc
     spec.loader.exec_module(tool)
     arguments = shlex.split(command)[2:]
     assert tool.main(arguments) == 0
-    assert read_checkpoint(tmp_path / arguments[1]).account.complete
+    assert read_checkpoint(tmp_path / arguments[1]).load_report.complete

@@ -95,7 +95,7 @@ def test_a_download_that_breaks_off_leaves_nothing(server, cache) -> None:
         fetch(f'{server.url}/model.pyth')
     assert not [path for path in cache.rglob('*') if path.is_file()]
     server.breaks_off = False
-    assert read_checkpoint(f'{server.url}/model.pyth').account.complete
+    assert read_checkpoint(f'{server.url}/model.pyth').load_report.complete
 
 
 def test_an_address_that_is_not_there_is_told(server, cache) -> None:

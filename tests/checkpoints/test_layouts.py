@@ -74,7 +74,7 @@ def test_a_classifier_of_images_is_kept_when_asked_for(kind: str, tmp_path: Path
         return
     read = read_checkpoint(tmp_path / 'vit', keep_head=True)
     torch.testing.assert_close(read.tensors['head.weight'], weights['head.weight'], rtol=0, atol=0)
-    assert not [key for key in read.account.keys('dropped') if 'head/' in key]
+    assert not [key for key in read.load_report.keys('dropped') if 'head/' in key]
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,9 @@ def test_the_linear_layers_of_paddles_vit_are_turned_and_nothing_else(
                 turned.add(name.split('.', 2)[-1] if name.startswith('blocks.') else name)
     linear = {'attn.qkv.weight', 'attn.proj.weight', 'mlp.fc1.weight', 'mlp.fc2.weight'}
     assert turned == linear | ({'head.weight'} if kind == 'paddle_vit' else set())
-    assert read.account.complete
-    assert read.account.keys('unknown') == read.account.keys('missing') == []
-    assert read.account.keys('dropped') == []
+    assert read.load_report.complete
+    assert read.load_report.keys('unknown') == read.load_report.keys('missing') == []
+    assert read.load_report.keys('dropped') == []
 
 
 def test_an_image_vit_of_paddle_is_not_taken_for_a_video_model(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_an_image_vit_of_paddle_is_not_taken_for_a_video_model(tmp_path: Path) -
     }.items():
         (tmp_path / 'a.pdparams').write_bytes(pickle.dumps(laid_out, protocol=4))
         read = read_checkpoint(tmp_path / 'a.pdparams')
-        found[name] = read.source.name, read.attention_type, bool(read.account.keys('seeded'))
+        found[name] = read.source.name, read.attention_type, bool(read.load_report.keys('seeded'))
     assert found == {
         'image': ('paddle_vit', 'divided_space_time', True),
         'video': ('paddle', 'divided_space_time', False),
@@ -201,7 +201,7 @@ def test_pp_timesformer_without_bias_of_queries_stays_without(tmp_path: Path) ->
 
 def test_what_is_dropped_on_purpose_is_in_the_account(tmp_path: Path) -> None:
     IMAGE_FILES['jax with optimiser'](random_weights('space_only'), tmp_path / 'a')
-    dropped = read_checkpoint(tmp_path / 'a').account.keys('dropped')
+    dropped = read_checkpoint(tmp_path / 'a').load_report.keys('dropped')
     assert {'opt/target/pre_logits/kernel', 'opt/target/head/kernel', 'opt/state/step'} < set(
         dropped
     )
@@ -220,5 +220,5 @@ def test_a_vit_without_a_class_token_is_refused_by_its_name(tmp_path: Path) -> N
 def test_only_time_is_seeded_from_an_image_vit(tmp_path: Path) -> None:
     IMAGE_FILES['timm bin'](random_weights('space_only'), tmp_path / 'a')
     read = read_checkpoint(tmp_path / 'a')
-    assert all(is_time(name) for name in read.account.keys('seeded'))
-    assert {name for name in read.tensors if is_time(name)} == set(read.account.keys('seeded'))
+    assert all(is_time(name) for name in read.load_report.keys('seeded'))
+    assert {name for name in read.tensors if is_time(name)} == set(read.load_report.keys('seeded'))

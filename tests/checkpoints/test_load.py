@@ -8,7 +8,7 @@ from torch import nn
 from mmtimesformer import TimeSformer
 from mmtimesformer.checkpoints import (
     CheckpointError,
-    fit_checkpoint,
+    adapt_checkpoint,
     load_checkpoint,
     read_checkpoint,
     read_model_checkpoint,
@@ -48,8 +48,8 @@ def _expected(scheme: str, video: torch.Tensor = VIDEO, **changes) -> torch.Tens
 def test_a_recogniser_takes_every_timesformer_file(kind, scheme, tmp_path) -> None:
     VIDEO_FILES[kind](random_weights(scheme), tmp_path / 'a')
     model = Recognizer(attention_type=scheme).eval()
-    account = load_checkpoint(model, tmp_path / 'a')
-    assert account.complete
+    load_report = load_checkpoint(model, tmp_path / 'a')
+    assert load_report.complete
     torch.testing.assert_close(model(VIDEO), _expected(scheme), rtol=0, atol=0)
 
 
@@ -72,8 +72,8 @@ def test_a_backbone_takes_every_image_vit(kind, scheme, tmp_path) -> None:
 def test_a_model_of_another_size_and_length_gets_resized_embeddings(tmp_path) -> None:
     VIDEO_FILES['official'](random_weights(), tmp_path / 'a')
     model = Recognizer(num_frames=5, img_size=(20, 35))
-    account = load_checkpoint(model, tmp_path / 'a')
-    assert sorted(account.keys('resized')) == ['pos_embed', 'time_embed']
+    load_report = load_checkpoint(model, tmp_path / 'a')
+    assert sorted(load_report.keys('resized')) == ['pos_embed', 'time_embed']
     converted = read_checkpoint(tmp_path / 'a', num_frames=5, img_size=(20, 35))
     assert torch.equal(model.backbone.pos_embed, converted.tensors['pos_embed'])
     assert torch.equal(model.backbone.time_embed, converted.tensors['time_embed'])
@@ -83,8 +83,8 @@ def test_our_own_file_keeps_its_grid_that_is_not_square(tmp_path) -> None:
     model = Recognizer(img_size=(10, 25))
     save_checkpoint(model, tmp_path / 'a.pth')
     again = Recognizer(img_size=(10, 25))
-    account = load_checkpoint(again, tmp_path / 'a.pth')
-    assert not account.keys('resized')
+    load_report = load_checkpoint(again, tmp_path / 'a.pth')
+    assert not load_report.keys('resized')
     assert torch.equal(again.backbone.pos_embed, model.backbone.pos_embed)
 
 
@@ -92,17 +92,17 @@ def test_another_number_of_classes_leaves_a_fresh_classifier_and_says_so(tmp_pat
     VIDEO_FILES['mmaction2'](random_weights(), tmp_path / 'a')
     model = Recognizer(num_classes=4)
     before = model.cls_head.fc_cls.weight.clone()
-    account = load_checkpoint(model, tmp_path / 'a')
+    load_report = load_checkpoint(model, tmp_path / 'a')
     assert torch.equal(model.cls_head.fc_cls.weight, before)
-    assert 'a classifier of 7 classes, the model has 4' in account.table()
-    assert account.keys('fresh') == ['cls_head.fc_cls.weight', 'cls_head.fc_cls.bias']
+    assert 'a classifier of 7 classes, the model has 4' in load_report.table()
+    assert load_report.keys('fresh') == ['cls_head.fc_cls.weight', 'cls_head.fc_cls.bias']
 
 
 def test_a_backbone_alone_drops_the_classifier_and_says_so(tmp_path) -> None:
     VIDEO_FILES['huggingface'](random_weights(), tmp_path / 'a')
-    account = load_checkpoint(TimeSformer(**toy()), tmp_path / 'a')
-    assert account.keys('dropped') == ['classifier.bias', 'classifier.weight']
-    assert 'the model has no classifier' in account.table()
+    load_report = load_checkpoint(TimeSformer(**toy()), tmp_path / 'a')
+    assert load_report.keys('dropped') == ['classifier.bias', 'classifier.weight']
+    assert 'the model has no classifier' in load_report.table()
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_another_epsilon_is_a_warning_with_both(tmp_path) -> None:
 def test_weights_without_a_bias_of_queries_fit_a_model_with_one(tmp_path) -> None:
     VIDEO_FILES['paddle'](random_weights(qkv_bias=False), tmp_path / 'a')
     with_bias, without = Recognizer(), Recognizer(qkv_bias=False)
-    account = load_checkpoint(with_bias, tmp_path / 'a')
-    assert len(account.keys('seeded')) == 4
+    load_report = load_checkpoint(with_bias, tmp_path / 'a')
+    assert len(load_report.keys('seeded')) == 4
     load_checkpoint(without, tmp_path / 'a')
     torch.testing.assert_close(with_bias.eval()(VIDEO), without.eval()(VIDEO), rtol=0, atol=0)
 
@@ -192,16 +192,16 @@ def test_a_part_of_ones_own_is_missing_unless_allowed_by_name(tmp_path) -> None:
     with pytest.raises(CheckpointError, match='lacks backbone.blocks.0.adapter.weight'):
         load_checkpoint(WithAdapter(), tmp_path / 'a')
     allow = ['blocks.0.adapter', 'backbone.blocks.1.adapter']
-    account = load_checkpoint(WithAdapter(), tmp_path / 'a', allow_missing=allow)
-    assert len(account.keys('fresh')) == 4
+    load_report = load_checkpoint(WithAdapter(), tmp_path / 'a', allow_missing=allow)
+    assert len(load_report.keys('fresh')) == 4
 
 
 def test_a_checkpoint_of_a_model_with_ones_own_parts_comes_back_whole(tmp_path) -> None:
     model = WithAdapter()
     torch.save({'meta': {}, 'state_dict': model.state_dict()}, tmp_path / 'a.pth')
     again = WithAdapter()
-    account = load_checkpoint(again, tmp_path / 'a.pth')
-    assert account.complete
+    load_report = load_checkpoint(again, tmp_path / 'a.pth')
+    assert load_report.complete
     assert all(torch.equal(model.state_dict()[k], v) for k, v in again.state_dict().items())
     with_other_head = WithAdapter(num_classes=4)
     assert load_checkpoint(with_other_head, tmp_path / 'a.pth').keys('fresh')
@@ -268,9 +268,9 @@ def test_every_file_that_mmengine_hands_over_is_made_to_fit(kind, scheme, tmp_pa
     ({**VIDEO_FILES, **IMAGE_FILES})[kind](weights, tmp_path / 'a')
     model = Recognizer(attention_type=scheme)
     checkpoint = read_model_checkpoint(tmp_path / 'a')
-    account = fit_checkpoint(checkpoint, model)
-    assert account is not None
-    assert account.complete
+    load_report = adapt_checkpoint(checkpoint, model)
+    assert load_report is not None
+    assert load_report.complete
     assert set(checkpoint['state_dict']) == set(model.state_dict())  # nothing for strict=False
     model.load_state_dict(checkpoint['state_dict'])
     space = 'blocks.1.attn.proj.weight'
@@ -283,12 +283,12 @@ def test_every_file_that_mmengine_hands_over_is_made_to_fit(kind, scheme, tmp_pa
 def test_a_wrong_scheme_is_refused_also_there(tmp_path) -> None:
     VIDEO_FILES['mmtimesformer'](random_weights('space_only'), tmp_path / 'a')
     with pytest.raises(CheckpointError, match='is space_only, but divided_space_time is wanted'):
-        fit_checkpoint(read_model_checkpoint(tmp_path / 'a'), Recognizer())
+        adapt_checkpoint(read_model_checkpoint(tmp_path / 'a'), Recognizer())
 
 
 def test_a_model_without_our_backbone_is_left_alone() -> None:
     checkpoint = {'state_dict': {'weight': torch.zeros(1)}}
-    assert fit_checkpoint(checkpoint, nn.Linear(1, 1)) is None
+    assert adapt_checkpoint(checkpoint, nn.Linear(1, 1)) is None
     assert list(checkpoint['state_dict']) == ['weight']
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmtimesformer.checkpoints import config_differences, read_checkpoint, save_checkpoint
-from mmtimesformer.checkpoints.metadata import facts_of_config, heads_of
+from mmtimesformer.checkpoints.metadata import heads_of, metadata_of_config
 
 from .conftest import VIDEO_FILES, as_mmaction2, as_official, random_weights
 
@@ -145,8 +145,8 @@ def test_a_config_text_is_read_as_the_config_itself() -> None:
 
     from mmtimesformer.checkpoints.metadata import read_literals
 
-    parsed = facts_of_config(read_literals(CONFIG_TEXT))
-    assert parsed == facts_of_config(Config.fromstring(CONFIG_TEXT, '.py'))
+    parsed = metadata_of_config(read_literals(CONFIG_TEXT))
+    assert parsed == metadata_of_config(Config.fromstring(CONFIG_TEXT, '.py'))
 
 
 def test_heads_that_nobody_tells_are_asked_for() -> None:

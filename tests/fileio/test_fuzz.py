@@ -18,13 +18,13 @@ from mmaction.utils import register_all_modules
 from mmengine.fileio import dump
 
 from mmtimesformer.analysis.predictions import read_views
-from mmtimesformer.analysis.test_results import read_outcome
+from mmtimesformer.analysis.test_results import read_test_results
 from mmtimesformer.checkpoints import load_torch, read_checkpoint, read_file
 from mmtimesformer.checkpoints.dcp_metadata import METADATA
 from mmtimesformer.checkpoints.readers import Contents, write_torch
 from mmtimesformer.datasets.tar_shards.index import Entry, Member, format_index, parse_index
 from mmtimesformer.engine.checkpointing.safe_loading import load_from_local
-from mmtimesformer.inference.inference_config import recipe_of_checkpoint
+from mmtimesformer.inference.inference_config import inference_config_of_checkpoint
 from tests.checkpoints.conftest import IMAGE_FILES, VIDEO_FILES, as_huggingface, random_weights
 from tests.checkpoints.test_dcp import save as save_sharded
 from tests.checkpoints.test_torch_checkpoints import training_checkpoint
@@ -156,13 +156,13 @@ def _note(folder: Path) -> Made:
         'views': {'clips': 1, 'crops': 3}, 'date': '2026', 'versions': {'torch': '2'},
     }  # fmt: skip
     (folder / 'result.meta.json').write_text(json.dumps(note))
-    return folder / 'result.meta.json', mutations.json_changed, lambda: read_outcome(folder)
+    return folder / 'result.meta.json', mutations.json_changed, lambda: read_test_results(folder)
 
 
 def _config_of_results(folder: Path) -> Made:
     _results(folder)
     (folder / 'a.py').write_text(CONFIG)
-    return folder / 'a.py', mutations.text_changed, lambda: read_outcome(folder)
+    return folder / 'a.py', mutations.text_changed, lambda: read_test_results(folder)
 
 
 def _tar_shards(folder: Path) -> Made:
@@ -181,7 +181,7 @@ def _stored_config(folder: Path) -> Made:
 
     def read() -> object:
         meta = {'cfg': path.read_text('utf-8', 'replace')}
-        return recipe_of_checkpoint(Contents('torch', {}, {'meta': meta}), 'epoch_1.pth')
+        return inference_config_of_checkpoint(Contents('torch', {}, {'meta': meta}), 'epoch_1.pth')
 
     return path, mutations.text_changed, read
 

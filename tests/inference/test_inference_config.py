@@ -11,9 +11,9 @@ from mmtimesformer import VideoClassifier
 from mmtimesformer.config.find import shipped_configs
 from mmtimesformer.inference.inference_config import (
     READ,
+    inference_config_of,
     read_classes,
     read_config_text,
-    recipe_of_config,
 )
 
 from .conftest import save
@@ -97,7 +97,7 @@ def test_a_stored_start_of_training_is_not_fetched(hostile: Callable[[str, str],
 
 def test_a_config_without_a_test_pipeline_is_told() -> None:
     with pytest.raises(ValueError, match='some.py has no test_pipeline; add one'):
-        recipe_of_config({'model': {'type': 'Recognizer3D'}}, 'some.py')
+        inference_config_of({'model': {'type': 'Recognizer3D'}}, 'some.py')
 
 
 def test_class_names_are_read_line_by_line(tmp_path: Path) -> None:

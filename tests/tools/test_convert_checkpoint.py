@@ -82,13 +82,13 @@ def test_json_is_the_account_and_nothing_else(main, vit, tmp_path, capsys) -> No
     target = str(tmp_path / 'a.pth')
     args = [str(vit), target, '--num-frames', '8', '--img-size', '10', '25', '--json']
     assert main(args) == 0
-    account = json.loads(capsys.readouterr().out)
-    assert account['complete'] is True
-    assert account['counts']['renamed'] == 30
-    assert account['counts']['seeded'] == 17
-    assert account['counts']['dropped'] == 2
-    assert account['written'] == target
-    assert {'action', 'key', 'to', 'note'} == set(account['entries'][0])
+    load_report = json.loads(capsys.readouterr().out)
+    assert load_report['complete'] is True
+    assert load_report['counts']['renamed'] == 30
+    assert load_report['counts']['seeded'] == 17
+    assert load_report['counts']['dropped'] == 2
+    assert load_report['written'] == target
+    assert {'action', 'key', 'to', 'note'} == set(load_report['entries'][0])
     assert read_checkpoint(target).img_size == (10, 25)
 
 

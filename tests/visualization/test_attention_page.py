@@ -17,7 +17,7 @@ from torch import nn
 from mmtimesformer import TimeSformer
 from mmtimesformer.inference import Prediction
 from mmtimesformer.visualization import attention_page
-from mmtimesformer.visualization.attention import Sight
+from mmtimesformer.visualization.attention import AttentionView
 from mmtimesformer.visualization.attention_page import decode, encode, write_page
 
 from .browser import Browser, in_a_browser
@@ -29,7 +29,7 @@ every_scheme = pytest.mark.parametrize(
 )
 
 
-def sight_of(cfg: dict[str, Any], label: str = 'left', **changes: Any) -> Sight:
+def sight_of(cfg: dict[str, Any], label: str = 'left', **changes: Any) -> AttentionView:
     """A clip and its attention, of a model whose maps are not flat."""
     arguments = {**cfg, 'temporal_init': 'random', **changes}
     del arguments['type']
@@ -40,7 +40,7 @@ def sight_of(cfg: dict[str, Any], label: str = 'left', **changes: Any) -> Sight:
     video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] / 255
     maps = model.attention_maps(video, score=lambda cls: cls[:, 0])
     said = Prediction('a.mp4', [label, 'b'], [0.9, 0.1], [0, 1], np.zeros(2), 'mean of softmax')
-    return Sight(frames, np.arange(T) / 5, maps, said, 0, label)
+    return AttentionView(frames, np.arange(T) / 5, maps, said, 0, label)
 
 
 def data_of(path: Path) -> dict[str, Any]:

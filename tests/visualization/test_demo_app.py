@@ -17,7 +17,7 @@ from mmengine.registry import DefaultScope
 from mmtimesformer.config.find import find_config
 from mmtimesformer.inference import VideoClassifier
 from mmtimesformer.visualization import demo_page as answers_module
-from mmtimesformer.visualization.demo_page import Answers
+from mmtimesformer.visualization.demo_page import DemoPage
 
 from .browser import Browser, free_port, in_a_browser, wait_for
 
@@ -61,16 +61,16 @@ def tool() -> ModuleType:
 
 
 @pytest.fixture
-def answers(home: Path, tmp_path: Path) -> Answers:
+def answers(home: Path, tmp_path: Path) -> DemoPage:
     checkpoint = home / 'work_dirs/demo/divST/epoch_28.pth'
-    return Answers(VideoClassifier(checkpoint=checkpoint, device='cpu'), tmp_path)
+    return DemoPage(VideoClassifier(checkpoint=checkpoint, device='cpu'), tmp_path)
 
 
 # What is shown of a video
 
 
 def test_labels_have_bars_and_attention_has_a_picture_a_video_and_a_page(
-    answers: Answers, tiny_videos: Path
+    answers: DemoPage, tiny_videos: Path
 ) -> None:
     found = answers(tiny_videos / '0.mp4')
     assert found.words.count('<li>') == found.words.count('<i style="width:') == 5
@@ -81,14 +81,14 @@ def test_labels_have_bars_and_attention_has_a_picture_a_video_and_a_page(
     assert found.walk.startswith('<iframe') and 'srcdoc="&lt;!DOCTYPE html&gt;' in found.walk
 
 
-def test_names_of_classes_are_text_and_not_markup(answers: Answers, tiny_videos: Path) -> None:
+def test_names_of_classes_are_text_and_not_markup(answers: DemoPage, tiny_videos: Path) -> None:
     answers.classifier.classes = ['<b>up</b>'] * 8
     words = answers(tiny_videos / '0.mp4').words
     assert '<b>up</b>' not in words and '&lt;b&gt;up&lt;/b&gt;' in words
 
 
 def test_another_way_to_show_attention_does_not_run_the_model_again(
-    answers: Answers, tiny_videos: Path, monkeypatch: pytest.MonkeyPatch
+    answers: DemoPage, tiny_videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = answers(tiny_videos / '0.mp4')
     monkeypatch.setattr(answers_module, 'see', None)
@@ -102,7 +102,7 @@ def test_another_way_to_show_attention_does_not_run_the_model_again(
     ('content', 'said'), [(b'', 'is an empty file'), (b'\0\1no video\2' * 99, 'x.mp4')]
 )
 def test_what_is_no_video_gets_a_sentence_and_no_picture(
-    answers: Answers, tmp_path: Path, content: bytes, said: str
+    answers: DemoPage, tmp_path: Path, content: bytes, said: str
 ) -> None:
     path = tmp_path / 'x.mp4'
     path.write_bytes(content)
@@ -113,7 +113,7 @@ def test_what_is_no_video_gets_a_sentence_and_no_picture(
 
 
 def test_pictures_of_old_answers_do_not_pile_up(
-    answers: Answers, tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    answers: DemoPage, tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers_module, 'WRITTEN', 2)
     for _ in range(4):
@@ -122,12 +122,12 @@ def test_pictures_of_old_answers_do_not_pile_up(
     assert newest.grid and newest.grid.is_file()
 
 
-def test_no_video_is_no_answer(answers: Answers) -> None:
+def test_no_video_is_no_answer(answers: DemoPage) -> None:
     assert answers(None).words == ''
 
 
 def test_an_answer_that_nobody_waits_for_is_not_computed(
-    answers: Answers, tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    answers: DemoPage, tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers_module, 'see', None)
     assert answers(tiny_videos / '0.mp4', waits=lambda: False).words == ''
@@ -135,7 +135,7 @@ def test_an_answer_that_nobody_waits_for_is_not_computed(
 
 
 def test_an_answer_that_is_given_up_meanwhile_is_not_drawn(
-    answers: Answers, tiny_videos: Path, tmp_path: Path
+    answers: DemoPage, tiny_videos: Path, tmp_path: Path
 ) -> None:
     turns = iter([True, False])
     assert answers(tiny_videos / '0.mp4', waits=lambda: next(turns)).words == ''

@@ -22,8 +22,8 @@ from mmtimesformer.analysis.multi_label import (
     probabilities_of,
 )
 from mmtimesformer.analysis.predictions import read_predictions, read_views, top1
-from mmtimesformer.analysis.test_results import read_outcome
-from mmtimesformer.visualization.report import Outcome, write_report
+from mmtimesformer.analysis.test_results import read_test_results
+from mmtimesformer.visualization.report import TestResults, write_report
 from mmtimesformer.visualization.training import draw_training, read_training
 
 # Four videos, four classes; the last class has no video.
@@ -34,12 +34,12 @@ SCORES = np.array(
 LOGITS = np.log(SCORES / (1 - SCORES))
 
 
-def run_of(**changes: Any) -> Outcome:
+def run_of(**changes: Any) -> TestResults:
     about = {'fusion': 'mean of sigmoid', 'views': {'clips': 1, 'crops': 2}}
-    return Outcome(SCORES, LABELS, ['a', '<b>', 'c', 'd'], about=about, **changes)
+    return TestResults(SCORES, LABELS, ['a', '<b>', 'c', 'd'], about=about, **changes)
 
 
-def page_of(run: Outcome, folder: Path) -> str:
+def page_of(run: TestResults, folder: Path) -> str:
     return write_report(run, folder / 'report.html').read_text()
 
 
@@ -126,7 +126,7 @@ def test_the_page_shows_the_scores_and_what_is_wrong(tmp_path: Path) -> None:
 def test_no_truth_and_no_scores_bring_a_nan_onto_the_page(
     labels: np.ndarray, scores: np.ndarray, tmp_path: Path
 ) -> None:
-    run = Outcome(scores, labels, list('abcd'), about={'fusion': 'mean of sigmoid'})
+    run = TestResults(scores, labels, list('abcd'), about={'fusion': 'mean of sigmoid'})
     assert not re.search(r'\bnan\b', page_of(run, tmp_path), re.IGNORECASE)
 
 
@@ -134,7 +134,7 @@ def test_many_classes_are_shown_by_the_worst_and_the_best(tmp_path: Path) -> Non
     rng = np.random.default_rng(0)
     labels, scores = rng.random((30, 300)) < 0.05, rng.random((30, 300))
     names = [f'class {i}' for i in range(300)]
-    run = Outcome(scores, labels, names, about={'fusion': 'mean of sigmoid'})
+    run = TestResults(scores, labels, names, about={'fusion': 'mean of sigmoid'})
     page = page_of(run, tmp_path)
     assert '<h3>Worst</h3>' in page and 'The worst 60 of 300 classes' in page
     assert len(page) < 300_000
@@ -153,7 +153,7 @@ def test_a_dump_of_rows_is_read(tmp_path: Path, kind: type) -> None:
     with pytest.raises(ValueError, match='top-1 accuracy needs one label'):
         top1(scores, labels)
     path.with_suffix('.meta.json').write_text(json.dumps({'fusion': 'mean of sigmoid'}))
-    assert read_outcome(tmp_path).is_multi_label
+    assert read_test_results(tmp_path).is_multi_label
 
 
 def test_rows_and_labels_in_one_dump_are_refused(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from mmtimesformer.analysis.predictions import read_predictions
-from mmtimesformer.analysis.test_results import read_outcome
-from mmtimesformer.analysis.view_agreement import agreement_of
+from mmtimesformer.analysis.test_results import read_test_results
+from mmtimesformer.analysis.view_agreement import view_agreement
 from mmtimesformer.visualization.report import (
-    Outcome,
+    TestResults,
     calibration,
     class_accuracy,
     top_k,
@@ -29,8 +29,8 @@ SCORES = np.array(
 LABELS = np.array([0, 1, 1, 0])
 
 
-def run_of(**changes: Any) -> Outcome:
-    return Outcome(**{'scores': SCORES, 'labels': LABELS, 'classes': 'abc', **changes})
+def run_of(**changes: Any) -> TestResults:
+    return TestResults(**{'scores': SCORES, 'labels': LABELS, 'classes': 'abc', **changes})
 
 
 def dump(
@@ -78,7 +78,7 @@ def test_videos_that_could_not_be_read_are_wrong_and_no_mistake_of_the_model(
     samples = pickle.loads(path.read_bytes())
     samples[3].update(failed='it is <empty>', filename='data/d.mp4')
     path.write_bytes(pickle.dumps(samples))
-    run = read_outcome(tmp_path, path)
+    run = read_test_results(tmp_path, path)
     assert run.failed == {3: ('data/d.mp4', 'it is <empty>')}
     assert top_k(run, 1) == 0.5
     page = write_report(run, tmp_path / 'report.html').read_text()
@@ -110,7 +110,7 @@ def test_the_page_holds_all_that_it_shows(tmp_path: Path, tiny_videos: Path) -> 
 def test_views_are_compared_by_their_best_classes_and_by_the_probability_they_share() -> None:
     sure = np.log(np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0]]) + 1e-9)
     logits = np.stack([sure[[0, 0]], sure[[0, 1]], sure[[1, 1]], sure[[0, 2]]]) + 5
-    found = agreement_of(logits, labels=np.array([0, 1, 0, 2]), fused=np.array([0, 0, 1, 0]))
+    found = view_agreement(logits, labels=np.array([0, 1, 0, 2]), fused=np.array([0, 0, 1, 0]))
     assert found.agrees.tolist() == [True, False, True, True]
     assert found.overlap == pytest.approx([1, 0.5, 1, 0.75], abs=1e-6)
     assert found.accuracy.tolist() == [0.25, 0.5]
@@ -125,7 +125,7 @@ def test_the_page_tells_how_far_the_views_of_a_video_agree(tmp_path: Path) -> No
     views[3, 1] = [9, 0, 0]
     views[1, 0] = [0, 0, 9]
     result = dump(tmp_path / 'result.pkl', views=views)
-    page = write_report(read_outcome(tmp_path, result), tmp_path / 'report.html').read_text()
+    page = write_report(read_test_results(tmp_path, result), tmp_path / 'report.html').read_text()
     assert 'All 2 views name the same class in <b>50.0\u00a0%</b>' in page
     assert 'view 1 alone' in page
     assert '2 ×\u20091, 0 ×\u20091; fused <b>2</b>, truly <b>0</b>' in page
@@ -159,7 +159,7 @@ def test_views_of_unequal_number_are_left_out(tmp_path: Path) -> None:
     for i, sample in enumerate(samples):
         sample['view_scores'] = torch.zeros(2 + i % 2, 3)
     path.write_bytes(pickle.dumps(samples))
-    assert read_outcome(tmp_path, path).view_scores is None
+    assert read_test_results(tmp_path, path).view_scores is None
 
 
 def test_names_of_classes_are_text_and_not_markup(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_video_that_is_gone_is_said(tmp_path: Path) -> None:
 
 def test_many_classes_get_a_list_instead_of_a_matrix(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    run = Outcome(
+    run = TestResults(
         rng.random((300, 90)), rng.integers(0, 90, 300), [f'class {i}' for i in range(90)]
     )
     page = write_report(run, tmp_path / 'report.html').read_text()
@@ -214,22 +214,22 @@ def test_names_and_videos_come_from_what_lies_beside(tmp_path: Path, tiny_videos
         f"test_dataloader = dict(dataset=dict(ann_file='{data}/train.txt', "
         f"data_prefix=dict(video='{data}')))\n"
     )
-    run = read_outcome(work, dump(work.parent / 'result.pkl'))
+    run = read_test_results(work, dump(work.parent / 'result.pkl'))
     assert list(run.classes) == ['run', 'walk', 'stand']
     assert [path.name for path in run.videos] == [line.split()[0] for line in lines.splitlines()]
     (data / 'train.txt').write_text(lines + '5.mp4 1\n')
-    assert read_outcome(work, tmp_path / 'result.pkl').videos == [], 'other videos than tested'
+    assert read_test_results(work, tmp_path / 'result.pkl').videos == [], 'other videos than tested'
 
 
 def test_a_config_beside_the_predictions_is_read_and_not_run(tmp_path: Path) -> None:
     """Whoever makes a report of another's folder does not want its programs."""
     (tmp_path / 'cfg.py').write_text(f"import pathlib\npathlib.Path('{tmp_path}/ran').touch()\n")
     path = dump(tmp_path / 'result.pkl')
-    read_outcome(tmp_path, path)
+    read_test_results(tmp_path, path)
     (tmp_path / 'cfg.py').rename(tmp_path / 'elsewhere.txt')
     about = {'config': f'{tmp_path}/elsewhere.txt'}
     path.with_suffix('.meta.json').write_text(json.dumps(about))
-    read_outcome(tmp_path, path)
+    read_test_results(tmp_path, path)
     assert not (tmp_path / 'ran').exists()
 
 
@@ -238,15 +238,15 @@ def test_a_damaged_tale_of_the_test_is_told(tmp_path: Path, content: bytes) -> N
     path = dump(tmp_path / 'result.pkl')
     path.with_suffix('.meta.json').write_bytes(content)
     with pytest.raises(ValueError, match=r'result\.meta\.json is damaged; remove it'):
-        read_outcome(tmp_path, path)
+        read_test_results(tmp_path, path)
 
 
 def test_too_few_names_and_no_predictions_are_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r'holds no \.pkl .* --dump'):
-        read_outcome(tmp_path)
+        read_test_results(tmp_path)
     (tmp_path / 'names.txt').write_text('run\n')
     with pytest.raises(ValueError, match='1 class names are too few for 3 classes; set --classes'):
-        read_outcome(tmp_path, dump(tmp_path / 'result.pkl'), tmp_path / 'names.txt')
+        read_test_results(tmp_path, dump(tmp_path / 'result.pkl'), tmp_path / 'names.txt')
 
 
 def test_the_tool_writes_the_page_into_the_work_dir(tmp_path: Path, capfd: Any) -> None:

@@ -8,7 +8,7 @@ import argparse
 import sys
 import time
 
-from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import check_order, parse
 from mmtimesformer.non_finite import NonFiniteError, about_scores
 from mmtimesformer.terminal import ArgumentParser
@@ -87,7 +87,7 @@ def compare(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
-    return run_job(lambda: compare(args), args.debug)
+    return run_tool(lambda: compare(args), args.debug)
 
 
 if __name__ == '__main__':

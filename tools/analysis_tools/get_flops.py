@@ -8,7 +8,7 @@ import argparse
 import sys
 
 from mmtimesformer.analysis.complexity import in_billions, in_millions, measure_complexity
-from mmtimesformer.cli import require_mmaction, run_job
+from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import ConfigOptions, parse, whole_number
 from mmtimesformer.config.find import find_config, shipped_configs
 from mmtimesformer.terminal import ArgumentParser, echo
@@ -59,7 +59,7 @@ def show(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
-    return run_job(lambda: show(args), args.debug)
+    return run_tool(lambda: show(args), args.debug)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import run_job
+from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import check_output, parse, whole_number
 from mmtimesformer.non_finite import NonFiniteError, about_scores
 from mmtimesformer.terminal import ArgumentParser, echo
@@ -37,13 +37,13 @@ def write(args: argparse.Namespace) -> None:
         NonFiniteError: Scores of some videos are NaN or infinite; the page names them, unless all
             are.
     """
-    from mmtimesformer.analysis.test_results import read_outcome
+    from mmtimesformer.analysis.test_results import read_test_results
     from mmtimesformer.visualization.report import write_report
 
     out = args.out or args.work_dir / 'report.html'
     if args.work_dir.is_dir():
         check_output(out, '--out')
-    run = read_outcome(args.work_dir, args.predictions, args.classes)
+    run = read_test_results(args.work_dir, args.predictions, args.classes)
     broken = run.non_finite
     if len(broken) == len(run.labels):
         raise NonFiniteError(f'{about_scores(broken, len(run.labels))}. No report is written')
@@ -56,7 +56,7 @@ def write(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
-    return run_job(lambda: write(args), args.debug)
+    return run_tool(lambda: write(args), args.debug)
 
 
 if __name__ == '__main__':

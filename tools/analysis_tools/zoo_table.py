@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from mmtimesformer.cli import run_job
+from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import parse
 from mmtimesformer.terminal import ArgumentParser
 
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--check', action='store_true', help='write nothing, only compare')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parse(parser, argv)
-    return run_job(lambda: write(args.check), args.debug)
+    return run_tool(lambda: write(args.check), args.debug)
 
 
 if __name__ == '__main__':

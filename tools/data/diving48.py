@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import run_job
+from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import parse
 from mmtimesformer.datasets.preparation.annotations import prepare
 from mmtimesformer.datasets.preparation.publishers import read_diving48
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
     codes: list[int] = []
-    return run_job(lambda: codes.append(list_and_look(args)), args.debug) or codes[0]
+    return run_tool(lambda: codes.append(list_and_look(args)), args.debug) or codes[0]
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from mmtimesformer.cli import run_job
+from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import check_output, parse, whole_number
 from mmtimesformer.datasets.preparation.moving_shapes import (
     AXES,
@@ -52,7 +52,7 @@ def make(args: argparse.Namespace) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
-    return run_job(lambda: make(args), args.debug)
+    return run_tool(lambda: make(args), args.debug)
 
 
 if __name__ == '__main__':

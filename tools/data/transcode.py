@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from mmtimesformer.cli import run_job
+from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.annotations import write_text
@@ -143,7 +143,7 @@ def main(argv: list[str] | None = None) -> int:
     """Do the job; return the exit code."""
     args = parse_args(argv)
     codes: list[int] = []
-    return run_job(lambda: codes.append(transcode(args)), args.debug) or codes[0]
+    return run_tool(lambda: codes.append(transcode(args)), args.debug) or codes[0]
 
 
 if __name__ == '__main__':

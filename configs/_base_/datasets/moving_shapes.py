@@ -2,7 +2,7 @@
 #
 # Training: a random clip and a random crop of 64. Validation: the middle clip and its centre crop.
 # Test: the middle clip, three crops along the long side.
-# A clip and its twin, the same pictures in reverse, come in one batch (TwinSampler says why).
+# A clip and its twin, the same pictures in reverse, come in one batch (PairedSampler says why).
 # PyAV opens and decodes files as small as these in half of decord's time.
 # NOTE: no Flip. A mirrored `left` is a `right`, and a mirrored `clockwise` turns the other way.
 # NOTE: the frames of a test (3, 5, ..., 17 of 0..20) read the same from both ends, so that a model
@@ -46,7 +46,7 @@ train_dataloader = dict(
     batch_size=16,
     num_workers=2,
     persistent_workers=True,
-    sampler=dict(type='mmtimesformer.TwinSampler', shuffle=True),
+    sampler=dict(type='mmtimesformer.PairedSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         ann_file=ann_file_train,

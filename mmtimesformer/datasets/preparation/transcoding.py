@@ -259,10 +259,10 @@ def _psnr(source: Video, target: Video) -> float:
     for old, new in zip(source.frames(indices), target.frames(indices), strict=True):
         height, width = new.shape[:2]
         same_size = old.shape == new.shape
-        fitted = (
+        adapted = (
             old if same_size else cv2.resize(old, (width, height), interpolation=cv2.INTER_AREA)
         )
-        squares.append(np.mean((fitted.astype(np.float32) - new) ** 2))
+        squares.append(np.mean((adapted.astype(np.float32) - new) ** 2))
     return float(10 * np.log10(255**2 / max(np.mean(squares), 1e-3)))
 
 

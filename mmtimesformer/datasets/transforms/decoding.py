@@ -19,7 +19,11 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from mmtimesformer.datasets.video_io.errors import UnreadableVideo
-from mmtimesformer.datasets.video_io.pyav_reader import ThriftyReader, count_frames, index_packets
+from mmtimesformer.datasets.video_io.pyav_reader import (
+    SparsePyAVReader,
+    count_frames,
+    index_packets,
+)
 from mmtimesformer.datasets.video_io.safe_open import (
     KEPT_PIXELS,
     check_file,
@@ -89,7 +93,7 @@ class DecordReader:
         return list(self.container.get_batch(list(indices)).asnumpy())
 
 
-READERS: dict[str, Callable[..., Any]] = {'decord': DecordReader, 'pyav': ThriftyReader}
+READERS: dict[str, Callable[..., Any]] = {'decord': DecordReader, 'pyav': SparsePyAVReader}
 
 
 class Video:

@@ -221,7 +221,7 @@ def _golomb(data: memoryview, bit: int) -> tuple[int, int]:
     return value - 1, bit + zeros + 1
 
 
-class ThriftyReader:
+class SparsePyAVReader:
     """A video through PyAV, of which only what is needed is decoded, in order.
 
     Args:
@@ -281,7 +281,7 @@ class ThriftyReader:
         for number, frame in self._decode(left):
             if answer is None:
                 size = kept_size(frame.width, frame.height)
-            pixels = upright(_as_array(convert(frame, *size)), frame)
+            pixels = apply_rotation(_as_array(convert(frame, *size)), frame)
             if answer is None:
                 answer = np.empty((len(indices), *pixels.shape), np.uint8)
             answer[places[number]] = pixels
@@ -347,7 +347,7 @@ class ThriftyReader:
             self._decoder.flush_buffers()
 
 
-def upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
+def apply_rotation(pixels: np.ndarray, frame: Any) -> np.ndarray:
     """Turn the pixels of a frame as a player does.
 
     Phones store upright videos lying down, with a note by how much to turn them. decord heeds it;
@@ -374,7 +374,7 @@ def stored_packets(container: Any) -> Iterator[Any]:
 def decoded_frames(container: Any) -> Iterator[Any]:
     """Decode all frames of a video in the order in which they are shown.
 
-    This is the numbering of :class:`ThriftyReader`. What is stored in front of the first keyframe,
+    This is the numbering of :class:`SparsePyAVReader`. What is stored in front of the first keyframe,
     and the last packet, of which a part may be missing, may fail to be decoded; then they are no
     frame.
 

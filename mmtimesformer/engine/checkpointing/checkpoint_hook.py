@@ -17,18 +17,18 @@ from typing import Any
 from mmengine import dist
 from mmengine.hooks import CheckpointHook
 
-from mmtimesformer.checkpoints.dcp import sweep_shares
-from mmtimesformer.cli import STOPPED, EndOfRun
+from mmtimesformer.checkpoints.dcp import remove_stale_shards
+from mmtimesformer.cli import STOPPED, RunStopped
 from mmtimesformer.engine.checkpointing.atomic_backend import sweep_partial_files
 from mmtimesformer.engine.checkpointing.good_checkpoints import CheckpointHistory, problem_of_state
 from mmtimesformer.engine.checkpointing.resume import MID_EPOCH, note_checkpoint
 from mmtimesformer.engine.distributed.collectives import (
-    anywhere,
-    everywhere,
-    failing_together,
-    from_main,
+    all_ranks,
+    any_rank,
+    broadcast_from_rank0,
+    raise_on_all_ranks,
 )
-from mmtimesformer.engine.hooks.non_finite_steps import NotFiniteError, SkipNonFiniteSteps
+from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook, NonFiniteStepsError
 from mmtimesformer.registry import HOOKS
 
 ASIDE = 'while_skipping.pth'  # of a run that ended while steps were skipped; never resumed unnamed
@@ -36,7 +36,7 @@ PAUSE = 0.5  # seconds between two looks for a signal while a save is retried
 
 
 @HOOKS.register_module()
-class SafeCheckpointHook(CheckpointHook):
+class AtomicCheckpointHook(CheckpointHook):
     """MMEngine's ``CheckpointHook``, which never leaves a run without a checkpoint.
 
     It takes the same arguments, and the Runner puts it wherever a config says ``CheckpointHook``.
@@ -102,7 +102,7 @@ class SafeCheckpointHook(CheckpointHook):
             for path in sweep_partial_files(self.out_dir):
                 runner.logger.info(f'Removed {path}, which a killed process left half written.')
             self._remove_outdated(runner)
-            for path in sweep_shares(self.out_dir):
+            for path in remove_stale_shards(self.out_dir):
                 runner.logger.info(
                     f'Removed {path}: no checkpoint in the folder has its weights there.'
                 )
@@ -155,7 +155,7 @@ class SafeCheckpointHook(CheckpointHook):
             if good is not None:
                 with suppress(OSError):
                     note_checkpoint(runner.work_dir, good)
-        return from_main(found)
+        return broadcast_from_rank0(found)
 
     def save_aside(self, runner: Any, meta: dict[str, Any]) -> str | None:
         """Save a state that may be ruined under a name that is never resumed by itself.
@@ -195,7 +195,7 @@ class SafeCheckpointHook(CheckpointHook):
         """See that the last checkpoint is there before the run ends."""
         given_up = time.monotonic() + self.patience
         while self.failed_at is not None:
-            if not everywhere(time.monotonic() < given_up):
+            if not all_ranks(time.monotonic() < given_up):
                 raise OSError(
                     f'the training is done, and its last checkpoint could not be written to '
                     f'{self.out_dir} for {self.patience:g} s; make room and run the same command '
@@ -215,25 +215,25 @@ class SafeCheckpointHook(CheckpointHook):
         """Wait until the next attempt, unless a signal asks to stop.
 
         Raises:
-            EndOfRun: A process of the run was asked to stop.
+            RunStopped: A process of the run was asked to stop.
         """
         until = time.monotonic() + seconds
         signals = getattr(runner, 'stop_signals', None)
         while True:
-            if anywhere(signals is not None and signals.received is not None):
+            if any_rank(signals is not None and signals.received is not None):
                 name = signals.received[0] if signals and signals.received else 'a signal'
                 before = (
                     f'{self.last_ckpt}, and trains the steps after it again'
                     if self.last_ckpt
                     else 'the beginning, for nothing was saved'
                 )
-                raise EndOfRun(
+                raise RunStopped(
                     f'stopped by {name} while the last checkpoint of a training that is done was '
                     f'retried: it could not be written to {self.out_dir}, and is lost; make room, '
                     f'then the same command with --resume goes on from {before}',
                     STOPPED,
                 )
-            if not everywhere(time.monotonic() < until):
+            if not all_ranks(time.monotonic() < until):
                 return
             time.sleep(min(PAUSE, seconds))
 
@@ -285,7 +285,7 @@ class SafeCheckpointHook(CheckpointHook):
         """Whether the state at hand is worth keeping; all processes must ask.
 
         Raises:
-            NotFiniteError: It is ruined for good.
+            NonFiniteStepsError: It is ruined for good.
         """
         watch = _watch(runner)
         if watch is None:
@@ -299,7 +299,7 @@ class SafeCheckpointHook(CheckpointHook):
             return False
         problem = problem_of_state(runner, watch.size_at_start)
         if problem is not None:
-            raise NotFiniteError(
+            raise NonFiniteStepsError(
                 f'the training has diverged: after {meta["epoch"]} epochs and {meta["iter"]} steps '
                 f'{problem}, so {name} is not saved. {watch.remedy(runner)}'
             )
@@ -333,7 +333,7 @@ class SafeCheckpointHook(CheckpointHook):
         )
         try:
             self._write(runner, name, meta)
-            with failing_together():
+            with raise_on_all_ranks():
                 if dist.is_main_process():
                     note_checkpoint(runner.work_dir, path)
         except OSError as error:
@@ -375,7 +375,7 @@ class SafeCheckpointHook(CheckpointHook):
                 runner.logger.warning(f'No best checkpoint is saved: {why}.')
                 return
             if (problem := problem_of_state(runner, watch.size_at_start)) is not None:
-                raise NotFiniteError(
+                raise NonFiniteStepsError(
                     f'the training has diverged by epoch {runner.epoch}: {problem}. '
                     + watch.remedy(runner)
                 )
@@ -437,13 +437,13 @@ class SafeCheckpointHook(CheckpointHook):
         """
         if dist.is_main_process() and '://' not in str(self.out_dir):
             with suppress(OSError):  # the checkpoint is there; at the next start it is tried again
-                sweep_shares(self.out_dir, names)
+                remove_stale_shards(self.out_dir, names)
 
 
-def _watch(runner: Any) -> SkipNonFiniteSteps | None:
+def _watch(runner: Any) -> NonFiniteStepHook | None:
     """Return the hook that skips steps, of a run that has one."""
     hooks = getattr(runner, 'hooks', ())
-    return next((hook for hook in hooks if isinstance(hook, SkipNonFiniteSteps)), None)
+    return next((hook for hook in hooks if isinstance(hook, NonFiniteStepHook)), None)
 
 
 def _or_none(score: Any) -> Any:
@@ -452,10 +452,10 @@ def _or_none(score: Any) -> Any:
 
 
 def save_mid_epoch(runner: Any, meta: dict[str, Any]) -> bool | None:
-    """Save between two regular checkpoints, see :meth:`SafeCheckpointHook.save_mid_epoch`.
+    """Save between two regular checkpoints, see :meth:`AtomicCheckpointHook.save_mid_epoch`.
 
     Returns:
         Whether it worked; ``None`` where the run has no hook that saves.
     """
-    hooks = [hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)]
+    hooks = [hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)]
     return hooks[0].save_mid_epoch(runner, meta) if hooks else None

@@ -14,7 +14,7 @@ from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
-from mmtimesformer.engine.distributed.collectives import everywhere
+from mmtimesformer.engine.distributed.collectives import all_ranks
 
 ENOUGH = 20  # sound steps after which a checkpoint is surely good
 GROWTH = 1000  # times the size at the start, from which on weights count as ruined
@@ -88,10 +88,10 @@ def problem_of_state(runner: Any, size_at_start: float) -> str | None:
         size_at_start: What :func:`size_of_weights` returned before the first step.
     """
     for name, tensors in _tensors_of(runner):
-        if not everywhere(are_finite_here(tensors)):
+        if not all_ranks(are_finite_here(tensors)):
             return f'{name} are not finite (NaN or infinite)'
     growth = size_of_weights(runner) / max(size_at_start, SMALLEST)
-    if not everywhere(growth < GROWTH):
+    if not all_ranks(growth < GROWTH):
         return f'the weights are more than {GROWTH} times as large as at the start'
     return None
 

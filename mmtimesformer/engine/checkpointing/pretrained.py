@@ -17,12 +17,12 @@ from torch import nn
 
 from mmtimesformer.checkpoints import (
     CheckpointError,
+    adapt_checkpoint,
     config_differences,
-    fit_checkpoint,
     load_checkpoint,
 )
 from mmtimesformer.checkpoints.key_maps import FORMATS
-from mmtimesformer.checkpoints.load_report import Account, some
+from mmtimesformer.checkpoints.load_report import LoadReport, some
 from mmtimesformer.non_finite import check_weights
 from mmtimesformer.registry import HOOKS, WEIGHT_INITIALIZERS
 
@@ -74,14 +74,14 @@ class Pretrained:
         }
 
     def __call__(self, module: nn.Module) -> None:
-        account = load_checkpoint(module, self.checkpoint, **self.how)
-        print_log(f'Starts from {self.checkpoint}\n{account.table()}', logger='current')
+        load_report = load_checkpoint(module, self.checkpoint, **self.how)
+        print_log(f'Starts from {self.checkpoint}\n{load_report.table()}', logger='current')
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'Pretrained: load from {self.checkpoint}')
 
 
 @HOOKS.register_module()
-class FitCheckpoint(Hook):
+class AdaptCheckpointHook(Hook):
     """Let every checkpoint that the Runner loads fit the model of ours, or refuse it in words.
 
     For ``load_from``, ``resume`` and the checkpoint of a test. Foreign names, sizes and attention
@@ -104,14 +104,14 @@ class FitCheckpoint(Hook):
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
         different = _other_shape(checkpoint, model)
-        account = fit_checkpoint(checkpoint, model)
-        if account is None:
+        load_report = adapt_checkpoint(checkpoint, model)
+        if load_report is None:
             weights = checkpoint.get('state_dict')
             if isinstance(weights, dict):
                 check_weights(weights, [name for name, _ in model.named_parameters()])
             return
         said = config_differences(checkpoint, runner.cfg)  # the first call adds what it found
-        is_training = 'optimizer' in checkpoint and _is_same(account)
+        is_training = 'optimizer' in checkpoint and _is_same(load_report)
         if getattr(runner, '_resume', False) and not is_training:
             raise ValueError(
                 'a training cannot go on from a checkpoint that is not its own'
@@ -120,9 +120,9 @@ class FitCheckpoint(Hook):
                 'optimiser is not there, or is of other weights in another order; leave --resume '
                 'out, and start from these weights: --cfg-options load_from=CHECKPOINT'
             )
-        if not _is_same(account):
-            runner.logger.info(f'What became of the checkpoint\n{account.table()}')
-        fresh = account.keys('fresh')
+        if not _is_same(load_report):
+            runner.logger.info(f'What became of the checkpoint\n{load_report.table()}')
+        fresh = load_report.keys('fresh')
         if fresh and _is_test(runner):
             raise CheckpointError(
                 f'{some(fresh)} did not come from the checkpoint'
@@ -132,7 +132,7 @@ class FitCheckpoint(Hook):
             )
         if fresh:
             said.append(f'{some(fresh)} did not come from it and starts fresh')
-        for warning in [*account.warnings, *said]:
+        for warning in [*load_report.warnings, *said]:
             print_log(f'Checkpoint: {warning}', logger=runner.logger, level=logging.WARNING)
 
 
@@ -143,10 +143,10 @@ def _is_test(runner: Any) -> bool:
     return any(tests) and not trains
 
 
-def _is_same(account: Account) -> bool:
+def _is_same(load_report: LoadReport) -> bool:
     """Whether it is a checkpoint of ours, of which every weight went to its own place."""
-    ours = account.source == FORMATS['mmtimesformer'].title
-    return ours and all(entry.action == 'renamed' for entry in account.entries)
+    ours = load_report.source == FORMATS['mmtimesformer'].title
+    return ours and all(entry.action == 'renamed' for entry in load_report.entries)
 
 
 def _other_shape(checkpoint: dict[str, Any], model: nn.Module) -> str | None:

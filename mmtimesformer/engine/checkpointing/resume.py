@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mmtimesformer.checkpoints.dcp import damage_of_shares
+from mmtimesformer.checkpoints.dcp import corruption_of_shards
 from mmtimesformer.checkpoints.readers import write_atomically
 from mmtimesformer.fileio.safe_text import read_text
 from mmtimesformer.fileio.safe_zip import SafeZip
@@ -33,7 +33,7 @@ def latest_checkpoint(work_dir: str | os.PathLike[str]) -> str | None:
     return next(_candidates(Path(work_dir)), None)
 
 
-def newest_whole_checkpoint(
+def latest_valid_checkpoint(
     work_dir: str | os.PathLike[str], warn: Callable[[str], object]
 ) -> str | None:
     """Return the newest checkpoint in ``work_dir`` that can be read, or ``None`` for none at all.
@@ -47,7 +47,7 @@ def newest_whole_checkpoint(
     """
     damaged = []
     for checkpoint in _candidates(Path(work_dir)):
-        damage = damage_of(checkpoint)
+        damage = corruption_of(checkpoint)
         if damage is None:
             return checkpoint
         warn(f'{checkpoint} is damaged ({damage}); the checkpoint before it is taken')
@@ -60,7 +60,7 @@ def newest_whole_checkpoint(
     return None
 
 
-def damage_of(checkpoint: str) -> str | None:
+def corruption_of(checkpoint: str) -> str | None:
     """Say what is wrong with a checkpoint file, or ``None``; every byte of it is read.
 
     A torch file is a zip, whose table of contents stands at its end and whose parts carry
@@ -81,7 +81,7 @@ def damage_of(checkpoint: str) -> str | None:
             broken = SafeZip(file, Path(checkpoint).stat().st_size).corrupt_member()
     except Exception as error:  # whatever surfaces is damage
         return str(error) or repr(error)
-    return f'{broken} does not match its checksum' if broken else damage_of_shares(checkpoint)
+    return f'{broken} does not match its checksum' if broken else corruption_of_shards(checkpoint)
 
 
 def _candidates(work_dir: Path) -> Iterator[str]:

@@ -8,12 +8,12 @@ import torch
 from mmengine import dist
 
 
-def everywhere(fine: bool) -> bool:
+def all_ranks(fine: bool) -> bool:
     """Whether it is fine in every process; each must ask."""
     return bool(_reduced(int(fine), 'min'))
 
 
-def anywhere(true: bool) -> bool:
+def any_rank(true: bool) -> bool:
     """Whether it is true in any process; each must ask."""
     return bool(_reduced(int(true), 'max'))
 
@@ -23,7 +23,7 @@ def smallest(number: int) -> int:
     return _reduced(number, 'min')
 
 
-def from_main(value: Any) -> Any:
+def broadcast_from_rank0(value: Any) -> Any:
     """Return the main process's value; each must ask."""
     values = [value]
     dist.broadcast_object_list(values)
@@ -31,7 +31,7 @@ def from_main(value: Any) -> Any:
 
 
 @contextmanager
-def failing_together() -> Iterator[None]:
+def raise_on_all_ranks() -> Iterator[None]:
     """Let an ``OSError`` of one process, which writes for all, be raised in every process."""
     error: OSError | None = None
     try:

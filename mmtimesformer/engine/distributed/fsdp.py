@@ -25,15 +25,15 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmtimesformer.checkpoints.dcp import change_tensors
-from mmtimesformer.engine.checkpointing.checkpoint_hook import SafeCheckpointHook
+from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook
 from mmtimesformer.engine.distributed.sharded_checkpoint import (
     check_seen_by_all,
-    read_own_shares,
+    read_own_shards,
     write_shares,
 )
 from mmtimesformer.registry import HOOKS, MODEL_WRAPPERS
 
-NAME = 'mmtimesformer.ShardedModel'
+NAME = 'mmtimesformer.FSDPModelWrapper'
 KEY = 'model_wrapper_cfg'
 ARGUMENTS = 'shards', 'block_dtype', 'checkpoints'
 DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
@@ -41,7 +41,7 @@ CHOICES = {'block_dtype': tuple(DTYPES), 'checkpoints': ('whole', 'shares')}
 
 
 @MODEL_WRAPPERS.register_module()
-class ShardedModel(nn.Module):
+class FSDPModelWrapper(nn.Module):
     """A model of which every process keeps a share, as MMEngine's Runner wants it wrapped.
 
     Each of the model's ``blocks`` is one unit of what comes together, the rest of it another. It is
@@ -67,7 +67,7 @@ class ShardedModel(nn.Module):
             ``checkpoints`` is not known.
 
     Example:
-        >>> model_wrapper_cfg = dict(type='mmtimesformer.ShardedModel')
+        >>> model_wrapper_cfg = dict(type='mmtimesformer.FSDPModelWrapper')
     """
 
     def __init__(
@@ -177,7 +177,7 @@ def _place(root: nn.Module, name: str) -> tuple[nn.Module, str]:
 def is_sharded(model_wrapper_cfg: Any) -> bool:
     """Whether a config asks for sharded training."""
     kind = model_wrapper_cfg.get('type') if isinstance(model_wrapper_cfg, dict) else None
-    return kind in (NAME, ShardedModel)
+    return kind in (NAME, FSDPModelWrapper)
 
 
 def check_sharding(cfg: Any) -> None:
@@ -192,7 +192,7 @@ def check_sharding(cfg: Any) -> None:
     for name in set(cfg[KEY]) - {'type', *ARGUMENTS}:
         near = difflib.get_close_matches(name, ARGUMENTS, n=1)
         raise TypeError(
-            f'{KEY}.{name}: ShardedModel has no such argument'
+            f'{KEY}.{name}: FSDPModelWrapper has no such argument'
             + (f'; did you mean {near[0]!r}?' if near else '')
         )
     if 'src_data_rank' not in inspect.signature(distribute_tensor).parameters:
@@ -241,30 +241,32 @@ def check_sharding(cfg: Any) -> None:
 
 
 @HOOKS.register_module()
-class ShareOut(Hook):
+class ScatterCheckpointHook(Hook):
     """Let each process take its share of a whole checkpoint that is loaded into a sharded model."""
 
-    priority = 'HIGH'  # after FitCheckpoint, which wants it whole; before a moving average loads it
+    priority = (
+        'HIGH'  # after AdaptCheckpointHook, which wants it whole; before a moving average loads it
+    )
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Change the checkpoint in place: weights, their average, and the optimiser's state."""
-        if not isinstance(runner.model, ShardedModel):
+        if not isinstance(runner.model, FSDPModelWrapper):
             return
         shares = dict(runner.model.module.state_dict())
         for key, prefix in (('state_dict', ''), ('ema_state_dict', 'module.')):
             whole = checkpoint.get(key) or {}
             for name, tensor in whole.items():
-                whole[name] = share_like(shares.get(name.removeprefix(prefix)), tensor)
+                whole[name] = shard_like(shares.get(name.removeprefix(prefix)), tensor)
         if getattr(runner, '_resume', False) and 'optimizer' in checkpoint:
             groups = runner.optim_wrapper.optimizer.param_groups
             parameters = [parameter for group in groups for parameter in group['params']]
             for number, state in checkpoint['optimizer'].get('state', {}).items():
                 for name, tensor in state.items():
-                    state[name] = share_like(parameters[number], tensor)
+                    state[name] = shard_like(parameters[number], tensor)
 
 
 @HOOKS.register_module()
-class SaveSharded(Hook):
+class SaveShardedHook(Hook):
     """Let a checkpoint of a sharded model hold what :func:`parts_to_save` gave."""
 
     priority = 'LOWEST'  # after all that puts tensors into a checkpoint
@@ -275,16 +277,16 @@ class SaveSharded(Hook):
         Raises:
             ValueError: Processes have different numbers of batches, or do not see one folder.
         """
-        if not isinstance(runner.model, ShardedModel):
+        if not isinstance(runner.model, FSDPModelWrapper):
             return
         if runner.model.checkpoints == 'shares':
             for hook in runner.hooks:
                 if isinstance(hook, CheckpointHook):
-                    if not isinstance(hook, SafeCheckpointHook):
+                    if not isinstance(hook, AtomicCheckpointHook):
                         raise ValueError(
                             f"{KEY}.checkpoints='shares' needs a hook that removes shares, and "
                             f'{type(hook).__module__}.CheckpointHook does not; take '
-                            "type='mmtimesformer.SafeCheckpointHook'"
+                            "type='mmtimesformer.AtomicCheckpointHook'"
                         )
                     check_seen_by_all(Path(hook.out_dir))
         for name, loop in (('train', runner.train_loop), ('val', runner.val_loop)):
@@ -331,10 +333,10 @@ def parts_to_save(
             hook.before_save_checkpoint(runner, parts)
     if runner.model.checkpoints == 'shares':
         return write_shares(parts, path)
-    return put_together(parts)
+    return gather_full(parts)
 
 
-def put_together(tree: Any) -> Any:
+def gather_full(tree: Any) -> Any:
     """Make whole all that is cut into shares, one tensor at a time.
 
     All processes must call it with the same tree; the main one gets the tensors, the others
@@ -350,15 +352,15 @@ def put_together(tree: Any) -> Any:
 
 
 def own_checkpoint(runner: Any, path: str) -> dict[str, Any] | None:
-    """Read what this process holds of a sharded model, see :func:`read_own_shares`."""
+    """Read what this process holds of a sharded model, see :func:`read_own_shards`."""
     parameters = None
     if getattr(runner, '_resume', False):
         groups = runner.optim_wrapper.optimizer.param_groups
         parameters = [parameter for group in groups for parameter in group['params']]
-    return read_own_shares(path, dict(runner.model.module.state_dict()), parameters)
+    return read_own_shards(path, dict(runner.model.module.state_dict()), parameters)
 
 
-def share_like(share: Any, whole: Any) -> Any:
+def shard_like(share: Any, whole: Any) -> Any:
     """Return this process's share of a whole tensor, cut as another share of such a tensor is.
 
     What is no tensor of that shape, or not cut, comes back as it is.

@@ -20,7 +20,7 @@ def is_ignored(number: int) -> bool:
     return signal.getsignal(number) is signal.SIG_IGN
 
 
-def end_with_parent(parent: int, how: int = signal.SIGTERM) -> None:
+def die_with_parent(parent: int, how: int = signal.SIGTERM) -> None:
     """Let this process get a signal when its parent ends; call it first thing in the child.
 
     Linux does that. Elsewhere nothing is done, and a parent must end its children itself.
@@ -41,7 +41,7 @@ class StopRequested(BaseException):  # past ``except Exception``, like KeyboardI
 
 
 @contextmanager
-def born_deaf() -> Iterator[None]:
+def stop_signals_blocked() -> Iterator[None]:
     """Let processes that are started meanwhile not hear :data:`STOP_SIGNALS` from the first moment.
 
     Here the signals wait until the end. A child listens when it says so; where it could not tell

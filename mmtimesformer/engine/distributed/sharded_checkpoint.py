@@ -15,18 +15,22 @@ from torch.distributed.tensor import DTensor
 
 from mmtimesformer.checkpoints.dcp import (
     KEY,
-    has_shares,
-    may_have_shares,
+    is_sharded_checkpoint,
+    load_sharded,
+    may_be_sharded,
     problem_of,
     tensors_of,
     whole,
-    with_shares,
     without_content,
 )
 from mmtimesformer.checkpoints.dcp_metadata import METADATA, read_description
 from mmtimesformer.checkpoints.readers import sync_folder
 from mmtimesformer.checkpoints.torch_checkpoints import load_bounded_torch
-from mmtimesformer.engine.distributed.collectives import everywhere, failing_together, from_main
+from mmtimesformer.engine.distributed.collectives import (
+    all_ranks,
+    broadcast_from_rank0,
+    raise_on_all_ranks,
+)
 
 WRITING = re.compile('PytorchStreamWriter|inline_container')  # torch's words for an OSError
 PATIENCE = 10  # seconds, until a file of one machine is seen by another
@@ -52,7 +56,7 @@ def write_shares(state: dict[str, Any], path: Path) -> dict[str, Any]:
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
     from torch.distributed.checkpoint.state_dict_saver import save
 
-    folder = path.with_name(f'{path.name}.{from_main(uuid4().hex[:8])}.shares')
+    folder = path.with_name(f'{path.name}.{broadcast_from_rank0(uuid4().hex[:8])}.shares')
     try:
         save(tensors_of(state), storage_writer=FileSystemWriter(folder))
     except CheckpointException as error:  # no Exception, so that it would pass most nets
@@ -64,7 +68,7 @@ def write_shares(state: dict[str, Any], path: Path) -> dict[str, Any]:
         ranks = ', '.join(map(str, error.failures))
         raise OSError(f'process {ranks} could not write its share: {why}') from error
     checksum = 0
-    with failing_together():
+    with raise_on_all_ranks():
         own = [folder / METADATA] if dist.is_main_process() else []
         own += sorted(folder.glob(f'__{dist.get_rank()}_*'))
         sizes = {file.name: file.stat().st_size for file in own}
@@ -80,7 +84,7 @@ def write_shares(state: dict[str, Any], path: Path) -> dict[str, Any]:
             read_description(said, folder)
         except (OSError, ValueError) as error:
             problem = error
-    if problem := from_main(problem):
+    if problem := broadcast_from_rank0(problem):
         raise problem
     return {**without_content(state), KEY: said}
 
@@ -91,15 +95,15 @@ def check_seen_by_all(folder: Path) -> None:
     Raises:
         ValueError: It is not.
     """
-    probe = folder / from_main(f'.{uuid4().hex}.part')
-    with failing_together():
+    probe = folder / broadcast_from_rank0(f'.{uuid4().hex}.part')
+    with raise_on_all_ranks():
         if dist.is_main_process():
             folder.mkdir(parents=True, exist_ok=True)
             probe.touch()
     given_up = time.monotonic() + PATIENCE
     while not (seen := probe.exists()) and time.monotonic() < given_up:
         time.sleep(0.1)
-    seen_by_all = everywhere(seen)
+    seen_by_all = all_ranks(seen)
     if dist.is_main_process():
         probe.unlink(missing_ok=True)
     if not seen_by_all:
@@ -109,7 +113,7 @@ def check_seen_by_all(folder: Path) -> None:
         )
 
 
-def read_own_shares(
+def read_own_shards(
     path: str | os.PathLike[str],
     weights: dict[str, Tensor],
     parameters: list[Tensor] | None,
@@ -129,10 +133,10 @@ def read_own_shares(
         ValueError: They are damaged.
     """
     path = Path(path).expanduser()
-    if not may_have_shares(path):
+    if not may_be_sharded(path):
         return None
     checkpoint = load_bounded_torch(path)
-    if not has_shares(checkpoint):
+    if not is_sharded_checkpoint(checkpoint):
         return None
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     if shapes != {name: tensor.shape for name, tensor in checkpoint['state_dict'].items()}:
@@ -149,7 +153,7 @@ def read_own_shares(
             held = weights.get(name.removeprefix('module.'))
         return _room_like(held, tensor)
 
-    return with_shares(checkpoint, path, room)
+    return load_sharded(checkpoint, path, room)
 
 
 def _room_like(held: Tensor | None, saved: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ PACKAGES = ('mmtimesformer', 'mmaction2', 'mmengine', 'torch')
 
 
 @HOOKS.register_module()
-class NameProtocol(Hook):
+class EvalProtocolHook(Hook):
     """Say with every result by which protocol it was measured, and store that with a dump.
 
     The name is the config's top-level ``protocol``; views are counted, not taken from the config.

@@ -39,7 +39,7 @@ class NonFiniteScoresHook(Hook):
         videos: Names of such videos, of all processes once the validation or test is done.
     """
 
-    priority = 'BELOW_NORMAL'  # before NameProtocol, which writes the names beside a dump
+    priority = 'BELOW_NORMAL'  # before EvalProtocolHook, which writes the names beside a dump
 
     def __init__(self) -> None:
         self.videos: list[str] = []

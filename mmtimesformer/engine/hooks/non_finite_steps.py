@@ -16,7 +16,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from mmtimesformer.engine.checkpointing.good_checkpoints import are_finite_here, size_of_weights
-from mmtimesformer.engine.distributed.collectives import anywhere, everywhere
+from mmtimesformer.engine.distributed.collectives import all_ranks, any_rank
 from mmtimesformer.registry import HOOKS
 
 MOST = 0.5  # share of skipped steps from which on a training has failed
@@ -29,12 +29,12 @@ SEVERAL = 5  # of them in a row are worth a warning
 LOSS = 'the loss is not a finite number'
 
 
-class NotFiniteError(ValueError):
+class NonFiniteStepsError(ValueError):
     """The training has diverged: losses, gradients or weights are not finite."""
 
 
 @HOOKS.register_module()
-class SkipNonFiniteSteps(Hook):
+class NonFiniteStepHook(Hook):
     """Take no optimiser step where the loss or a gradient is NaN or infinite.
 
     Weights, their moving average and the optimiser's state stay what they were; learning rates go
@@ -43,7 +43,7 @@ class SkipNonFiniteSteps(Hook):
     own while it finds its scale; they count too.
 
     While steps are skipped no checkpoint is saved, see
-    :class:`~mmtimesformer.engine.checkpointing.checkpoint_hook.SafeCheckpointHook`. A training
+    :class:`~mmtimesformer.engine.checkpointing.checkpoint_hook.AtomicCheckpointHook`. A training
     whose last steps were skipped, or more than half of all its steps, ends with an error.
 
     Args:
@@ -89,7 +89,7 @@ class SkipNonFiniteSteps(Hook):
         """Say what was left out, and end the run where that has become the rule.
 
         Raises:
-            NotFiniteError: ``max_in_row`` steps in a row were left out.
+            NonFiniteStepsError: ``max_in_row`` steps in a row were left out.
         """
         loss = (outputs or {}).get('loss')
         is_number = loss is None or bool(torch.as_tensor(loss).isfinite().all())
@@ -121,7 +121,7 @@ class SkipNonFiniteSteps(Hook):
             f'{where} is left out: {what} ({in_row} in a row, {total} in all). Its videos: {videos}'
         )
         if in_row >= self.max_in_row:
-            raise NotFiniteError(
+            raise NonFiniteStepsError(
                 f'{what} for {in_row} steps in a row, the last one {where}; nothing was saved '
                 f'meanwhile. {self.remedy(runner)}'
             )
@@ -147,7 +147,7 @@ class SkipNonFiniteSteps(Hook):
 
     def is_unsafe(self) -> bool:
         """Whether what would be saved now may be ruined; all processes must call it."""
-        return anywhere(self.is_skipping or not all(is_number for is_number, _ in self.batches))
+        return any_rank(self.is_skipping or not all(is_number for is_number, _ in self.batches))
 
     def before_val_epoch(self, runner: Any) -> None:
         """Forget the scores of the validation before."""
@@ -161,13 +161,13 @@ class SkipNonFiniteSteps(Hook):
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """Let all processes know what one of them saw."""
-        self.bad_scores = anywhere(self.bad_scores)
+        self.bad_scores = any_rank(self.bad_scores)
 
     def after_train(self, runner: Any) -> None:
         """End with an error where the training has not come to a good end.
 
         Raises:
-            NotFiniteError: Its last steps were skipped, or more than half of all.
+            NonFiniteStepsError: Its last steps were skipped, or more than half of all.
         """
         hub = runner.message_hub
         total, steps = hub.get_info('left_out', 0), hub.get_info('steps_in_all', 0)
@@ -175,13 +175,13 @@ class SkipNonFiniteSteps(Hook):
             for hook in runner.hooks:
                 if hasattr(hook, 'save_aside'):
                     hook.save_aside(runner, {'epoch': runner.epoch, 'iter': runner.iter})
-            raise NotFiniteError(
+            raise NonFiniteStepsError(
                 f'the training is over, but {self.what} in its last '
                 f'{hub.get_info("left_out_in_row")} steps (of {steps}, {total} were skipped), so '
                 f'its end is not saved as a checkpoint to use. {self.remedy(runner)}'
             )
         if total > MOST * steps:
-            raise NotFiniteError(
+            raise NonFiniteStepsError(
                 f'the training is over, but {total} of its {steps} steps were skipped, for losses '
                 f'or gradients were not finite; do not trust its result. {self.remedy(runner)}'
             )
@@ -233,7 +233,7 @@ def are_finite(gradients: list[Tensor]) -> bool:
     """Whether all numbers of all tensors are finite; of sharded ones, in all processes."""
     sharded = any(hasattr(gradient, 'to_local') for gradient in gradients)
     finite = are_finite_here(gradients)
-    return everywhere(finite) if sharded else finite
+    return all_ranks(finite) if sharded else finite
 
 
 def _marking(backward: Callable[..., None]) -> Callable[..., None]:

@@ -20,7 +20,7 @@ LONGEST = 60  # bytes of the predicted classes, and of the true ones, in a file'
 
 
 @HOOKS.register_module()
-class PredictionPictures(Hook):
+class PredictionImagesHook(Hook):
     """Draws tested clips as a sheet, time from left to right and one row per view (crop or clip).
 
     A file is named ``vis_image/<index>_<video>_said_<class>_<score>_truth_<class>_0.png``, so a

@@ -17,17 +17,17 @@ from typing import Any
 from mmengine import dist
 from mmengine.hooks import Hook
 
-from mmtimesformer.cli import FAILED, STOPPED, EndOfRun, sentence_of
-from mmtimesformer.engine.checkpointing.checkpoint_hook import SafeCheckpointHook, save_mid_epoch
-from mmtimesformer.engine.distributed.collectives import anywhere, smallest
+from mmtimesformer.cli import FAILED, STOPPED, RunStopped, error_message
+from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook, save_mid_epoch
+from mmtimesformer.engine.distributed.collectives import any_rank, smallest
 from mmtimesformer.engine.distributed.process_signals import (
     STOP_SIGNALS,
     StopRequested,
-    end_with_parent,
+    die_with_parent,
     is_ignored,
 )
-from mmtimesformer.engine.hooks.non_finite_steps import SkipNonFiniteSteps
-from mmtimesformer.engine.loops.resumable_loop import ExactEpochLoop
+from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook
+from mmtimesformer.engine.loops.resumable_loop import ResumableEpochLoop
 from mmtimesformer.fileio.storage_error import StorageError
 from mmtimesformer.registry import HOOKS
 
@@ -98,7 +98,7 @@ class StopSignals:
 
 
 @HOOKS.register_module()
-class StopOnSignal(Hook):
+class StopOnSignalHook(Hook):
     """End the training at the first whole step after a signal that asks for it.
 
     All processes of a run end at the same step, whichever of them heard the signal. The state is
@@ -116,7 +116,7 @@ class StopOnSignal(Hook):
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Look whether any process was asked to stop; then end after a whole optimiser step."""
-        self.asked = self.asked or anywhere(_received(runner) is not None)
+        self.asked = self.asked or any_rank(_received(runner) is not None)
         should_update = getattr(runner.optim_wrapper, 'should_update', lambda: True)
         if self.asked and should_update():
             self._end(runner, {'epoch': runner.epoch, 'iter': runner.iter + 1})
@@ -141,16 +141,16 @@ class StopOnSignal(Hook):
         Returns:
             Whether they do; they cannot be met in a last batch that not every process has.
         """
-        return self.next_batch < self.common and anywhere(True)
+        return self.next_batch < self.common and any_rank(True)
 
     def after_val_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """End in a validation at once; it is made up for when the run goes on."""
-        if batch_idx >= self.common or not isinstance(runner._train_loop, ExactEpochLoop):
+        if batch_idx >= self.common or not isinstance(runner._train_loop, ResumableEpochLoop):
             return
         self._come_to(runner, batch_idx + 1)
-        if anywhere(_received(runner) is not None):
+        if any_rank(_received(runner) is not None):
             runner._train_loop.leave_validation()
             self._end(runner, {'epoch': runner.epoch, 'iter': runner.iter})
 
@@ -162,18 +162,18 @@ class StopOnSignal(Hook):
             error: That a signal came, or that videos cannot be reached.
 
         Raises:
-            EndOfRun: Always.
+            RunStopped: Always.
         """
         cause = ''
         if isinstance(error, StorageError):  # also with the stack trace of a process around it
-            cause = sentence_of(error).rpartition('StorageError: ')[2]
+            cause = error_message(error).rpartition('StorageError: ')[2]
         self._end(runner, {'epoch': runner.epoch, 'iter': runner.iter}, cause)
 
     def _end(self, runner: Any, meta: dict[str, Any], cause: str = '') -> None:
         name, since = _received(runner) or ('a signal to another process', time.monotonic())
         saved: bool | None = True
         how_it_goes_on = 'the same command with --resume goes on'
-        if any(isinstance(hook, SkipNonFiniteSteps) and hook.is_unsafe() for hook in runner.hooks):
+        if any(isinstance(hook, NonFiniteStepHook) and hook.is_unsafe() for hook in runner.hooks):
             what, how_it_goes_on = _end_while_skipping(runner, meta)
         else:
             saved = save_mid_epoch(runner, meta)
@@ -185,7 +185,7 @@ class StopOnSignal(Hook):
         runner.visualizer.close()
         dist.barrier()  # the first process to end would have the others killed while one saves
         why, cause = ('stopped', f': {cause}') if cause else (f'stopped by {name}', '')
-        raise EndOfRun(
+        raise RunStopped(
             f'{why} after epoch {meta["epoch"]}, step {meta["iter"]}{cause}; {what}; '
             f'{how_it_goes_on}',
             STOPPED if saved or not cause else FAILED,
@@ -194,7 +194,7 @@ class StopOnSignal(Hook):
 
 def _end_while_skipping(runner: Any, meta: dict[str, Any]) -> tuple[str, str]:
     """Save aside what may be ruined; return what was done, and how the run goes on."""
-    hook = next((hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook)), None)
+    hook = next((hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)), None)
     aside = hook.save_aside(runner, meta) if hook else None
     good, _ = hook.fall_back(runner) if hook else (None, [])
     return (
@@ -227,7 +227,7 @@ class StartWorker:
         self.parent = os.getpid()
 
     def __call__(self, worker: int) -> None:
-        end_with_parent(self.parent, signal.SIGKILL)
+        die_with_parent(self.parent, signal.SIGKILL)
         if self.configured is not None:
             self.configured(worker)
         if hasattr(signal, 'sigwaitinfo'):  # Linux; elsewhere nobody tells who sent a signal

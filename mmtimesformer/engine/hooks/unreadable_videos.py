@@ -22,7 +22,7 @@ LONGEST_LINE = 64 << 10
 
 
 @HOOKS.register_module()
-class BadVideos(Hook):
+class UnreadableVideosHook(Hook):
     """Tell of each bad video once, list it in ``work_dir/bad_videos.jsonl``, and know a limit.
 
     A line of the list is a JSON object: ``file``, ``reason``, when it was first met (``stage``:

@@ -11,7 +11,7 @@ from mmtimesformer.registry import HOOKS
 
 
 @HOOKS.register_module()
-class KeepViewScores(Hook):
+class ViewScoresHook(Hook):
     """Give each tested sample ``view_scores``, the logits of its views before they are fused.
 
     They ride into a dump beside ``pred_scores``, which stay as they are, so MMAction2's analysis

@@ -36,14 +36,14 @@ from mmtimesformer.cli import (
     DONE,
     FAILED,
     STOPPED,
-    EndOfRun,
+    RunStopped,
+    error_message,
     give_up_closed_terminal,
     print_anyway,
-    sentence_of,
 )
 from mmtimesformer.engine.distributed.process_signals import (
     STOP_SIGNALS,
-    end_with_parent,
+    die_with_parent,
     is_ignored,
 )
 from mmtimesformer.engine.launch.heartbeat import Heartbeat
@@ -83,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         os.environ.setdefault('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')
     try:
         run.run(args)
-    except EndOfRun as end:
+    except RunStopped as end:
         print_anyway(f'\n{end}')
         return end.code
     except ChildFailedError as error:
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     except (DistError, RendezvousError) as error:
         print_anyway(
             f'\nerror: the machines of this run do not reach each other any more, or never did '
-            f'(they meet at {args.rdzv_endpoint}); {sentence_of(error)}. A training goes on by the '
+            f'(they meet at {args.rdzv_endpoint}); {error_message(error)}. A training goes on by the '
             'same command with --resume'
         )
         return FAILED
@@ -168,7 +168,7 @@ def _find_way(args: Any) -> None:
 def end_with_torchrun() -> None:
     """Stop, with all saved, when the torchrun that started this process is killed."""
     if _started_by_ours():
-        end_with_parent(os.getppid(), signal.SIGTERM)
+        die_with_parent(os.getppid(), signal.SIGTERM)
 
 
 def tell_torchrun(code: int) -> int:
@@ -199,7 +199,7 @@ def _wait_for_all(number: int, _frame: FrameType | None) -> None:
     """Wait until all processes have ended, which may take as long as it takes to save.
 
     Raises:
-        EndOfRun: They were stopped. If they came to their own end, torchrun goes on.
+        RunStopped: They were stopped. If they came to their own end, torchrun goes on.
     """
     for other in (*STOP_SIGNALS, signal.SIGUSR2):
         signal.signal(other, signal.SIG_IGN)  # heard; SIGINT still ends all at once
@@ -207,10 +207,10 @@ def _wait_for_all(number: int, _frame: FrameType | None) -> None:
     while None in (codes := [exit_code_of(process) for process in processes]):
         time.sleep(0.05)
     if STOPPED in codes:
-        raise EndOfRun(f'all {len(codes)} processes on this machine have stopped', STOPPED)
+        raise RunStopped(f'all {len(codes)} processes on this machine have stopped', STOPPED)
     if not codes or {-number, 128 + number} & set(codes):
         name = signal.Signals(number).name
-        raise EndOfRun(f'ended by {name}, before anything was there to be saved', 128 + number)
+        raise RunStopped(f'ended by {name}, before anything was there to be saved', 128 + number)
 
 
 def _children() -> list[int]:

@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from mmtimesformer.cli import EndOfRun
+from mmtimesformer.cli import RunStopped
 from mmtimesformer.config.command_line import check_order, check_output
 from mmtimesformer.config.find import find_config
 from mmtimesformer.config.validate import check_config, check_options
@@ -66,7 +66,7 @@ def test(args: Namespace) -> None:
         check_output(args.show_dir, '--show-dir', folder=True)
     if args.show or args.show_dir:
         pictures = {
-            'type': 'mmtimesformer.PredictionPictures',
+            'type': 'mmtimesformer.PredictionImagesHook',
             'out_dir': args.show_dir,
             'interval': args.interval,
             'show': args.show,
@@ -124,7 +124,7 @@ def _run(cfg: Config, purpose: str, settings_given: tuple[str, ...] = ()) -> Non
         _build_and_run(cfg, notes, purpose, settings_given)
     except Exception as error:
         # Not for another's folder, nor for weights that are NaN: no code is wrong.
-        if not isinstance(error, EndOfRun | BlockingIOError | NonFiniteError):
+        if not isinstance(error, RunStopped | BlockingIOError | NonFiniteError):
             _keep_trace(Path(cfg.work_dir))
         traceback.clear_frames(error.__traceback__)  # which would keep the runner
         raise
@@ -220,5 +220,5 @@ def _dump_results(cfg: Config, path: str) -> None:
     evaluator = cfg.get('test_evaluator') or []
     evaluators = list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
     cfg.test_evaluator = [*evaluators, {'type': 'DumpResults', 'out_file_path': path}]
-    views = {'type': 'mmtimesformer.KeepViewScores'}
+    views = {'type': 'mmtimesformer.ViewScoresHook'}
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), views]

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, Sampler
 
-from mmtimesformer.engine.distributed.process_signals import born_deaf
+from mmtimesformer.engine.distributed.process_signals import stop_signals_blocked
 from mmtimesformer.registry import HOOKS
 
 PATIENCE = 1.0  # seconds without a batch after which to look for dead processes
@@ -38,7 +38,7 @@ class Interrupts(Protocol):
         """End a wait that takes long, if a signal came."""
 
 
-class WorkerLostError(Exception):
+class WorkerDiedError(Exception):
     """A data-loading process is gone; its text says what is known of it."""
 
 
@@ -58,7 +58,7 @@ class WorkersLostError(ChildProcessError):
         )
 
 
-class WatchedBatches:
+class WorkerWatchdog:
     """The batches of a data loader, to be entered and iterated over once.
 
     Where the iteration is broken off, the loader's processes are ended; the loader is not usable
@@ -69,7 +69,7 @@ class WatchedBatches:
         signals: By which a wait for a batch may be ended.
 
     Raises:
-        WorkerLostError: In iterating, when one of the loader's processes is dead or ran out of
+        WorkerDiedError: In iterating, when one of the loader's processes is dead or ran out of
             memory. The others are ended with it.
     """
 
@@ -78,12 +78,12 @@ class WatchedBatches:
         self.signals = signals
         self.is_usable = True
 
-    def __enter__(self) -> 'WatchedBatches':
+    def __enter__(self) -> 'WorkerWatchdog':
         idle = getattr(self.loader, '_iterator', None)  # since the last pass, if they persist
         if any(worker.exitcode is not None for worker in getattr(idle, '_workers', ())):
             end_workers(idle)  # nothing is lost with them
             self.loader._iterator = None
-        with born_deaf():
+        with stop_signals_blocked():
             self.batches = iter(self.loader)
         self.workers = getattr(self.batches, '_workers', ())
         if hasattr(signal, 'SIGCHLD') and threading.current_thread() is threading.main_thread():
@@ -112,7 +112,7 @@ class WatchedBatches:
         except (MemoryError, RuntimeError, OSError) as error:
             if not _is_out_of_memory(error):
                 raise
-            raise WorkerLostError('out of memory') from error
+            raise WorkerDiedError('out of memory') from error
 
     def _alone(self) -> Iterator[Any]:
         while True:
@@ -130,7 +130,7 @@ class WatchedBatches:
             if isinstance(error, StopIteration):
                 return
             if error is not None and self._is_loss(error):
-                raise WorkerLostError(self._tell()) from error
+                raise WorkerDiedError(self._tell()) from error
             if error is not None:
                 raise error
             yield batch
@@ -144,7 +144,7 @@ class WatchedBatches:
                 if self.signals is not None:
                     self.signals.end_wait()
                 if was_dead:  # and what it gave before it died has had its time to come
-                    raise WorkerLostError(self._tell()) from None
+                    raise WorkerDiedError(self._tell()) from None
                 was_dead = bool(self._dead())
 
     def _fetch(self) -> None:
@@ -177,7 +177,7 @@ class WatchedBatches:
         return ', '.join(name + why.get(name, '') for name in names) or 'out of memory'
 
 
-class EnduringLoader:
+class RestartingDataLoader:
     """A data loader that goes on where it was when one of its processes dies.
 
     It is for loops that only iterate; to all others it is the loader that it holds.
@@ -211,14 +211,14 @@ class EnduringLoader:
     def __iter__(self) -> Iterator[Any]:
         loader, done, losses = self.loader, 0, 0
         while True:
-            watched = WatchedBatches(loader, self.signals)
+            watched = WorkerWatchdog(loader, self.signals)
             try:
                 with watched as batches:
                     for batch in batches:
                         done += 1
                         yield batch
                 return
-            except WorkerLostError as loss:
+            except WorkerDiedError as loss:
                 losses += 1
                 if losses > self.max_losses:
                     raise WorkersLostError(losses, str(loss)) from loss
@@ -233,7 +233,7 @@ class EnduringLoader:
 
 
 @HOOKS.register_module()
-class ReplaceLostWorkers(Hook):
+class RestartWorkersHook(Hook):
     """Let validations and tests outlive their data-loading processes, as a training does.
 
     Args:
@@ -256,7 +256,7 @@ class ReplaceLostWorkers(Hook):
         if isinstance(loader, DataLoader) and loader.batch_sampler is not None:
             ends = hasattr(runner._train_loop, 'leave_validation')  # a training that saves then
             signals = getattr(runner, 'stop_signals', None) if ends else None
-            loop.dataloader = EnduringLoader(
+            loop.dataloader = RestartingDataLoader(
                 loader, runner.logger.warning, self.max_losses, signals
             )
 

@@ -29,13 +29,13 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from mmtimesformer.engine.checkpointing.checkpoint_hook import save_mid_epoch
-from mmtimesformer.engine.distributed.collectives import anywhere
-from mmtimesformer.engine.distributed.fsdp import share_like
+from mmtimesformer.engine.distributed.collectives import any_rank
+from mmtimesformer.engine.distributed.fsdp import shard_like
 from mmtimesformer.engine.distributed.process_signals import StopRequested
 from mmtimesformer.engine.loops.dataloader_recovery import (
-    WatchedBatches,
-    WorkerLostError,
+    WorkerDiedError,
     WorkersLostError,
+    WorkerWatchdog,
     end_workers,
     loader_like,
 )
@@ -47,7 +47,7 @@ Key = tuple[int, tuple[int, ...]]  # index of a sample, and the words of its see
 
 
 @LOOPS.register_module()
-class ExactEpochLoop(EpochBasedTrainLoop):
+class ResumableEpochLoop(EpochBasedTrainLoop):
     """MMEngine's ``EpochBasedTrainLoop`` that resumes exactly, within an epoch too.
 
     It takes the same arguments, and the Runner puts it where a config says ``by_epoch=True`` or
@@ -64,7 +64,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         val_begin: The first epoch after which to validate.
         val_interval: Epochs between two validations.
         dynamic_intervals: Pairs of an epoch and the ``val_interval`` from there on.
-        max_worker_losses: How often in an epoch data-loading processes may die.
+        max_worker_restarts: How often in an epoch data-loading processes may die.
 
     Raises:
         TypeError: The data set is a stream, in which no position can be found again.
@@ -78,7 +78,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         val_begin: int = 1,
         val_interval: int = 1,
         dynamic_intervals: list[tuple[int, int]] | None = None,
-        max_worker_losses: int = 10,
+        max_worker_restarts: int = 10,
     ) -> None:
         super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
         if isinstance(self.dataloader.dataset, IterableDataset):
@@ -86,7 +86,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
                 f'{type(self.dataloader.dataset).__name__} is a stream, and a stream cannot be '
                 "resumed exactly; set train_cfg.type='mmengine.EpochBasedTrainLoop'"
             )
-        self.max_worker_losses = max_worker_losses
+        self.max_worker_restarts = max_worker_restarts
         self.step_in_epoch = 0  # steps of this epoch that are done
         self.owes_validation = False
         self.indices: list[int] = []  # of the samples in the batch at hand
@@ -222,7 +222,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
         )
 
     def _validate(self) -> None:
-        self.owes_validation = True  # until its result is there, see KeepPosition
+        self.owes_validation = True  # until its result is there, see LoopStateHook
         seed_all(self.runner.seed, VALIDATION, self._epoch)
         with self._ending_where_it_waits(self.leave_validation):
             try:
@@ -280,7 +280,7 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             finally:
                 if signals is not None:
                     signals.may_end_wait = False
-            if anywhere(problem is not None):
+            if any_rank(problem is not None):
                 raise _problem_of_all(problem)
             if done:
                 return
@@ -295,29 +295,29 @@ class ExactEpochLoop(EpochBasedTrainLoop):
             if self._reader is None:
                 self._reader = _reader_like(self.dataloader, self._keys)
             signals = getattr(self.runner, 'stop_signals', None)
-            watched = WatchedBatches(self._reader, signals)
+            watched = WorkerWatchdog(self._reader, signals)
             try:
                 with watched as batches:
                     for batch in batches:
                         self.indices = self._keys.given.popleft()
                         yield batch
                 return
-            except WorkerLostError as loss:
+            except WorkerDiedError as loss:
                 losses += 1
                 self._tell_of_loss(loss, losses)
             finally:
                 if not watched.is_usable:
                     self._reader = None
 
-    def _tell_of_loss(self, what: WorkerLostError, losses: int) -> None:
+    def _tell_of_loss(self, what: WorkerDiedError, losses: int) -> None:
         """Say that data loaders died, and make an end where that has happened too often."""
-        if losses > self.max_worker_losses:
+        if losses > self.max_worker_restarts:
             if self.runner.world_size == 1:  # the others would be in the midst of a step
                 save_mid_epoch(self.runner, {'epoch': self._epoch, 'iter': self._iter})
             raise WorkersLostError(losses, str(what)) from what
         self.runner.logger.warning(
             f'Data-loading processes are replaced, for one died ({what}). The epoch goes on after '
-            f'step {self.step_in_epoch} ({losses} of {self.max_worker_losses} such losses).'
+            f'step {self.step_in_epoch} ({losses} of {self.max_worker_restarts} such losses).'
         )
 
     def _videos_per_step(self) -> int:
@@ -336,7 +336,7 @@ def _problem_of_all(own: BaseException | None) -> BaseException:
 
 
 @HOOKS.register_module()
-class KeepPosition(Hook):
+class LoopStateHook(Hook):
     """Write into each checkpoint where in the epoch it was, and read it when a run goes on.
 
     With it go the gradients that are accumulated for a step that is not done.
@@ -347,7 +347,7 @@ class KeepPosition(Hook):
     def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
         """Add ``meta['position']``, and ``gradients`` where a step is begun."""
         loop, meta = runner._train_loop, checkpoint['meta']
-        if isinstance(loop, ExactEpochLoop):
+        if isinstance(loop, ResumableEpochLoop):
             meta['position'] = loop.position_at(meta['epoch'], meta['iter'])
         gradients = getattr(runner, 'pending_gradients', None)
         if gradients and 'optimizer' in checkpoint:
@@ -357,7 +357,7 @@ class KeepPosition(Hook):
         """Take the position up, when it is to be resumed and not only started from."""
         if not getattr(runner, '_resume', False):
             return
-        if isinstance(runner._train_loop, ExactEpochLoop):
+        if isinstance(runner._train_loop, ResumableEpochLoop):
             runner._train_loop.go_on_from(checkpoint['meta'])
         if 'ema_state_dict' in checkpoint and not any(isinstance(h, EMAHook) for h in runner.hooks):
             runner.logger.warning(
@@ -369,11 +369,11 @@ class KeepPosition(Hook):
         for name, parameter in model.named_parameters():
             gradient = checkpoint.get('gradients', {}).get(name)
             if gradient is not None:
-                parameter.grad = share_like(parameter, gradient).to(parameter.device)
+                parameter.grad = shard_like(parameter, gradient).to(parameter.device)
 
     def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
         """The result is there, and is saved with what CheckpointHook saves next."""
-        if isinstance(runner._train_loop, ExactEpochLoop):
+        if isinstance(runner._train_loop, ResumableEpochLoop):
             runner._train_loop.owes_validation = False
 
 

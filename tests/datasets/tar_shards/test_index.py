@@ -25,7 +25,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import DataLoader
 
-from mmtimesformer.cli import STOPPED, EndOfRun
+from mmtimesformer.cli import STOPPED, RunStopped
 from mmtimesformer.compat.data_samples import label_of
 from mmtimesformer.datasets.preparation.packing import (
     list_entries,
@@ -232,7 +232,7 @@ def test_a_training_stopped_in_an_epoch_and_gone_on_is_that_of_files(
     _drop_names(expected)
     stop = At(6, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     for name, place, workers in [('disk', folder / 'shards', 2), ('store', store, 0)]:
-        with pytest.raises(EndOfRun) as end:
+        with pytest.raises(RunStopped) as end:
             train(in_shards(place), tmp_path / name, stop, workers=workers)
         assert end.value.code == STOPPED
         train(in_shards(place), tmp_path / name, resume=True, workers=workers)
@@ -480,7 +480,7 @@ def test_a_store_that_fails_in_training_leaves_the_checkpoints(
 ) -> None:
     dataset = in_shards(faulty, patience=0)
     fail = At(5, lambda _: setattr(Faulty, 'faults', [OSError('no route to host')] * 9))
-    with pytest.raises(EndOfRun, match='OSError: no route to host') as end:
+    with pytest.raises(RunStopped, match='OSError: no route to host') as end:
         train(dataset, tmp_path / 'work', fail)
     assert end.value.code == STOPPED
     assert (tmp_path / 'work/mid_epoch.pth').is_file()

@@ -9,7 +9,7 @@ import pytest
 from mmengine.registry import TRANSFORMS
 
 from mmtimesformer.datasets.transforms.decoding import Video, VideoDecode, VideoInit
-from mmtimesformer.datasets.video_io.pyav_reader import ThriftyReader
+from mmtimesformer.datasets.video_io.pyav_reader import SparsePyAVReader
 
 
 def write_counted(path: Path, width: int) -> Path:
@@ -48,8 +48,10 @@ def test_a_video_that_a_phone_stored_lying_down_is_upright(
     if not hasattr(av.VideoFrame, 'rotation'):
         pytest.skip('this PyAV does not tell by how much a frame is to be turned')
     lying = Video(tiny_videos / '0.mp4', reader).frames([0, 7])
-    upright = Video(turned(tiny_videos / '0.mp4', tmp_path / 'turned.mp4'), reader).frames([0, 7])
-    for before, after in zip(lying, upright, strict=True):
+    apply_rotation = Video(turned(tiny_videos / '0.mp4', tmp_path / 'turned.mp4'), reader).frames(
+        [0, 7]
+    )
+    for before, after in zip(lying, apply_rotation, strict=True):
         assert before.shape == (64, 96, 3)
         assert np.array_equal(after, np.rot90(before, -1))
 
@@ -85,7 +87,7 @@ def test_what_pyav_cannot_read_is_left_to_decord(
     def fail(*_: object) -> None:
         raise av.FFmpegError(1, 'no')
 
-    monkeypatch.setattr(ThriftyReader, method, fail)
+    monkeypatch.setattr(SparsePyAVReader, method, fail)
     (frame,) = Video(counted, 'auto').frames([3])
     assert round(frame.mean() / 10) == 3
 

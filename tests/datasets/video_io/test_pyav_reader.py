@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mmtimesformer.datasets.video_io import pyav_reader as thrifty_reader
-from mmtimesformer.datasets.video_io.pyav_reader import ThriftyReader
+from mmtimesformer.datasets.video_io.pyav_reader import SparsePyAVReader
 
 FRAMES, WIDTH, HEIGHT = 47, 80, 48
 
@@ -79,7 +79,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def test_frames_are_those_of_decoding_everything(corpus: Callable[[str], Path], name: str) -> None:
     path = corpus(name)
     everything = decode_all(path)
-    reader = ThriftyReader(path, num_threads=1)
+    reader = SparsePyAVReader(path, num_threads=1)
     assert len(reader) == len(everything) == FRAMES
     assert reader.indexed is CORPUS[name][2]
     draw = random.Random(1)
@@ -125,7 +125,7 @@ class Counting:
 def test_little_more_than_the_wanted_frames_is_decoded(
     corpus: Callable[[str], Path], name: str, wanted: list[int], at_most: int
 ) -> None:
-    reader = ThriftyReader(corpus(name), num_threads=1)
+    reader = SparsePyAVReader(corpus(name), num_threads=1)
     counting: Any = Counting(reader._decoder)
     reader._decoder = counting
     reader.frames(wanted)
@@ -150,7 +150,7 @@ def test_what_an_edit_list_hides_is_not_counted(
                 packet.dts -= 5 * 512
                 packet.stream = target
                 cut.mux(packet)
-    reader = ThriftyReader(path, num_threads=1)
+    reader = SparsePyAVReader(path, num_threads=1)
     shown = decode_all(corpus('b_frames.mp4'))[5:]
     assert len(reader) == len(shown)
     for i in (0, 7, len(shown) - 1):
@@ -162,7 +162,7 @@ def test_a_long_video_is_not_kept_in_memory(
 ) -> None:
     monkeypatch.setattr(thrifty_reader, 'KEPT_BYTES', 1000)
     path = corpus('b_frames.mp4')
-    reader = ThriftyReader(path, num_threads=1)
+    reader = SparsePyAVReader(path, num_threads=1)
     assert reader._packets is None
     everything = decode_all(path)
     for indices in ([30, 2], [46], [0]):
@@ -172,13 +172,13 @@ def test_a_long_video_is_not_kept_in_memory(
 
 def test_a_frame_asked_for_twice_comes_twice(corpus: Callable[[str], Path]) -> None:
     """Transforms change frames in place, and would change the same one twice."""
-    one, other = ThriftyReader(corpus('b_frames.mp4'), num_threads=1).frames([5, 5])
+    one, other = SparsePyAVReader(corpus('b_frames.mp4'), num_threads=1).frames([5, 5])
     assert np.array_equal(one, other)
     assert not np.shares_memory(one, other)
 
 
 @pytest.mark.parametrize('number', [-1, FRAMES])
 def test_a_frame_that_is_not_there_is_named(corpus: Callable[[str], Path], number: int) -> None:
-    reader = ThriftyReader(corpus('b_frames.mp4'), num_threads=1)
+    reader = SparsePyAVReader(corpus('b_frames.mp4'), num_threads=1)
     with pytest.raises(ValueError, match=f'frame {number} of {FRAMES} is not there'):
         reader.frames([3, number])

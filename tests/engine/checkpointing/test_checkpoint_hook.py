@@ -24,8 +24,8 @@ from mmengine.runner.checkpoint import save_checkpoint
 
 from mmtimesformer.checkpoints import load_torch, read_file
 from mmtimesformer.engine.checkpointing.atomic_backend import AtomicBackend
-from mmtimesformer.engine.checkpointing.checkpoint_hook import SafeCheckpointHook
-from mmtimesformer.engine.checkpointing.resume import damage_of, newest_whole_checkpoint
+from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook
+from mmtimesformer.engine.checkpointing.resume import corruption_of, latest_valid_checkpoint
 from mmtimesformer.engine.checkpointing.safe_loading import load_from_local
 from mmtimesformer.engine.distributed.sharded_checkpoint import write_shares
 from tests.engine.conftest import At, Train, assert_equal, whole_state
@@ -50,7 +50,7 @@ class SavingRunner:
         self.shares = shares
         self.message_hub = MessageHub('saving')
         self.logger = Said()
-        newest = newest_whole_checkpoint(work_dir, pytest.fail)
+        newest = latest_valid_checkpoint(work_dir, pytest.fail)
         saved = load_from_local(newest) if newest else {}
         self.iter = saved.get('iter', 0)
         if saved:
@@ -70,7 +70,7 @@ class SavingRunner:
 def save_for_ever(work_dir: Path, told: Connection, shares: bool) -> None:
     """Save at each step and keep one checkpoint; tell the number of each saved step."""
     runner = SavingRunner(work_dir, shares)
-    hook = SafeCheckpointHook(by_epoch=False, interval=1, max_keep_ckpts=1)
+    hook = AtomicCheckpointHook(by_epoch=False, interval=1, max_keep_ckpts=1)
     hook.before_train(runner)
     assert not half_written(work_dir)  # swept
     told.send(runner.iter)
@@ -110,7 +110,7 @@ def kill_while_saving(work_dir: Path, kills: int, shares: bool = False) -> tuple
                 reported = ear.recv()
         ear.close()
         in_midst += half_written(work_dir)
-        newest = newest_whole_checkpoint(work_dir, pytest.fail)
+        newest = latest_valid_checkpoint(work_dir, pytest.fail)
         lost += newest is None and reported > 0
         for path in work_dir.glob('*.pth'):
             whole = read_file(path).whole
@@ -217,7 +217,7 @@ def test_only_damaged_checkpoints_are_an_error_not_a_new_start(
 def test_the_newest_is_found_without_its_note(train: Train, tmp_path: Path) -> None:
     train()
     (tmp_path / 'work/last_checkpoint').unlink()
-    assert newest_whole_checkpoint(tmp_path / 'work', pytest.fail) == f'{tmp_path}/work/epoch_3.pth'
+    assert latest_valid_checkpoint(tmp_path / 'work', pytest.fail) == f'{tmp_path}/work/epoch_3.pth'
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_a_note_that_names_no_checkpoint_is_passed_over(
     os.mkfifo(tmp_path / 'work/pipe')
     (tmp_path / 'work/last_checkpoint').write_bytes(note)
     said: list[str] = []
-    newest = newest_whole_checkpoint(tmp_path / 'work', said.append)
+    newest = latest_valid_checkpoint(tmp_path / 'work', said.append)
     assert newest == f'{tmp_path}/work/epoch_1.pth'
     assert len(said) == (note in (b'/etc/passwd', b'/dev/zero', b'pipe'))
 
@@ -435,4 +435,4 @@ def test_a_bit_flipped_in_the_table_of_a_checkpoint_is_damage_or_none(
         content = bytearray(whole)
         content[table + where] ^= 1 << bit
         path.write_bytes(content)
-        assert isinstance(damage_of(str(path)), str | None)
+        assert isinstance(corruption_of(str(path)), str | None)

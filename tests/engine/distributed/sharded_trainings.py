@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils.data import Dataset
 
-from mmtimesformer.cli import EndOfRun
-from mmtimesformer.engine.hooks.non_finite_steps import NotFiniteError, SkipNonFiniteSteps
+from mmtimesformer.cli import RunStopped
+from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook, NonFiniteStepsError
 from mmtimesformer.engine.runner import Runner
 from mmtimesformer.models import TimeSformer
 
-SHARDED = {'type': 'mmtimesformer.ShardedModel'}
+SHARDED = {'type': 'mmtimesformer.FSDPModelWrapper'}
 SHARES = {**SHARDED, 'checkpoints': 'shares'}
 BATCH = 4  # videos of all processes together
 
@@ -210,7 +210,7 @@ def diverged(work_dir: Path, *hooks: Hook, **how: Any) -> dict[str, Any]:
     often = {'interval': 1, 'by_epoch': False, 'max_keep_ckpts': 1}
     try:
         train(work_dir, *hooks, checkpoint=often, **how)
-    except NotFiniteError as error:
+    except NonFiniteStepsError as error:
         return {'error': str(error)}
     raise AssertionError('it did not diverge')
 
@@ -236,7 +236,7 @@ def stopped_while_retrying(work_dir: Path, **how: Any) -> dict[str, Any]:
     hook = NeverRoom()
     try:
         train(work_dir, hook, **how)
-    except EndOfRun as end:
+    except RunStopped as end:
         return {'error': str(end), 'code': end.code}
     finally:
         torch.save = getattr(hook, 'save', torch.save)
@@ -300,7 +300,7 @@ JOBS: dict[str, Callable[[Path], dict[str, Any]]] = {
     'spiked_shares': lambda f: diverged(f / 'spiked_shares', Spike(), wrapper=SHARES),
     'diverged_shares': lambda f: diverged(
         f / 'diverged_shares',
-        SkipNonFiniteSteps(max_in_row=3),
+        NonFiniteStepHook(max_in_row=3),
         wrapper=SHARES,
         spoiled=lambda: spoiled_from_fifth_step(f),
     ),

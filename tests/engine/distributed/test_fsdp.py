@@ -14,7 +14,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmtimesformer.checkpoints import read_file
-from mmtimesformer.engine.distributed.fsdp import ShardedModel, check_sharding, weights_of
+from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper, check_sharding, weights_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -301,7 +301,7 @@ def test_a_training_in_two_shares_goes_on_in_four(tmp_path: Path, kind: str) -> 
 
 
 def config(**changes: Any) -> Config:
-    return Config({'model_wrapper_cfg': {'type': 'mmtimesformer.ShardedModel'}, **changes})
+    return Config({'model_wrapper_cfg': {'type': 'mmtimesformer.FSDPModelWrapper'}, **changes})
 
 
 @pytest.mark.parametrize(
@@ -326,7 +326,9 @@ def test_what_does_not_go_together_is_told_with_its_key(changes: Any, words: str
 
 def test_a_misspelt_argument_is_told() -> None:
     with pytest.raises(TypeError, match=r"model_wrapper_cfg.shard: .*did you mean 'shards'"):
-        check_sharding(config(model_wrapper_cfg={'type': 'mmtimesformer.ShardedModel', 'shard': 2}))
+        check_sharding(
+            config(model_wrapper_cfg={'type': 'mmtimesformer.FSDPModelWrapper', 'shard': 2})
+        )
 
 
 @pytest.mark.parametrize(
@@ -339,7 +341,7 @@ def test_a_misspelt_argument_is_told() -> None:
 )
 def test_wrong_arguments_are_told(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        ShardedModel(nn.Linear(2, 2), **arguments)
+        FSDPModelWrapper(nn.Linear(2, 2), **arguments)
 
 
 def test_a_copy_of_the_weights_has_all_names_in_their_order() -> None:

@@ -11,7 +11,7 @@ from mmengine import Config
 from mmengine.evaluator import DumpResults
 
 from mmtimesformer import __version__
-from mmtimesformer.engine.hooks.eval_protocol import NameProtocol, meta_path
+from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook, meta_path
 from mmtimesformer.engine.runner import Runner
 from mmtimesformer.registry import HOOKS
 
@@ -44,28 +44,28 @@ def batch(*views: int) -> dict[str, Any]:
 
 
 def test_a_test_names_protocol_views_and_fusion() -> None:
-    hook, run = NameProtocol(), a_run()
+    hook, run = EvalProtocolHook(), a_run()
     hook.after_test_iter(run, 0, batch(6))
     hook.after_test_epoch(run, {'acc/top1': 0.5})
     assert run.said == ['Protocol: official; 2 clips x 3 crops, sum of logits']
 
 
 def test_a_validation_does_too() -> None:
-    hook, run = NameProtocol(), a_run()
+    hook, run = EvalProtocolHook(), a_run()
     hook.after_val_iter(run, 0, batch())
     hook.after_val_epoch(run, {})
     assert run.said == ['Protocol: official; 1 clip x 1 crop, sum of logits']
 
 
 def test_a_config_without_a_name_is_told_so() -> None:
-    hook, run = NameProtocol(), a_run(protocol=None)
+    hook, run = EvalProtocolHook(), a_run(protocol=None)
     hook.after_test_iter(run, 0, batch(2))
     hook.after_test_epoch(run)
     assert run.said == ['Protocol: not named in the config; 2 clips x 1 crop, sum of logits']
 
 
 def test_a_dump_is_told_where_it_comes_from(tmp_path: Path) -> None:
-    hook, run = NameProtocol(), a_run(tmp_path / 'folder' / 'result.pkl')
+    hook, run = EvalProtocolHook(), a_run(tmp_path / 'folder' / 'result.pkl')
     hook.after_test_iter(run, 0, batch(6))
     hook.after_test_epoch(run, {'acc/top1': torch.tensor(0.5)})
     told = json.loads((tmp_path / 'folder' / 'result.meta.json').read_text())
@@ -104,12 +104,12 @@ def test_the_origin_lies_beside_the_results(name: str) -> None:
 def test_the_runner_brings_it_along_once() -> None:
     runner = Runner.__new__(Runner)
     runner._hooks = []
-    runner.register_hooks(custom_hooks=[dict(type='mmtimesformer.NameProtocol')])
-    assert sum(isinstance(hook, NameProtocol) for hook in runner.hooks) == 1
+    runner.register_hooks(custom_hooks=[dict(type='mmtimesformer.EvalProtocolHook')])
+    assert sum(isinstance(hook, EvalProtocolHook) for hook in runner.hooks) == 1
     runner._hooks = []
     runner.register_hooks()
-    assert sum(isinstance(hook, NameProtocol) for hook in runner.hooks) == 1
+    assert sum(isinstance(hook, EvalProtocolHook) for hook in runner.hooks) == 1
 
 
 def test_a_config_finds_it_by_name(default_scope: str | None) -> None:
-    assert isinstance(HOOKS.build(dict(type='mmtimesformer.NameProtocol')), NameProtocol)
+    assert isinstance(HOOKS.build(dict(type='mmtimesformer.EvalProtocolHook')), EvalProtocolHook)

@@ -11,10 +11,10 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from mmtimesformer.checkpoints.torch_checkpoints import load_torch
-from mmtimesformer.cli import EndOfRun
+from mmtimesformer.cli import RunStopped
 from mmtimesformer.engine.hooks.non_finite_steps import (
-    NotFiniteError,
-    SkipNonFiniteSteps,
+    NonFiniteStepHook,
+    NonFiniteStepsError,
     are_finite,
 )
 from tests.engine.conftest import At, Guess, Scaled, Train, assert_equal, whole_state
@@ -118,9 +118,9 @@ def test_under_bfloat16_as_well(train: Train, capsys: pytest.CaptureFixture) -> 
 
 def test_a_scaled_loss_that_is_never_finite_ends_the_run(train: Train) -> None:
     """The scaler itself would halve its scale for ever."""
-    with pytest.raises(NotFiniteError, match='for 5 steps in a row'):
+    with pytest.raises(NonFiniteStepsError, match='for 5 steps in a row'):
         train(
-            SkipNonFiniteSteps(max_in_row=5),
+            NonFiniteStepHook(max_in_row=5),
             model=Spoiled('infinite gradient', set(range(18))),
             optim={'type': Scaled},
         )
@@ -141,8 +141,8 @@ def test_a_step_over_several_batches_is_left_out_as_a_whole(
 def test_too_many_in_a_row_end_the_run_with_a_letter(train: Train, tmp_path: Path) -> None:
     """Two in a row, one that is fine, three in a row."""
     spoiled = {6, 7, 9, 10, 11}
-    with pytest.raises(NotFiniteError) as error:
-        train(SkipNonFiniteSteps(max_in_row=3), model=Spoiled('nan loss', spoiled))
+    with pytest.raises(NonFiniteStepsError) as error:
+        train(NonFiniteStepHook(max_in_row=3), model=Spoiled('nan loss', spoiled))
     letter = str(error.value)
     assert 'is not a finite number for 3 steps in a row, the last one epoch 2, step 12;' in letter
     assert 'optim_wrapper.optimizer.lr' in letter
@@ -154,11 +154,13 @@ def test_too_many_in_a_row_end_the_run_with_a_letter(train: Train, tmp_path: Pat
 def test_the_count_goes_on_when_the_run_does(train: Train, tmp_path: Path) -> None:
     """Nothing is saved while steps are skipped, but for what must be named to be resumed."""
     spoiled = set(range(6, 18))
-    with pytest.raises(EndOfRun):
+    with pytest.raises(RunStopped):
         train(At(8, ask_to_stop), model=Spoiled('nan loss', spoiled))
-    with pytest.raises(NotFiniteError, match='for 5 steps in a row, the last one epoch 2, step 11'):
+    with pytest.raises(
+        NonFiniteStepsError, match='for 5 steps in a row, the last one epoch 2, step 11'
+    ):
         train(
-            SkipNonFiniteSteps(max_in_row=5),
+            NonFiniteStepHook(max_in_row=5),
             model=Spoiled('nan loss', set(range(18))),
             resume=True,
             load_from=str(tmp_path / 'work/while_skipping.pth'),
@@ -167,7 +169,7 @@ def test_the_count_goes_on_when_the_run_does(train: Train, tmp_path: Path) -> No
 
 def test_watching_changes_no_bit(train: Train, tmp_path: Path, monkeypatch: Any) -> None:
     train(work_dir=tmp_path / 'watched')
-    monkeypatch.setattr(SkipNonFiniteSteps, 'before_train', lambda *_: None)
+    monkeypatch.setattr(NonFiniteStepHook, 'before_train', lambda *_: None)
     train(work_dir=tmp_path / 'alone')
     one, other = (whole_state(tmp_path / name / 'epoch_3.pth') for name in ('watched', 'alone'))
     assert_equal(one, other)

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from mmengine.hooks import Hook
 
-from mmtimesformer.cli import STOPPED, EndOfRun
+from mmtimesformer.cli import STOPPED, RunStopped
 from mmtimesformer.engine.hooks.stop_on_signal import StopSignals
 from tests.engine.conftest import At, Train
 
 
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1'])
 def test_the_step_is_finished_and_all_is_saved(train: Train, tmp_path: Path, name: str) -> None:
-    with pytest.raises(EndOfRun) as end:
+    with pytest.raises(RunStopped) as end:
         train(At(8, lambda _: os.kill(os.getpid(), getattr(signal, name))))
     assert end.value.code == STOPPED
     assert str(end.value).startswith(f'stopped by {name} after epoch 1, step 9; all is saved 0.')
@@ -25,7 +25,7 @@ def test_the_step_is_finished_and_all_is_saved(train: Train, tmp_path: Path, nam
 def test_the_mid_epoch_checkpoint_goes_with_the_next_regular_one(
     train: Train, tmp_path: Path
 ) -> None:
-    with pytest.raises(EndOfRun):
+    with pytest.raises(RunStopped):
         train(At(8, lambda _: os.kill(os.getpid(), signal.SIGTERM)))
     train(resume=True)
     assert sorted(path.name for path in tmp_path.glob('work/*.pth')) == [
@@ -39,10 +39,10 @@ def test_without_a_hook_that_saves_it_says_so(train: Train) -> None:
             runner._hooks = [  # type: ignore[attr-defined]
                 hook
                 for hook in runner._hooks  # type: ignore[attr-defined]
-                if type(hook).__name__ != 'SafeCheckpointHook'
+                if type(hook).__name__ != 'AtomicCheckpointHook'
             ]
 
-    with pytest.raises(EndOfRun, match='nothing is saved, for the config has no CheckpointHook'):
+    with pytest.raises(RunStopped, match='nothing is saved, for the config has no CheckpointHook'):
         train(Forget(), At(8, lambda _: os.kill(os.getpid(), signal.SIGTERM)))
 
 

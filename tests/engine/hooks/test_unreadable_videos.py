@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmtimesformer.engine.hooks.unreadable_videos import BadVideoList, BadVideos
+from mmtimesformer.engine.hooks.unreadable_videos import BadVideoList, UnreadableVideosHook
 
 
 class Sample(dict):
@@ -36,8 +36,8 @@ def runner(tmp_path: Path) -> Any:
     )  # fmt: skip
 
 
-def start(runner: Any, **options: Any) -> BadVideos:
-    hook = BadVideos(**options)
+def start(runner: Any, **options: Any) -> UnreadableVideosHook:
+    hook = UnreadableVideosHook(**options)
     hook.before_run(runner)
     hook.before_train(runner)
     return hook
@@ -141,9 +141,9 @@ def test_a_list_that_cannot_be_written_does_not_end_the_run(runner: Any, tmp_pat
 
 def test_arguments_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r'max_share=1\.5 is no share; .*bad_videos\.max_share'):
-        BadVideos(max_share=1.5)
+        UnreadableVideosHook(max_share=1.5)
     with pytest.raises(ValueError, match='max_few=-1 is negative'):
-        BadVideos(max_few=-1)
+        UnreadableVideosHook(max_few=-1)
 
 
 def add_many(path: Path, start: int, found: Any) -> None:

@@ -11,7 +11,7 @@ from mmaction.structures import ActionDataSample
 from torch import Tensor, nn
 
 from mmtimesformer.compat.data_samples import view_scores_of
-from mmtimesformer.engine import KeepViewScores
+from mmtimesformer.engine import ViewScoresHook
 
 
 class Recogniser(nn.Module):
@@ -30,7 +30,7 @@ class Recogniser(nn.Module):
 
 @pytest.mark.parametrize('videos', [1, 3])
 def test_each_sample_gets_the_logits_of_its_own_views(videos: int) -> None:
-    model, hook, batch = Recogniser(2), KeepViewScores(), torch.rand(videos, 2, 5)
+    model, hook, batch = Recogniser(2), ViewScoresHook(), torch.rand(videos, 2, 5)
     before = model(batch)
     hook.before_test(SimpleNamespace(model=model))
     samples = [*model(batch), *model(batch)]
@@ -44,13 +44,13 @@ def test_each_sample_gets_the_logits_of_its_own_views(videos: int) -> None:
 
 
 def test_one_view_has_nothing_to_add() -> None:
-    model, hook = Recogniser(1), KeepViewScores()
+    model, hook = Recogniser(1), ViewScoresHook()
     hook.before_test(SimpleNamespace(model=model))
     assert view_scores_of(model(torch.rand(3, 1, 5))[0]) is None
 
 
 def test_a_model_without_such_a_head_is_left_alone() -> None:
-    hook = KeepViewScores()
+    hook = ViewScoresHook()
     hook.before_test(SimpleNamespace(model=nn.Linear(2, 2)))
     hook.after_test(SimpleNamespace())
 
@@ -59,7 +59,7 @@ def test_a_dump_of_the_tool_holds_what_each_view_said(tmp_path: Path) -> None:
     """Through DumpResults itself, which turns samples into dicts."""
     from mmengine.evaluator import DumpResults
 
-    model, hook = Recogniser(3), KeepViewScores()
+    model, hook = Recogniser(3), ViewScoresHook()
     hook.before_test(SimpleNamespace(model=model))
     metric = DumpResults(str(tmp_path / 'result.pkl'))
     metric.process({}, [sample.to_dict() for sample in model(torch.rand(2, 3, 5))])

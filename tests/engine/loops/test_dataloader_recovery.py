@@ -17,11 +17,11 @@ from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader, get_worker_info
 
 from mmtimesformer.checkpoints.torch_checkpoints import load_torch
-from mmtimesformer.cli import EndOfRun
+from mmtimesformer.cli import RunStopped
 from mmtimesformer.engine.hooks.stop_on_signal import StartWorker
 from mmtimesformer.engine.loops.dataloader_recovery import (
-    ReplaceLostWorkers,
-    WatchedBatches,
+    RestartWorkersHook,
+    WorkerWatchdog,
     end_workers,
 )
 from tests.engine.conftest import At, Noise, Train, assert_equal, whole_state
@@ -30,16 +30,16 @@ pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threade
 
 
 @pytest.fixture(autouse=True)
-def watched(monkeypatch: pytest.MonkeyPatch) -> list[WatchedBatches]:
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[WorkerWatchdog]:
     """What was watched, the newest last."""
-    seen: list[WatchedBatches] = []
-    enter = WatchedBatches.__enter__
+    seen: list[WorkerWatchdog] = []
+    enter = WorkerWatchdog.__enter__
 
-    def note(self: WatchedBatches) -> WatchedBatches:
+    def note(self: WorkerWatchdog) -> WorkerWatchdog:
         seen.append(self)
         return enter(self)
 
-    monkeypatch.setattr(WatchedBatches, '__enter__', note)
+    monkeypatch.setattr(WorkerWatchdog, '__enter__', note)
     return seen
 
 
@@ -47,7 +47,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[WatchedBatches]:
 def test_the_epoch_goes_on_where_it_was(
     train: Train,
     tmp_path: Path,
-    watched: list[WatchedBatches],
+    watched: list[WorkerWatchdog],
     persistent: bool,
     capsys: pytest.CaptureFixture,
 ) -> None:
@@ -62,7 +62,7 @@ def test_the_epoch_goes_on_where_it_was(
 class KillIdle(Hook):
     """Kill a data-loading process that persists, before an epoch or a validation begins."""
 
-    def __init__(self, watched: list[WatchedBatches]) -> None:
+    def __init__(self, watched: list[WorkerWatchdog]) -> None:
         self.watched, self.killed = watched, 0
 
     def before_train_epoch(self, runner: Any) -> None:
@@ -75,7 +75,7 @@ class KillIdle(Hook):
 
 
 def test_one_that_dies_between_two_epochs_is_no_loss(
-    train: Train, tmp_path: Path, watched: list[WatchedBatches]
+    train: Train, tmp_path: Path, watched: list[WorkerWatchdog]
 ) -> None:
     train(work_dir=tmp_path / 'whole')
     watched.clear()
@@ -88,7 +88,7 @@ def test_one_that_dies_between_two_epochs_is_no_loss(
 def test_one_that_dies_with_a_lock_in_its_hand_makes_nobody_wait(
     train: Train,
     tmp_path: Path,
-    watched: list[WatchedBatches],
+    watched: list[WorkerWatchdog],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It is the lock under which torch would look which processes are there.
@@ -182,7 +182,7 @@ def test_one_that_always_dies_ends_the_run_with_a_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(Noise, '__getitem__', deadly)
         with pytest.raises(ChildProcessError, match='died 3 times .*num_workers .*lower.*--resume'):
-            train(workers=1, train_cfg={'max_worker_losses': 2})
+            train(workers=1, train_cfg={'max_worker_restarts': 2})
     assert load_torch(tmp_path / 'work/mid_epoch.pth')['meta']['position']['step'] == 5
     train(resume=True)
     assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'work')))
@@ -202,7 +202,7 @@ def test_a_failing_data_set_is_no_lost_worker(
 def test_workers_outlive_the_signal_that_stops_the_run(
     train: Train,
     tmp_path: Path,
-    watched: list[WatchedBatches],
+    watched: list[WorkerWatchdog],
     capsys: pytest.CaptureFixture,
 ) -> None:
     """Slurm and torchrun send it to every process; a dead worker would lose the step."""
@@ -212,7 +212,7 @@ def test_workers_outlive_the_signal_that_stops_the_run(
             subprocess.run(['kill', '-TERM', str(process)], check=True)  # not from the parent
 
     train(work_dir=tmp_path / 'whole', optim={'accumulative_counts': 3})
-    with pytest.raises(EndOfRun, match='epoch 1, step 9;'):
+    with pytest.raises(RunStopped, match='epoch 1, step 9;'):
         train(At(6, lambda _: stop_all()), workers=2, optim={'accumulative_counts': 3})
     assert 'are replaced' not in capsys.readouterr().out
     train(resume=True, optim={'accumulative_counts': 3})
@@ -221,7 +221,7 @@ def test_workers_outlive_the_signal_that_stops_the_run(
 
 def test_a_worker_that_just_starts_outlives_it_too(
     train: Train,
-    watched: list[WatchedBatches],
+    watched: list[WorkerWatchdog],
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -238,7 +238,7 @@ def test_a_worker_that_just_starts_outlives_it_too(
 
     monkeypatch.setattr(StartWorker, '__call__', begin_slowly)
     # At the end of the accumulated step, or before it where the run waits for the slow worker.
-    with pytest.raises(EndOfRun, match=r'epoch 1, step [789];'):
+    with pytest.raises(RunStopped, match=r'epoch 1, step [789];'):
         train(At(6, stop_all), workers=2, optim={'accumulative_counts': 3})
     assert 'are replaced' not in capsys.readouterr().out
 
@@ -248,7 +248,7 @@ class KillLoader(Hook):
 
     priority = 'LOWEST'
 
-    def __init__(self, watched: list[WatchedBatches], times: int = 1) -> None:
+    def __init__(self, watched: list[WorkerWatchdog], times: int = 1) -> None:
         self.watched, self.times, self.seen = watched, times, 0
 
     def after_val_iter(self, runner: Any, batch_idx: int, *_: Any, **__: Any) -> None:
@@ -278,7 +278,7 @@ def validate(train: Train, work_dir: Path, persistent: bool, *hooks: Hook) -> li
 def test_a_validation_goes_on_where_it_was(
     train: Train,
     tmp_path: Path,
-    watched: list[WatchedBatches],
+    watched: list[WorkerWatchdog],
     persistent: bool,
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
@@ -298,7 +298,7 @@ def test_a_validation_goes_on_where_it_was(
 
 
 def test_a_validation_begins_where_a_loader_died_since_the_last_one(
-    train: Train, tmp_path: Path, watched: list[WatchedBatches]
+    train: Train, tmp_path: Path, watched: list[WorkerWatchdog]
 ) -> None:
     kill = KillIdle(watched)
     scores = validate(train, tmp_path / 'work', True, kill)
@@ -318,7 +318,7 @@ def test_a_validation_whose_loaders_always_die_ends_with_a_letter(
 
     monkeypatch.setattr(Noise, '__getitem__', deadly)
     with pytest.raises(ChildProcessError, match='died 3 times .*num_workers .*--resume'):
-        validate(train, tmp_path / 'work', False, ReplaceLostWorkers(2))
+        validate(train, tmp_path / 'work', False, RestartWorkersHook(2))
 
 
 def test_workers_go_when_their_parent_tells_them_or_is_gone(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch.utils.data import DataLoader, IterableDataset
 
 from mmtimesformer.checkpoints.torch_checkpoints import load_torch
-from mmtimesformer.cli import STOPPED, EndOfRun
+from mmtimesformer.cli import STOPPED, RunStopped
 from mmtimesformer.engine.loops.dataloader_recovery import end_workers
-from mmtimesformer.engine.loops.resumable_loop import ExactEpochLoop, _reader_like
+from mmtimesformer.engine.loops.resumable_loop import ResumableEpochLoop, _reader_like
 from tests.engine.conftest import At, Guess, Scaled, Train, assert_equal, whole_state
 
 
@@ -24,7 +24,7 @@ def ask_to_stop(_runner: Any) -> None:
 
 
 def stop_and_go_on(train: Train, step: int, **how: Any) -> None:
-    with pytest.raises(EndOfRun) as end:
+    with pytest.raises(RunStopped) as end:
         train(At(step, ask_to_stop), **how)
     assert end.value.code == STOPPED
     train(resume=True, **how)
@@ -50,7 +50,7 @@ def test_so_is_one_in_mixed_precision_in_another_folder(
 ) -> None:
     how = {'workers': 2, 'optim': {'type': wrapper}}
     train(work_dir=tmp_path / 'whole', **how)
-    with pytest.raises(EndOfRun):
+    with pytest.raises(RunStopped):
         train(At(9, ask_to_stop), work_dir=tmp_path / 'first', **how)
     (tmp_path / 'first').rename(tmp_path / 'second')
     train(work_dir=tmp_path / 'second', resume=True, **how)
@@ -63,7 +63,7 @@ def test_so_is_one_in_mixed_precision_in_another_folder(
 def test_several_stops_and_a_seed_that_nobody_gave(train: Train, tmp_path: Path) -> None:
     """The seed is in the checkpoint; a drawn one, too."""
     for step in (2, 9, 15):
-        with pytest.raises(EndOfRun):
+        with pytest.raises(RunStopped):
             train(At(step, ask_to_stop), resume=True, seed=None)
     train(resume=True, seed=None)
     stopped = whole_state(tmp_path / 'work/epoch_3.pth')
@@ -76,7 +76,7 @@ def test_a_step_over_several_batches_is_finished_or_kept(train: Train, tmp_path:
     """A signal waits for the whole step; a save by iterations keeps its gradients."""
     how = {'optim': {'accumulative_counts': 4}}
     train(work_dir=tmp_path / 'whole', **how)
-    with pytest.raises(EndOfRun, match='epoch 1, step 8;'):
+    with pytest.raises(RunStopped, match='epoch 1, step 8;'):
         train(At(6, ask_to_stop), **how)
     train(resume=True, **how)
     assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'work')))
@@ -95,7 +95,7 @@ def test_a_step_over_several_batches_is_finished_or_kept(train: Train, tmp_path:
 def test_a_moved_folder_goes_on_from_its_own_checkpoint(train: Train, tmp_path: Path) -> None:
     how = {'val_interval': 1, 'checkpoint': {'save_best': 'auto'}}
     train(work_dir=tmp_path / 'whole', **how)
-    with pytest.raises(EndOfRun):
+    with pytest.raises(RunStopped):
         train(At(14, ask_to_stop), work_dir=tmp_path / 'first', **how)
     shutil.copytree(tmp_path / 'first', tmp_path / 'second')
     before = sorted(path.name for path in (tmp_path / 'first').iterdir())
@@ -141,7 +141,7 @@ def test_a_validation_that_a_stop_cut_short_is_made_up_for(train: Train, tmp_pat
             if runner.epoch == 2 and batch_idx == 1:
                 ask_to_stop(runner)
 
-    with pytest.raises(EndOfRun, match='epoch 2, step 12;'):
+    with pytest.raises(RunStopped, match='epoch 2, step 12;'):
         train(StopInValidation(), **how)
     assert load_torch(tmp_path / 'work/mid_epoch.pth')['meta']['position']['owes_validation']
     train(resume=True, **how)
@@ -158,7 +158,7 @@ def test_a_validation_that_a_stop_cut_short_is_made_up_for(train: Train, tmp_pat
 
 
 def test_another_batch_goes_on_at_the_same_sample_and_says_so(train: Train, tmp_path: Path) -> None:
-    with pytest.raises(EndOfRun):
+    with pytest.raises(RunStopped):
         train(At(3, ask_to_stop))
     loop = train(work_dir=tmp_path / 'other', train_cfg={'max_epochs': 1}).train_loop
     said: list[str] = []
@@ -176,8 +176,8 @@ def test_what_a_config_names_is_built(train: Train) -> None:
         name: type(runner.build_train_loop({'type': name, 'max_epochs': 1}))
         for name in ('EpochBasedTrainLoop', 'mmengine.EpochBasedTrainLoop')
     }
-    assert list(built.values()) == [ExactEpochLoop, EpochBasedTrainLoop]
-    assert type(runner.train_loop) is ExactEpochLoop
+    assert list(built.values()) == [ResumableEpochLoop, EpochBasedTrainLoop]
+    assert type(runner.train_loop) is ResumableEpochLoop
 
 
 def test_training_by_iterations_is_left_to_mmengine(train: Train, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_training_by_iterations_is_left_to_mmengine(train: Train, tmp_path: Path
         'sampler': {'type': 'InfiniteSampler', 'shuffle': True},
         'checkpoint': {'by_epoch': False, 'interval': 4},
     }
-    with pytest.raises(EndOfRun, match='step 6'):
+    with pytest.raises(RunStopped, match='step 6'):
         train(At(5, ask_to_stop), **how)
     runner = train(resume=True, workers=2, persistent=True, **how)
     assert runner.iter == 9
@@ -203,4 +203,4 @@ def test_a_stream_is_refused_with_the_key(train: Train) -> None:
             return 3
 
     with pytest.raises(TypeError, match="set train_cfg.type='mmengine.EpochBasedTrainLoop'"):
-        ExactEpochLoop(train(), DataLoader(Stream()), max_epochs=1)
+        ResumableEpochLoop(train(), DataLoader(Stream()), max_epochs=1)
