@@ -105,7 +105,7 @@ def run_tool(job: Callable[[], object], debug: bool = False, resume_hint: str = 
     Args:
         job: What the tool does.
         debug: Show the stack trace of a failure, not only its sentence.
-        goes_on: How the job can be gone on with after an interruption, if it can.
+        resume_hint: How to resume the job after an interruption, if that is possible.
     """
     more = f'; {resume_hint}' if resume_hint else ''
     received: list[int] = []

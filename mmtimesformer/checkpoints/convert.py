@@ -1,7 +1,7 @@
 """From anybody's weights to ours, and from ours to those who read four formats.
 
-The way in: :func:`to_canonical` detects the format, renames every key, and then, only where asked or
-needed, seeds time from space, resizes the embeddings and drops a classifier of images. The way
+The way in: :func:`to_canonical` detects the format, renames every key, and then, only where asked
+or needed, seeds time from space, resizes the embeddings and drops a classifier of images. The way
 out: :func:`to_format`. Each step writes into the
 :class:`~mmtimesformer.checkpoints.load_report.LoadReport`.
 """

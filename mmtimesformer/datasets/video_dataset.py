@@ -10,8 +10,8 @@ first of them. Here
 A folder of videos that disappears in the midst of a run is no corrupt video: it is waited for, see
 :mod:`mmtimesformer.datasets.video_io.local_folder`.
 
-Samples carry the news to :class:`mmtimesformer.engine.UnreadableVideosHook`, which logs and lists each bad
-video, and stops a training that meets too many.
+Samples carry the error to :class:`mmtimesformer.engine.UnreadableVideosHook`, which logs and lists
+each unreadable video, and stops a training that meets too many.
 """
 # ruff: noqa: NPY002  (the global state is what is seeded)
 

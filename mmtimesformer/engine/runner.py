@@ -234,8 +234,8 @@ class Runner(MMEngineRunner):
             [_ours(hook) for hook in custom_hooks or ()],
         )
         for ours in (
-            AdaptCheckpointHook, EvalProtocolHook, LoopStateHook, NonFiniteStepHook, StopOnSignalHook, UnreadableVideosHook,
-            ScatterCheckpointHook, SaveShardedHook, RestartWorkersHook, NonFiniteScoresHook,
+            AdaptCheckpointHook, EvalProtocolHook, LoopStateHook, NonFiniteStepHook,
+            StopOnSignalHook, UnreadableVideosHook, ScatterCheckpointHook, SaveShardedHook, RestartWorkersHook, NonFiniteScoresHook,
         ):  # fmt: skip
             if not any(isinstance(hook, ours) for hook in self.hooks):
                 self.register_hook(ours())

@@ -44,6 +44,8 @@ class TestResults:
             scores are NaN or infinite. They count as wrong, and the model has said nothing of them.
     """
 
+    __test__ = False  # for pytest, which collects classes of this name
+
     scores: np.ndarray
     labels: np.ndarray
     classes: Sequence[str]

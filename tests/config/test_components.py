@@ -142,7 +142,7 @@ def test_validation_is_whole_or_not_at_all(tiny: Any) -> None:
 
 
 def test_arguments_that_only_ours_has_are_known(tiny: Any) -> None:
-    options = {'default_hooks__checkpoint__patience': 3, 'train_cfg__max_worker_losses': 3}
+    options = {'default_hooks__checkpoint__patience': 3, 'train_cfg__max_worker_restarts': 3}
     check_parts(changed(tiny, **options), 'train')
 
 

@@ -19,7 +19,9 @@ MAY_IMPORT = {
     'fileio': {'numpy', 'torch', 'yaml'},
     'models': CORE,
     'checkpoints': {'einops', 'numpy', 'safetensors', 'torch', 'yaml'},
-    'compat': set(),
+    'compat': {'torch'},
+    'config': CORE,
+    'analysis': CORE | {'sklearn'},
     'engine': CORE | {'mmaction', 'submitit'},
     'datasets': CORE | VIDEO | {'fsspec', 'rich'},
     'inference': CORE | VIDEO | {'rich'},
@@ -35,10 +37,22 @@ MAY_USE = {
     'models': set(),
     'checkpoints': {'fileio'},
     'compat': set(),
-    'engine': {'checkpoints', 'compat', 'datasets', 'fileio', 'heads', 'models'},
+    'config': {'engine'},  # for check_sharding
+    'analysis': {'checkpoints', 'compat', 'engine', 'fileio', 'visualization'},
+    'engine': {'checkpoints', 'compat', 'config', 'datasets', 'fileio', 'heads', 'models'},
     'datasets': {'fileio'},
-    'inference': {'checkpoints', 'datasets', 'engine', 'fileio', 'heads', 'models'},
+    'inference': {
+        'checkpoints',
+        'compat',
+        'config',
+        'datasets',
+        'engine',
+        'fileio',
+        'heads',
+        'models',
+    },
     'visualization': {
+        'analysis',
         'checkpoints',
         'datasets',
         'engine',
@@ -48,7 +62,7 @@ MAY_USE = {
     },
     'export': {'inference', 'models'},
     'terminal': set(),
-    'heads': {'engine'},
+    'heads': {'config'},
     '.': {'checkpoints', 'compat', 'engine', 'inference', 'models'},  # inference: when asked for
 }
 

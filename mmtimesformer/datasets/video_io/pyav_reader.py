@@ -374,7 +374,7 @@ def stored_packets(container: Any) -> Iterator[Any]:
 def decoded_frames(container: Any) -> Iterator[Any]:
     """Decode all frames of a video in the order in which they are shown.
 
-    This is the numbering of :class:`SparsePyAVReader`. What is stored in front of the first keyframe,
+    Frames are numbered as in :class:`SparsePyAVReader`. What is stored before the first keyframe,
     and the last packet, of which a part may be missing, may fail to be decoded; then they are no
     frame.
 

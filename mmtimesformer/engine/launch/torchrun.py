@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     except (DistError, RendezvousError) as error:
         print_anyway(
             f'\nerror: the machines of this run do not reach each other any more, or never did '
-            f'(they meet at {args.rdzv_endpoint}); {error_message(error)}. A training goes on by the '
+            f'(they meet at {args.rdzv_endpoint}); {error_message(error)}. To resume, give the '
             'same command with --resume'
         )
         return FAILED

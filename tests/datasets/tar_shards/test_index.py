@@ -494,7 +494,7 @@ def test_a_store_that_fails_in_training_leaves_the_checkpoints(
 def test_a_process_that_ends_does_not_wait_for_a_store() -> None:
     """Whose answer may take minutes, and which is asked ahead of time."""
     code = (
-        'import os, time; from mmtimesformer.datasets import shards; '
+        'import os, time; from mmtimesformer.datasets.tar_shards import index as shards; '
         'shards._threads(os.getpid()).apply_async(time.sleep, (100,)); time.sleep(0.1)'
     )
     subprocess.run([sys.executable, '-c', code], check=True, timeout=60)

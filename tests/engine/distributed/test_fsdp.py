@@ -24,8 +24,8 @@ def torchrun(folder: Path, *jobs: str, processes: int = 2) -> None:
     ended = subprocess.run(
         [
             sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node',
-            str(processes), str(ROOT / 'tests/engine/distributed/sharded_trainings.py'), str(folder),
-            *jobs,
+            str(processes), str(ROOT / 'tests/engine/distributed/sharded_trainings.py'),
+            str(folder), *jobs,
         ],
         env={**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'},
         capture_output=True, text=True, timeout=600, check=False,
@@ -96,7 +96,7 @@ SCHEMES = 'divided_space_time', 'joint_space_time', 'space_only'
 
 def with_one(folder: Path) -> Path:
     """Train in this process, for two epochs of four steps."""
-    from tests.engine import sharded_trainings
+    from tests.engine.distributed import sharded_trainings
 
     torch.save(sharded_trainings.train(folder / 'one', launcher='none'), folder / 'one.0.pt')
     return folder
@@ -166,7 +166,7 @@ def test_each_process_writes_its_share_and_all_of_them_are_the_whole(folder: Pat
 def test_a_sharded_training_goes_on_in_one_process_from_the_newest_whole_checkpoint(
     folder: Path, source: str
 ) -> None:
-    from tests.engine import sharded_trainings
+    from tests.engine.distributed import sharded_trainings
 
     alone = f'alone_from_{source}'
     work_dir = shutil.copytree(folder / source, folder / alone)
