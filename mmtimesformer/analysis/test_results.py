@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mmtimesformer.analysis.metrics import TestResults
 from mmtimesformer.analysis.predictions import read_failures, read_views
 from mmtimesformer.checkpoints.metadata import read_literals
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import LARGEST_LITERALS, read_json, read_text
-from mmtimesformer.visualization.report import TestResults
 
 LARGEST_LIST = 256 << 20  # bytes, of a list of videos
 

@@ -235,7 +235,8 @@ class Runner(MMEngineRunner):
         )
         for ours in (
             AdaptCheckpointHook, EvalProtocolHook, LoopStateHook, NonFiniteStepHook,
-            StopOnSignalHook, UnreadableVideosHook, ScatterCheckpointHook, SaveShardedHook, RestartWorkersHook, NonFiniteScoresHook,
+            StopOnSignalHook, UnreadableVideosHook, ScatterCheckpointHook, SaveShardedHook,
+            RestartWorkersHook, NonFiniteScoresHook,
         ):  # fmt: skip
             if not any(isinstance(hook, ours) for hook in self.hooks):
                 self.register_hook(ours())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmtimesformer.analysis.metrics import TestResults
 from mmtimesformer.analysis.multi_label import (
     LabelAgreement,
     average_precision,
@@ -20,7 +21,6 @@ from mmtimesformer.analysis.multi_label import (
 )
 from mmtimesformer.inference.prediction import THRESHOLD
 from mmtimesformer.visualization import report
-from mmtimesformer.visualization.report import TestResults
 
 MOST_CLASSES = 20  # of which bars are drawn; of more, the worst and the best
 MOST_ROWS = 60  # of the table of classes

@@ -25,6 +25,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from mmtimesformer.analysis.metrics import TestResults
 from mmtimesformer.analysis.test_results import read_test_results
 from mmtimesformer.checkpoints.load_report import LoadReport
 from mmtimesformer.cli import run_tool
@@ -38,7 +39,7 @@ from mmtimesformer.visualization.attention_page import TEMPLATE, write_page
 from mmtimesformer.visualization.confusion import confusion_matrix, draw_confusion
 from mmtimesformer.visualization.film_strips import draw_clips
 from mmtimesformer.visualization.label_overlay import draw_labels, output_names
-from mmtimesformer.visualization.report import TestResults, write_report
+from mmtimesformer.visualization.report import write_report
 from mmtimesformer.visualization.scheme_comparison import SchemeResult, draw_schemes
 from mmtimesformer.visualization.timeline import draw_timeline
 from tests.inference.conftest import CONFIG

@@ -38,7 +38,7 @@ MAY_USE = {
     'checkpoints': {'fileio'},
     'compat': set(),
     'config': {'engine'},  # for check_sharding
-    'analysis': {'checkpoints', 'compat', 'engine', 'fileio', 'visualization'},
+    'analysis': {'checkpoints', 'compat', 'engine', 'fileio'},
     'engine': {'checkpoints', 'compat', 'config', 'datasets', 'fileio', 'heads', 'models'},
     'datasets': {'fileio'},
     'inference': {

@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmaction.evaluation import mean_average_precision as of_mmaction2
 
+from mmtimesformer.analysis.metrics import TestResults
 from mmtimesformer.analysis.multi_label import (
     average_precision,
     calibration,
@@ -23,7 +24,7 @@ from mmtimesformer.analysis.multi_label import (
 )
 from mmtimesformer.analysis.predictions import read_predictions, read_views, top1
 from mmtimesformer.analysis.test_results import read_test_results
-from mmtimesformer.visualization.report import TestResults, write_report
+from mmtimesformer.visualization.report import write_report
 from mmtimesformer.visualization.training import draw_training, read_training
 
 # Four videos, four classes; the last class has no video.

@@ -12,16 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from mmtimesformer.analysis.metrics import TestResults, calibration, class_accuracy, top_k
 from mmtimesformer.analysis.predictions import read_predictions
 from mmtimesformer.analysis.test_results import read_test_results
 from mmtimesformer.analysis.view_agreement import view_agreement
-from mmtimesformer.visualization.report import (
-    TestResults,
-    calibration,
-    class_accuracy,
-    top_k,
-    write_report,
-)
+from mmtimesformer.visualization.report import write_report
 
 SCORES = np.array(
     [[0.7, 0.2, 0.1], [0.1, 0.6, 0.3], [0.5, 0.4, 0.1], [0.05, 0.05, 0.9]], dtype=np.float32
