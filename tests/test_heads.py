@@ -1,11 +1,13 @@
 """The scores of several views become one as each system does it."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from mmaction.models import TimeSformerHead as MMAction2Head
+from mmengine.registry import DefaultScope
 
 from mmtimesformer.heads import TimeSformerHead
 from mmtimesformer.registry import MODELS
@@ -13,6 +15,13 @@ from mmtimesformer.registry import MODELS
 # Two videos of three views each, over two classes. The first view of the first video is so sure
 # that it outvotes the others in logits, and not in probabilities.
 LOGITS = torch.tensor([[9.0, 0.0], [0.0, 2.0], [0.0, 3.0], [1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])
+
+
+@pytest.fixture(autouse=True)
+def _mmaction_scope() -> Iterator[None]:
+    """As in a run: bare names are MMAction2's, whatever other tests left behind."""
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        yield
 
 
 def fused(fusion: str | None, cls: type = TimeSformerHead) -> torch.Tensor:
