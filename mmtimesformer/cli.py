@@ -48,7 +48,7 @@ class RunStopped(Exception):  # noqa: N818 (it is no error)
         self.code = code
 
 
-class EndedBySignal(BaseException):  # past ``except Exception``, like KeyboardInterrupt
+class SignalExit(BaseException):  # past ``except Exception``, like KeyboardInterrupt
     """SIGTERM or SIGHUP came; it leaves every ``with`` and ``finally`` on its way.
 
     Args:
@@ -61,7 +61,7 @@ class EndedBySignal(BaseException):  # past ``except Exception``, like KeyboardI
 
 
 @contextmanager
-def ending_on_signals() -> Iterator[list[int]]:
+def exit_on_signals() -> Iterator[list[int]]:
     """Let SIGTERM and SIGHUP end what is done meanwhile as Ctrl-C does: temporary files go.
 
     Signals that are ignored stay so (``nohup`` ignores SIGHUP), and a handler that is there already
@@ -71,7 +71,7 @@ def ending_on_signals() -> Iterator[list[int]]:
         The signals that came. What then closes a terminal that is gone may fail on its own.
 
     Raises:
-        EndedBySignal: In the main thread, when one came.
+        SignalExit: In the main thread, when one came.
     """
     own = os.getpid()
     received: list[int] = []
@@ -82,7 +82,7 @@ def ending_on_signals() -> Iterator[list[int]]:
             os.kill(os.getpid(), number)
             return
         received.append(number)
-        raise EndedBySignal(number)
+        raise SignalExit(number)
 
     handled = []
     if threading.current_thread() is threading.main_thread():
@@ -110,18 +110,18 @@ def run_tool(job: Callable[[], object], debug: bool = False, resume_hint: str = 
     more = f'; {resume_hint}' if resume_hint else ''
     received: list[int] = []
     try:
-        with ending_on_signals() as received, safe_warnings():
+        with exit_on_signals() as received, safe_warnings():
             job()
     except KeyboardInterrupt:
         code, words = INTERRUPTED, f'interrupted{more}'
-    except EndedBySignal as end:
+    except SignalExit as end:
         code, words = end.code, f'ended by {end}{more}'
     except RunStopped as end:
         code, words = end.code, str(end)
     except Exception as error:
         if received:  # and what shows progress found no terminal
-            print_anyway(f'\nended by {signal.Signals(received[0]).name}{more}')
-            give_up_closed_terminal()
+            print_error(f'\nended by {signal.Signals(received[0]).name}{more}')
+            flush_output()
             return 128 + received[0]
         if debug:
             with suppress(OSError):
@@ -130,18 +130,18 @@ def run_tool(job: Callable[[], object], debug: bool = False, resume_hint: str = 
     else:
         code, words = DONE, ''
     if words:
-        print_anyway(f'\n{words}')
-    give_up_closed_terminal()
+        print_error(f'\n{words}')
+    flush_output()
     return code
 
 
-def print_anyway(words: str) -> None:
+def print_error(words: str) -> None:
     """Print to standard error, which may be a terminal that was closed."""
     with suppress(OSError, ValueError):
         echo(words, file=sys.stderr, flush=True)
 
 
-def give_up_closed_terminal() -> None:
+def flush_output() -> None:
     """Let output that nobody can read any more not change the exit code (to 120, by Python)."""
     for stream in (sys.stdout, sys.stderr):
         try:

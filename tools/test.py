@@ -6,7 +6,7 @@ import sys
 
 from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import ConfigOptions, parse, whole_number
-from mmtimesformer.engine.launch.torchrun import end_with_torchrun
+from mmtimesformer.engine.launch.torchrun import stop_with_torchrun
 from mmtimesformer.terminal import ArgumentParser
 
 
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
         test(args)
 
-    end_with_torchrun()
+    stop_with_torchrun()
     return run_tool(job, args.debug)
 
 

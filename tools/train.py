@@ -6,7 +6,7 @@ import sys
 
 from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import ConfigOptions, parse, whole_number
-from mmtimesformer.engine.launch.torchrun import end_with_torchrun, tell_torchrun
+from mmtimesformer.engine.launch.torchrun import report_stop_to_torchrun, stop_with_torchrun
 from mmtimesformer.terminal import ArgumentParser
 
 
@@ -76,8 +76,8 @@ def main(argv: list[str] | None = None) -> int:
 
         train(args)
 
-    end_with_torchrun()
-    return tell_torchrun(
+    stop_with_torchrun()
+    return report_stop_to_torchrun(
         run_tool(job, args.debug, resume_hint='the same command with --resume goes on')
     )
 

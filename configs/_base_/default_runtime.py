@@ -9,9 +9,8 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3, save_best='auto'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     sync_buffers=dict(type='SyncBuffersHook'),
-    bad_videos=dict(
-        type='mmtimesformer.UnreadableVideosHook', max_share=0.01
-    ),  # of the training videos
+    # Stop a training when more than this fraction of its videos cannot be read
+    unreadable_videos=dict(type='mmtimesformer.UnreadableVideosHook', max_fraction=0.01),
 )
 
 env_cfg = dict(

@@ -47,7 +47,10 @@ from mmtimesformer.engine.distributed.fsdp import (
     parts_to_save,
 )
 from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
-from mmtimesformer.engine.hooks.log_write_errors import forgive_log_file, forgive_visualizer
+from mmtimesformer.engine.hooks.log_write_errors import (
+    tolerate_log_write_errors,
+    tolerate_visualizer_write_errors,
+)
 from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
 from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook
 from mmtimesformer.engine.hooks.stop_on_signal import StartWorker, StopOnSignalHook, StopSignals
@@ -129,7 +132,7 @@ class Runner(MMEngineRunner):
         if files:
             for handler in logger.handlers:
                 if isinstance(handler, logging.FileHandler):
-                    forgive_log_file(handler)
+                    tolerate_log_write_errors(handler)
                 else:
                     handler.addFilter(_is_for_terminal)
             logger.info(f'Environment, config and hooks are in {files[0]}')
@@ -153,7 +156,7 @@ class Runner(MMEngineRunner):
     def build_visualizer(self, visualizer: Any = None) -> Any:
         """Build it, so that it may fail to write without ending the run."""
         built = super().build_visualizer(visualizer)
-        forgive_visualizer(built, self.logger.warning)
+        tolerate_visualizer_write_errors(built, self.logger.warning)
         return built
 
     def build_train_loop(self, loop: Any) -> Any:
@@ -315,7 +318,7 @@ class Runner(MMEngineRunner):
         steps_of_now = meta['iter']
         if isinstance(loop, ResumableEpochLoop):
             steps_of_now = meta['epoch'] * len(loop.dataloader) + loop.step_in_epoch
-            videos = loop.position_at(meta['epoch'], meta['iter'])['videos_per_step']
+            videos = loop.state_dict(meta['epoch'], meta['iter'])['videos_per_step']
             scaled = (self.auto_scale_lr or {}).get('enable', False)
             if scaled and position.get('videos_per_step', videos) != videos:
                 given.append('auto_scale_lr')  # which asks for it

@@ -23,7 +23,7 @@ from mmtimesformer.datasets.preparation.moving_shapes import Settings, is_made
 from mmtimesformer.datasets.preparation.reading import read_json as read_labels
 from mmtimesformer.engine.checkpointing.resume import latest_valid_checkpoint
 from mmtimesformer.engine.distributed.sharded_checkpoint import write_shares
-from mmtimesformer.engine.hooks.unreadable_videos import BadVideoList
+from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideoList
 from mmtimesformer.inference.feature_store import FeatureFolder
 from mmtimesformer.visualization.training import read_training
 from tests.cases.hostile import HEAD, doubled, name, nested, text, torch_zip
@@ -148,13 +148,13 @@ def test_a_hostile_array_of_features_is_refused(tmp_path: Path) -> None:
 def test_a_hostile_list_of_bad_videos_does_no_harm(tmp_path: Path) -> None:
     path = tmp_path / 'bad_videos.jsonl'
     path.write_text(f'{DEEP}\n[]\n{{"file": ["x"]}}\n' + json.dumps({'file': 'a.mp4'}) + '\n')
-    listed = BadVideoList(path)
+    listed = UnreadableVideoList(path)
     listed.add([{'file': 'b.mp4'}])
     assert set(listed.videos) == {'a.mp4', 'b.mp4'}
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(OSError, match='not a file'):  # a pipe would be waited for
-        BadVideoList(path).add([{'file': 'b.mp4'}])
+        UnreadableVideoList(path).add([{'file': 'b.mp4'}])
 
 
 @pytest.mark.parametrize('content', ['x' * 10**6, '\0', '\ud800', '[' * 1000 + '\n' * 9])

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from mmtimesformer.checkpoints import write_atomically
-from mmtimesformer.cli import EndedBySignal, ending_on_signals, run_tool
+from mmtimesformer.cli import SignalExit, exit_on_signals, run_tool
 from mmtimesformer.engine.distributed.process_signals import STOP_SIGNALS
 from mmtimesformer.engine.hooks.stop_on_signal import StopSignals
 from tests.tools.conftest import tiny_config  # noqa: F401  (a fixture)
@@ -111,10 +111,10 @@ def test_nohup_is_respected() -> None:
 
 
 def test_a_training_notes_sighup_like_sigterm() -> None:
-    with ending_on_signals(), StopSignals() as signals:
+    with exit_on_signals(), StopSignals() as signals:
         os.kill(os.getpid(), signal.SIGHUP)
         assert signals.received and signals.received[0] == 'SIGHUP'
-    with pytest.raises(EndedBySignal), ending_on_signals():
+    with pytest.raises(SignalExit), exit_on_signals():
         with StopSignals():
             pass
         os.kill(os.getpid(), signal.SIGHUP)  # after the training: it ends the tool
@@ -123,7 +123,7 @@ def test_a_training_notes_sighup_like_sigterm() -> None:
 
 def test_a_forked_process_ends_at_once() -> None:
     """Else each data-loading process would print a stack trace of its own."""
-    with ending_on_signals():
+    with exit_on_signals():
         child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))
         with warnings.catch_warnings():  # of Python 3.12: this process has threads
             warnings.simplefilter('ignore', DeprecationWarning)

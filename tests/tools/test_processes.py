@@ -104,17 +104,17 @@ def test_several_processes_take_the_steps_of_one(tmp_path: Path, processes: int)
 
 WORKER = """
 import os, signal, sys, time
-from mmtimesformer.engine.launch.torchrun import end_with_torchrun, tell_torchrun
+from mmtimesformer.engine.launch.torchrun import stop_with_torchrun, report_stop_to_torchrun
 asked = []
 signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
 signal.signal(signal.SIGUSR1, lambda number, frame: asked.append(number))
-end_with_torchrun()
+stop_with_torchrun()
 print('started', os.getpid(), flush=True)
 while not asked:
     time.sleep(0.02)
 time.sleep(float(sys.argv[1]))  # saves
 print('saved', flush=True)
-sys.exit(tell_torchrun(75))
+sys.exit(report_stop_to_torchrun(75))
 """
 
 

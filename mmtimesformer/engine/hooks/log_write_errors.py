@@ -15,7 +15,7 @@ from mmtimesformer.terminal import echo
 DRAWING = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 'close')
 
 
-def forgive_visualizer(visualizer: Any, warn: Callable[[str], object]) -> None:
+def tolerate_visualizer_write_errors(visualizer: Any, warn: Callable[[str], object]) -> None:
     """Let a visualizer's backends lose what they cannot write, and say so once for each.
 
     ``scalars.json`` gets null in the place of NaN and infinite values, which JSON does not have.
@@ -55,7 +55,7 @@ def _forgiving(
     return forgiving
 
 
-def forgive_log_file(handler: logging.FileHandler) -> None:
+def tolerate_log_write_errors(handler: logging.FileHandler) -> None:
     """Say once that a log file cannot be written, instead of a stack trace for each line."""
     told: list[str] = []
 

@@ -1,42 +1,45 @@
-"""Videos that cannot be read are logged once, listed, counted, and too many of them end a training.
+"""Log and list every video that cannot be read; stop a training that has too many of them.
 
-The news comes with the samples of :class:`mmtimesformer.datasets.video_dataset.VideoDataset`.
+The reasons come with the samples of :class:`mmtimesformer.datasets.video_dataset.VideoDataset`.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mmengine.dist import all_gather_object, barrier, is_main_process
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmtimesformer.fileio.safe_text import parse_json
 from mmtimesformer.registry import HOOKS
 from mmtimesformer.terminal import safe_text
 
 LIST = 'bad_videos.jsonl'  # in the work_dir
-LARGEST_LIST = 64 << 20  # bytes, of 300,000 bad videos
+LARGEST_LIST = 64 << 20  # bytes, of 300,000 videos
 LONGEST_LINE = 64 << 10
+KEY = 'default_hooks.unreadable_videos'
+
+Entry = dict[str, Any]  # a line of the list
 
 
 @HOOKS.register_module()
 class UnreadableVideosHook(Hook):
-    """Tell of each bad video once, list it in ``work_dir/bad_videos.jsonl``, and know a limit.
+    """Log each unreadable video once, list it in ``work_dir/bad_videos.jsonl``, and limit them.
 
-    A line of the list is a JSON object: ``file``, ``reason``, when it was first met (``stage``:
-    train, val or test; ``epoch`` and ``iter``, both counted from 1), and by whom (``rank``, the
-    process of the run, and ``worker``, its data-loading process, -1 for itself). A training that
-    starts from the beginning begins a new list; one that is resumed goes on with it.
+    A line of the list is a JSON object: ``file``, ``reason``, where it was first met (``stage``:
+    train, val or test; ``epoch`` and ``iter``, both counted from 1; ``rank``; ``worker``, -1 for
+    the main process). A training from the beginning starts a new list; a resumed one appends.
 
-    The limit is on different files, not on how often they are met: a share of the whole data set.
-    So it does not depend on chance, on the number of epochs or on that of processes. A small data
-    set is given a few bad ones whatever their share: one of ten is no reason to stop.
+    The limit counts different files, as a fraction of the data set. So it does not depend on
+    chance, on the number of epochs or on that of processes. A small data set may have a few in any
+    case: one of ten is no reason to stop.
 
     Args:
-        max_share: The share of the training videos that may be bad, from 0 to 1.
-        max_few: So many may be bad in any case; 0 for none.
+        max_fraction: The fraction of the training videos that may be unreadable, from 0 to 1.
+        max_few: So many may be unreadable in any case; 0 for none.
 
     Raises:
         ValueError: An argument is out of range.
@@ -44,72 +47,78 @@ class UnreadableVideosHook(Hook):
 
     priority = 'NORMAL'
 
-    def __init__(self, max_share: float = 0.01, max_few: int = 5) -> None:
-        if not 0 <= max_share <= 1:
+    def __init__(self, max_fraction: float = 0.01, max_few: int = 5) -> None:
+        if not 0 <= max_fraction <= 1:
             raise ValueError(
-                f'max_share={max_share} is no share; set default_hooks.bad_videos.max_share to a '
+                f'max_fraction={max_fraction} is not a fraction; set {KEY}.max_fraction to a '
                 'number from 0 to 1'
             )
         if max_few < 0:
-            raise ValueError(
-                f'max_few={max_few} is negative; set default_hooks.bad_videos.max_few to 0 or more'
-            )
-        self.max_share = max_share
+            raise ValueError(f'max_few={max_few} is negative; set {KEY}.max_few to 0 or more')
+        self.max_fraction = max_fraction
         self.max_few = max_few
-        self.list = BadVideoList(Path(LIST))
+        self.list = UnreadableVideoList(Path(LIST))
         self.failed: set[str] = set()  # in this validation or test
 
-    def before_run(self, runner: Any) -> None:
-        """Know where to list, and say to the data sets that somebody listens."""
-        self.list = BadVideoList(Path(runner.work_dir) / LIST)
+    def before_run(self, runner: Runner) -> None:
+        """Set the place of the list; data sets leave logging to this hook."""
+        self.list = UnreadableVideoList(Path(runner.work_dir) / LIST)
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             for dataset in _datasets(getattr(getattr(loop, 'dataloader', None), 'dataset', None)):
                 dataset.has_listener = True
 
-    def before_train(self, runner: Any) -> None:
-        """Begin a new list, unless the training goes on from a checkpoint."""
+    def before_train(self, runner: Runner) -> None:
+        """Start a new list, unless the training resumes."""
         if runner.iter == 0 and is_main_process():
             self.list.path.unlink(missing_ok=True)
         barrier()
 
-    def before_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None) -> None:
-        """Read the news that came with a batch.
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Log the videos that others replace in this batch.
 
         Raises:
-            ValueError: There are too many bad videos.
+            ValueError: Too many videos are unreadable.
         """
         bad = [video for sample in _samples(data_batch) for video in sample.get('replaces', ())]
         if bad:
-            self._tell(runner, 'train', bad, 'another video takes its place')
+            self._log(runner, 'train', bad, 'another video takes its place')
             self._check(runner)
 
-    def before_val_epoch(self, runner: Any) -> None:
-        """Count from none."""
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Count from zero."""
         self.failed.clear()
 
     before_test_epoch = before_val_epoch
 
     def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Read the news from the samples that a validation gave out."""
-        self._tell_failed(runner, 'val', outputs)
+        """Log the unreadable videos of a batch."""
+        self._log_failed(runner, 'val', outputs)
 
     def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Read the news from the samples that a test gave out."""
-        self._tell_failed(runner, 'test', outputs)
+        """Log the unreadable videos of a batch."""
+        self._log_failed(runner, 'test', outputs)
 
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Say how many videos are wrong because they could not be read."""
-        self._sum_up(runner, len(runner.val_dataloader.dataset))
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log how many videos count as wrong because they could not be read."""
+        self._log_total(runner, len(runner.val_dataloader.dataset))
 
-    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Say how many videos are wrong because they could not be read."""
-        self._sum_up(runner, len(runner.test_dataloader.dataset))
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log how many videos count as wrong because they could not be read."""
+        self._log_total(runner, len(runner.test_dataloader.dataset))
 
-    def _tell_failed(self, runner: Any, stage: str, outputs: Any) -> None:
+    def _log_failed(self, runner: Runner, stage: str, outputs: Sequence[Any] | None) -> None:
         bad = [
             {'file': sample.filename, 'reason': sample.failed, 'worker': sample.get('worker', -1)}
             for sample in outputs or ()
@@ -117,14 +126,14 @@ class UnreadableVideosHook(Hook):
         ]
         if bad:
             self.failed.update(video['file'] for video in bad)
-            self._tell(runner, stage, bad, 'it counts as wrong')
+            self._log(runner, stage, bad, 'it counts as wrong')
 
-    def _tell(
-        self, runner: Any, stage: str, videos: Iterable[dict[str, Any]], consequence: str
+    def _log(
+        self, runner: Runner, stage: str, videos: Iterable[Mapping[str, Any]], consequence: str
     ) -> None:
-        """Log and list those that are new."""
+        """Log and list the videos that are not listed yet."""
         when = {'stage': stage, 'epoch': runner.epoch + 1, 'iter': runner.iter + 1}
-        found = [
+        found: list[Entry] = [
             {'file': video['file'], 'reason': video['reason'], **when, 'rank': runner.rank}
             | {'worker': video['worker']}
             for video in videos
@@ -140,56 +149,52 @@ class UnreadableVideosHook(Hook):
                 f'{consequence} ({LIST})'
             )
 
-    def _check(self, runner: Any) -> None:
+    def _check(self, runner: Runner) -> None:
         total = len(runner.train_dataloader.dataset)
         bad = sum(video.get('stage') == 'train' for video in self.list.videos.values())
-        allowed = max(self.max_few, int(self.max_share * total))
+        allowed = max(self.max_few, int(self.max_fraction * total))
         if bad > allowed:
             raise ValueError(
-                f'{bad} of {total:,} training videos cannot be read, and {allowed} may be bad '
-                f'(max_share={self.max_share:g}); {self.list.path} says which and why. Repair '
-                'them and remove that list, or leave them out (tools/data/check_videos.py finds '
-                'all and writes an annotation file without them), or allow more: '
-                'default_hooks.bad_videos.max_share'
+                f'{bad} of {total:,} training videos cannot be read, and {allowed} may be '
+                f'unreadable (max_fraction={self.max_fraction:g}); {self.list.path} lists them '
+                'with their reasons. Repair them and remove that list, or remove them from the '
+                'annotation file (tools/data/check_videos.py writes one without them), or allow '
+                f'more: {KEY}.max_fraction'
             )
 
-    def _sum_up(self, runner: Any, total: int) -> None:
+    def _log_total(self, runner: Runner, total: int) -> None:
         failed = set().union(*all_gather_object(self.failed))
         if failed:
             runner.logger.warning(
                 f'{len(failed)} of {total:,} videos could not be read, and count as wrong; '
-                f'{self.list.path} says which and why.'
+                f'{self.list.path} lists them with their reasons.'
             )
 
 
-class BadVideoList:
-    """A file of JSON lines, to which several processes add, each video once.
+class UnreadableVideoList:
+    """A file of JSON lines to which several processes append, each video once.
 
     Args:
         path: The file.
 
     Attributes:
-        videos: By file, what is listed, as far as it has been read.
+        videos: Entries of the list by file, as of the last :meth:`add`.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.videos: dict[str, dict[str, Any]] = {}
+        self.videos: dict[str, Entry] = {}
 
-    def add(self, videos: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-        """List videos that are not listed yet.
-
-        Returns:
-            Those that were not.
-        """
+    def add(self, videos: Iterable[Entry]) -> list[Entry]:
+        """Append the videos that are not listed yet, and return them."""
         wanted = {video['file']: video for video in videos}
         if wanted.keys() <= self.videos.keys():
             return []
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists() and not self.path.is_file():  # a pipe would be waited for
+        if self.path.exists() and not self.path.is_file():  # reading a pipe would block
             raise OSError('it is not a file')
-        # Unbuffered: what is added goes out in one write, behind all that is there.
-        with self.path.open('ab+', buffering=0) as file, _alone_with(file):
+        # Unbuffered: one write appends all new lines
+        with self.path.open('ab+', buffering=0) as file, _locked(file):
             file.seek(0)
             size = file.seek(0, 2)
             if size > LARGEST_LIST:
@@ -200,40 +205,40 @@ class BadVideoList:
             new = [video for name, video in wanted.items() if name not in self.videos]
             lines = ''.join(json.dumps(video) + '\n' for video in new)
             if content and not content.endswith(b'\n'):
-                lines = '\n' + lines  # of a process that was killed, or of a full disk
+                lines = '\n' + lines  # after a kill, or on a disk that was full
             file.write(lines.encode())
         self.videos.update((video['file'], video) for video in new)
         return new
 
 
-def _read(content: bytes) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read(content: bytes) -> Iterator[tuple[str, Entry]]:
     for line in content.splitlines():
-        with suppress(ValueError):  # a line that is torn, or another's
+        with suppress(ValueError):  # an incomplete line, or one of another program
             video = parse_json(line, LIST, LONGEST_LINE)
             if isinstance(video, dict) and isinstance(video.get('file'), str):
                 yield video['file'], video
 
 
 @contextmanager
-def _alone_with(file: BinaryIO) -> Iterator[None]:
-    """Keep other processes out, also those of other machines if their file system can."""
+def _locked(file: BinaryIO) -> Iterator[None]:
+    """Lock out other processes, also on other machines if the file system can."""
     try:
         import fcntl
-    except ModuleNotFoundError:  # Windows: a line may come twice there
+    except ModuleNotFoundError:  # Windows: a video may be listed twice
         yield
         return
     with suppress(OSError):  # a file system without locks
         fcntl.flock(file, fcntl.LOCK_EX)
-    yield  # closing the file lets others in
+    yield  # closing the file unlocks it
 
 
-def _samples(data_batch: Any) -> Iterable[Any]:
+def _samples(data_batch: Any) -> Sequence[Any]:
     samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
     return samples if isinstance(samples, list) else ()
 
 
 def _datasets(dataset: Any) -> Iterator[Any]:
-    """Walk through wrappers to the data sets that tell of bad videos."""
+    """Yield the data sets inside wrappers that report unreadable videos."""
     if hasattr(dataset, 'has_listener'):
         yield dataset
     for part in (getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or ())):

@@ -38,8 +38,8 @@ from mmtimesformer.cli import (
     STOPPED,
     RunStopped,
     error_message,
-    give_up_closed_terminal,
-    print_anyway,
+    flush_output,
+    print_error,
 )
 from mmtimesformer.engine.distributed.process_signals import (
     STOP_SIGNALS,
@@ -84,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run.run(args)
     except RunStopped as end:
-        print_anyway(f'\n{end}')
+        print_error(f'\n{end}')
         return end.code
     except ChildFailedError as error:
         codes = {failure.exitcode for failure in error.failures.values()}
@@ -93,24 +93,24 @@ def main(argv: list[str] | None = None) -> int:
         ended = {failure.pid for failure in error.failures.values()}
         if ended <= set(missed):
             told = f'{missed[min(ended)]}; the run has ended, and goes on by the same command with '
-            print_anyway(f'\nerror: {told}--resume')
+            print_error(f'\nerror: {told}--resume')
         else:
-            print_anyway(f'\nerror: {_tell(error.failures)}')
+            print_error(f'\nerror: {_tell(error.failures)}')
         return FAILED
     except (DistError, RendezvousError) as error:
-        print_anyway(
+        print_error(
             f'\nerror: the machines of this run do not reach each other any more, or never did '
             f'(they meet at {args.rdzv_endpoint}); {error_message(error)}. To resume, give the '
             'same command with --resume'
         )
         return FAILED
     except SignalException as end:
-        print_anyway(f'\nended by {end.sigval.name}')
+        print_error(f'\nended by {end.sigval.name}')
         return 128 + end.sigval
     finally:
         if heartbeat:
             heartbeat.stop()
-        give_up_closed_terminal()
+        flush_output()
     return DONE
 
 
@@ -165,13 +165,13 @@ def _find_way(args: Any) -> None:
         return
 
 
-def end_with_torchrun() -> None:
+def stop_with_torchrun() -> None:
     """Stop, with all saved, when the torchrun that started this process is killed."""
     if _started_by_ours():
         die_with_parent(os.getppid(), signal.SIGTERM)
 
 
-def tell_torchrun(code: int) -> int:
+def report_stop_to_torchrun(code: int) -> int:
     """Say that this process was asked to stop, so that it is not started again; return the code.
 
     Processes on another machine may be the only ones that heard the signal.

@@ -16,7 +16,7 @@ So a run that goes on is the run that never stopped, bit for bit where the arith
 import random
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -129,8 +129,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self._epoch += 1
         self.step_in_epoch = 0
 
-    def position_at(self, epoch: int, iteration: int) -> dict[str, Any]:
-        """Tell where a checkpoint is that says so many epochs and steps are done."""
+    def state_dict(self, epoch: int, iteration: int) -> dict[str, Any]:
+        """Return the position in the data of a checkpoint after so many epochs and steps."""
         this_epoch = epoch == self._epoch
         began = self._iter - self.step_in_epoch
         return {
@@ -145,16 +145,19 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             ),
         }
 
-    def go_on_from(self, meta: dict[str, Any]) -> None:
-        """Take up the position that a checkpoint's ``meta`` tells.
+    def load_state_dict(self, saved: Mapping[str, Any], epoch: int, iteration: int) -> None:
+        """Resume at the position of :meth:`state_dict`.
 
-        What is counted in epochs stays where it was, also if an epoch has another number of steps
-        now: a training that was half through an epoch is half through it.
+        If an epoch has another number of steps now, the fraction of the epoch that is done stays.
+
+        Args:
+            saved: The state, empty in a checkpoint of MMEngine's loop.
+            epoch: Epochs that are done.
+            iteration: Steps that are done.
         """
-        saved = meta.get('position') or {}
         steps = len(self.dataloader)
         before = saved.get('steps', steps)
-        step = saved.get('step', meta['iter'] - meta['epoch'] * steps)
+        step = saved.get('step', iteration - epoch * steps)
         if not 0 <= step <= before:
             step = 0  # MMEngine's, of a loop of another length
         self.owes_validation = saved.get('owes_validation', False)
@@ -170,16 +173,16 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         step = self._step_of_now(step, before, saved)
         self.step_in_epoch = step
         # Steps that are done are those of the checkpoint, whatever their number would be now.
-        self._max_iters = meta['iter'] + max((self._max_epochs - meta['epoch']) * steps - step, 0)
+        self._max_iters = iteration + max((self._max_epochs - epoch) * steps - step, 0)
         if step:
             self.runner.logger.info(f'Goes on after step {step} of {steps} of the epoch.')
-        if meta['epoch'] >= self._max_epochs:
+        if epoch >= self._max_epochs:
             self.runner.logger.warning(
-                f'Nothing is left to train: the checkpoint has {meta["epoch"]} epochs, and '
+                f'Nothing is left to train: the checkpoint has {epoch} epochs, and '
                 f'train_cfg.max_epochs={self._max_epochs}; set it higher to train longer.'
             )
 
-    def _step_of_now(self, step: int, before: int, saved: dict[str, Any]) -> int:
+    def _step_of_now(self, step: int, before: int, saved: Mapping[str, Any]) -> int:
         """Return the step within the epoch, and log what changed in it since the checkpoint."""
         steps, warn = len(self.dataloader), self.runner.logger.warning
         size, videos = len(self.dataloader.dataset), self._videos_per_step()
@@ -348,7 +351,7 @@ class LoopStateHook(Hook):
         """Add ``meta['position']``, and ``gradients`` where a step is begun."""
         loop, meta = runner._train_loop, checkpoint['meta']
         if isinstance(loop, ResumableEpochLoop):
-            meta['position'] = loop.position_at(meta['epoch'], meta['iter'])
+            meta['position'] = loop.state_dict(meta['epoch'], meta['iter'])
         gradients = getattr(runner, 'pending_gradients', None)
         if gradients and 'optimizer' in checkpoint:
             checkpoint['gradients'] = gradients
@@ -358,7 +361,9 @@ class LoopStateHook(Hook):
         if not getattr(runner, '_resume', False):
             return
         if isinstance(runner._train_loop, ResumableEpochLoop):
-            runner._train_loop.go_on_from(checkpoint['meta'])
+            meta = checkpoint['meta']
+            position = meta.get('position') or {}
+            runner._train_loop.load_state_dict(position, meta['epoch'], meta['iter'])
         if 'ema_state_dict' in checkpoint and not any(isinstance(h, EMAHook) for h in runner.hooks):
             runner.logger.warning(
                 'The checkpoint has averaged weights (EMA), and the config has no EMAHook: the '

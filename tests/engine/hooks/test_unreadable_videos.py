@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmtimesformer.engine.hooks.unreadable_videos import BadVideoList, UnreadableVideosHook
+from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideoList, UnreadableVideosHook
 
 
 class Sample(dict):
@@ -78,7 +78,9 @@ def test_more_than_the_share_stops_the_training(runner: Any) -> None:
         hook.before_train_iter(runner, 0, bad(f'{number}.mp4'))
     for _ in range(100):
         hook.before_train_iter(runner, 0, bad('3.mp4'))  # met again, in every epoch
-    with pytest.raises(ValueError, match=r'11 of 1,000 .* 10 may be bad .*jsonl.*\.max_share'):
+    with pytest.raises(
+        ValueError, match=r'11 of 1,000 .* 10 may be unreadable .*jsonl.*\.max_fraction'
+    ):
         hook.before_train_iter(runner, 0, bad('10.mp4'))
 
 
@@ -89,8 +91,8 @@ def test_a_few_are_tolerated_in_a_small_data_set(runner: Any) -> None:
     with pytest.raises(ValueError, match=r'6 of 10 training videos cannot be read, and 5 may'):
         hook.before_train_iter(runner, 0, bad('f'))
     runner.iter = 0
-    with pytest.raises(ValueError, match=r'1 of 10 .* 0 may be bad'):
-        start(runner, max_few=0, max_share=0).before_train_iter(runner, 0, bad('a'))
+    with pytest.raises(ValueError, match=r'1 of 10 .* 0 may be unreadable'):
+        start(runner, max_few=0, max_fraction=0).before_train_iter(runner, 0, bad('a'))
 
 
 def test_what_earlier_parts_of_the_run_and_others_met_counts(runner: Any) -> None:
@@ -140,15 +142,17 @@ def test_a_list_that_cannot_be_written_does_not_end_the_run(runner: Any, tmp_pat
 
 
 def test_arguments_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match=r'max_share=1\.5 is no share; .*bad_videos\.max_share'):
-        UnreadableVideosHook(max_share=1.5)
+    with pytest.raises(
+        ValueError, match=r'max_fraction=1\.5 is not a fraction; .*unreadable_videos\.max_fraction'
+    ):
+        UnreadableVideosHook(max_fraction=1.5)
     with pytest.raises(ValueError, match='max_few=-1 is negative'):
         UnreadableVideosHook(max_few=-1)
 
 
 def add_many(path: Path, start: int, found: Any) -> None:
     """Add sixty videos, of which most are also added by others."""
-    mine = BadVideoList(path)
+    mine = UnreadableVideoList(path)
     for number in range(start, start + 60):
         found.put(len(mine.add([{'file': f'{number}.mp4', 'reason': 'x' * 3000}])))
 
@@ -185,5 +189,7 @@ def test_what_somebody_else_wrote_there_is_passed_over(runner: Any, line: bytes)
 def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / 'list.jsonl'
     path.write_text('{"file": "a.mp4"}\n{"file": "b.m')
-    assert BadVideoList(path).add([{'file': 'a.mp4'}, {'file': 'b.mp4'}]) == [{'file': 'b.mp4'}]
+    assert UnreadableVideoList(path).add([{'file': 'a.mp4'}, {'file': 'b.mp4'}]) == [
+        {'file': 'b.mp4'}
+    ]
     assert path.read_text() == '{"file": "a.mp4"}\n{"file": "b.m\n{"file": "b.mp4"}\n'

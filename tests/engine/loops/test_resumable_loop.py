@@ -165,7 +165,7 @@ def test_another_batch_goes_on_at_the_same_sample_and_says_so(train: Train, tmp_
     loop.runner.logger.warning = said.append
     meta = load_torch(tmp_path / 'work/mid_epoch.pth')['meta']
     meta['position']['videos_per_step'] = 2
-    loop.go_on_from(meta)
+    loop.load_state_dict(meta['position'], meta['epoch'], meta['iter'])
     assert loop.step_in_epoch == 2  # 8 samples are done, 4 a step
     assert 'is not the one that would have been' in said[0]
 

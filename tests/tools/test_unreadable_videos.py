@@ -94,7 +94,10 @@ def test_a_resumed_training_takes_the_same_videos_for_the_bad_ones(
 
 def test_too_many_bad_videos_end_a_training(config: Path, tmp_path: Path) -> None:
     limits = {
-        'default_hooks.bad_videos': {'type': 'mmtimesformer.UnreadableVideosHook', 'max_few': 1}
+        'default_hooks.unreadable_videos': {
+            'type': 'mmtimesformer.UnreadableVideosHook',
+            'max_few': 1,
+        }
     }
     with pytest.raises(ValueError, match=r'2 of 10 training videos cannot be read, and 1 may'):
         train(config, tmp_path / 'work', **limits)
