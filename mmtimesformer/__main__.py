@@ -1,18 +1,18 @@
-"""Run a tool by its name, also where there is no checkout.
+"""Run a tool by its name, also without a checkout.
 
     python -m mmtimesformer                      # lists them
     python -m mmtimesformer predict --help
     python -m mmtimesformer data/folder my_videos --out data/your_own
 
-A wheel carries the files of ``tools/``; this starts them.
+A wheel contains the files of ``tools/``; this runs them.
 """
 
 import ast
-import difflib
 import runpy
 import sys
 from pathlib import Path
 
+from mmtimesformer.cli import near_name
 from mmtimesformer.terminal import echo
 
 PACKAGE = Path(__file__).resolve().parent
@@ -27,7 +27,7 @@ def tools() -> dict[str, Path]:
 
 
 def main(arguments: list[str]) -> int:
-    """Start the tool that is named first, with the rest of the arguments."""
+    """Run the tool that the first argument names, with the other arguments."""
     found = tools()
     if not arguments or arguments[0] in ('-h', '--help'):
         echo('usage: python -m mmtimesformer TOOL [its arguments]\n')
@@ -40,13 +40,13 @@ def main(arguments: list[str]) -> int:
     wanted = name.removesuffix('.py')
     wanted = wanted if wanted in found else short.get(wanted, '')
     if not wanted:
-        near = difflib.get_close_matches(name, [*found, *short], n=1, cutoff=0.5)
-        hint = f': is it {near[0]}?' if near else '.'
-        echo(f'error: there is no tool {name}{hint} Without a name all are listed', file=sys.stderr)
+        near = near_name(name, [*found, *short], 0.5)
+        listing = 'python -m mmtimesformer lists all'
+        echo(f'error: there is no tool {name!r}{near} ({listing})', file=sys.stderr)
         return 2
     file = found[wanted]
     sys.argv = [str(file), *rest]
-    sys.path.insert(0, str(file.parent))  # as python does for a file that it is given
+    sys.path.insert(0, str(file.parent))  # as for ``python FILE``
     runpy.run_path(str(file), run_name='__main__')
     return 0
 

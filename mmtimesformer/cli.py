@@ -1,4 +1,4 @@
-"""How a tool ends: what went wrong in one sentence, and an exit code.
+"""Exit codes and error messages of the command-line tools.
 
 ====  =========================================================================
 code  meaning
@@ -6,9 +6,9 @@ code  meaning
 0     done
 1     a mistake in the config, the files or the machine, or a run that failed
 2     a mistake on the command line
-3     done, but some of the videos or files could not be read; the tool says which
-75    a training was asked to stop (SIGTERM, SIGUSR1, SIGHUP), or its videos cannot be reached any
-      more, and it has saved: run it again with ``--resume``
+3     done, but some videos or files could not be read; the tool lists them
+75    a training was asked to stop (SIGTERM, SIGUSR1, SIGHUP), or cannot reach its videos any more,
+      and has saved its state: run the same command with ``--resume``
 129   ended by SIGHUP: the terminal was closed, or its connection lost (not under ``nohup``)
 130   interrupted (Ctrl-C)
 143   ended by SIGTERM
@@ -26,6 +26,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 from mmtimesformer.terminal import echo, echo_lines, safe_text, safe_warnings
@@ -35,21 +36,21 @@ INSTALL = 'pip install "mmtimesformer[mmaction]"'
 USER_ERRORS = (ValueError, TypeError, LookupError, OSError, ImportError)
 
 
-class RunStopped(Exception):  # noqa: N818 (it is no error)
-    """A run that ends early as it was asked to; its text is for the user.
+class RunStopped(Exception):  # noqa: N818 (not an error)
+    """A run stopped early because it was asked to.
 
     Args:
-        sentence: How it ended, and how it goes on.
+        message: How it ended, and how to resume.
         code: The exit code.
     """
 
-    def __init__(self, sentence: str, code: int) -> None:
-        super().__init__(sentence)
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
         self.code = code
 
 
 class SignalExit(BaseException):  # past ``except Exception``, like KeyboardInterrupt
-    """SIGTERM or SIGHUP came; it leaves every ``with`` and ``finally`` on its way.
+    """Raised by SIGTERM or SIGHUP, so that every ``with`` and ``finally`` cleans up.
 
     Args:
         number: The signal.
@@ -62,16 +63,16 @@ class SignalExit(BaseException):  # past ``except Exception``, like KeyboardInte
 
 @contextmanager
 def exit_on_signals() -> Iterator[list[int]]:
-    """Let SIGTERM and SIGHUP end what is done meanwhile as Ctrl-C does: temporary files go.
+    """Raise :class:`SignalExit` on SIGTERM and SIGHUP, so that temporary files are removed.
 
-    Signals that are ignored stay so (``nohup`` ignores SIGHUP), and a handler that is there already
-    stays. A second signal ends the process at once. Processes that are forked end at once.
+    Ignored signals stay ignored (``nohup`` ignores SIGHUP), and existing handlers stay. A second
+    signal ends the process at once. Forked processes end at once.
 
     Yields:
-        The signals that came. What then closes a terminal that is gone may fail on its own.
+        The signals received so far.
 
     Raises:
-        SignalExit: In the main thread, when one came.
+        SignalExit: In the main thread, after a signal.
     """
     own = os.getpid()
     received: list[int] = []
@@ -100,65 +101,64 @@ def exit_on_signals() -> Iterator[list[int]]:
 
 
 def run_tool(job: Callable[[], object], debug: bool = False, resume_hint: str = '') -> int:
-    """Run a tool's job and return the exit code.
+    """Run a tool's job, print its error, and return the exit code.
 
     Args:
         job: What the tool does.
-        debug: Show the stack trace of a failure, not only its sentence.
-        resume_hint: How to resume the job after an interruption, if that is possible.
+        debug: Print the stack trace of an error as well.
+        resume_hint: How to resume the job after an interruption.
     """
-    more = f'; {resume_hint}' if resume_hint else ''
+    hint = f'; {resume_hint}' if resume_hint else ''
     received: list[int] = []
+    message = ''
     try:
         with exit_on_signals() as received, safe_warnings():
             job()
+        code = DONE
     except KeyboardInterrupt:
-        code, words = INTERRUPTED, f'interrupted{more}'
+        code, message = INTERRUPTED, f'interrupted{hint}'
     except SignalExit as end:
-        code, words = end.code, f'ended by {end}{more}'
+        code, message = end.code, f'ended by {end}{hint}'
     except RunStopped as end:
-        code, words = end.code, str(end)
+        code, message = end.code, str(end)
     except Exception as error:
-        if received:  # and what shows progress found no terminal
-            print_error(f'\nended by {signal.Signals(received[0]).name}{more}')
-            flush_output()
-            return 128 + received[0]
-        if debug:
-            with suppress(OSError):
-                echo_lines(traceback.format_exc(), file=sys.stderr)
-        code, words = FAILED, f'error: {error_message(error)}'
-    else:
-        code, words = DONE, ''
-    if words:
-        print_error(f'\n{words}')
+        if received:  # for example, a progress bar failed on a closed terminal
+            code, message = 128 + received[0], f'ended by {signal.Signals(received[0]).name}{hint}'
+        else:
+            code, message = FAILED, f'error: {error_message(error)}'
+            if debug:
+                with suppress(OSError):
+                    echo_lines(traceback.format_exc(), file=sys.stderr)
+    if message:
+        print_error(f'\n{message}')
     flush_output()
     return code
 
 
-def print_error(words: str) -> None:
-    """Print to standard error, which may be a terminal that was closed."""
+def print_error(message: str) -> None:
+    """Print to standard error, even if its terminal was closed."""
     with suppress(OSError, ValueError):
-        echo(words, file=sys.stderr, flush=True)
+        echo(message, file=sys.stderr, flush=True)
 
 
 def flush_output() -> None:
-    """Let output that nobody can read any more not change the exit code (to 120, by Python)."""
+    """Flush the output streams; keep a closed terminal from changing the exit code (to 120)."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError, AttributeError):  # noqa: PERF203 (of two streams)
             with suppress(OSError, ValueError, AttributeError):
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, stream.fileno())
-                os.close(nowhere)
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, stream.fileno())
+                os.close(null)
 
 
 def error_message(error: BaseException) -> str:
-    """Tell an exception in one line.
+    """Return the message of an exception in one line.
 
-    Our own and Python's letters to users stand as they are. Anything else keeps the name of its
-    class and points at ``--debug``. An exception that crossed the border of a data-loading process
-    carries that process's stack trace as its text; its last line is the cause.
+    Messages of :data:`USER_ERRORS` stay as they are. Others get the name of their class and refer
+    to ``--debug``. An exception from a DataLoader worker holds that process's stack trace as its
+    text; the last line is the cause.
     """
     kind, text = type(error).__name__, str(error)
     if isinstance(error, KeyError) and error.args:
@@ -182,7 +182,7 @@ def error_message(error: BaseException) -> str:
 
 
 def _cause(text: str) -> tuple[str, str]:
-    """Take the last exception out of a printed stack trace: its class and message."""
+    """Return class and message of the last exception in a printed stack trace."""
     raised = r'^([\w.]+(?:Error|Exception|Interrupt|Exit)): (.*(?:\n(?! ).+)*)'
     found = re.findall(raised, text, re.MULTILINE)
     return found[-1] if found else ('Exception', text.strip().splitlines()[-1])
@@ -192,23 +192,46 @@ def _one_line(text: str) -> str:
     return safe_text(' '.join(text.split()))
 
 
-def near_name(name: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """Return the end of a sentence that asks whether another name was meant, or nothing."""
-    near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=likeness)
-    return f'; did you mean {near[0]!r}?' if near else ''
+def near_name(name: str, known: Iterable[str], cutoff: float = 0.6, count: int = 1) -> str:
+    """Return the end of a message, ``"; did you mean 'x'?"``, or nothing if no name is similar."""
+    near = difflib.get_close_matches(name, sorted(known), n=count, cutoff=cutoff)
+    return f'; did you mean {" or ".join(map(repr, near))}?' if near else ''
+
+
+def require_file(
+    path: str | os.PathLike[str],
+    what: str,
+    remedy: str,
+    exists: Callable[[Path], bool] = Path.exists,
+) -> None:
+    """Check that a file or folder exists; addresses such as ``https://`` pass.
+
+    Args:
+        path: The path; ``~`` is the home folder.
+        what: Its kind, such as ``'checkpoint'``.
+        remedy: The end of the error message: which option or key to change.
+        exists: ``Path.is_file`` or ``Path.is_dir`` where only that is allowed.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+    """
+    place = Path(path).expanduser()
+    if '://' not in str(path) and not exists(place):
+        raise FileNotFoundError(
+            f'{what} {path} does not exist (looked in {place.absolute().parent}); {remedy}'.lstrip()
+        )
 
 
 def require_mmaction() -> None:
-    """See that MMAction2 and mmcv can be imported.
+    """Check that MMAction2 and mmcv can be imported.
 
-    mmcv and mmcv-lite overwrite each other's files, and removing one leaves an empty ``mmcv``
-    folder that still imports, as a namespace without a version.
+    mmcv and mmcv-lite overwrite each other's files. Removing one leaves an empty ``mmcv`` folder,
+    which still imports, as a namespace without a version.
 
     Raises:
-        ModuleNotFoundError: One is missing or unusable; the message ends with the command that
-            helps.
+        ModuleNotFoundError: One is missing or unusable; the message ends with a command to fix it.
     """
-    # Said by mmcv-lite at import of operators that no TimeSformer has.
+    # mmcv-lite warns of operators that no TimeSformer uses
     warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
     try:
         mmcv = importlib.import_module('mmcv')
@@ -223,7 +246,7 @@ def require_mmaction() -> None:
         importlib.import_module('mmaction')
     except ModuleNotFoundError as error:
         raise _missing(f'{error.name} is not installed', INSTALL) from error
-    except AssertionError as error:  # MMAction2's own words on versions that do not fit
+    except AssertionError as error:  # MMAction2 refuses a version
         raise _missing(str(error).split('. ')[0], INSTALL) from error
 
 

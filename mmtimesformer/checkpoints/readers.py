@@ -24,6 +24,7 @@ from torch import Tensor
 from mmtimesformer.checkpoints.dcp import load_sharded
 from mmtimesformer.checkpoints.metadata import find_metadata
 from mmtimesformer.checkpoints.torch_checkpoints import load_bounded_torch
+from mmtimesformer.cli import require_file
 from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.fileio.numpy_files import read_npy
 from mmtimesformer.fileio.safe_pickle import (
@@ -115,10 +116,7 @@ def container_of(path: Path) -> str:
         FileNotFoundError: There is no such file.
         ValueError: It is none of these; the message says what it looks like.
     """
-    if not path.exists():
-        raise FileNotFoundError(
-            f'checkpoint {path} does not exist (looked in {path.absolute().parent}); check the path'
-        )
+    require_file(path, 'checkpoint', 'check the path')
     size = path.stat().st_size
     if not path.is_file() or size == 0:
         what = 'is empty' if path.is_file() else 'is not a file'

@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from mmtimesformer.cli import require_file
 from mmtimesformer.fileio.safe_pickle import (
     Blocks,
     DamagedError,
@@ -89,10 +90,7 @@ def read_torch(file: BinaryIO, size: int, map_location: Any = 'cpu') -> Any:
 
 def _check_container(path: Path) -> None:
     """Check that a file can be a torch file at all, and say what it is instead."""
-    if not path.exists():
-        raise FileNotFoundError(
-            f'checkpoint {path} does not exist (looked in {path.absolute().parent}); check the path'
-        )
+    require_file(path, 'checkpoint', 'check the path')
     if not path.is_file():
         raise ValueError(f'checkpoint {path} is not a file; give the path of a .pth file')
     with path.open('rb') as file:

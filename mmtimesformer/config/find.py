@@ -1,7 +1,8 @@
 """Finding a config by its path, or one of ours by its name."""
 
-import difflib
 from pathlib import Path
+
+from mmtimesformer.cli import near_name
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ENDINGS = ('.py', '.json', '.yml', '.yaml')
@@ -40,8 +41,7 @@ def find_config(name_or_path: str) -> Path:
     name = path.name.removesuffix('.py')
     if name in shipped and len(path.parts) == 1:
         return shipped[name]
-    near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.3)
     raise FileNotFoundError(
         f'config {name_or_path} is neither a file (looked in {path.absolute().parent}) nor the '
-        'name of a shipped config' + (f'; the nearest names are {", ".join(near)}' if near else '')
+        'name of a shipped config' + near_name(name, shipped, 0.3, 3)
     )

@@ -4,7 +4,6 @@ Only what is cheap is looked at: text files are read, some of the videos are loo
 decoded. What a constructor checks (an unknown attention type) is left to it.
 """
 
-import difflib
 import inspect
 import re
 import tempfile
@@ -14,6 +13,7 @@ from typing import Any
 
 from mmengine.runner import Runner
 
+from mmtimesformer.cli import near_name, require_file
 from mmtimesformer.config.components import check_parts
 from mmtimesformer.config.label_checks import check_labels
 from mmtimesformer.engine.distributed.fsdp import check_sharding
@@ -48,10 +48,9 @@ def check_options(cfg: Any, options: dict[str, Any]) -> None:
     for option in options:
         section = option.split('.')[0]
         if section not in known:
-            near = difflib.get_close_matches(section, sorted(known), n=1)
             raise ValueError(
                 f'--cfg-options {option}: the config has no section {section!r}'
-                + (f'; did you mean {near[0]!r}?' if near else '')
+                + near_name(section, known)
             )
 
 
@@ -66,11 +65,8 @@ def check_sections(cfg: Any) -> None:
     """
     missing = sorted(SECTIONS - set(cfg))
     for key in sorted(set(cfg) - SECTIONS):
-        near = difflib.get_close_matches(key, missing, n=1, cutoff=0.88)
-        if near:
-            raise ValueError(
-                f'the config has a section {key!r}, which nothing reads; did you mean {near[0]!r}?'
-            )
+        if near := near_name(key, missing, 0.88):
+            raise ValueError(f'the config has a section {key!r}, which nothing reads{near}')
 
 
 def check_config(cfg: Any, purpose: str) -> list[str]:
@@ -160,11 +156,7 @@ def _check_annotations(
         return []
     root = Path(dataset.get('data_root') or '')
     path = root / ann_file
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'annotation file {path} does not exist (looked in {path.absolute().parent}); '
-            f'set {key}.ann_file'
-        )
+    require_file(path, 'annotation file', f'set {key}.ann_file', Path.is_file)
     if not str(dataset.get('type')).rpartition('.')[2].startswith('VideoDataset'):
         return []  # other data sets have other lines
     try:
@@ -182,11 +174,8 @@ def _check_annotations(
         )
     prefix = dataset.get('data_prefix') or {}
     folder = root / (prefix.get('video') or '')
-    if '://' not in str(prefix.get('video')) and not folder.is_dir():
-        raise FileNotFoundError(
-            f'video folder {folder} does not exist (looked in {folder.absolute().parent}); '
-            f'set {key}.data_prefix.video'
-        )
+    if '://' not in str(prefix.get('video')):
+        require_file(folder, 'video folder', f'set {key}.data_prefix.video', Path.is_dir)
     videos = [
         (f'{path}, line {number}', _check_line(f'{path}, line {number}', line, dataset))
         for number, line in enumerate(lines, 1)

@@ -24,6 +24,7 @@ from mmtimesformer.checkpoints import read_file
 from mmtimesformer.checkpoints.download import fetch
 from mmtimesformer.checkpoints.load import adapt_contents
 from mmtimesformer.checkpoints.metadata import differences, metadata_of_config
+from mmtimesformer.cli import require_file
 from mmtimesformer.compat.data_samples import scores_of
 from mmtimesformer.config.find import find_config
 from mmtimesformer.config.label_checks import to_build
@@ -515,12 +516,7 @@ class VideoClassifier:
 
 
 def _check_there(checkpoint: str | os.PathLike[str]) -> str | os.PathLike[str]:
-    path = Path(checkpoint).expanduser()
-    if '://' not in str(checkpoint) and not path.exists():
-        raise FileNotFoundError(
-            f'checkpoint {checkpoint} does not exist (looked in {path.absolute().parent}); '
-            'correct the path'
-        )
+    require_file(checkpoint, 'checkpoint', 'correct the path')
     return checkpoint
 
 

@@ -28,6 +28,7 @@ from mmtimesformer.checkpoints.convert import to_format
 from mmtimesformer.checkpoints.load import contents_to_canonical
 from mmtimesformer.checkpoints.metadata import heads_of
 from mmtimesformer.checkpoints.readers import Contents
+from mmtimesformer.cli import require_file
 from mmtimesformer.config.find import FOLDERS
 from mmtimesformer.config.label_checks import scores_are_sigmoids
 from mmtimesformer.fileio.safe_pickle import shown
@@ -504,11 +505,7 @@ def read_classes(classes: Any) -> list[str]:
     if not isinstance(classes, str | Path):
         return [str(name) for name in classes]
     path = Path(classes).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'the file of class names {classes} does not exist (looked in '
-            f'{path.absolute().parent}); correct classes (--classes)'
-        )
+    require_file(path, 'the file of class names', 'correct classes (--classes)', Path.is_file)
     try:
         lines = path.read_text(encoding='utf-8-sig').split('\n')
     except UnicodeDecodeError as error:

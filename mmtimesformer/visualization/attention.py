@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
+from mmtimesformer.cli import near_name
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.inference import Prediction, VideoClassifier
 from mmtimesformer.models import AttentionMaps
@@ -149,18 +150,14 @@ def find_class(classifier: VideoClassifier, label: int | str) -> int:
     Raises:
         ValueError: There is no such class; the message lists the nearest names.
     """
-    import difflib
-
     names = classifier.classes or []
     if label in names:
         return names.index(str(label))
     if str(label).isdecimal() and int(label) < classifier.num_classes:
         return int(label)
-    near = difflib.get_close_matches(str(label), names, n=3, cutoff=0.3)
     raise ValueError(
         f'there is no class {label}; give a name, or a number from 0 to '
-        f'{classifier.num_classes - 1}'
-        + (f'; the nearest names are {", ".join(near)}' * bool(near))
+        f'{classifier.num_classes - 1}' + near_name(str(label), names, 0.3, 3)
     )
 
 

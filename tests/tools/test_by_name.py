@@ -10,7 +10,7 @@ import pytest
 from mmtimesformer import __main__ as names
 
 
-def test_every_tool_has_a_name_and_a_sentence(
+def test_the_list_names_every_tool_with_a_sentence(
     tools: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert names.main([]) == 0
@@ -21,7 +21,7 @@ def test_every_tool_has_a_name_and_a_sentence(
 
 
 @pytest.mark.parametrize('name', ['report', 'analysis_tools/report', 'analysis_tools/report.py'])
-def test_a_tool_gets_its_arguments_and_gives_its_exit_code(
+def test_a_tool_gets_its_arguments_and_returns_its_exit_code(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, 'argv', ['unchanged'])
@@ -31,13 +31,13 @@ def test_a_tool_gets_its_arguments_and_gives_its_exit_code(
     assert f'{tmp_path / "nowhere"} holds no .pkl' in capfd.readouterr().err
 
 
-def test_a_wrong_name_is_told_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_name_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert names.main(['predct']) == 2
-    assert 'there is no tool predct: is it predict?' in capsys.readouterr().err
+    assert "there is no tool 'predct'; did you mean 'predict'?" in capsys.readouterr().err
 
 
-def test_of_a_wheel_its_own_tools_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside an installed package may lie a folder `tools` of somebody else."""
+def test_a_wheel_runs_its_own_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Next to an installed package may be a folder `tools` of another project."""
     for folder in ('mmtimesformer/.mim/tools', 'tools'):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / 'predict.py').write_text('')

@@ -86,7 +86,7 @@ def test_options_reach_the_page(
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        (('--class', 'jumpin'), 'there is no class jumpin; .*nearest names are jumping'),
+        (('--class', 'jumpin'), "there is no class jumpin; .*did you mean 'jumping'"),
         (('--class', '2'), 'there is no class 2; give a name, or a number from 0 to 1'),
         (('--method', 'last', '--layer', '5'), 'layer 5 is not one of the 1 of the model'),
         (('--method', 'last', '--head', '2'), 'head 2 is not one of 2; choose from 0 to 1'),

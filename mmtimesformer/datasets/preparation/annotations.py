@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmtimesformer.cli import require_file
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import VideoFolder
 from mmtimesformer.datasets.preparation.listing import DataSet, Label, Split, unwritable
@@ -56,11 +57,7 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
     folders: dict[Path, VideoFolder] = {}
     found: dict[str, Found] = {}
     for name, split in data.splits.items():
-        if not split.folder.is_dir():
-            raise FileNotFoundError(
-                f'the video folder {split.folder} does not exist (looked in '
-                f'{split.folder.absolute().parent}); set {split.option}'
-            )
+        require_file(split.folder, 'the video folder', f'set {split.option}', Path.is_dir)
         if split.folder not in folders:
             folders[split.folder] = VideoFolder(split.folder, data.ignore_case)
         found[name] = _look(name, split, folders[split.folder])

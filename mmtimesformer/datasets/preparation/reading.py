@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmtimesformer.cli import require_file
 from mmtimesformer.datasets.video_io.safe_open import address_refused, is_address
 
 #: First words of a heading, where it may or may not be there.
@@ -35,10 +36,7 @@ def read_lines(path: Path, remedy: str = PUBLISHED) -> list[str]:
     """
     if is_address(path):
         raise FileNotFoundError(address_refused(str(path)).removeprefix('the video '))
-    if not path.is_file():
-        raise FileNotFoundError(
-            f'{path} does not exist (looked in {path.absolute().parent}); {remedy}'
-        )
+    require_file(path, '', remedy, Path.is_file)
     try:
         text = path.read_text(encoding='utf-8-sig')
     except UnicodeDecodeError:

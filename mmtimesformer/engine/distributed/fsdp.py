@@ -9,7 +9,6 @@ Checkpoints are for any number of processes and for all tools: whole ones, the o
 ordinary training, or a file with a folder of shares, which no process ever has whole.
 """
 
-import difflib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmtimesformer.checkpoints.dcp import change_tensors
+from mmtimesformer.cli import near_name
 from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook
 from mmtimesformer.engine.distributed.sharded_checkpoint import (
     check_seen_by_all,
@@ -190,11 +190,8 @@ def check_sharding(cfg: Any) -> None:
     if not is_sharded(cfg.get(KEY)):
         return
     for name in set(cfg[KEY]) - {'type', *ARGUMENTS}:
-        near = difflib.get_close_matches(name, ARGUMENTS, n=1)
-        raise TypeError(
-            f'{KEY}.{name}: FSDPModelWrapper has no such argument'
-            + (f'; did you mean {near[0]!r}?' if near else '')
-        )
+        near = near_name(name, ARGUMENTS)
+        raise TypeError(f'{KEY}.{name}: FSDPModelWrapper has no such argument{near}')
     if 'src_data_rank' not in inspect.signature(distribute_tensor).parameters:
         raise ValueError(
             f'{KEY}.type={NAME!r} needs torch 2.7 or newer, and this is {torch.__version__}'

@@ -14,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 
-from mmtimesformer.cli import RunStopped
+from mmtimesformer.cli import RunStopped, require_file
 from mmtimesformer.config.command_line import check_order, check_output
 from mmtimesformer.config.find import find_config
 from mmtimesformer.config.validate import check_config, check_options
@@ -118,7 +118,7 @@ def _run(cfg: Config, purpose: str, settings_given: tuple[str, ...] = ()) -> Non
     import mmtimesformer.heads  # noqa: F401  (registers the head that configs and checks name)
 
     if cfg.get('load_from'):
-        _check_exists(cfg.load_from)
+        require_file(cfg.load_from, 'checkpoint', 'correct the path')
     notes = check_config(cfg, purpose)
     try:
         _build_and_run(cfg, notes, purpose, settings_given)
@@ -176,18 +176,9 @@ def _set_start(cfg: Config, resume: str | None) -> None:
         else:
             echo(f'nothing to resume in {cfg.work_dir}; starts from the beginning')
     elif resume is not None:
-        _check_exists(resume)
+        require_file(resume, 'checkpoint', 'correct the path')
         cfg.resume = True
         cfg.load_from = resume
-
-
-def _check_exists(checkpoint: str) -> None:
-    path = Path(checkpoint).expanduser()
-    if '://' not in checkpoint and not path.exists():
-        raise FileNotFoundError(
-            f'checkpoint {checkpoint} does not exist (looked in {path.absolute().parent}); '
-            'correct the path'
-        )
 
 
 def _know_base_batch(cfg: Config, option: str) -> Any:
