@@ -216,7 +216,7 @@ class Fire:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.chance.choice(loaders), signal.SIGKILL)
         check(self.trains_or_is_done(), f'it did not go on; see {self.training.said}')
-        return 'Data-loading processes are replaced' in self.training.said.read_text()[since:]
+        return 'DataLoader workers are restarted' in self.training.said.read_text()[since:]
 
     def kill_everything(self) -> bool:
         """As a machine does that goes down."""

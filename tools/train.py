@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
 
     stop_with_torchrun()
     return report_stop_to_torchrun(
-        run_tool(job, args.debug, resume_hint='the same command with --resume goes on')
+        run_tool(job, args.debug, resume_hint='the same command with --resume continues')
     )
 
 

@@ -13,15 +13,16 @@ try:
     from mmtimesformer.engine.checkpointing.safe_loading import register_checkpoint_readers
     from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
     from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
+    from mmtimesformer.engine.hooks.loop_state import LoopStateHook
     from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
     from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook
     from mmtimesformer.engine.hooks.prediction_images import PredictionImagesHook
+    from mmtimesformer.engine.hooks.restart_workers import RestartWorkersHook
     from mmtimesformer.engine.hooks.stop_on_signal import StopOnSignalHook
     from mmtimesformer.engine.hooks.tensor_sharing import TensorSharingHook
     from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideosHook
     from mmtimesformer.engine.hooks.view_scores import ViewScoresHook
-    from mmtimesformer.engine.loops.dataloader_recovery import RestartWorkersHook
-    from mmtimesformer.engine.loops.resumable_loop import LoopStateHook, ResumableEpochLoop
+    from mmtimesformer.engine.loops.resumable_loop import ResumableEpochLoop
     from mmtimesformer.engine.optim.amp import Bfloat16OptimWrapper
     from mmtimesformer.engine.optim.layer_decay import LayerDecay
     from mmtimesformer.engine.optim.warmup_cosine import WarmupCosineLR

@@ -46,18 +46,20 @@ from mmtimesformer.engine.distributed.fsdp import (
     own_checkpoint,
     parts_to_save,
 )
+from mmtimesformer.engine.distributed.stop_signals import StopSignals
 from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
 from mmtimesformer.engine.hooks.log_write_errors import (
     tolerate_log_write_errors,
     tolerate_visualizer_write_errors,
 )
+from mmtimesformer.engine.hooks.loop_state import LoopStateHook
 from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
 from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook
-from mmtimesformer.engine.hooks.stop_on_signal import StartWorker, StopOnSignalHook, StopSignals
+from mmtimesformer.engine.hooks.restart_workers import RestartWorkersHook
+from mmtimesformer.engine.hooks.stop_on_signal import StartWorker, StopOnSignalHook
 from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideosHook
 from mmtimesformer.engine.loops.clips_per_video import with_clips_per_video
-from mmtimesformer.engine.loops.dataloader_recovery import RestartWorkersHook
-from mmtimesformer.engine.loops.resumable_loop import LoopStateHook, ResumableEpochLoop
+from mmtimesformer.engine.loops.resumable_loop import ResumableEpochLoop
 from mmtimesformer.engine.optim.amp import keep_scores_in_float32
 from mmtimesformer.engine.optim.weight_average import note_on_average
 from mmtimesformer.terminal import safe_lines
@@ -168,12 +170,11 @@ class Runner(MMEngineRunner):
 
     def train(self) -> nn.Module:
         """Train; alone in the ``work_dir``, and with an ear for signals that ask to stop."""
-        with StopSignals() as self.stop_signals, self._alone_in_work_dir():
+        with StopSignals() as signals, self._alone_in_work_dir(signals):
             return super().train()
 
     @contextmanager
-    def _alone_in_work_dir(self) -> Iterator[None]:
-        signals = self.stop_signals
+    def _alone_in_work_dir(self, signals: StopSignals) -> Iterator[None]:
         with ExitStack() as held:
             try:
                 with raise_on_all_ranks():
@@ -374,18 +375,19 @@ class Runner(MMEngineRunner):
             OSError: It could not be written, by the main process for all, or by one its share.
         """
         gradients = self._accumulated_gradients()
+        loop_state = next(hook for hook in self.hooks if isinstance(hook, LoopStateHook))
         self.parts_to_save = None
         if isinstance(self.model, FSDPModelWrapper):
             path = Path(out_dir).expanduser() / filename
             with_optimizer = kwargs.get('save_optimizer', True)
             self.parts_to_save = parts_to_save(self, path, gradients, with_optimizer)
         else:
-            self.pending_gradients = gradients
+            loop_state.gradients = gradients
         try:
             with raise_on_all_ranks():
                 super().save_checkpoint(out_dir, filename, *args, **kwargs)
         finally:
-            self.pending_gradients = self.parts_to_save = None
+            loop_state.gradients = self.parts_to_save = None
 
     def _accumulated_gradients(self) -> dict[str, torch.Tensor] | None:
         """Return the gradients of a step that waits for more batches, averaged over processes.

@@ -303,7 +303,7 @@ def test_an_average_without_its_hook_is_logged(
     stop(train, 8)
     shutil.copytree(tmp_path / 'work', tmp_path / 'other')
     train(ema=False, resume=True)
-    assert 'the config has no EMAHook: the training goes on from the av' in capsys.readouterr().out
+    assert 'the config has no EMAHook: the training resumes from the av' in capsys.readouterr().out
     train(work_dir=tmp_path / 'other', resume=True)
     assert 'has no EMAHook' not in capsys.readouterr().out
     assert torch.is_tensor(

@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from mmtimesformer.checkpoints import load_torch
 from mmtimesformer.cli import INTERRUPTED, STOPPED, RunStopped, run_tool
 from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
-from mmtimesformer.engine.hooks.stop_on_signal import StopSignals
+from mmtimesformer.engine.distributed.stop_signals import StopSignals
 from tests.engine import conftest
 from tests.engine.conftest import At, Noise, Train, assert_equal, whole_state
 

@@ -54,7 +54,7 @@ def test_a_signal_ends_the_command_with_its_code_and_all_saved(
     code, said = finish(process)
     assert code == 75, said
     assert time.monotonic() - began < 30
-    assert 'stopped by SIGTERM after epoch' in said and 'with --resume goes on' in said
+    assert 'stopped by SIGTERM after epoch' in said and 'with --resume continues' in said
     assert 'Traceback' not in said
     assert not (work_dir / 'failure.txt').exists()
     assert (work_dir / 'last_checkpoint').read_text().endswith('mid_epoch.pth')

@@ -28,6 +28,7 @@ from mmtimesformer.engine.distributed.collectives import (
     broadcast_from_rank0,
     raise_on_all_ranks,
 )
+from mmtimesformer.engine.distributed.stop_signals import stop_signals
 from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook, NonFiniteStepsError
 from mmtimesformer.registry import HOOKS
 
@@ -218,10 +219,10 @@ class AtomicCheckpointHook(CheckpointHook):
             RunStopped: A process of the run was asked to stop.
         """
         until = time.monotonic() + seconds
-        signals = getattr(runner, 'stop_signals', None)
+        signals = stop_signals()
         while True:
-            if any_rank(signals is not None and signals.received is not None):
-                name = signals.received[0] if signals and signals.received else 'a signal'
+            if any_rank(signals.received is not None):
+                name = signals.received[0] if signals.received else 'a signal'
                 before = (
                     f'{self.last_ckpt}, and trains the steps after it again'
                     if self.last_ckpt

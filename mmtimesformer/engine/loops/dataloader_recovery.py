@@ -1,10 +1,9 @@
-"""A data-loading process that dies is noticed, whatever it held when it died.
+"""Detect dead DataLoader workers (killed, out of memory) and restart them.
 
-torch notices it in two ways, and neither will do. In its signal handler it raises in the midst of
-whatever the main process does, such as an optimiser step, half of which is then done. And when it
-waits for a batch, it looks for dead processes under a lock that a killed one may have held: then it
-waits for ever. So the waiting is done in a thread, and given up when a process is dead and nothing
-comes.
+torch detects them in two ways, and neither is enough. Its signal handler raises within whatever the
+main process does, such as an optimizer step, which is then half done. And while it waits for a
+batch, it checks the workers under a lock that a killed worker may hold: then it waits forever. So a
+thread waits for the batch here, and is abandoned when a worker is dead and no batch comes.
 """
 
 import errno
@@ -14,80 +13,67 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
-from mmengine.hooks import Hook
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 
 from mmtimesformer.engine.distributed.process_signals import stop_signals_blocked
-from mmtimesformer.registry import HOOKS
+from mmtimesformer.engine.distributed.stop_signals import StopSignals
 
-PATIENCE = 1.0  # seconds without a batch after which to look for dead processes
+PATIENCE = 1.0  # seconds without a batch before a check for dead workers
 OUT_OF_MEMORY = 'MemoryError: Unable to allocate', "can't allocate memory", '[Errno 12]'
 
 
-class Interrupts(Protocol):
-    """What may end a wait for data, see :mod:`mmtimesformer.engine.hooks.stop_on_signal`."""
-
-    def interrupting(self) -> AbstractContextManager[None]:
-        """Let a signal end what is done meanwhile."""
-
-    def end_wait(self) -> None:
-        """End a wait that takes long, if a signal came."""
-
-
 class WorkerDiedError(Exception):
-    """A data-loading process is gone; its text says what is known of it."""
+    """A DataLoader worker died; the text is the cause."""
 
 
 class WorkersLostError(ChildProcessError):
-    """Data-loading processes die all the time.
+    """DataLoader workers died too often.
 
     Args:
-        losses: How often they did.
-        what: The last loss.
+        deaths: How often.
+        cause: Of the last death.
     """
 
-    def __init__(self, losses: int, what: str) -> None:
+    def __init__(self, deaths: int, cause: str) -> None:
         super().__init__(
-            f'data-loading processes died {losses} times in this epoch, the last by {what}. They '
-            'may need more memory than there is: set num_workers of this data loader lower, or '
-            'give the run more (in a container also --shm-size); a training goes on with --resume'
+            f'DataLoader workers died {deaths} times in this epoch, the last by {cause}. They may '
+            'need more memory than there is: set num_workers of this data loader lower, or give '
+            'the run more memory (in a container also --shm-size); resume a training with --resume'
         )
 
 
 class WorkerWatchdog:
-    """The batches of a data loader, to be entered and iterated over once.
+    """The batches of a data loader; enter it and iterate over it once.
 
-    Where the iteration is broken off, the loader's processes are ended; the loader is not usable
-    any more then.
+    If the iteration is interrupted, the workers are killed, and the loader is not usable any more.
 
     Args:
         loader: The loader.
-        signals: By which a wait for a batch may be ended.
+        signals: Interrupt a wait for a batch.
 
     Raises:
-        WorkerDiedError: In iterating, when one of the loader's processes is dead or ran out of
-            memory. The others are ended with it.
+        WorkerDiedError: While iterating, when a worker is dead or out of memory. All workers of
+            the loader are killed then.
     """
 
-    def __init__(self, loader: DataLoader, signals: Interrupts | None = None) -> None:
+    def __init__(self, loader: DataLoader, signals: StopSignals | None = None) -> None:
         self.loader = loader
-        self.signals = signals
+        self.signals = signals or StopSignals()
         self.is_usable = True
 
     def __enter__(self) -> 'WorkerWatchdog':
-        idle = getattr(self.loader, '_iterator', None)  # since the last pass, if they persist
+        idle = getattr(self.loader, '_iterator', None)  # persistent workers
         if any(worker.exitcode is not None for worker in getattr(idle, '_workers', ())):
-            end_workers(idle)  # nothing is lost with them
+            end_workers(idle)  # no batch is lost
             self.loader._iterator = None
         with stop_signals_blocked():
             self.batches = iter(self.loader)
         self.workers = getattr(self.batches, '_workers', ())
         if hasattr(signal, 'SIGCHLD') and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's own handler, see above
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # not torch's handler
         if self.workers:
             self.wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
             self.got: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
@@ -108,29 +94,29 @@ class WorkerWatchdog:
 
     def __iter__(self) -> Iterator[Any]:
         try:
-            yield from self._watched() if self.workers else self._alone()
+            yield from self._from_workers() if self.workers else self._from_main_process()
         except (MemoryError, RuntimeError, OSError) as error:
             if not _is_out_of_memory(error):
                 raise
             raise WorkerDiedError('out of memory') from error
 
-    def _alone(self) -> Iterator[Any]:
+    def _from_main_process(self) -> Iterator[Any]:
         while True:
             try:
-                with self.signals.interrupting() if self.signals else nullcontext():
+                with self.signals.interrupting():
                     batch = next(self.batches)
             except StopIteration:
                 return
             yield batch
 
-    def _watched(self) -> Iterator[Any]:
+    def _from_workers(self) -> Iterator[Any]:
         while True:
             self.wanted.put(True)
             batch, error = self._wait()
             if isinstance(error, StopIteration):
                 return
-            if error is not None and self._is_loss(error):
-                raise WorkerDiedError(self._tell()) from error
+            if error is not None and self._is_death(error):
+                raise WorkerDiedError(self._cause()) from error
             if error is not None:
                 raise error
             yield batch
@@ -141,10 +127,9 @@ class WorkerWatchdog:
             try:
                 return self.got.get(timeout=PATIENCE)
             except queue.Empty:  # noqa: PERF203 (once a second at most)
-                if self.signals is not None:
-                    self.signals.end_wait()
-                if was_dead:  # and what it gave before it died has had its time to come
-                    raise WorkerDiedError(self._tell()) from None
+                self.signals.end_wait()
+                if was_dead:  # and no batch that was ready came since
+                    raise WorkerDiedError(self._cause()) from None
                 was_dead = bool(self._dead())
 
     def _fetch(self) -> None:
@@ -154,52 +139,52 @@ class WorkerWatchdog:
             except BaseException as error:  # noqa: PERF203 (once a batch)
                 self.got.put((None, error))
 
-    def _is_loss(self, error: BaseException) -> bool:
-        """Whether it is a loss, and not what a data set raised in one of the processes."""
+    def _is_death(self, error: BaseException) -> bool:
+        """Whether a worker died, instead of the data set raising an error in it."""
         if _is_out_of_memory(error):
             return True
         if 'Original Traceback' in str(error):
             return False
-        if isinstance(error, OSError | EOFError):  # in fetching from one that may just be dying
-            given_up = time.monotonic() + PATIENCE
-            while not self._dead() and time.monotonic() < given_up:
+        if isinstance(error, OSError | EOFError):  # from a worker that may be dying
+            until = time.monotonic() + PATIENCE
+            while not self._dead() and time.monotonic() < until:
                 time.sleep(0.01)
         return str(error).startswith('DataLoader worker (pid') or bool(self._dead())
 
     def _dead(self) -> list[Any]:
-        """List the processes that died, not those that ended as they should."""
+        """List the workers that died; those that finished have exit code 0."""
         return [worker for worker in self.workers if worker.exitcode not in (None, 0)]
 
-    def _tell(self) -> str:
+    def _cause(self) -> str:
         codes = {worker.exitcode for worker in self._dead()}
         names = [signal.Signals(-code).name if code < 0 else f'code {code}' for code in codes]
-        why = {'SIGKILL': ', as when memory is out', 'SIGBUS': ', as when /dev/shm is full'}
+        why = {'SIGKILL': ', probably out of memory', 'SIGBUS': ', probably a full /dev/shm'}
         return ', '.join(name + why.get(name, '') for name in names) or 'out of memory'
 
 
 class RestartingDataLoader:
-    """A data loader that goes on where it was when one of its processes dies.
+    """A data loader that restarts dead workers and continues with the next batch.
 
-    It is for loops that only iterate; to all others it is the loader that it holds.
+    For loops that only iterate. All other attributes are those of the wrapped loader.
 
     Args:
         loader: The loader.
-        tell: Is told of each loss.
-        max_losses: How often that may happen in one pass.
-        signals: By which a wait for a batch may be ended.
+        warn: Logs each restart.
+        max_restarts: How often workers may be restarted in one pass.
+        signals: Interrupt a wait for a batch.
 
     Raises:
-        WorkersLostError: In iterating, when it has happened too often.
+        WorkersLostError: While iterating, when workers died more often than that.
     """
 
     def __init__(
         self,
         loader: DataLoader,
-        tell: Callable[[str], object],
-        max_losses: int,
-        signals: Interrupts | None = None,
+        warn: Callable[[str], object],
+        max_restarts: int,
+        signals: StopSignals | None = None,
     ) -> None:
-        self.loader, self.tell, self.max_losses = loader, tell, max_losses
+        self.loader, self.warn, self.max_restarts = loader, warn, max_restarts
         self.signals = signals
 
     def __getattr__(self, name: str) -> Any:
@@ -209,62 +194,34 @@ class RestartingDataLoader:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Any]:
-        loader, done, losses = self.loader, 0, 0
+        loader, done, deaths = self.loader, 0, 0
         while True:
-            watched = WorkerWatchdog(loader, self.signals)
+            watchdog = WorkerWatchdog(loader, self.signals)
             try:
-                with watched as batches:
+                with watchdog as batches:
                     for batch in batches:
                         done += 1
                         yield batch
                 return
-            except WorkerDiedError as loss:
-                losses += 1
-                if losses > self.max_losses:
-                    raise WorkersLostError(losses, str(loss)) from loss
-                self.tell(
-                    f'Data-loading processes are replaced, for one died ({loss}). It goes on after '
-                    f'batch {done} of {len(self)} ({losses} of {self.max_losses} such losses).'
+            except WorkerDiedError as error:
+                deaths += 1
+                if deaths > self.max_restarts:
+                    raise WorkersLostError(deaths, str(error)) from error
+                self.warn(
+                    f'DataLoader workers are restarted: one died ({error}). Continues after batch '
+                    f'{done} of {len(self)} (restart {deaths} of at most {self.max_restarts}).'
                 )
             finally:
-                if not watched.is_usable:  # else the next pass would wait for its dead processes
+                if not watchdog.is_usable:  # the next pass would wait for its dead workers
                     self.loader._iterator = None
-            loader = loader_like(self.loader, self.dataset, _Rest(self.batch_sampler, done))
+            rest = _RemainingBatches(self.batch_sampler, done)
+            loader = loader_like(self.loader, self.dataset, rest)
 
 
-@HOOKS.register_module()
-class RestartWorkersHook(Hook):
-    """Let validations and tests outlive their data-loading processes, as a training does.
+class _RemainingBatches(Sampler):
+    """The batches of a batch sampler without the first ``done``."""
 
-    Args:
-        max_losses: How often in a validation or test data-loading processes may die.
-    """
-
-    def __init__(self, max_losses: int = 10) -> None:
-        self.max_losses = max_losses
-
-    def before_val(self, runner: Any) -> None:
-        """Put the loader of the validation into one that endures."""
-        self._endure(runner.val_loop, runner)
-
-    def before_test(self, runner: Any) -> None:
-        """Put the loader of the test into one that endures."""
-        self._endure(runner.test_loop, runner)
-
-    def _endure(self, loop: Any, runner: Any) -> None:
-        loader = loop.dataloader
-        if isinstance(loader, DataLoader) and loader.batch_sampler is not None:
-            ends = hasattr(runner._train_loop, 'leave_validation')  # a training that saves then
-            signals = getattr(runner, 'stop_signals', None) if ends else None
-            loop.dataloader = RestartingDataLoader(
-                loader, runner.logger.warning, self.max_losses, signals
-            )
-
-
-class _Rest(Sampler):
-    """The batches of a sampler that come after some."""
-
-    def __init__(self, batches: Any, done: int) -> None:
+    def __init__(self, batches: BatchSampler, done: int) -> None:
         self.batches, self.done = batches, done
 
     def __len__(self) -> int:
@@ -274,8 +231,10 @@ class _Rest(Sampler):
         return itertools.islice(iter(self.batches), self.done, None)
 
 
-def loader_like(loader: DataLoader, dataset: Any, batch_sampler: Any) -> DataLoader:
-    """Build a data loader with the settings of another, over other batches."""
+def loader_like(
+    loader: DataLoader, dataset: Dataset, batch_sampler: Sampler[list[Any]]
+) -> DataLoader:
+    """Build a data loader with the settings of another one and other batches."""
     names = (
         'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'multiprocessing_context',
         'generator', 'prefetch_factor', 'persistent_workers', 'pin_memory_device', 'worker_init_fn',
@@ -285,10 +244,10 @@ def loader_like(loader: DataLoader, dataset: Any, batch_sampler: Any) -> DataLoa
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, NumPy, torch or the system had no memory to give.
+    """Whether Python, NumPy, torch or the system ran out of memory.
 
-    Across the border of a process NumPy's error comes as a RuntimeError, which torch's own is from
-    the start; then the last line of its text tells.
+    torch raises a RuntimeError, and NumPy's error becomes one when it comes from a worker; these
+    are recognized by the last line of the message.
     """
     if isinstance(error, MemoryError) or getattr(error, 'errno', None) == errno.ENOMEM:
         return True
@@ -297,8 +256,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def end_workers(batches: Any) -> None:
-    """End the processes of a data loader's iterator; they hold nothing that is still wanted."""
+    """Kill the workers of a data loader's iterator."""
     for worker in getattr(batches, '_workers', ()):
         worker.kill()
-    # Or it would ask them to end, under a lock that a dead one may hold for ever.
+    # Otherwise torch asks them to end, under a lock that a dead worker may hold
     batches._shutdown = True

@@ -1,37 +1,36 @@
-"""Training that can end at any step and goes on as if it had not.
+"""An epoch loop that resumes mid-epoch, bit for bit.
 
-Two things decide what a step does beside the weights: which samples it sees, and the random numbers
-drawn on the way. Here both follow from *where* the training is, so that no generator's state has to
-be saved:
+Besides the weights, a step depends on its samples and on random numbers. Both follow from the
+position of the training here, so no state of a generator is saved:
 
-- the samples of an epoch are what the sampler gives for the epoch's number, less those already
-  seen, which are skipped as numbers, without a file being opened;
-- each sample draws from generators seeded by (seed, epoch, index), in whichever process it is
-  loaded; each step from those seeded by (seed, number of the step).
+- the samples of an epoch are those of the sampler for this epoch, without those already done, which
+  are skipped by index, without opening a file;
+- generators are seeded for each sample by (seed, epoch, index), in whichever worker it is loaded,
+  and for each step by (seed, number of the step).
 
-So a run that goes on is the run that never stopped, bit for bit where the arithmetic is repeatable
-(CPUs; GPUs with ``--deterministic``), with any number of data-loading processes.
+So a resumed run equals an uninterrupted one, bit for bit where the arithmetic is deterministic
+(CPUs; GPUs with ``--deterministic``), with any number of workers.
 """
 
 import random
 import zlib
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import numpy as np
 import torch
 from mmengine import dist
-from mmengine.hooks import EMAHook, Hook
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.hooks import EMAHook
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from mmtimesformer.engine.checkpointing.checkpoint_hook import save_mid_epoch
 from mmtimesformer.engine.distributed.collectives import any_rank
-from mmtimesformer.engine.distributed.fsdp import shard_like
 from mmtimesformer.engine.distributed.process_signals import StopRequested
+from mmtimesformer.engine.distributed.stop_signals import stop_signals
 from mmtimesformer.engine.loops.dataloader_recovery import (
     WorkerDiedError,
     WorkersLostError,
@@ -40,22 +39,54 @@ from mmtimesformer.engine.loops.dataloader_recovery import (
     loader_like,
 )
 from mmtimesformer.fileio.storage_error import StorageError
-from mmtimesformer.registry import HOOKS, LOOPS
+from mmtimesformer.registry import LOOPS
 
-ORDER, SAMPLE, STEP, VALIDATION = range(4)  # what is drawn for, the second word of a seed
+ORDER, SAMPLE, STEP, VALIDATION = range(4)  # the second word of a seed: what it is for
 Key = tuple[int, tuple[int, ...]]  # index of a sample, and the words of its seed
+
+
+class LoopState(TypedDict, total=False):
+    """``meta['position']`` of a checkpoint: the position in the data, and which data it was.
+
+    Attributes:
+        step: Steps of the epoch that are done, of ``steps``.
+        videos_per_step: Of all processes.
+        videos: Length of the data set.
+        list: Checksum of its annotation files.
+        order: Seed of the sampler.
+        owes_validation: Whether a validation was due and is not done.
+    """
+
+    step: int
+    steps: int
+    videos_per_step: int
+    videos: int
+    list: int | None
+    order: int | None
+    owes_validation: bool
+
+
+@runtime_checkable
+class StopHandler(Protocol):
+    """A hook that saves and ends a run, as StopOnSignalHook does."""
+
+    def all_leave_validation(self) -> bool:
+        """End the validation of all processes after this batch; return whether that works."""
+
+    def stop_while_waiting(self, runner: Runner, error: BaseException) -> None:
+        """Save and end a training that waited for data."""
 
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """MMEngine's ``EpochBasedTrainLoop`` that resumes exactly, within an epoch too.
+    """MMEngine's ``EpochBasedTrainLoop`` that resumes exactly, also mid-epoch.
 
-    It takes the same arguments, and the Runner puts it where a config says ``by_epoch=True`` or
-    ``EpochBasedTrainLoop`` (``mmengine.EpochBasedTrainLoop`` is MMEngine's own). Beyond that one,
+    It takes the same arguments. The Runner uses it for ``by_epoch=True`` and
+    ``EpochBasedTrainLoop`` in a config (``mmengine.EpochBasedTrainLoop`` is MMEngine's own).
+    Besides, it
 
-    - a data-loading process that dies, killed or out of memory, does not end the training: the
-      others are replaced with it, and the epoch goes on where it was;
-    - a validation that was due when the run ended is made up for.
+    - restarts DataLoader workers that die (killed, out of memory) and continues the epoch;
+    - runs a validation that was due when the run ended.
 
     Args:
         runner: The Runner.
@@ -64,16 +95,16 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         val_begin: The first epoch after which to validate.
         val_interval: Epochs between two validations.
         dynamic_intervals: Pairs of an epoch and the ``val_interval`` from there on.
-        max_worker_restarts: How often in an epoch data-loading processes may die.
+        max_worker_restarts: How often workers may be restarted in an epoch.
 
     Raises:
-        TypeError: The data set is a stream, in which no position can be found again.
+        TypeError: The data set is a stream, which has no positions.
     """
 
     def __init__(
         self,
-        runner: Any,
-        dataloader: Any,
+        runner: Runner,
+        dataloader: DataLoader | dict[str, Any],
         max_epochs: int,
         val_begin: int = 1,
         val_interval: int = 1,
@@ -83,30 +114,32 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         super().__init__(runner, dataloader, max_epochs, val_begin, val_interval, dynamic_intervals)
         if isinstance(self.dataloader.dataset, IterableDataset):
             raise TypeError(
-                f'{type(self.dataloader.dataset).__name__} is a stream, and a stream cannot be '
-                "resumed exactly; set train_cfg.type='mmengine.EpochBasedTrainLoop'"
+                f'{type(self.dataloader.dataset).__name__} is a stream, which cannot resume '
+                "exactly; set train_cfg.type='mmengine.EpochBasedTrainLoop'"
             )
         self.max_worker_restarts = max_worker_restarts
         self.step_in_epoch = 0  # steps of this epoch that are done
         self.owes_validation = False
-        self.indices: list[int] = []  # of the samples in the batch at hand
+        self.indices: list[int] = []  # samples of the current batch
         self._keys = _Keys(self.dataloader.batch_sampler)
         self._list = fingerprint(self.dataloader.dataset)
         self._reader: DataLoader | None = None
 
     def run(self) -> torch.nn.Module:
-        """Train from where the checkpoint was, or from the beginning."""
+        """Train from the position of the checkpoint, or from the beginning."""
         try:
             return self._run()
         finally:
-            if self._reader is not None and self._reader._iterator is not None:  # persistent ones
+            if (
+                self._reader is not None and self._reader._iterator is not None
+            ):  # persistent workers
                 end_workers(self._reader._iterator)
             self._reader = None
 
     def _run(self) -> torch.nn.Module:
         self.runner.call_hook('before_train')
         if self.owes_validation and self.runner.val_loop is not None:
-            self.runner.logger.info(f'Validates epoch {self._epoch}, which was due when it ended.')
+            self.runner.logger.info(f'Runs the validation of epoch {self._epoch}, which was due.')
             self._validate()
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
@@ -117,11 +150,11 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         return self.runner.model
 
     def run_epoch(self) -> None:
-        """Do the steps of this epoch that are not done."""
+        """Train the remaining steps of this epoch."""
         self.runner.call_hook('before_train_epoch')
         self.runner.model.train()
-        with closing(self._batches()) as batches, self._ending_where_it_waits():
-            for batch in self._in_all_processes(batches):
+        with closing(self._batches()) as batches, self._stop_while_waiting():
+            for batch in self._on_all_ranks(batches):
                 seed_all(self.runner.seed, STEP, self._iter)
                 self.run_iter(self.step_in_epoch, batch)
                 self.step_in_epoch += 1
@@ -129,23 +162,22 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         self._epoch += 1
         self.step_in_epoch = 0
 
-    def state_dict(self, epoch: int, iteration: int) -> dict[str, Any]:
-        """Return the position in the data of a checkpoint after so many epochs and steps."""
+    def state_dict(self, epoch: int, iteration: int) -> LoopState:
+        """Return the position in the data after so many epochs and steps."""
         this_epoch = epoch == self._epoch
-        began = self._iter - self.step_in_epoch
+        start = self._iter - self.step_in_epoch
+        due = self.owes_validation if this_epoch else self._validation_is_due(epoch)
         return {
-            'step': iteration - began if this_epoch else 0,
+            'step': iteration - start if this_epoch else 0,
             'steps': len(self.dataloader),
             'videos_per_step': self._videos_per_step(),
             'videos': len(self.dataloader.dataset),
             'list': self._list,
             'order': self._sampler_seed(),
-            'owes_validation': (
-                self.owes_validation if this_epoch else self._validation_is_due(epoch)
-            ),
+            'owes_validation': due,
         }
 
-    def load_state_dict(self, saved: Mapping[str, Any], epoch: int, iteration: int) -> None:
+    def load_state_dict(self, saved: LoopState, epoch: int, iteration: int) -> None:
         """Resume at the position of :meth:`state_dict`.
 
         If an epoch has another number of steps now, the fraction of the epoch that is done stays.
@@ -159,42 +191,45 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         before = saved.get('steps', steps)
         step = saved.get('step', iteration - epoch * steps)
         if not 0 <= step <= before:
-            step = 0  # MMEngine's, of a loop of another length
+            step = 0  # of MMEngine's loop with another length
         self.owes_validation = saved.get('owes_validation', False)
-        if self._keys.sampler is not None and saved.get('order') is not None:
-            configured = getattr(self.runner, '_train_dataloader', None)
-            seed = (dict(configured).get('sampler') if isinstance(configured, dict) else None) or {}
-            if seed.get('seed') not in (None, saved['order']):
-                self.runner.logger.warning(
-                    f'train_dataloader.sampler.seed: {seed["seed"]} in the config, '
-                    f"{saved['order']} in the checkpoint. The checkpoint's takes effect."
-                )
-            self._keys.sampler.seed = saved['order']
-        step = self._step_of_now(step, before, saved)
+        self._load_order(saved.get('order'))
+        step = self._adapted_step(step, before, saved)
         self.step_in_epoch = step
-        # Steps that are done are those of the checkpoint, whatever their number would be now.
+        # The steps done are those of the checkpoint, whatever their number would be now
         self._max_iters = iteration + max((self._max_epochs - epoch) * steps - step, 0)
         if step:
-            self.runner.logger.info(f'Goes on after step {step} of {steps} of the epoch.')
+            self.runner.logger.info(f'Resumes after step {step} of {steps} of the epoch.')
         if epoch >= self._max_epochs:
             self.runner.logger.warning(
                 f'Nothing is left to train: the checkpoint has {epoch} epochs, and '
                 f'train_cfg.max_epochs={self._max_epochs}; set it higher to train longer.'
             )
 
-    def _step_of_now(self, step: int, before: int, saved: Mapping[str, Any]) -> int:
-        """Return the step within the epoch, and log what changed in it since the checkpoint."""
+    def _load_order(self, order: int | None) -> None:
+        """Set the sampler's seed to that of the checkpoint."""
+        if self._keys.sampler is None or order is None:
+            return
+        configured = self.runner._train_dataloader
+        sampler = (configured.get('sampler') if isinstance(configured, dict) else None) or {}
+        if sampler.get('seed') not in (None, order):
+            self.runner.logger.warning(
+                f'train_dataloader.sampler.seed: {sampler["seed"]} in the config, {order} in the '
+                "checkpoint. The checkpoint's takes effect."
+            )
+        self._keys.sampler.seed = order
+
+    def _adapted_step(self, step: int, before: int, saved: LoopState) -> int:
+        """Return the step within the epoch, and log what changed since the checkpoint."""
         steps, warn = len(self.dataloader), self.runner.logger.warning
         size, videos = len(self.dataloader.dataset), self._videos_per_step()
         size_before = saved.get('videos', size)
         videos_before = saved.get('videos_per_step', videos)
-        not_the_same = (
-            'the training goes on, but is not the one that would have been without a stop'
-        )
+        differs = 'the training resumes, but differs from an uninterrupted one'
         if size_before == size and saved.get('list', self._list) != self._list:
             warn(
-                f'The list of training videos has as many videos as in the checkpoint ({size}), '
-                f'and others, other labels or another order: {not_the_same}.'
+                f'The list of training videos has {size} videos as in the checkpoint, but other '
+                f'videos, labels or another order: {differs}.'
             )
         if size_before != size or (videos_before == videos and before != steps):
             step = step * steps // max(before, 1)
@@ -202,8 +237,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             now = f'{size}' if size_before != size else f'{steps}'
             warn(
                 f'The checkpoint is of a training on {what}, and now there are {now}: an epoch has '
-                f'{steps} steps instead of {before}. It resumes as far into the epoch as it was, '
-                f'after step {step}; {not_the_same}. Schedulers with convert_to_iter_based=True '
+                f'{steps} steps instead of {before}. It resumes at the same fraction of the epoch, '
+                f'after step {step}; {differs}. Schedulers with convert_to_iter_based=True '
                 'follow the epochs. For a new training give --work-dir another folder.'
             )
         elif videos_before != videos:
@@ -211,9 +246,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             step = min(seen // videos, steps)
             again = seen - step * videos
             warn(
-                f'The checkpoint is of steps over {videos_before} videos, and now a step sees '
-                f'{videos}: {not_the_same}.'
-                + (f' {again} videos of this epoch are seen again.' if again > 0 else '')
+                f'A step had {videos_before} videos in the checkpoint, and now has {videos}: '
+                f'{differs}.' + (f' {again} videos of this epoch come twice.' if again > 0 else '')
             )
         return step
 
@@ -225,55 +259,57 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         )
 
     def _validate(self) -> None:
-        self.owes_validation = True  # until its result is there, see LoopStateHook
+        self.owes_validation = True  # until LoopStateHook.after_val_epoch
         seed_all(self.runner.seed, VALIDATION, self._epoch)
-        with self._ending_where_it_waits(self.leave_validation):
+        with self._stop_while_waiting(self.leave_validation):
             try:
                 self.runner.val_loop.run()
             except (StopRequested, StorageError) as error:
-                hooks = (h for h in self.runner.hooks if hasattr(h, 'meets_in_validation'))
-                if self.runner.world_size > 1 and not all(h.meets_in_validation() for h in hooks):
-                    raise OSError(str(error)) from error  # the last batch: the others are done
+                several = self.runner.world_size > 1
+                if several and not all(hook.all_leave_validation() for hook in self._stop_handlers):
+                    raise OSError(str(error)) from error  # the last batch: other ranks are done
                 raise
 
     def leave_validation(self) -> None:
-        """Give the model its own weights back where a validation of averaged ones is broken off."""
+        """Restore the trained weights when a validation of the moving average is interrupted."""
         for hook in self.runner.hooks:
             if isinstance(hook, EMAHook):
                 hook._swap_ema_parameters()
 
+    @property
+    def _stop_handlers(self) -> list[StopHandler]:
+        return [hook for hook in self.runner.hooks if isinstance(hook, StopHandler)]
+
     @contextmanager
-    def _ending_where_it_waits(self, leave: Callable[[], object] | None = None) -> Iterator[None]:
-        """Save and end the run when a signal came while it waited for data, or data is gone."""
+    def _stop_while_waiting(self, leave: Callable[[], object] | None = None) -> Iterator[None]:
+        """Save and end the run on a signal during a wait for data, or if the data is gone."""
         try:
             yield
         except (StopRequested, StorageError) as error:
             if leave is not None:
                 leave()
-            for hook in self.runner.hooks:
-                if hasattr(hook, 'end_while_waiting'):
-                    hook.end_while_waiting(self.runner, error)
+            for hook in self._stop_handlers:
+                hook.stop_while_waiting(self.runner, error)
             raise
 
-    def _in_all_processes(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """Give batches when every process has its own; else let all end at the same step.
+    def _on_all_ranks(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Yield a batch when every rank has one; otherwise stop all ranks before the same step.
 
-        A process that waits for its videos can so be told to stop, or give up, while the others are
-        between two steps, too, and all can save together.
+        So a rank that waits for its videos can stop or fail while the others are between two steps
+        as well, and all can save together.
 
         Raises:
-            StopRequested: A process was told to stop while it waited.
-            StorageError: A process cannot reach its videos.
+            StopRequested: A rank got a signal while it waited.
+            StorageError: A rank cannot reach its videos.
         """
         if self.runner.world_size == 1:
             yield from batches
             return
-        signals = getattr(self.runner, 'stop_signals', None)
+        signals = stop_signals()
         while True:
             problem: BaseException | None = None
             batch, done = None, False
-            if signals is not None:
-                signals.may_end_wait = True
+            signals.may_end_wait = True
             try:
                 batch = next(batches)
             except StopIteration:
@@ -281,8 +317,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             except (StopRequested, StorageError) as error:
                 problem = error
             finally:
-                if signals is not None:
-                    signals.may_end_wait = False
+                signals.may_end_wait = False
             if any_rank(problem is not None):
                 raise _problem_of_all(problem)
             if done:
@@ -290,37 +325,36 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             yield batch
 
     def _batches(self) -> Generator[Any, None, None]:
-        """Give the batches of this epoch that are to come; replace data loaders that die."""
-        losses = 0
+        """Yield the remaining batches of this epoch; restart workers that die."""
+        deaths = 0
         while self.step_in_epoch < len(self.dataloader):
             seed_all(self.runner.seed, ORDER, self._epoch)
             self._keys.start(self.runner.seed, self._epoch, self.step_in_epoch)
             if self._reader is None:
                 self._reader = _reader_like(self.dataloader, self._keys)
-            signals = getattr(self.runner, 'stop_signals', None)
-            watched = WorkerWatchdog(self._reader, signals)
+            watchdog = WorkerWatchdog(self._reader, stop_signals())
             try:
-                with watched as batches:
+                with watchdog as batches:
                     for batch in batches:
-                        self.indices = self._keys.given.popleft()
+                        self.indices = self._keys.read.popleft()
                         yield batch
                 return
-            except WorkerDiedError as loss:
-                losses += 1
-                self._tell_of_loss(loss, losses)
+            except WorkerDiedError as error:
+                deaths += 1
+                self._log_death(error, deaths)
             finally:
-                if not watched.is_usable:
+                if not watchdog.is_usable:
                     self._reader = None
 
-    def _tell_of_loss(self, what: WorkerDiedError, losses: int) -> None:
-        """Say that data loaders died, and make an end where that has happened too often."""
-        if losses > self.max_worker_restarts:
-            if self.runner.world_size == 1:  # the others would be in the midst of a step
+    def _log_death(self, cause: WorkerDiedError, deaths: int) -> None:
+        """Log a dead worker, and save and end the run if there were too many."""
+        if deaths > self.max_worker_restarts:
+            if self.runner.world_size == 1:  # other ranks would be within a step
                 save_mid_epoch(self.runner, {'epoch': self._epoch, 'iter': self._iter})
-            raise WorkersLostError(losses, str(what)) from what
+            raise WorkersLostError(deaths, str(cause)) from cause
         self.runner.logger.warning(
-            f'Data-loading processes are replaced, for one died ({what}). The epoch goes on after '
-            f'step {self.step_in_epoch} ({losses} of {self.max_worker_restarts} such losses).'
+            f'DataLoader workers are restarted: one died ({cause}). The epoch continues after step '
+            f'{self.step_in_epoch} (restart {deaths} of at most {self.max_worker_restarts}).'
         )
 
     def _videos_per_step(self) -> int:
@@ -332,58 +366,14 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
 
 def _problem_of_all(own: BaseException | None) -> BaseException:
-    """Return what ends this process: its own problem, or what another one ended with."""
-    told = dist.all_gather_object(str(own) if isinstance(own, StorageError) else None)
-    lost = [text for text in told if text]
+    """Return the error to raise: that of this rank, or else that of another one."""
+    errors = dist.all_gather_object(str(own) if isinstance(own, StorageError) else None)
+    lost = [text for text in errors if text]
     return own or (StorageError(lost[0]) if lost else StopRequested())
 
 
-@HOOKS.register_module()
-class LoopStateHook(Hook):
-    """Write into each checkpoint where in the epoch it was, and read it when a run goes on.
-
-    With it go the gradients that are accumulated for a step that is not done.
-    """
-
-    priority = 'VERY_HIGH'
-
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Add ``meta['position']``, and ``gradients`` where a step is begun."""
-        loop, meta = runner._train_loop, checkpoint['meta']
-        if isinstance(loop, ResumableEpochLoop):
-            meta['position'] = loop.state_dict(meta['epoch'], meta['iter'])
-        gradients = getattr(runner, 'pending_gradients', None)
-        if gradients and 'optimizer' in checkpoint:
-            checkpoint['gradients'] = gradients
-
-    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Take the position up, when it is to be resumed and not only started from."""
-        if not getattr(runner, '_resume', False):
-            return
-        if isinstance(runner._train_loop, ResumableEpochLoop):
-            meta = checkpoint['meta']
-            position = meta.get('position') or {}
-            runner._train_loop.load_state_dict(position, meta['epoch'], meta['iter'])
-        if 'ema_state_dict' in checkpoint and not any(isinstance(h, EMAHook) for h in runner.hooks):
-            runner.logger.warning(
-                'The checkpoint has averaged weights (EMA), and the config has no EMAHook: the '
-                'training goes on from the average. Add the hook to custom_hooks to go on from the '
-                'weights that were trained.'
-            )
-        model = getattr(runner.model, 'module', runner.model)
-        for name, parameter in model.named_parameters():
-            gradient = checkpoint.get('gradients', {}).get(name)
-            if gradient is not None:
-                parameter.grad = shard_like(parameter, gradient).to(parameter.device)
-
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """The result is there, and is saved with what CheckpointHook saves next."""
-        if isinstance(runner._train_loop, ResumableEpochLoop):
-            runner._train_loop.owes_validation = False
-
-
 def fingerprint(dataset: Any) -> int | None:
-    """Return a checksum of the annotation files of a data set, or ``None`` where it has none."""
+    """Return a checksum of the annotation files of a data set, or ``None`` without any."""
     datasets, checksum = [dataset], None
     while datasets:
         one = datasets.pop()
@@ -396,46 +386,46 @@ def fingerprint(dataset: Any) -> int | None:
 
 
 def seed_all(*words: int) -> None:
-    """Seed the generators of Python, NumPy and torch, each differently for each row of words."""
+    """Seed the generators of Python, NumPy and torch."""
     python, numpy, one, two = np.random.SeedSequence(words).generate_state(4).tolist()
     random.seed(python)
-    np.random.seed(numpy)  # noqa: NPY002 (what MMAction2's transforms draw from)
+    np.random.seed(numpy)  # noqa: NPY002 (MMAction2's transforms use it)
     if get_worker_info() is None and torch.accelerator.is_available():
         torch.manual_seed(one << 32 | two)
-    else:  # a fifth of a millisecond sooner
+    else:  # 0.2 ms faster
         torch.default_generator.manual_seed(one << 32 | two)
 
 
 class _Keys(Sampler):
-    """The batches of an epoch, as keys that carry the seed of each sample, from some batch on."""
+    """The remaining batches of an epoch: for each sample its index and its seed."""
 
     def __init__(self, batch_sampler: Any) -> None:
         self.batch_sampler = batch_sampler
         self.sampler = getattr(batch_sampler, 'sampler', None)
-        self.given: deque[list[int]] = deque()  # read ahead of the training, batch by batch
+        self.read: deque[list[int]] = deque()  # indices of batches that were read ahead
         self.start(0, 0, 0)
 
     def start(self, seed: int, epoch: int, done: int) -> None:
         self.seed, self.epoch, self.done = seed, epoch, done
-        self.given.clear()
+        self.read.clear()
 
     def __len__(self) -> int:
         return len(self.batch_sampler) - self.done
 
     def __iter__(self) -> Iterator[list[Key]]:
-        seen: Counter[int] = Counter()  # a sampler may give an index twice, to be cut twice
+        seen: Counter[int] = Counter()  # an index that comes twice gets two seeds
         for number, batch in enumerate(self.batch_sampler):
             keys: list[Key] = []
             for index in batch:
                 keys.append((index, (self.seed, SAMPLE, self.epoch, index, seen[index])))
                 seen[index] += 1
             if number >= self.done:
-                self.given.append(list(batch))
+                self.read.append(list(batch))
                 yield keys
 
 
 class _Seeded(Dataset):
-    """A data set that seeds the generators for each sample, by the sample's key."""
+    """A data set that seeds the generators before each sample."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -456,5 +446,5 @@ class _Seeded(Dataset):
 
 
 def _reader_like(loader: DataLoader, keys: _Keys) -> DataLoader:
-    """Build a data loader with the settings of another, over keys instead of indices."""
+    """Build a data loader with the settings of another one that reads by keys."""
     return loader_like(loader, _Seeded(loader.dataset), keys)

@@ -1,4 +1,4 @@
-"""A signal that asks to stop is obeyed after the step, alone and in several processes."""
+"""A signal that asks to stop ends the training after the step, with its state saved."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ import pytest
 from mmengine.hooks import Hook
 
 from mmtimesformer.cli import STOPPED, RunStopped
-from mmtimesformer.engine.hooks.stop_on_signal import StopSignals
+from mmtimesformer.engine.distributed.stop_signals import StopSignals
 from tests.engine.conftest import At, Train
 
 
@@ -18,11 +18,11 @@ def test_the_step_is_finished_and_all_is_saved(train: Train, tmp_path: Path, nam
         train(At(8, lambda _: os.kill(os.getpid(), getattr(signal, name))))
     assert end.value.code == STOPPED
     assert str(end.value).startswith(f'stopped by {name} after epoch 1, step 9; all is saved 0.')
-    assert str(end.value).endswith('the same command with --resume goes on')
+    assert str(end.value).endswith('the same command with --resume continues')
     assert (tmp_path / 'work/last_checkpoint').read_text() == f'{tmp_path}/work/mid_epoch.pth'
 
 
-def test_the_mid_epoch_checkpoint_goes_with_the_next_regular_one(
+def test_the_next_regular_checkpoint_removes_the_mid_epoch_one(
     train: Train, tmp_path: Path
 ) -> None:
     with pytest.raises(RunStopped):
@@ -33,7 +33,7 @@ def test_the_mid_epoch_checkpoint_goes_with_the_next_regular_one(
     ]  # fmt: skip
 
 
-def test_without_a_hook_that_saves_it_says_so(train: Train) -> None:
+def test_without_a_checkpoint_hook_the_message_warns_that_nothing_is_saved(train: Train) -> None:
     class Forget(Hook):
         def before_train(self, runner: object) -> None:
             runner._hooks = [  # type: ignore[attr-defined]
@@ -46,13 +46,13 @@ def test_without_a_hook_that_saves_it_says_so(train: Train) -> None:
         train(Forget(), At(8, lambda _: os.kill(os.getpid(), signal.SIGTERM)))
 
 
-def test_signals_mean_what_they_meant_before_once_the_training_is_over(train: Train) -> None:
+def test_the_signal_handlers_are_restored_after_the_training(train: Train) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)]
     train()
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
 
 
-def test_the_first_of_several_signals_is_told() -> None:
+def test_the_first_of_several_signals_is_kept() -> None:
     with StopSignals() as signals:
         assert signals.received is None
         os.kill(os.getpid(), signal.SIGUSR1)

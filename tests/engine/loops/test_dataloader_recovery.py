@@ -1,4 +1,4 @@
-"""A data-loading process that dies is replaced, and the training is the one without its death."""
+"""A DataLoader worker that dies is restarted, and the training equals one without a death."""
 
 import errno
 import multiprocessing
@@ -18,12 +18,9 @@ from torch.utils.data import DataLoader, get_worker_info
 
 from mmtimesformer.checkpoints.torch_checkpoints import load_torch
 from mmtimesformer.cli import RunStopped
+from mmtimesformer.engine.hooks.restart_workers import RestartWorkersHook
 from mmtimesformer.engine.hooks.stop_on_signal import StartWorker
-from mmtimesformer.engine.loops.dataloader_recovery import (
-    RestartWorkersHook,
-    WorkerWatchdog,
-    end_workers,
-)
+from mmtimesformer.engine.loops.dataloader_recovery import WorkerWatchdog, end_workers
 from tests.engine.conftest import At, Noise, Train, assert_equal, whole_state
 
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
@@ -31,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threade
 
 @pytest.fixture(autouse=True)
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[WorkerWatchdog]:
-    """What was watched, the newest last."""
+    """The watchdogs so far, the newest last."""
     seen: list[WorkerWatchdog] = []
     enter = WorkerWatchdog.__enter__
 
@@ -44,7 +41,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[WorkerWatchdog]:
 
 
 @pytest.mark.parametrize('persistent', [False, True])
-def test_the_epoch_goes_on_where_it_was(
+def test_the_epoch_continues_at_the_same_step(
     train: Train,
     tmp_path: Path,
     watched: list[WorkerWatchdog],
@@ -55,12 +52,12 @@ def test_the_epoch_goes_on_where_it_was(
     capsys.readouterr()
     train(At(6, lambda _: watched[-1].workers[0].kill()), workers=2, persistent=persistent)
     assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'work')))
-    said = capsys.readouterr().out
-    assert 'replaced, for one died (SIGKILL, as when memory is out). The epoch goes on' in said
+    output = capsys.readouterr().out
+    assert 'restarted: one died (SIGKILL, probably out of memory). The epoch continues' in output
 
 
 class KillIdle(Hook):
-    """Kill a data-loading process that persists, before an epoch or a validation begins."""
+    """Kill a persistent worker before an epoch or a validation begins."""
 
     def __init__(self, watched: list[WorkerWatchdog]) -> None:
         self.watched, self.killed = watched, 0
@@ -74,7 +71,7 @@ class KillIdle(Hook):
     before_val = before_train_epoch
 
 
-def test_one_that_dies_between_two_epochs_is_no_loss(
+def test_a_worker_that_dies_between_two_epochs_costs_no_batch(
     train: Train, tmp_path: Path, watched: list[WorkerWatchdog]
 ) -> None:
     train(work_dir=tmp_path / 'whole')
@@ -85,15 +82,15 @@ def test_one_that_dies_between_two_epochs_is_no_loss(
     assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'work')))
 
 
-def test_one_that_dies_with_a_lock_in_its_hand_makes_nobody_wait(
+def test_a_worker_that_dies_holding_a_lock_does_not_block_the_training(
     train: Train,
     tmp_path: Path,
     watched: list[WorkerWatchdog],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """It is the lock under which torch would look which processes are there.
+    """Torch checks its workers under this lock.
 
-    It looks when nothing comes, so the process must die before it has given what it works on.
+    It does so when no batch comes, so the worker must die before its batch is ready.
     """
     train(work_dir=tmp_path / 'whole')
     read = Noise.__getitem__
@@ -138,7 +135,7 @@ def system_is_out_of_memory() -> None:
         system_is_out_of_memory,
     ],
 )
-def test_a_worker_out_of_memory_is_replaced_too(
+def test_a_worker_out_of_memory_is_restarted_too(
     train: Train,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -146,7 +143,7 @@ def test_a_worker_out_of_memory_is_replaced_too(
     take_memory: Callable[[], None],
     workers: int,
 ) -> None:
-    """Each of them says it in another way, and in another again across the border of a process."""
+    """Each raises another error, and yet another one when it comes from a worker."""
     train(work_dir=tmp_path / 'whole')
     flag = tmp_path / 'was out of memory'
     read = Noise.__getitem__
@@ -161,10 +158,10 @@ def test_a_worker_out_of_memory_is_replaced_too(
     train(workers=workers)
     assert flag.exists()
     assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'work')))
-    assert 'replaced, for one died (out of memory)' in capsys.readouterr().out
+    assert 'restarted: one died (out of memory)' in capsys.readouterr().out
 
 
-def test_one_that_always_dies_ends_the_run_with_a_checkpoint(
+def test_a_worker_that_always_dies_ends_the_run_with_a_checkpoint(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(work_dir=tmp_path / 'whole')
@@ -188,7 +185,7 @@ def test_one_that_always_dies_ends_the_run_with_a_checkpoint(
     assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'work')))
 
 
-def test_a_failing_data_set_is_no_lost_worker(
+def test_an_error_of_the_data_set_is_not_taken_for_a_dead_worker(
     train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(self: Noise, index: int) -> Any:
@@ -199,7 +196,7 @@ def test_a_failing_data_set_is_no_lost_worker(
         train(workers=1)
 
 
-def test_workers_outlive_the_signal_that_stops_the_run(
+def test_workers_survive_the_signal_that_stops_the_run(
     train: Train,
     tmp_path: Path,
     watched: list[WorkerWatchdog],
@@ -214,18 +211,18 @@ def test_workers_outlive_the_signal_that_stops_the_run(
     train(work_dir=tmp_path / 'whole', optim={'accumulative_counts': 3})
     with pytest.raises(RunStopped, match='epoch 1, step 9;'):
         train(At(6, lambda _: stop_all()), workers=2, optim={'accumulative_counts': 3})
-    assert 'are replaced' not in capsys.readouterr().out
+    assert 'are restarted' not in capsys.readouterr().out
     train(resume=True, optim={'accumulative_counts': 3})
     assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('whole', 'work')))
 
 
-def test_a_worker_that_just_starts_outlives_it_too(
+def test_a_worker_that_is_starting_survives_it_too(
     train: Train,
     watched: list[WorkerWatchdog],
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before it could say anything about signals."""
+    """Before it has set its signal handling."""
     begin = StartWorker.__call__
 
     def begin_slowly(self: StartWorker, worker: int) -> None:
@@ -240,11 +237,11 @@ def test_a_worker_that_just_starts_outlives_it_too(
     # At the end of the accumulated step, or before it where the run waits for the slow worker.
     with pytest.raises(RunStopped, match=r'epoch 1, step [789];'):
         train(At(6, stop_all), workers=2, optim={'accumulative_counts': 3})
-    assert 'are replaced' not in capsys.readouterr().out
+    assert 'are restarted' not in capsys.readouterr().out
 
 
 class KillLoader(Hook):
-    """Kill a data-loading process once a batch of a validation or test is done."""
+    """Kill a worker once a batch of a validation or test is done."""
 
     priority = 'LOWEST'
 
@@ -261,7 +258,7 @@ class KillLoader(Hook):
 
 
 def validate(train: Train, work_dir: Path, persistent: bool, *hooks: Hook) -> list[float]:
-    """Train for an epoch, validate twice by two data-loading processes, and return the scores."""
+    """Train for an epoch, validate twice with two workers, and return the scores."""
     runner = train(*hooks, work_dir=work_dir, val_interval=1, train_cfg={'max_epochs': 1})
     loader = runner.val_dataloader
     runner.val_loop.dataloader = DataLoader(
@@ -275,7 +272,7 @@ def validate(train: Train, work_dir: Path, persistent: bool, *hooks: Hook) -> li
 
 
 @pytest.mark.parametrize('persistent', [False, True])
-def test_a_validation_goes_on_where_it_was(
+def test_a_validation_continues_at_the_same_batch(
     train: Train,
     tmp_path: Path,
     watched: list[WorkerWatchdog],
@@ -283,7 +280,7 @@ def test_a_validation_goes_on_where_it_was(
     capsys: pytest.CaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Each sample is guessed once, and the next validation is as good as new."""
+    """Each sample is predicted once, and the next validation works as well."""
     label = BaseDataElement(label=0)
     read = lambda _, i: {'inputs': torch.full((3,), i / 22), 'data_samples': label}  # noqa: E731
     monkeypatch.setattr(Noise, '__getitem__', read)
@@ -292,12 +289,12 @@ def test_a_validation_goes_on_where_it_was(
     kill = KillLoader(watched, 2)
     assert validate(train, tmp_path / 'work', persistent, kill) == whole
     assert kill.seen == 3 * 6
-    said = capsys.readouterr().out
-    assert 'one died (SIGKILL, as when memory is out). It goes on after batch ' in said
-    assert 'of 6 (1 of 10 such losses)' in said
+    output = capsys.readouterr().out
+    assert 'one died (SIGKILL, probably out of memory). Continues after batch ' in output
+    assert 'of 6 (restart 1 of at most 10)' in output
 
 
-def test_a_validation_begins_where_a_loader_died_since_the_last_one(
+def test_a_validation_begins_although_a_worker_died_since_the_last_one(
     train: Train, tmp_path: Path, watched: list[WorkerWatchdog]
 ) -> None:
     kill = KillIdle(watched)
@@ -306,7 +303,7 @@ def test_a_validation_begins_where_a_loader_died_since_the_last_one(
     assert kill.killed == 1
 
 
-def test_a_validation_whose_loaders_always_die_ends_with_a_letter(
+def test_a_validation_whose_workers_always_die_ends_with_an_error(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = Noise.__getitem__
@@ -321,7 +318,7 @@ def test_a_validation_whose_loaders_always_die_ends_with_a_letter(
         validate(train, tmp_path / 'work', False, RestartWorkersHook(2))
 
 
-def test_workers_go_when_their_parent_tells_them_or_is_gone(tmp_path: Path) -> None:
+def test_workers_end_when_their_parent_terminates_them_or_ends(tmp_path: Path) -> None:
     processes = multiprocessing.get_context('fork')
     start = StartWorker(None)
 
@@ -336,18 +333,18 @@ def test_workers_go_when_their_parent_tells_them_or_is_gone(tmp_path: Path) -> N
     worker.join(5)
     assert worker.exitcode == 0
 
-    ear, mouth = processes.Pipe(duplex=False)
+    receiver, sender = processes.Pipe(duplex=False)
 
     def parent() -> None:
         worker = processes.Process(target=work)
         worker.start()
         time.sleep(0.3)
-        mouth.send(worker.pid)
+        sender.send(worker.pid)
         time.sleep(60)
 
     grandparent = processes.Process(target=parent)
     grandparent.start()
-    orphan = ear.recv()
+    orphan = receiver.recv()
     grandparent.kill()
     grandparent.join()
     for _ in range(50):

@@ -1,4 +1,4 @@
-"""A training that was stopped and went on is the training that never stopped, to the last bit."""
+"""A resumed training equals the training that never stopped, to the last bit."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ def ask_to_stop(_runner: Any) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def stop_and_go_on(train: Train, step: int, **how: Any) -> None:
+def stop_and_resume(train: Train, step: int, **how: Any) -> None:
     with pytest.raises(RunStopped) as end:
         train(At(step, ask_to_stop), **how)
     assert end.value.code == STOPPED
@@ -38,7 +38,7 @@ def test_a_resumed_training_is_the_one_that_never_stopped(
     train: Train, tmp_path: Path, step: int, workers: int
 ) -> None:
     train(work_dir=tmp_path / 'whole')
-    stop_and_go_on(train, step, workers=workers)
+    stop_and_resume(train, step, workers=workers)
     whole, resumed = (tmp_path / name / 'epoch_3.pth' for name in ('whole', 'work'))
     assert_equal(whole_state(whole), whole_state(resumed))
     assert not (tmp_path / 'work/mid_epoch.pth').exists()
@@ -60,8 +60,8 @@ def test_so_is_one_in_mixed_precision_in_another_folder(
         assert whole['optimizer']['loss_scaler']['scale'] == 64 * 2 ** (18 // 4)
 
 
-def test_several_stops_and_a_seed_that_nobody_gave(train: Train, tmp_path: Path) -> None:
-    """The seed is in the checkpoint; a drawn one, too."""
+def test_several_stops_with_a_random_seed_change_nothing(train: Train, tmp_path: Path) -> None:
+    """The checkpoint has the seed, also one that was drawn."""
     for step in (2, 9, 15):
         with pytest.raises(RunStopped):
             train(At(step, ask_to_stop), resume=True, seed=None)
@@ -72,7 +72,9 @@ def test_several_stops_and_a_seed_that_nobody_gave(train: Train, tmp_path: Path)
     assert_equal(whole_state(tmp_path / 'whole/epoch_3.pth'), stopped)
 
 
-def test_a_step_over_several_batches_is_finished_or_kept(train: Train, tmp_path: Path) -> None:
+def test_an_accumulated_step_is_finished_or_its_gradients_are_saved(
+    train: Train, tmp_path: Path
+) -> None:
     """A signal waits for the whole step; a save by iterations keeps its gradients."""
     how = {'optim': {'accumulative_counts': 4}}
     train(work_dir=tmp_path / 'whole', **how)
@@ -92,7 +94,7 @@ def test_a_step_over_several_batches_is_finished_or_kept(train: Train, tmp_path:
     assert_equal(last[0]['weights'], whole_state(tmp_path / 'whole/epoch_3.pth')['weights'])
 
 
-def test_a_moved_folder_goes_on_from_its_own_checkpoint(train: Train, tmp_path: Path) -> None:
+def test_a_moved_folder_resumes_from_its_own_checkpoint(train: Train, tmp_path: Path) -> None:
     how = {'val_interval': 1, 'checkpoint': {'save_best': 'auto'}}
     train(work_dir=tmp_path / 'whole', **how)
     with pytest.raises(RunStopped):
@@ -104,13 +106,13 @@ def test_a_moved_folder_goes_on_from_its_own_checkpoint(train: Train, tmp_path: 
     assert sorted(path.name for path in (tmp_path / 'first').iterdir()) == before
 
 
-def test_the_number_of_data_loading_processes_changes_nothing(train: Train, tmp_path: Path) -> None:
+def test_the_number_of_workers_changes_nothing(train: Train, tmp_path: Path) -> None:
     train(work_dir=tmp_path / 'none')
     train(work_dir=tmp_path / 'two', workers=2, persistent=True)
     assert_equal(*(whole_state(tmp_path / name / 'epoch_3.pth') for name in ('none', 'two')))
 
 
-def test_an_index_given_twice_is_cut_twice_and_in_each_epoch_anew(train: Train) -> None:
+def test_an_index_given_twice_and_each_epoch_draw_other_random_numbers(train: Train) -> None:
     loop = train().train_loop
     reader = _reader_like(loop.dataloader, loop._keys)
 
@@ -131,8 +133,10 @@ class _Twice(DefaultSampler):
         return iter([*super().__iter__()] * 2)
 
 
-def test_a_validation_that_a_stop_cut_short_is_made_up_for(train: Train, tmp_path: Path) -> None:
-    """Also where averaged weights stood in the model while it was validated."""
+def test_a_validation_that_was_interrupted_is_repeated_on_resume(
+    train: Train, tmp_path: Path
+) -> None:
+    """Also where the model had its averaged weights during the validation."""
     how = {'val_interval': 1, 'checkpoint': {'save_best': 'auto'}}
     train(work_dir=tmp_path / 'whole', **how)
 
@@ -157,17 +161,19 @@ def test_a_validation_that_a_stop_cut_short_is_made_up_for(train: Train, tmp_pat
     )
 
 
-def test_another_batch_goes_on_at_the_same_sample_and_says_so(train: Train, tmp_path: Path) -> None:
+def test_another_batch_size_resumes_at_the_same_sample_and_logs_it(
+    train: Train, tmp_path: Path
+) -> None:
     with pytest.raises(RunStopped):
         train(At(3, ask_to_stop))
     loop = train(work_dir=tmp_path / 'other', train_cfg={'max_epochs': 1}).train_loop
-    said: list[str] = []
-    loop.runner.logger.warning = said.append
+    logged: list[str] = []
+    loop.runner.logger.warning = logged.append
     meta = load_torch(tmp_path / 'work/mid_epoch.pth')['meta']
     meta['position']['videos_per_step'] = 2
     loop.load_state_dict(meta['position'], meta['epoch'], meta['iter'])
     assert loop.step_in_epoch == 2  # 8 samples are done, 4 a step
-    assert 'is not the one that would have been' in said[0]
+    assert 'differs from an uninterrupted one' in logged[0]
 
 
 def test_what_a_config_names_is_built(train: Train) -> None:
