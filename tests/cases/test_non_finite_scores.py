@@ -243,7 +243,7 @@ def test_a_validation_counts_them_as_wrong_and_a_training_ends_with_an_error(
     assert code == 1
     assert 'acc/top1: 0.0000' in printed
     assert 'They count as wrong' in printed
-    assert 'not a finite number' in printed.rpartition('error: ')[2]
+    assert 'is NaN or infinite' in printed.rpartition('error: ')[2]
 
 
 # -- some videos have none -------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""NaN and infinite losses and gradients are left out, counted and named; too many end the run."""
+"""Steps with NaN or infinite losses or gradients are skipped and counted; too many end the run."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def ask_to_stop(_runner: Any) -> None:
 
 
 class Spoil(torch.autograd.Function):
-    """The same number forward; backward whatever it is told."""
+    """The identity forward; multiplies the gradient by a given number."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, gradient: float) -> Tensor:
@@ -38,7 +38,7 @@ class Spoil(torch.autograd.Function):
 
 
 class Spoiled(Guess):
-    """A model whose loss or gradient at some steps (counted in batches) is no number."""
+    """A model whose loss or gradient is non-finite at some steps (counted in batches)."""
 
     def __init__(self, what: str, steps: set[int]) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Spoiled(Guess):
 
 
 class Weights(At):
-    """Look at weights, their average and the optimiser's state before a step."""
+    """Copy the weights and the optimizer's state before a step."""
 
     def __init__(self, step: int) -> None:
         self.seen: dict[str, Any] = {}
@@ -79,7 +79,7 @@ class Weights(At):
 @pytest.mark.parametrize('wrapper', [OptimWrapper, Scaled])
 @pytest.mark.parametrize('clip', [True, False])
 @pytest.mark.parametrize('what', ['nan loss', 'infinite loss', 'nan gradient', 'infinite gradient'])
-def test_the_step_changes_nothing_and_is_told(
+def test_a_skipped_step_changes_nothing_and_is_logged(
     train: Train,
     tmp_path: Path,
     what: str,
@@ -96,28 +96,30 @@ def test_the_step_changes_nothing_and_is_told(
     assert not torch.equal(
         after.seen['model']['layers.0.weight'], end.seen['model']['layers.0.weight']
     )
-    (told,) = (line for line in capsys.readouterr().out.splitlines() if 'is left out' in line)
+    (logged,) = (line for line in capsys.readouterr().out.splitlines() if 'is skipped' in line)
     kind = what.split()[1]
-    assert f'epoch 2, step 9 is left out: {"the" if kind == "loss" else "a"} {kind} is not' in told
-    assert '(1 in a row, 1 in all)' in told
+    assert f'epoch 2, step 9 is skipped: {"the" if kind == "loss" else "a"} {kind} is NaN' in logged
+    assert '(1 in a row, 1 in total)' in logged
     indices = list(runner.train_dataloader.sampler)  # of the last epoch; this was in the second
     runner.train_dataloader.sampler.set_epoch(1)
     indices = list(runner.train_dataloader.sampler)[8:12]
-    assert told.endswith('Its videos: ' + ', '.join(f'videos/{i}.mp4' for i in indices))
+    assert logged.endswith('Its videos: ' + ', '.join(f'videos/{i}.mp4' for i in indices))
     hub = load_torch(tmp_path / 'work/epoch_3.pth')['message_hub']['runtime_info']
     assert (hub['left_out'], hub['left_out_in_row']) == (1, 0)
 
 
-def test_under_bfloat16_as_well(train: Train, capsys: pytest.CaptureFixture) -> None:
+def test_a_step_is_skipped_under_bfloat16_as_well(
+    train: Train, capsys: pytest.CaptureFixture
+) -> None:
     runner = train(
         model=Spoiled('nan loss', {8}), optim={'type': 'mmtimesformer.Bfloat16OptimWrapper'}
     )
-    assert '(1 in a row, 1 in all)' in capsys.readouterr().out
+    assert '(1 in a row, 1 in total)' in capsys.readouterr().out
     assert all(value.isfinite().all() for value in runner.model.state_dict().values())
 
 
 def test_a_scaled_loss_that_is_never_finite_ends_the_run(train: Train) -> None:
-    """The scaler itself would halve its scale for ever."""
+    """The scaler itself would halve its scale forever."""
     with pytest.raises(NonFiniteStepsError, match='for 5 steps in a row'):
         train(
             NonFiniteStepHook(max_in_row=5),
@@ -126,33 +128,35 @@ def test_a_scaled_loss_that_is_never_finite_ends_the_run(train: Train) -> None:
         )
 
 
-def test_a_step_over_several_batches_is_left_out_as_a_whole(
+def test_an_accumulated_step_is_skipped_as_a_whole(
     train: Train, capsys: pytest.CaptureFixture
 ) -> None:
-    """Batches 8 to 11 make one step; the one that is no number is named, not the others."""
+    """Batches 8 to 11 make one step; only the videos of the non-finite one are logged."""
     before, after = Weights(8), Weights(12)
     runner = train(before, after, model=Spoiled('nan loss', {9}), optim={'accumulative_counts': 4})
     assert_equal(before.seen, after.seen)
-    (told,) = (line for line in capsys.readouterr().out.splitlines() if 'is left out' in line)
-    assert told.count('.mp4') == 4
+    (logged,) = (line for line in capsys.readouterr().out.splitlines() if 'is skipped' in line)
+    assert logged.count('.mp4') == 4
     assert all(value.isfinite().all() for value in runner.model.state_dict().values())
 
 
-def test_too_many_in_a_row_end_the_run_with_a_letter(train: Train, tmp_path: Path) -> None:
-    """Two in a row, one that is fine, three in a row."""
+def test_too_many_skipped_steps_in_a_row_end_the_run_with_an_error(
+    train: Train, tmp_path: Path
+) -> None:
+    """Two in a row, a finite one, three in a row."""
     spoiled = {6, 7, 9, 10, 11}
     with pytest.raises(NonFiniteStepsError) as error:
         train(NonFiniteStepHook(max_in_row=3), model=Spoiled('nan loss', spoiled))
-    letter = str(error.value)
-    assert 'is not a finite number for 3 steps in a row, the last one epoch 2, step 12;' in letter
-    assert 'optim_wrapper.optimizer.lr' in letter
-    assert 'clip_grad' not in letter  # is set
+    message = str(error.value)
+    assert 'is NaN or infinite for 3 steps in a row, the last one epoch 2, step 12;' in message
+    assert 'optim_wrapper.optimizer.lr' in message
+    assert 'clip_grad' not in message  # is set
     saved = load_torch(tmp_path / 'work/epoch_1.pth')
     assert all(value.isfinite().all() for value in saved['state_dict'].values())
 
 
-def test_the_count_goes_on_when_the_run_does(train: Train, tmp_path: Path) -> None:
-    """Nothing is saved while steps are skipped, but for what must be named to be resumed."""
+def test_a_resumed_run_continues_the_count(train: Train, tmp_path: Path) -> None:
+    """Nothing is saved while steps are skipped, except a file that only its name resumes."""
     spoiled = set(range(6, 18))
     with pytest.raises(RunStopped):
         train(At(8, ask_to_stop), model=Spoiled('nan loss', spoiled))
@@ -167,7 +171,7 @@ def test_the_count_goes_on_when_the_run_does(train: Train, tmp_path: Path) -> No
         )
 
 
-def test_watching_changes_no_bit(train: Train, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_check_changes_no_bit(train: Train, tmp_path: Path, monkeypatch: Any) -> None:
     train(work_dir=tmp_path / 'watched')
     monkeypatch.setattr(NonFiniteStepHook, 'before_train', lambda *_: None)
     train(work_dir=tmp_path / 'alone')
@@ -175,7 +179,7 @@ def test_watching_changes_no_bit(train: Train, tmp_path: Path, monkeypatch: Any)
     assert_equal(one, other)
 
 
-def test_finite_is_all_of_it() -> None:
+def test_one_non_finite_number_is_found() -> None:
     fine = [
         torch.ones(3, 5),
         torch.zeros(0),
