@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop
@@ -126,6 +127,26 @@ def test_an_index_given_twice_and_each_epoch_draw_other_random_numbers(train: Tr
     twice = inputs(0)
     assert len(twice) == 2 * len({tuple(row) for row in twice[:22]}) == 2 * 22
     assert len({tuple(row) for row in twice}) == 44
+
+
+class DrawsNumbers(Guess):
+    """A model that draws a random number in each training step, as dropout does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn: list[float] = []
+
+    def forward(self, inputs: Any, data_samples: Any, mode: str = 'tensor') -> Any:
+        self.drawn.append(float(torch.rand(())))
+        return super().forward(inputs, data_samples, mode)
+
+
+def test_no_two_steps_of_a_training_draw_the_same_random_numbers(train: Train) -> None:
+    """Else dropout would repeat its masks in every epoch."""
+    model = DrawsNumbers()
+    train(model=model)
+    assert len(model.drawn) == 18
+    assert len(set(model.drawn)) == 18
 
 
 class _Twice(DefaultSampler):
