@@ -62,22 +62,20 @@ def log(work_dir: Path) -> str:
     return path.read_text()
 
 
-def test_a_training_goes_on_and_lists_what_it_met(config: Path, tmp_path: Path) -> None:
+def test_a_training_continues_and_lists_unreadable_videos(config: Path, tmp_path: Path) -> None:
     train(config, tmp_path / 'work', **{'train_cfg.max_epochs': 2})
     met = {Path(video['file']).name: video for video in listed(tmp_path / 'work')}
     assert sorted(met) == ['2.mp4', '7.mp4']
     assert {video['epoch'] for video in met.values()} == {1}
     assert {video['worker'] for video in met.values()} <= {0, 1}
     assert all(1 <= video['iter'] <= 5 for video in met.values())
-    said = log(tmp_path / 'work')
-    assert len(re.findall(r'7\.mp4 cannot be read: it is empty; another video', said)) == 1
-    assert load_torch(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 10, 'no step is left out'
+    text = log(tmp_path / 'work')
+    assert len(re.findall(r'7\.mp4 cannot be read: it is empty; another video', text)) == 1
+    assert load_torch(tmp_path / 'work/epoch_2.pth')['meta']['iter'] == 10, 'no step is missing'
 
 
-def test_a_resumed_training_takes_the_same_videos_for_the_bad_ones(
-    config: Path, tmp_path: Path
-) -> None:
-    """Bit for bit, though each part has other data-loading processes."""
+def test_a_resumed_training_takes_the_same_replacements(config: Path, tmp_path: Path) -> None:
+    """Bit for bit, with other workers in each run."""
     three = {'train_cfg.max_epochs': 3, 'default_hooks.checkpoint.max_keep_ckpts': 3}
     train(config, tmp_path / 'whole', **three)
     first = str(tmp_path / 'whole/epoch_1.pth')
@@ -92,7 +90,7 @@ def test_a_resumed_training_takes_the_same_videos_for_the_bad_ones(
     assert len(met[0]) == 2
 
 
-def test_too_many_bad_videos_end_a_training(config: Path, tmp_path: Path) -> None:
+def test_too_many_unreadable_videos_end_a_training(config: Path, tmp_path: Path) -> None:
     limits = {
         'default_hooks.unreadable_videos': {
             'type': 'mmtimesformer.UnreadableVideosHook',
@@ -105,7 +103,7 @@ def test_too_many_bad_videos_end_a_training(config: Path, tmp_path: Path) -> Non
 
 @pytest.fixture
 def one_answer(config: Path, tmp_path: Path) -> Path:
-    """The checkpoint of a model that says class 0 of every video."""
+    """The checkpoint of a model that predicts class 0 for every video."""
     train(config, tmp_path / 'work')
     checkpoint = load_torch(tmp_path / 'work/epoch_1.pth')
     checkpoint['state_dict']['cls_head.fc_cls.weight'].zero_()
@@ -116,11 +114,11 @@ def one_answer(config: Path, tmp_path: Path) -> Path:
 
 
 def check_test(folder: Path) -> None:
-    """Hold the results in a folder to what a test of :func:`one_answer` must give."""
-    said = log(folder)
+    """Check the results of a test of :func:`one_answer`."""
+    text = log(folder)
     # 0, 4, 6 and 8 are of class 0 and are there; 2 is empty.
-    assert 'acc/top1: 0.4000' in said
-    assert len(re.findall('2 of 10 videos could not be read, and count as wrong', said)) == 1
+    assert 'acc/top1: 0.4000' in text
+    assert len(re.findall('2 of 10 videos could not be read, and count as wrong', text)) == 1
     results = pickle.loads((folder / 'result.pkl').read_bytes())
     assert [label_of(result) for result in results] == [0, 1] * 5
     failed = [result for result in results if result.get('failed')]

@@ -1,14 +1,16 @@
-"""A score is worth as much as is known about how it was measured: name the protocol beside it."""
+"""Log the evaluation protocol with every score, and store it with dumped results."""
 
 import json
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
 from mmtimesformer.fileio.json_values import to_json
@@ -17,63 +19,76 @@ from mmtimesformer.registry import HOOKS
 PACKAGES = ('mmtimesformer', 'mmaction2', 'mmengine', 'torch')
 
 
+class Protocol(TypedDict):
+    """What makes a score comparable."""
+
+    protocol: str | None
+    views: dict[str, int]
+    fusion: str | None
+
+
 @HOOKS.register_module()
 class EvalProtocolHook(Hook):
-    """Say with every result by which protocol it was measured, and store that with a dump.
+    """Log the protocol of every result, and store it with a dump.
 
-    The name is the config's top-level ``protocol``; views are counted, not taken from the config.
-    Beside ``result.pkl`` of a ``--dump``, which stays the list that MMAction2's analysis tools
-    read, ``result.meta.json`` tells config, checkpoint, protocol, views, fusion, scores, class
-    names where the data set has them, versions and date.
+    The name is the config's top-level ``protocol``; views are counted, not read from the config.
+    Next to ``result.pkl`` of a ``--dump``, ``result.meta.json`` has the config, checkpoint,
+    protocol, views, fusion, scores, class names where the data set has them, versions and date.
+    ``result.pkl`` itself stays the list that MMAction2's analysis tools read.
     """
 
-    priority = 'LOW'  # after the logger, so that the name stands below the scores
+    priority = 'LOW'  # after the logger, so that the protocol is below the scores
 
     def __init__(self) -> None:
         self.views = 0
 
     def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict[str, Any] | None = None,
+        outputs: Any = None,
     ) -> None:
         """Count the views of a video."""
-        self.views = _count_views(data_batch)
+        if data_batch is not None:
+            self.views = _count_views(data_batch)
 
     after_test_iter = after_val_iter
 
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Name the protocol below the scores of a validation."""
-        runner.logger.info(sentence(facts(runner.cfg, 'val', self.views)))
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log the protocol below the scores."""
+        runner.logger.info(format_protocol(protocol_of(runner.cfg, 'val', self.views)))
 
-    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Name the protocol below the scores of a test, and beside a dump."""
-        said = facts(runner.cfg, 'test', self.views)
-        runner.logger.info(sentence(said))
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log the protocol below the scores, and store it with a dump."""
+        protocol = protocol_of(runner.cfg, 'test', self.views)
+        runner.logger.info(format_protocol(protocol))
         for metric in runner.test_loop.evaluator.metrics:
             if isinstance(metric, DumpResults) and is_main_process():
                 path = meta_path(metric.out_file_path)
-                _write(path, {**said, **_origin(runner), 'scores': metrics or {}})
-                runner.logger.info(f'How these results came about is in {path}.')
+                _write(path, {**protocol, **_origin(runner), 'scores': metrics or {}})
+                runner.logger.info(f'The metadata of these results are in {path}.')
 
 
 def meta_path(results: str | Path) -> Path:
-    """Return where the origin of dumped results is told: ``result.meta.json``."""
+    """Return the path of the metadata of dumped results: ``result.meta.json``."""
     return Path(results).with_suffix('.meta.json')
 
 
-def facts(cfg: Any, stage: str, views: int) -> dict[str, Any]:
-    """Collect what makes a score comparable.
+def protocol_of(cfg: Config, stage: str, views: int) -> Protocol:
+    """Return the protocol of a run.
 
     Args:
         cfg: The config of the run.
         stage: ``'val'`` or ``'test'``.
-        views: Views of one video that the model saw.
+        views: Views of one video in a batch.
     """
+    from mmtimesformer.heads import FUSIONS  # which imports MMAction2
+
     dataset = (cfg.get(f'{stage}_dataloader') or {}).get('dataset') or {}
     pipeline = dataset.get('pipeline') if isinstance(dataset, dict) else None
     samplers = [step for step in pipeline or () if 'clip_len' in step]
     clips = samplers[0].get('num_clips', 1) if samplers else 1
-    from mmtimesformer.heads import FUSIONS  # which imports MMAction2
-
     head = (cfg.get('model') or {}).get('cls_head') or {}
     return {
         'protocol': cfg.get('protocol'),
@@ -82,19 +97,19 @@ def facts(cfg: Any, stage: str, views: int) -> dict[str, Any]:
     }
 
 
-def sentence(said: dict[str, Any]) -> str:
-    """Tell :func:`facts` in one line."""
-    protocol, views = said['protocol'] or 'not named in the config', said['views']
-    parts = [f'{n} {part if n != 1 else part[:-1]}' for part, n in views.items()]
-    return f'Protocol: {protocol}; {" x ".join(parts)}, {said["fusion"]}'
+def format_protocol(protocol: Protocol) -> str:
+    """Return the protocol in one line."""
+    parts = [f'{n} {part if n != 1 else part[:-1]}' for part, n in protocol['views'].items()]
+    name = protocol['protocol'] or 'not named in the config'
+    return f'Protocol: {name}; {" x ".join(parts)}, {protocol["fusion"]}'
 
 
-def _count_views(data_batch: Any) -> int:
+def _count_views(data_batch: dict[str, Any]) -> int:
     video = data_batch['inputs'][0]  # c t H W, or with a first axis of views
     return len(video) if video.ndim == 5 else 1
 
 
-def _origin(runner: Any) -> dict[str, Any]:
+def _origin(runner: Runner) -> dict[str, object]:
     metainfo = getattr(runner.test_dataloader.dataset, 'metainfo', None) or {}
     return {
         'config': runner.cfg.filename,
@@ -107,8 +122,8 @@ def _origin(runner: Any) -> dict[str, Any]:
     }
 
 
-def _non_finite(runner: Any) -> list[str]:
-    """Return the videos whose scores are NaN or infinite; see non_finite_scores.py."""
+def _non_finite(runner: Runner) -> list[str]:
+    """Return the videos whose scores are NaN or infinite."""
     hooks = (hook for hook in runner.hooks if isinstance(hook, NonFiniteScoresHook))
     return next((hook.videos for hook in hooks), [])
 

@@ -1,68 +1,77 @@
-"""Logs and curves tell of a run; a full disk under them must not end it."""
+"""Continue a run when its log or curves cannot be written, for example on a full disk."""
 
 import functools
 import logging
 import math
 import sys
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import numpy as np
-from mmengine.visualization import LocalVisBackend
+from mmengine.visualization import LocalVisBackend, Visualizer
 
 from mmtimesformer.terminal import echo
 
 DRAWING = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 'close')
 
 
-def tolerate_visualizer_write_errors(visualizer: Any, warn: Callable[[str], object]) -> None:
-    """Let a visualizer's backends lose what they cannot write, and say so once for each.
+def tolerate_visualizer_write_errors(visualizer: Visualizer, warn: Callable[[str], object]) -> None:
+    """Warn once for each backend that cannot write, instead of raising an error.
 
-    ``scalars.json`` gets null in the place of NaN and infinite values, which JSON does not have.
+    ``scalars.json`` gets null instead of NaN and infinite values, which JSON does not have.
     """
     for name, backend in visualizer._vis_backends.items():
         if isinstance(backend, LocalVisBackend):
             backend._dump = _without_nan(backend._dump)
-        told: list[str] = []
+        warn_once = _once(warn)
         for method in DRAWING:
-            setattr(backend, method, _forgiving(getattr(backend, method), name, told, warn))
+            setattr(backend, method, _tolerant(getattr(backend, method), name, warn_once))
 
 
 def _without_nan(dump: Callable[..., None]) -> Callable[..., None]:
-    def dump_finite(values: dict[str, Any], *args: Any) -> None:
+    def dump_finite(values: dict[str, object], *args: object) -> None:
         dump({name: _finite_or_none(value) for name, value in values.items()}, *args)
 
     return dump_finite
 
 
-def _finite_or_none(value: Any) -> Any:
-    is_float = isinstance(value, float | np.floating)
-    return None if is_float and not math.isfinite(value) else value
+def _finite_or_none(value: object) -> object:
+    if isinstance(value, float | np.floating) and not math.isfinite(value):
+        return None
+    return value
 
 
-def _forgiving(
-    write: Callable[..., Any], name: str, told: list[str], warn: Callable[[str], object]
-) -> Callable[..., Any]:
+def _once(warn: Callable[[str], object]) -> Callable[[str], None]:
+    """Return a function that logs its first message only."""
+    logged: list[str] = []
+
+    def warn_once(message: str) -> None:
+        if not logged:
+            logged.append(message)
+            warn(message)
+
+    return warn_once
+
+
+def _tolerant(
+    write: Callable[..., object], name: str, warn: Callable[[str], object]
+) -> Callable[..., object]:
     @functools.wraps(write)
-    def forgiving(*args: Any, **kwargs: Any) -> Any:
+    def tolerant(*args: object, **kwargs: object) -> object:
         try:
             return write(*args, **kwargs)
         except OSError as error:
-            if not told:
-                told.append(name)
-                warn(f'{name} could not write ({error}): curves and pictures may have gaps')
+            warn(f'{name} could not write ({error}): curves and pictures may have gaps')
+            return None
 
-    return forgiving
+    return tolerant
 
 
 def tolerate_log_write_errors(handler: logging.FileHandler) -> None:
-    """Say once that a log file cannot be written, instead of a stack trace for each line."""
-    told: list[str] = []
+    """Print once that a log file cannot be written, instead of a stack trace for each line."""
+    print_once = _once(partial(echo, file=sys.stderr))
 
-    def say_once(record: logging.LogRecord) -> None:
-        if not told:
-            told.append(handler.baseFilename)
-            error = sys.exc_info()[1]
-            echo(f'{handler.baseFilename} cannot be written: {error}', file=sys.stderr)
+    def handle_error(record: logging.LogRecord) -> None:
+        print_once(f'{handler.baseFilename} cannot be written: {sys.exc_info()[1]}')
 
-    handler.handleError = say_once  # type: ignore[method-assign]
+    handler.handleError = handle_error  # type: ignore[method-assign]

@@ -1,10 +1,10 @@
-"""NaN or infinite class scores in a validation or test count as wrong, are named, and are an error.
+"""Count NaN or infinite class scores in a validation or test as wrong, and end with an error.
 
-A metric would take them for an answer: the arg-max of NaN is class 0, so a model whose weights are
-broken scores ``1 / classes``.
+A metric would accept them: the arg-max of NaN is class 0, so a model with broken weights scores
+``1 / classes``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,11 @@ from mmengine.device import get_device
 from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
 from mmengine.structures import LabelData
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.hooks import RemovableHandle
 
 from mmtimesformer.engine.distributed.collectives import smallest
 from mmtimesformer.non_finite import EARLY, REASON, NonFiniteError, about_scores
@@ -24,50 +27,49 @@ SCORES = ('pred_score', 'pred_scores', 'view_scores')  # MMAction2 1.2.0, 1.1.0;
 
 @HOOKS.register_module()
 class NonFiniteScoresHook(Hook):
-    """Count videos whose scores are NaN or infinite as wrong in every metric, and name them.
+    """Count videos whose scores are NaN or infinite as wrong in every metric, and list them.
 
-    The scores of such a video become those of a wrong answer before any metric sees them, see
-    :func:`~mmtimesformer.datasets.video_dataset.wrong_scores`, and its sample gets ``non_finite``,
-    the reason, which goes into a dump.
+    The scores of such a video become those of a wrong prediction before the metrics, see
+    :func:`~mmtimesformer.datasets.video_dataset.wrong_scores`, and its sample gets the reason as
+    ``non_finite``, which a dump has too.
 
-    - A test ends with an error that names them, after its scores and its dump are written; at once
-      where the first :data:`~mmtimesformer.non_finite.EARLY` videos or more have no finite scores.
-    - A validation within a training logs a warning that names them. A training ends with an error
-      if no video of its last validation had finite scores.
+    - A test ends with an error that lists them, after its scores and its dump are written; at once
+      if at least the first :data:`~mmtimesformer.non_finite.EARLY` videos have no finite scores.
+    - A validation within a training logs a warning that lists them. A training ends with an error
+      if no video of its last validation has finite scores.
 
     Attributes:
-        videos: Names of such videos, of all processes once the validation or test is done.
+        videos: Names of such videos; of all ranks after the validation or test.
     """
 
-    priority = 'BELOW_NORMAL'  # before EvalProtocolHook, which writes the names beside a dump
+    priority = 'BELOW_NORMAL'  # before EvalProtocolHook, which writes the names
 
     def __init__(self) -> None:
         self.videos: list[str] = []
-        self.finite = 0  # videos whose scores are finite
-        self.message = ''  # of the last test, or of a validation without one finite score
+        self.finite = 0  # videos with finite scores
+        self.message = ''  # of the last test, or of a validation without finite scores
         self._is_test = False
-        self._common = 0  # batches that every process has
+        self._common = 0  # batches that every rank has
         self._decided = False  # whether the model is broken for all videos
-        self._handle: Any = None
-        self._broken: list[Any] = []  # samples of the batch at hand
+        self._handle: RemovableHandle | None = None
 
-    def before_val(self, runner: Any) -> None:
-        """Check what the model returns, before metrics get it."""
+    def before_val(self, runner: Runner) -> None:
+        """Check the model's output before the metrics."""
         model = runner.model
         while is_model_wrapper(model):
             model = model.module
         self._remove()
         self._handle = model.register_forward_hook(self._check)
 
-    def before_test(self, runner: Any) -> None:
-        """Check what the model returns, before metrics get it."""
+    def before_test(self, runner: Runner) -> None:
+        """Check the model's output before the metrics."""
         self.before_val(runner)
 
-    def before_val_epoch(self, runner: Any) -> None:
+    def before_val_epoch(self, runner: Runner) -> None:
         """Count from zero."""
         self.videos, self.finite, self.message, self._is_test = [], 0, '', False
 
-    def before_test_epoch(self, runner: Any) -> None:
+    def before_test_epoch(self, runner: Runner) -> None:
         """Count from zero."""
         self.before_val_epoch(runner)
         self._is_test = True
@@ -75,15 +77,15 @@ class NonFiniteScoresHook(Hook):
         self._common = smallest(len(runner.test_loop.dataloader))
 
     def after_val_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Name the videos of the batch whose scores are not finite."""
+        """Note the videos of the batch whose scores are not finite."""
         self._count(runner.val_loop.dataloader, batch_idx, outputs)
 
     def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Name the videos of the batch whose scores are not finite.
+        """Note the videos of the batch whose scores are not finite.
 
         Raises:
             NonFiniteError: None of the first videos has finite scores.
@@ -91,35 +93,37 @@ class NonFiniteScoresHook(Hook):
         self._count(runner.test_loop.dataloader, batch_idx, outputs)
         if self._decided or batch_idx >= self._common:
             return
-        told = all_gather_object((self.finite, self.videos))
-        videos = [name for _, names in told for name in names]
-        self._decided = any(finite for finite, _ in told)
+        counts = all_gather_object((self.finite, self.videos))
+        videos = [name for _, names in counts for name in names]
+        self._decided = any(finite for finite, _ in counts)
         if not self._decided and len(videos) >= EARLY:
             self._remove()
             message = about_scores(videos, None, _precision(runner))
-            raise NonFiniteError(f'{message}. The test ends, for the first {len(videos)} are alike')
+            raise NonFiniteError(
+                f'{message}. The test ends: none of the first {len(videos)} videos has any'
+            )
 
-    def after_val_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Log which videos count as wrong for their scores are not finite."""
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log which videos count as wrong."""
         message = self._gather(runner, len(runner.val_loop.dataloader.dataset))
         if message:
             runner.logger.warning(f'{message[0].upper()}{message[1:]}. They count as wrong.')
         self.message = '' if self.finite else message
 
-    def after_test_epoch(self, runner: Any, metrics: dict[str, float] | None = None) -> None:
-        """Collect the names of all processes; :meth:`after_run` raises the error."""
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Collect the names of all ranks; :meth:`after_run` raises the error."""
         self.message = self._gather(runner, len(runner.test_loop.dataloader.dataset))
 
-    def after_val(self, runner: Any) -> None:
+    def after_val(self, runner: Runner) -> None:
         """Stop checking."""
         self._remove()
 
-    def after_test(self, runner: Any) -> None:
+    def after_test(self, runner: Runner) -> None:
         """Stop checking."""
         self._remove()
 
-    def after_run(self, runner: Any) -> None:
-        """End with an error, after all is shown and saved.
+    def after_run(self, runner: Runner) -> None:
+        """End with an error, after scores and dumps are written.
 
         Raises:
             NonFiniteError: Scores in a test, or all in the last validation, are not finite.
@@ -129,38 +133,36 @@ class NonFiniteScoresHook(Hook):
             raise NonFiniteError(f'{message}. They count as wrong in the scores above')
         if message:
             raise NonFiniteError(
-                f'in the last validation of this training {message}, and train on from that with a '
+                f'in the last validation of this training {message}, and continue from it with a '
                 'lower optim_wrapper.optimizer.lr'
             )
 
-    def _check(self, model: Any, inputs: Any, samples: Any) -> None:
-        """Replace scores that are not finite by those of a wrong answer."""
-        self._broken = []
+    def _check(self, model: nn.Module, inputs: object, samples: object) -> None:
+        """Replace scores that are not finite by those of a wrong prediction."""
         if not isinstance(samples, list):
             return
         scores = [(sample, list(_scores(sample))) for sample in samples]
         checks = [tensor.isfinite().all() for _, tensors in scores for tensor in tensors]
-        if not checks or bool(torch.stack(checks).all()):  # one wait for the device a batch
+        if not checks or bool(torch.stack(checks).all()):  # waits once for the device
             return
         for sample, tensors in scores:
             if not all(bool(tensor.isfinite().all()) for tensor in tensors):
                 mark_as_wrong(sample)
-                self._broken.append(sample)
 
-    def _count(self, dataloader: Any, batch_idx: int, outputs: Any) -> None:
+    def _count(self, dataloader: DataLoader, batch_idx: int, outputs: Sequence[Any] | None) -> None:
         for i, sample in enumerate(outputs or ()):
             if not hasattr(sample, 'get'):
                 continue
             if sample.get('non_finite'):
                 self.videos.append(_name(sample, dataloader, batch_idx, i))
-            elif not sample.get('failed'):  # which the model has not seen
+            elif not sample.get('failed'):  # not an unreadable video
                 self.finite += 1
 
-    def _gather(self, runner: Any, total: int) -> str:
-        told = all_gather_object((self.finite, self.videos))
-        self.finite = sum(finite for finite, _ in told)
-        # A sampler gives some videos twice, so that all processes have as many.
-        self.videos = list(dict.fromkeys(name for _, names in told for name in names))
+    def _gather(self, runner: Runner, total: int) -> str:
+        counts = all_gather_object((self.finite, self.videos))
+        self.finite = sum(finite for finite, _ in counts)
+        # A sampler gives some videos twice, so that all ranks have equally many
+        self.videos = list(dict.fromkeys(name for _, names in counts for name in names))
         return about_scores(self.videos, total, _precision(runner)) if self.videos else ''
 
     def _remove(self) -> None:
@@ -170,7 +172,7 @@ class NonFiniteScoresHook(Hook):
 
 
 def mark_as_wrong(sample: Any) -> None:
-    """Give a sample the scores of a wrong answer, and ``non_finite``, the reason.
+    """Give a sample the scores of a wrong prediction, and ``non_finite``, the reason.
 
     Args:
         sample: A data sample with predictions, or the dict of one in a dump.
@@ -178,12 +180,12 @@ def mark_as_wrong(sample: Any) -> None:
     from mmtimesformer.datasets.video_dataset import wrong_scores  # which imports MMAction2
 
     is_dict = isinstance(sample, dict)
-    truth = _item(sample.get('gt_labels', sample.get('gt_label')))
+    label = _item(sample.get('gt_labels', sample.get('gt_label')))
     for name in SCORES:
         if sample.get(name) is None:
             continue
         scores = _item(sample.get(name))
-        known = torch.full((1,), -1) if truth is None else truth.to(scores.device)
+        known = torch.full((1,), -1) if label is None else label.to(scores.device)
         wrong = wrong_scores(scores, known)
         changed = {name: wrong}
         if name != 'view_scores':
@@ -217,8 +219,8 @@ def _scores(sample: Any) -> Iterator[Tensor]:
             yield value
 
 
-def _name(sample: Any, dataloader: Any, batch_idx: int, i: int) -> str:
-    """Name a video by its file, or by its number in the list of the data set."""
+def _name(sample: Any, dataloader: DataLoader, batch_idx: int, i: int) -> str:
+    """Return the file of a video, or its index in the data set."""
     for key in ('filename', 'frame_dir'):
         if sample.get(key):
             return str(sample.get(key))
@@ -228,7 +230,7 @@ def _name(sample: Any, dataloader: Any, batch_idx: int, i: int) -> str:
     return f'video {number * size + rank} of the list'
 
 
-def _precision(runner: Any) -> str:
+def _precision(runner: Runner) -> str:
     if not getattr(runner._test_loop, 'fp16', False):
         return 'fp32'
     return str(torch.get_autocast_dtype(get_device())).removeprefix('torch.')

@@ -1,6 +1,7 @@
-"""One picture per tested video: the frames that the model saw, and in its name what it said."""
+"""Draw the input frames of each tested video; the file name has prediction and label."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
 from torch import Tensor
 
@@ -21,17 +23,17 @@ LONGEST = 60  # bytes of the predicted classes, and of the true ones, in a file'
 
 @HOOKS.register_module()
 class PredictionImagesHook(Hook):
-    """Draws tested clips as a sheet, time from left to right and one row per view (crop or clip).
+    """Draw tested clips as a sheet, time from left to right and one row per view (crop or clip).
 
     A file is named ``vis_image/<index>_<video>_said_<class>_<score>_truth_<class>_0.png``, so a
-    listing of the folder is a list of the predictions. Where a video has several labels, all true
-    ones and all that are predicted with a probability of at least 0.5 are named, joined by ``+``.
+    listing of the folder is a list of the predictions. The name of a multi-label video has all its
+    labels and all classes with a probability of at least 0.5, joined by ``+``.
 
     Args:
-        out_dir: Folder for the pictures; ``None`` for none.
-        interval: Every how many samples one is drawn.
-        show: Open a window with each picture; the first process does, with its own samples.
-        wait_time: How long a window stays, in seconds.
+        out_dir: Folder for the images; ``None`` for none.
+        interval: Draw one of so many samples.
+        show: Open a window with each image of rank 0.
+        wait_time: Seconds before a window closes.
     """
 
     def __init__(
@@ -49,20 +51,25 @@ class PredictionImagesHook(Hook):
         self.wait_time = wait_time
         self.seen = 0
 
-    def before_test_epoch(self, runner: Any) -> None:
-        """Count samples from the first one again."""
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Count samples from zero."""
         self.seen = 0
 
     def after_test_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Mapping[str, Any] | None = None,
+        outputs: Sequence[Any] | None = None,
     ) -> None:
-        """Draw the samples whose turn it is; each process draws its own."""
+        """Draw one of ``interval`` samples; each rank draws its own."""
         dataset = runner.test_dataloader.dataset
         head = (runner.cfg.get('model') or {}).get('cls_head') or {}
         # A logit of 0 is a probability of 0.5
         threshold = 0.0 if head.get('average_clips') in ('score', 'sum') else 0.5
-        for video, sample in zip(data_batch['inputs'], outputs, strict=True):
-            # Samplers deal samples out in turn, and repeat some so that all get equally many.
+        videos = (data_batch or {}).get('inputs', ())
+        for video, sample in zip(videos, outputs or (), strict=True):
+            # A sampler gives samples to the ranks in turn, and repeats some to fill up
             index = self.seen * runner.world_size + runner.rank
             self.seen += 1
             if index >= len(dataset) or index % self.interval:
@@ -77,13 +84,13 @@ class PredictionImagesHook(Hook):
                 runner.visualizer.show(sheet, win_name=name, wait_time=self.wait_time)
 
 
-def outcome(sample: Any, metainfo: dict[str, Any], threshold: float = 0.5) -> str:
-    """Say what was predicted, how surely, and what was true, in letters that fit a file name.
+def outcome(sample: Any, metainfo: Mapping[str, Any], threshold: float = 0.5) -> str:
+    """Return predicted classes, their scores and the labels as a part of a file name.
 
     Args:
-        sample: With scores and truth.
+        sample: With scores and labels.
         metainfo: Of the data set; ``classes`` are the names.
-        threshold: Of several labels a video: those with at least this score are predicted.
+        threshold: Least score of a predicted class of a multi-label video.
     """
     names = metainfo.get('classes') or ()
 
@@ -95,13 +102,13 @@ def outcome(sample: Any, metainfo: dict[str, Any], threshold: float = 0.5) -> st
     order = scores.argsort(descending=True, stable=True).tolist()
     several = is_multi_label(sample)
     guesses = [i for i in order if scores[i] >= threshold] if several else order[:1]
-    said = [f'{word(i)}_{float(scores[i]):.2f}' for i in guesses]
-    truth = [word(label) for label in labels_of(sample)]
-    return f'said_{_joined(said)}_truth_{_joined(truth)}'
+    predicted = [f'{word(i)}_{float(scores[i]):.2f}' for i in guesses]
+    labels = [word(label) for label in labels_of(sample)]
+    return f'said_{_joined(predicted)}_truth_{_joined(labels)}'
 
 
 def _joined(words: list[str]) -> str:
-    """Join the words of a file name, which may have 255 bytes; say how many more there are."""
+    """Join class names for a file name of at most 255 bytes; count those left out."""
     shown: list[str] = []
     for number, word in enumerate(words):
         if shown and len('+'.join([*shown, word]).encode()) > LONGEST:
@@ -121,9 +128,9 @@ def _word(name: str, most: int) -> str:
 
 
 def contact_sheet(video: Tensor) -> np.ndarray:
-    """Lay out the frames of a decoded video side by side, its views one below the other.
+    """Put the frames of a decoded video side by side, its views one below the other.
 
-    Of long clips :data:`FRAMES_SHOWN` evenly spaced frames are kept.
+    Long clips are reduced to :data:`FRAMES_SHOWN` evenly spaced frames.
 
     Shape:
         - video: ``(views) c t H W`` of 8-bit colours -> ``(views H) (t W) c``

@@ -1,9 +1,8 @@
-"""A hook that sets how DataLoader workers hand tensors to the main process."""
-
-from typing import Any
+"""Set how DataLoader workers send tensors to the main process."""
 
 import torch.multiprocessing
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmtimesformer.registry import HOOKS
 
@@ -12,8 +11,7 @@ from mmtimesformer.registry import HOOKS
 class TensorSharingHook(Hook):
     """Set PyTorch's sharing strategy before the first DataLoader worker starts.
 
-    It works under MMEngine's own Runner too. Workers inherit the strategy where they are forked,
-    not where they are spawned.
+    It works under MMEngine's Runner too. Forked workers inherit the strategy, spawned ones do not.
 
     Args:
         strategy: ``'file_system'`` (by a name, faster for many small clips) or
@@ -35,5 +33,5 @@ class TensorSharingHook(Hook):
             )
         self.strategy = strategy
 
-    def before_run(self, runner: Any) -> None:
+    def before_run(self, runner: Runner) -> None:
         torch.multiprocessing.set_sharing_strategy(self.strategy)

@@ -1,33 +1,30 @@
-"""A test sees several views of a video and tells one answer: keep what each view said, too."""
-
-from typing import Any
+"""Keep the scores of each view in a dump of a multi-view test."""
 
 from einops import rearrange
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from torch import Tensor
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from mmtimesformer.registry import HOOKS
 
 
 @HOOKS.register_module()
 class ViewScoresHook(Hook):
-    """Give each tested sample ``view_scores``, the logits of its views before they are fused.
+    """Add ``view_scores`` to each tested sample: the logits of its views before their fusion.
 
-    They ride into a dump beside ``pred_scores``, which stay as they are, so MMAction2's analysis
-    tools read the dump as before. A video costs 4 bytes for each view and class: 5 kB for three
-    crops of 400 classes. Where a video has one view there is nothing to add, and nothing is.
-
-    What the head computes is watched, not changed. A head that does not tell a row of scores for
-    each view is left alone.
+    A dump has them next to ``pred_scores``, which do not change, so MMAction2's analysis tools read
+    it as before. They take 4 bytes for each view and class: 5 kB for three crops of 400 classes.
+    Nothing is added for one view, or for a head that does not return a row of scores per view.
     """
 
     def __init__(self) -> None:
-        self._handles: list[Any] = []
+        self._handles: list[RemovableHandle] = []
         self._logits: list[Tensor] = []
 
-    def before_test(self, runner: Any) -> None:
-        """Watch the head, and the recogniser around it."""
+    def before_test(self, runner: Runner) -> None:
+        """Add forward hooks to the head and the recognizer."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         head = getattr(model, 'cls_head', None)
         if head is None:
@@ -37,17 +34,17 @@ class ViewScoresHook(Hook):
             model.register_forward_hook(self._attach),
         ]
 
-    def after_test(self, runner: Any) -> None:
-        """Watch no longer."""
+    def after_test(self, runner: Runner) -> None:
+        """Remove the forward hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._logits = [], []
 
-    def _keep(self, head: Any, inputs: Any, logits: Any) -> None:
+    def _keep(self, head: nn.Module, inputs: object, logits: object) -> None:
         if isinstance(logits, Tensor) and logits.ndim == 2:
             self._logits.append(logits.detach().float())
 
-    def _attach(self, model: Any, inputs: Any, samples: Any) -> None:
+    def _attach(self, model: nn.Module, inputs: object, samples: object) -> None:
         kept, self._logits = self._logits, []
         if len(kept) != 1 or not isinstance(samples, list) or len(kept[0]) % len(samples):
             return

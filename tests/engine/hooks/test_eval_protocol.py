@@ -1,4 +1,4 @@
-"""A score never stands without the protocol that it was measured by."""
+"""Every score is logged and stored with its protocol."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from mmtimesformer.registry import HOOKS
 
 
 def a_run(dump: Path | None = None, **more: Any) -> Any:
-    """A Runner as the hook sees it, after a test of two clips of three crops each."""
+    """The parts of a Runner that the hook uses, for a test of two clips of three crops each."""
     cfg = dict(
         protocol='official',
         load_from='weights.pth',
@@ -26,12 +26,12 @@ def a_run(dump: Path | None = None, **more: Any) -> Any:
         val_dataloader=dict(dataset=dict(pipeline=[dict(type='S', clip_len=8)])),
     )
     dataset = type('Videos', (list,), {'metainfo': {'classes': ('left', 'right')}})(range(5))
-    said: list[str] = []
+    logged: list[str] = []
     return SimpleNamespace(
         hooks=[],
         cfg=Config({**cfg, **more}, filename=__file__),
-        logger=SimpleNamespace(info=said.append),
-        said=said,
+        logger=SimpleNamespace(info=logged.append),
+        logged=logged,
         test_dataloader=SimpleNamespace(dataset=dataset),
         test_loop=SimpleNamespace(
             evaluator=SimpleNamespace(metrics=[DumpResults(str(dump))] if dump else [])
@@ -43,40 +43,40 @@ def batch(*views: int) -> dict[str, Any]:
     return {'inputs': [torch.zeros(*views, 3, 8, 4, 4)]}
 
 
-def test_a_test_names_protocol_views_and_fusion() -> None:
+def test_a_test_logs_protocol_views_and_fusion() -> None:
     hook, run = EvalProtocolHook(), a_run()
     hook.after_test_iter(run, 0, batch(6))
     hook.after_test_epoch(run, {'acc/top1': 0.5})
-    assert run.said == ['Protocol: official; 2 clips x 3 crops, sum of logits']
+    assert run.logged == ['Protocol: official; 2 clips x 3 crops, sum of logits']
 
 
-def test_a_validation_does_too() -> None:
+def test_a_validation_logs_them_too() -> None:
     hook, run = EvalProtocolHook(), a_run()
     hook.after_val_iter(run, 0, batch())
     hook.after_val_epoch(run, {})
-    assert run.said == ['Protocol: official; 1 clip x 1 crop, sum of logits']
+    assert run.logged == ['Protocol: official; 1 clip x 1 crop, sum of logits']
 
 
-def test_a_config_without_a_name_is_told_so() -> None:
+def test_a_config_without_a_protocol_is_logged_as_such() -> None:
     hook, run = EvalProtocolHook(), a_run(protocol=None)
     hook.after_test_iter(run, 0, batch(2))
     hook.after_test_epoch(run)
-    assert run.said == ['Protocol: not named in the config; 2 clips x 1 crop, sum of logits']
+    assert run.logged == ['Protocol: not named in the config; 2 clips x 1 crop, sum of logits']
 
 
-def test_a_dump_is_told_where_it_comes_from(tmp_path: Path) -> None:
+def test_a_dump_is_stored_with_its_metadata(tmp_path: Path) -> None:
     hook, run = EvalProtocolHook(), a_run(tmp_path / 'folder' / 'result.pkl')
     hook.after_test_iter(run, 0, batch(6))
     hook.after_test_epoch(run, {'acc/top1': torch.tensor(0.5)})
-    told = json.loads((tmp_path / 'folder' / 'result.meta.json').read_text())
-    assert told.pop('versions') == {
+    metadata = json.loads((tmp_path / 'folder' / 'result.meta.json').read_text())
+    assert metadata.pop('versions') == {
         'mmtimesformer': __version__,
-        'mmaction2': told_version('mmaction2'),
-        'mmengine': told_version('mmengine'),
-        'torch': told_version('torch'),
+        'mmaction2': installed_version('mmaction2'),
+        'mmengine': installed_version('mmengine'),
+        'torch': installed_version('torch'),
     }
-    assert told.pop('date').endswith('+00:00')
-    assert told == {
+    assert metadata.pop('date').endswith('+00:00')
+    assert metadata == {
         'protocol': 'official',
         'views': {'clips': 2, 'crops': 3},
         'fusion': 'sum of logits',
@@ -87,21 +87,24 @@ def test_a_dump_is_told_where_it_comes_from(tmp_path: Path) -> None:
         'scores': {'acc/top1': 0.5},
         'non_finite': [],
     }
-    assert run.said[-1] == f'How these results came about is in {tmp_path}/folder/result.meta.json.'
+    assert (
+        run.logged[-1]
+        == f'The metadata of these results are in {tmp_path}/folder/result.meta.json.'
+    )
 
 
-def told_version(package: str) -> str:
+def installed_version(package: str) -> str:
     from importlib.metadata import version
 
     return version(package)
 
 
 @pytest.mark.parametrize('name', ['a/result.pkl', 'a/result.pickle'])
-def test_the_origin_lies_beside_the_results(name: str) -> None:
+def test_the_metadata_file_is_next_to_the_results(name: str) -> None:
     assert meta_path(name) == Path('a/result.meta.json')
 
 
-def test_the_runner_brings_it_along_once() -> None:
+def test_the_runner_registers_it_once() -> None:
     runner = Runner.__new__(Runner)
     runner._hooks = []
     runner.register_hooks(custom_hooks=[dict(type='mmtimesformer.EvalProtocolHook')])

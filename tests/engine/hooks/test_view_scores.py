@@ -1,4 +1,4 @@
-"""What each view said rides into a dump, and the fused scores stay what they were."""
+"""A dump has the scores of each view, and the fused scores do not change."""
 
 import pickle
 from pathlib import Path
@@ -15,7 +15,7 @@ from mmtimesformer.engine import ViewScoresHook
 
 
 class Recogniser(nn.Module):
-    """As far as the hook sees one: a head that scores views, and samples that come out."""
+    """The parts that the hook uses: a head that scores views, and samples as output."""
 
     def __init__(self, views: int) -> None:
         super().__init__()
@@ -43,19 +43,19 @@ def test_each_sample_gets_the_logits_of_its_own_views(videos: int) -> None:
     assert not model._forward_hooks and not model.cls_head._forward_hooks
 
 
-def test_one_view_has_nothing_to_add() -> None:
+def test_nothing_is_added_for_one_view() -> None:
     model, hook = Recogniser(1), ViewScoresHook()
     hook.before_test(SimpleNamespace(model=model))
     assert view_scores_of(model(torch.rand(3, 1, 5))[0]) is None
 
 
-def test_a_model_without_such_a_head_is_left_alone() -> None:
+def test_a_model_without_such_a_head_is_not_changed() -> None:
     hook = ViewScoresHook()
     hook.before_test(SimpleNamespace(model=nn.Linear(2, 2)))
     hook.after_test(SimpleNamespace())
 
 
-def test_a_dump_of_the_tool_holds_what_each_view_said(tmp_path: Path) -> None:
+def test_a_dump_has_the_scores_of_each_view(tmp_path: Path) -> None:
     """Through DumpResults itself, which turns samples into dicts."""
     from mmengine.evaluator import DumpResults
 
