@@ -1,4 +1,4 @@
-# What every run shares: logging, checkpoints, processes, and where pictures go.
+# Settings of every run: logging, checkpoints, processes, visualization.
 default_scope = 'mmaction'
 
 default_hooks = dict(
@@ -15,9 +15,9 @@ default_hooks = dict(
 
 env_cfg = dict(
     cudnn_benchmark=False,
-    # opencv's own threads would fight with the data-loading processes for the cores
+    # OpenCV's own threads would compete with DataLoader workers for the cores
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),  # on CPUs tools/train.py takes gloo
+    dist_cfg=dict(backend='nccl'),  # tools/train.py uses gloo on CPUs
 )
 
 log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True)

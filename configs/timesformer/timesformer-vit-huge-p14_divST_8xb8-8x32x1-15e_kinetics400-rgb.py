@@ -6,7 +6,7 @@ Train:  bash tools/dist_train.sh timesformer-vit-huge-p14_divST_8xb8-8x32x1-15e_
 Test:   python tools/test.py \
             timesformer-vit-huge-p14_divST_8xb8-8x32x1-15e_kinetics400-rgb CHECKPOINT
 Cost:   894M parameters; 1,874G multiply-adds for a clip of 8 x 224 x 224; a test takes 3 views.
-        Each process keeps its share of weights, gradients and momentum, see
+        Each process keeps a shard of weights, gradients and momentum, see
         docs/sharded_training.md.
 Decay:  of all parameters, as in the original.
 Expect: not measured; MMAction2's protocol for TimeSformer-B, in bfloat16, at another size.

@@ -1,6 +1,6 @@
 """TimeSformer-B fine-tuned on your own videos from weights of Kinetics-400: for small data sets.
 
-Copy this file and configs/_base_/datasets/your_own.py, and change what that one says.
+Copy this file and configs/_base_/datasets/your_own.py, and change the three lines there.
 
 Train:  python tools/data/folder.py VIDEOS --out data/your_own
         python tools/train.py timesformer_divST_1xb8-8x16x1-20e_your-own-rgb --auto-scale-lr
@@ -10,7 +10,7 @@ Decay:  of matrices alone; layer-wise learning rates.
 Expect: not measured; it depends on your videos.
 
 Videos where left and right differ ("turns left") must not be mirrored: take Flip out of the
-train_pipeline. Very few videos? See ..._mix.py beside this file.
+train_pipeline. Very few videos? See ..._mix.py in this folder.
 """
 
 _base_ = [

@@ -34,5 +34,5 @@ test_pipeline = _base_.test_pipeline
 test_pipeline[1].update(num_clips=48)
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 
-# Crops of a validation are random, so its best epoch would be the luckiest: the last one counts.
+# Crops of a validation are random, so its best epoch is chance: keep the last one instead.
 default_hooks = dict(checkpoint=dict(save_best=None))

@@ -29,5 +29,5 @@ train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=_base_.val_pipeline))
 test_dataloader = dict(dataset=dict(pipeline=_base_.test_pipeline))
 
-# Crops of a validation are random, so its best epoch would be the luckiest: the last one counts.
+# Crops of a validation are random, so its best epoch is chance: keep the last one instead.
 default_hooks = dict(checkpoint=dict(save_best=None))

@@ -1,6 +1,6 @@
 """TimeSformer-B with space-only attention on Kinetics-400, by MMAction2's protocol.
 
-Frames never look at each other; the mean of their class tokens is classified.
+Frames do not attend to each other; the mean of their class tokens is classified.
 
 Train:  bash tools/dist_train.sh timesformer_spaceOnly_8xb8-8x32x1-15e_kinetics400-rgb 8
         python tools/train.py timesformer_spaceOnly_8xb8-8x32x1-15e_kinetics400-rgb --auto-scale-lr

@@ -74,8 +74,8 @@ def test_a_resumed_average_that_warms_up_is_the_one_that_never_stopped(
 @pytest.mark.parametrize(
     ('settings', 'words'),
     [
-        ({'momentum': 0.002}, 'about 500 steps, and this training has 18, after which 96 % of'),
-        ({'momentum': 0.1}, '15 % of the average'),
+        ({'momentum': 0.002}, 'about 500 steps, and this training has 18: 96 % of'),
+        ({'momentum': 0.1}, '15 % of the final average'),
         ({'momentum': 0.2}, None),
         ({'momentum': 0.2, 'interval': 2}, 'has 9, after which 13 %'),
         ({'momentum': 0.2, 'begin_iter': 8}, 'has 10, after which 11 %'),

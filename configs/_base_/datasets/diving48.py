@@ -1,8 +1,8 @@
-# Diving-48 (V2), as tools/data/diving48.py lays it out.
+# Diving-48 (V2), as tools/data/diving48.py prepares it.
 _base_ = 'videos.py'
 
 num_classes = 48
-metainfo = dict(classes='data/diving48/classes.txt')  # a name a line
+metainfo = dict(classes='data/diving48/classes.txt')  # one name per line
 train_dataloader = dict(
     dataset=dict(
         ann_file='data/diving48/diving48_train_list_videos.txt',

@@ -1,8 +1,8 @@
-# HMDB51, the first of its three splits, as tools/data/hmdb51.py lays it out.
+# HMDB51, the first of its three splits, as tools/data/hmdb51.py prepares it.
 _base_ = 'videos.py'
 
 num_classes = 51
-metainfo = dict(classes='data/hmdb51/classes.txt')  # a name a line
+metainfo = dict(classes='data/hmdb51/classes.txt')  # one name per line
 train_dataloader = dict(
     dataset=dict(
         ann_file='data/hmdb51/hmdb51_train_split_1_videos.txt',

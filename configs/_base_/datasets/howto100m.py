@@ -1,8 +1,8 @@
-# HowTo100M, as tools/data/howto100m.py lays it out.
+# HowTo100M, as tools/data/howto100m.py prepares it.
 _base_ = 'videos.py'
 
 num_classes = 1059
-metainfo = dict(classes='data/howto100m/classes.txt')  # a name a line
+metainfo = dict(classes='data/howto100m/classes.txt')  # one name per line
 train_dataloader = dict(
     dataset=dict(
         ann_file='data/howto100m/howto100m_train_list_videos.txt',

@@ -1,8 +1,8 @@
-# Kinetics-400, as tools/data/kinetics.py lays it out.
+# Kinetics-400, as tools/data/kinetics.py prepares it.
 _base_ = 'videos.py'
 
 num_classes = 400
-metainfo = dict(classes='data/kinetics400/classes.txt')  # a name a line
+metainfo = dict(classes='data/kinetics400/classes.txt')  # one name per line
 train_dataloader = dict(
     dataset=dict(
         ann_file='data/kinetics400/kinetics400_train_list_videos.txt',

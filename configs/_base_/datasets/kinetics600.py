@@ -1,8 +1,8 @@
-# Kinetics-600, as tools/data/kinetics.py lays it out.
+# Kinetics-600, as tools/data/kinetics.py prepares it.
 _base_ = 'videos.py'
 
 num_classes = 600
-metainfo = dict(classes='data/kinetics600/classes.txt')  # a name a line
+metainfo = dict(classes='data/kinetics600/classes.txt')  # one name per line
 train_dataloader = dict(
     dataset=dict(
         ann_file='data/kinetics600/kinetics600_train_list_videos.txt',

@@ -2,18 +2,18 @@
 #
 # Training: a random clip and a random crop of 64. Validation: the middle clip and its centre crop.
 # Test: the middle clip, three crops along the long side.
-# A clip and its twin, the same pictures in reverse, come in one batch (PairedSampler says why).
+# A clip and its reverse are in one batch; see PairedSampler.
 # PyAV opens and decodes files as small as these in half of decord's time.
 # NOTE: no Flip. A mirrored `left` is a `right`, and a mirrored `clockwise` turns the other way.
 # NOTE: the frames of a test (3, 5, ..., 17 of 0..20) read the same from both ends, so that a model
-# blind to their order must answer a clip and its reversed twin alike.
+# blind to their order must predict the same for a clip and its reverse.
 dataset_type = 'mmtimesformer.VideoDataset'
 data_root = 'data/moving_shapes/videos_train'
 data_root_val = 'data/moving_shapes/videos_val'
 ann_file_train = 'data/moving_shapes/train.txt'
 ann_file_val = 'data/moving_shapes/val.txt'
 ann_file_test = ann_file_val
-metainfo = dict(classes='data/moving_shapes/classes.txt')  # a name a line
+metainfo = dict(classes='data/moving_shapes/classes.txt')  # one name per line
 
 train_pipeline = [
     dict(type='mmtimesformer.VideoInit', reader='pyav'),

@@ -1,8 +1,8 @@
-# Something-Something-V2, as tools/data/ssv2.py lays it out.
+# Something-Something-V2, as tools/data/ssv2.py prepares it.
 _base_ = 'videos.py'
 
 num_classes = 174
-metainfo = dict(classes='data/sthv2/classes.txt')  # a name a line
+metainfo = dict(classes='data/sthv2/classes.txt')  # one name per line
 train_dataloader = dict(
     dataset=dict(
         ann_file='data/sthv2/sthv2_train_list_videos.txt',

@@ -1,8 +1,8 @@
-# UCF101, the first of its three splits, as tools/data/ucf101.py lays it out.
+# UCF101, the first of its three splits, as tools/data/ucf101.py prepares it.
 _base_ = 'videos.py'
 
 num_classes = 101
-metainfo = dict(classes='data/ucf101/classes.txt')  # a name a line
+metainfo = dict(classes='data/ucf101/classes.txt')  # one name per line
 train_dataloader = dict(
     dataset=dict(
         ann_file='data/ucf101/ucf101_train_split_1_videos.txt',

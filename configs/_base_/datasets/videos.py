@@ -1,8 +1,8 @@
 # How videos are loaded, whatever the data set: one annotation file and one folder for each stage.
 #
 # A video that cannot be read is replaced in training and counts as wrong in testing.
-# A data set's own file beside this one names its files; how videos become clips is the protocol's,
-# in ../protocols/; a config puts the two together.
+# The files of each data set are in the other files of this folder, and how videos become clips in
+# ../protocols/; a config combines the two.
 train_dataloader = dict(
     batch_size=8,
     num_workers=8,

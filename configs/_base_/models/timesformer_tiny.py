@@ -1,11 +1,11 @@
 # A tiny TimeSformer: 2 blocks of width 64 over 8 frames of 64 x 64 pixels, 8 classes, from scratch.
 #
-# With nothing pretrained to protect, time takes part from the first step: temporal_init='random',
-# embeddings as large as patches (embed_init_std), and weights that let a block of width 64 say
-# something at once (Xavier; ViT's deviation of 0.02 is made for a width of 768). Started at zero,
+# Without pretrained weights, time attention is used from the first step: temporal_init='random',
+# embeddings as large as patches (embed_init_std), and weights that give a block of width 64 an
+# effect at once (Xavier; ViT's deviation of 0.02 is made for a width of 768). Started at zero,
 # as for a model seeded from images, time_embed and temporal_fc each wait for the other to move,
 # and training stalls with half of the videos right: the axis of every motion is learned, its
-# direction is not. docs/moving_shapes.md tells more.
+# direction is not. See docs/moving_shapes.md.
 model = dict(
     type='Recognizer3D',
     backbone=dict(

@@ -4,7 +4,7 @@
 # validation takes a random window, short side 256 and its centre crop, so its scores jump, and
 # views are fused by the mean of the softmax.
 # NOTE: in CutMix a box of height x width is cut out of all frames, and labels are mixed by its
-# share of the frame. PaddleVideo's cuts time x height, over the whole width, and mixes labels by
+# part of the frame. PaddleVideo's cuts time x height, over the whole width, and mixes labels by
 # that number over height x width: a few percent of the label for up to all of the video. That is a
 # bug of theirs and not repeated; a training by this protocol differs from theirs in it.
 # docs/protocols.md shows how this differs from the other protocols.

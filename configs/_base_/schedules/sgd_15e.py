@@ -2,7 +2,7 @@
 #
 # Weight decay is on all parameters. MMAction2's config means to exempt cls_token, pos_embed and
 # time_embed, but its keys ('.backbone.cls_token', ...) match no parameter: what it trained with is
-# what stands here, and so did the official code.
+# this file has, as the official code did.
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=15, val_begin=1, val_interval=1)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')

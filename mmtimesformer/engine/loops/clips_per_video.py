@@ -1,18 +1,13 @@
-"""``train_dataloader.clips_per_video = k``: several clips of each video that is decoded.
+"""Train on several clips of each decoded video: ``train_dataloader.clips_per_video = k``.
 
-The rules, so that everything else stays as it is:
+- **A batch** still has ``batch_size`` clips per process: ``k`` clips each of ``batch_size / k``
+  videos. So memory, scaling of the learning rate and accumulation of gradients do not change.
+- **The sampler** still gives each video once an epoch, to one process.
+- **An epoch** has ``k`` clips of each video and ``k`` times as many steps, in about the time of one
+  decoding. For as many steps and clips as before, divide epochs and milestones by ``k``.
 
-- **A batch** is ``batch_size`` clips for each process, as without it: of ``batch_size / k`` videos,
-  ``k`` of each, side by side. So what fits into memory still fits, and what counts batches (scaling
-  the learning rate, accumulating gradients) is right as it is.
-- **The sampler** is untouched and gives each video once an epoch, to one process.
-- **An epoch** takes ``k`` clips of each video. It has ``k`` times as many steps as without, in
-  about the time of one decoding. For a training of as many steps and clips as before, divide
-  epochs and milestones by ``k``.
-
-Clips of a video resemble each other more than those of different videos do, so ``batch_size`` clips
-are fewer than that many independent samples. It shows where ``batch_size / k`` times the number of
-processes (and of accumulated batches) is only a few videos.
+Clips of one video are alike, so a batch has fewer independent samples. That matters where
+``batch_size / k`` times the number of processes and accumulated batches is only a few videos.
 """
 
 import logging
@@ -26,11 +21,11 @@ COLLATE = 'mmtimesformer.collate_clips'
 
 
 def with_clips_per_video(dataloader: dict[str, Any]) -> dict[str, Any]:
-    """Return the config of a data loader that does what ``clips_per_video`` says.
+    """Return the config of a data loader without ``clips_per_video``, which yields such batches.
 
     Raises:
-        ValueError: It is no positive whole number, does not divide ``batch_size``, or the data set
-            has no pipeline.
+        ValueError: It is not a positive whole number, does not divide ``batch_size``, or the data
+            set has no pipeline.
     """
     dataloader = dict(dataloader)
     clips = dataloader.pop('clips_per_video')
@@ -44,8 +39,8 @@ def with_clips_per_video(dataloader: dict[str, Any]) -> dict[str, Any]:
     batch_size = dataloader['batch_size']
     if batch_size % clips:
         raise ValueError(
-            f'batch_size={batch_size} clips are not made up of clips_per_video={clips} for each '
-            'video; set train_dataloader.batch_size to a multiple, or clips_per_video to a divisor'
+            f'batch_size={batch_size} is not divisible by clips_per_video={clips}; set '
+            ' train_dataloader.batch_size to a multiple, or clips_per_video to a divisor'
         )
     dataset = dataloader['dataset']
     if isinstance(dataset, dict) and dataset.get('test_mode'):
@@ -61,7 +56,7 @@ def with_clips_per_video(dataloader: dict[str, Any]) -> dict[str, Any]:
     dataloader['batch_size'] = batch_size // clips
     dataloader['collate_fn'] = {'type': COLLATE, **_inner_collate(dataloader.get('collate_fn'))}
     print_log(
-        f'{clips} clips per video: a batch of {batch_size} clips is of {batch_size // clips} '
+        f'{clips} clips per video: a batch of {batch_size} clips has {batch_size // clips} '
         f'videos, and an epoch takes {clips} clips of each video, in {clips} times as many steps '
         f'(for as many steps as without, divide epochs and milestones by {clips}).',
         logger='current',
@@ -71,7 +66,7 @@ def with_clips_per_video(dataloader: dict[str, Any]) -> dict[str, Any]:
 
 
 def _repeated(dataset: Any, clips: int) -> Any:
-    """Return the config of a data set in which every pipeline gives several clips."""
+    """Return the config of a data set whose pipelines return several clips."""
     if not isinstance(dataset, dict):
         return dataset
     changed = type(dataset)(dataset)
@@ -86,7 +81,7 @@ def _repeated(dataset: Any, clips: int) -> Any:
 
 
 def _inner_collate(configured: Any) -> dict[str, Any]:
-    """Return what collates the clips, as an argument, if the config says so."""
+    """Return the collate function of the config as an argument of ours."""
     if configured is None:
         return {}
     if not isinstance(configured, dict):

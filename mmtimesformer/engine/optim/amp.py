@@ -1,18 +1,20 @@
 """Mixed precision: float16 with a loss scaler on CUDA, bfloat16 without one anywhere.
 
-Weights, gradients and optimiser stay float32; matrix products run in the short type. bfloat16 has
-float32's range, so a loss needs no scaling, and CPUs know it too.
+Weights, gradients and optimizer stay in float32; matrix products run in the short type. bfloat16
+has the range of float32, so the loss needs no scaling, and CPUs support it too.
 
-As in MMAction2, mixed precision is training's: validation stays in float32, where a few hundredths
-of a percent would blur which epoch was best. A test may ask for it.
+As in MMAction2, only training uses it: validation stays in float32, where a few hundredths of a
+percent decide which epoch is best. A test can use it too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
 
@@ -24,27 +26,26 @@ PLAIN = ('OptimWrapper', 'AmpOptimWrapper', 'mmtimesformer.Bfloat16OptimWrapper'
 
 @OPTIM_WRAPPERS.register_module()
 class Bfloat16OptimWrapper(OptimWrapper):
-    """Trains under bfloat16 autocast on the device where the model is, CPU or CUDA.
+    """Train under bfloat16 autocast on the device of the model, CPU or CUDA.
 
-    Takes what MMEngine's ``OptimWrapper`` takes: the optimiser, ``clip_grad``,
-    ``accumulative_counts``. Its state is that of a plain ``OptimWrapper``, so a run may change
-    between the two when it resumes.
+    It takes the arguments of MMEngine's ``OptimWrapper`` and has the same state, so a run may
+    change between the two when it resumes.
     """
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
-        """Meet the model before the first step."""
+        """Keep the scores of the model in float32, before the first step."""
         super().initialize_count_status(model, init_counts, max_counts)
         keep_scores_in_float32(model)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Compute the loss in bfloat16 where autocast allows it."""
+        """Compute the loss under bfloat16 autocast."""
         device = next(model.parameters()).device.type
         with super().optim_context(model), torch.autocast(device, torch.bfloat16):
             yield
 
 
-def train_in(precision: str, cfg: Any) -> None:
+def train_in(precision: str, cfg: Config) -> None:
     """Change a config so that it trains in mixed precision.
 
     Args:
@@ -52,13 +53,13 @@ def train_in(precision: str, cfg: Any) -> None:
         cfg: The config; its ``optim_wrapper`` is changed in place.
 
     Raises:
-        ValueError: This device or this optimiser wrapper cannot.
+        ValueError: The device or the optimizer wrapper does not support it.
     """
     check_device(precision)
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind not in PLAIN:
         raise ValueError(
-            f'--amp {precision} does not know optim_wrapper.type={kind!r}; leave --amp out, or use '
+            f'--amp {precision} does not support optim_wrapper.type={kind!r}; omit --amp, or use '
             'one of ' + ', '.join(PLAIN)
         )
     if precision == 'fp16':
@@ -70,11 +71,11 @@ def train_in(precision: str, cfg: Any) -> None:
             cfg.optim_wrapper.pop(scaling, None)
 
 
-def test_in(precision: str, cfg: Any) -> None:
+def test_in(precision: str, cfg: Config) -> None:
     """Change a config so that it tests in mixed precision; arguments as in :func:`train_in`.
 
-    NOTE: MMEngine's loop knows one switch, ``fp16``, which means the device's autocast type; that
-    type is a setting of the process.
+    NOTE: MMEngine's loop has one switch, ``fp16``, for the autocast type of the device; that type
+    is a setting of the process.
     """
     check_device(precision)
     cfg.test_cfg.fp16 = True
@@ -82,24 +83,25 @@ def test_in(precision: str, cfg: Any) -> None:
 
 
 def keep_scores_in_float32(model: nn.Module) -> None:
-    """Let class scores leave the head of an MMAction2 recogniser in float32; twice is once.
+    """Convert the class scores of an MMAction2 recognizer to float32; it may be called again.
 
-    MMAction2 hands them to NumPy for the training accuracy, and NumPy has no bfloat16.
+    MMAction2 computes the training accuracy in NumPy, which has no bfloat16.
     """
-    head = getattr(getattr(model, 'module', model), 'cls_head', None)
+    inner = model.module if is_model_wrapper(model) else model
+    head = getattr(inner, 'cls_head', None)
     if head is not None and _to_float32 not in head._forward_hooks.values():
         head.register_forward_hook(_to_float32)
 
 
-def _to_float32(_head: nn.Module, _inputs: Any, scores: Any) -> Any:
+def _to_float32(_head: nn.Module, _inputs: object, scores: object) -> object:
     return scores.float() if isinstance(scores, torch.Tensor) else scores
 
 
-def check_wrapper(wrapper: Any) -> None:
+def check_wrapper(wrapper: Mapping[str, Any]) -> None:
     """Check whether this machine can train with MMEngine's ``AmpOptimWrapper`` of a config.
 
     Raises:
-        ValueError: There is no GPU, the GPU does not know the type, or there is no such type.
+        ValueError: There is no GPU, the GPU does not support the type, or there is no such type.
     """
     kind = wrapper.get('type')
     if getattr(kind, '__name__', kind) != 'AmpOptimWrapper':
@@ -109,7 +111,7 @@ def check_wrapper(wrapper: Any) -> None:
     if not isinstance(dtype, torch.dtype) and dtype not in known:
         raise ValueError(
             f'optim_wrapper.dtype={dtype!r} is not known; set it to one of '
-            f'{", ".join(map(str, known[1:]))}, or leave it out for float16'
+            f'{", ".join(map(str, known[1:]))}, or omit it for float16'
         )
     name = str(dtype or 'float16').removeprefix('torch.')
     if get_device() == 'cpu':

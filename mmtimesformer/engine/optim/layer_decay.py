@@ -1,4 +1,4 @@
-"""Layer-wise learning rates: the nearer to the pixels, the less a pretrained weight moves."""
+"""Layer-wise learning rate decay: smaller learning rates for layers nearer to the input."""
 
 from typing import Any
 
@@ -14,15 +14,14 @@ EMBEDDINGS = ('cls_token', 'pos_embed', 'time_embed', 'patch_embed')
 class LayerDecay(DefaultOptimWrapperConstructor):
     """Give every layer its own learning rate, smaller by a constant ratio per layer.
 
-    The classifier and the final norm learn at the optimiser's rate, the last block at
-    ``decay_rate`` times that, the block before at ``decay_rate**2``, and so on down to the
-    embeddings. Biases, norms, the class token, positions and times are spared weight decay.
+    The classifier and the final norm have the optimizer's rate, the last block ``decay_rate`` times
+    that, the block before ``decay_rate**2``, and so on to the embeddings. Biases, norms, the class
+    token, position and time embeddings have no weight decay.
 
-    From "BEiT: BERT Pre-Training of Image Transformers" (arXiv 2106.08254), where it makes
-    fine-tuning on small data sets safe.
+    From "BEiT: BERT Pre-Training of Image Transformers" (arXiv 2106.08254).
 
     Args:
-        optim_wrapper_cfg: Of the optimiser wrapper, with the ``optimizer`` inside.
+        optim_wrapper_cfg: Of the optimizer wrapper, with its ``optimizer``.
         paramwise_cfg: ``dict(decay_rate=…)``, above 0 and at most 1.
 
     Raises:
@@ -48,7 +47,7 @@ class LayerDecay(DefaultOptimWrapperConstructor):
         self.decay_rate = rate
 
     def add_params(self, params: list[dict[str, Any]], module: nn.Module, **kwargs: Any) -> None:
-        """Add one group for each layer, and within it one each with and without weight decay."""
+        """Add two groups for each layer: with and without weight decay."""
         top = depth_of(module) + 1
         groups: dict[tuple[int, bool], dict[str, Any]] = {}
         for name, parameter in module.named_parameters():
@@ -65,13 +64,13 @@ class LayerDecay(DefaultOptimWrapperConstructor):
 
 
 def depth_of(module: nn.Module) -> int:
-    """How many blocks a model has, by the names of its parameters."""
+    """Return the number of blocks of a model, from the names of its parameters."""
     numbers = [layer_of(name, 0) for name, _ in module.named_parameters()]
     return max(numbers)
 
 
 def layer_of(name: str, top: int) -> int:
-    """Return the layer of a parameter: 0 for the embeddings, ``top`` for what follows the blocks.
+    """Return the layer of a parameter: 0 for the embeddings, ``top`` after the blocks.
 
     >>> layer_of('backbone.blocks.3.attn.qkv.weight', 13)
     4

@@ -1,9 +1,10 @@
-"""Learning rate schedule: a linear warm-up that joins a cosine over the whole training."""
+"""Learning rate schedule: a linear warm-up, then a cosine over the whole training."""
 
 import math
 from typing import Any
 
-from mmengine.optim import CosineAnnealingLR
+from mmengine.optim import CosineAnnealingLR, OptimWrapper
+from torch.optim import Optimizer
 
 from mmtimesformer.registry import PARAM_SCHEDULERS
 
@@ -13,18 +14,18 @@ class WarmupCosineLR(CosineAnnealingLR):
     """Warm up linearly to the cosine of the whole training, then follow that cosine to zero.
 
     Step ``s`` of ``end - begin`` has the rate ``base * (cos(pi * s / (end - begin)) + 1) / 2``.
-    Below ``warmup`` it is on the line from ``base * start_factor`` at step 0 to the value that the
-    cosine has at step ``warmup``, which is below ``base``. So PaddleVideo and SlowFast train.
+    Before ``warmup`` it is on the line from ``base * start_factor`` at step 0 to the cosine at step
+    ``warmup``, which is below ``base``, as in PaddleVideo and SlowFast.
 
-    MMEngine's ``LinearLR`` followed by ``CosineAnnealingLR`` is another schedule: there the cosine
-    starts at ``base`` where the warm-up ends, up to a quarter above this one.
+    MMEngine's ``LinearLR`` followed by ``CosineAnnealingLR`` differs: its cosine starts at ``base``
+    after the warm-up, up to a quarter above this one.
 
     Args:
-        optimizer: Whose learning rates are set.
+        optimizer: The optimizer or its wrapper.
         warmup: Length of the warm-up, in steps (in epochs with ``convert_to_iter_based=True``).
         start_factor: Rate of the first step, as a fraction of the base rate.
         begin: First step of the schedule.
-        end: Step at which the rate would be zero.
+        end: Step at which the rate is zero.
         last_step: Index of the last step, -1 at the start.
         by_epoch: Whether a step is an epoch, else an iteration.
         verbose: Print every rate.
@@ -40,7 +41,7 @@ class WarmupCosineLR(CosineAnnealingLR):
 
     def __init__(
         self,
-        optimizer: Any,
+        optimizer: Optimizer | OptimWrapper,
         warmup: float,
         start_factor: float,
         begin: int = 0,
@@ -74,7 +75,7 @@ class WarmupCosineLR(CosineAnnealingLR):
     @classmethod
     def build_iter_from_epoch(
         cls,
-        optimizer: Any,
+        optimizer: Optimizer | OptimWrapper,
         warmup: float,
         end: int,
         begin: int = 0,
@@ -102,10 +103,9 @@ class WarmupCosineLR(CosineAnnealingLR):
         )
 
     def _get_value(self) -> list[float]:
-        """Return the rate of each parameter group, as a multiple of its present one.
+        """Return the rate of each parameter group, as a multiple of its current one.
 
-        Multiples and not absolute values, as in MMEngine's own schedulers: a rate that was changed
-        from outside stays changed.
+        As in MMEngine's schedulers, so that a rate that was changed elsewhere stays changed.
         """
         ratio = self._factor(self.last_step)
         if self.last_step > 0:
@@ -113,7 +113,7 @@ class WarmupCosineLR(CosineAnnealingLR):
         return [group[self.param_name] * ratio for group in self.optimizer.param_groups]
 
     def _factor(self, step: float) -> float:
-        """The rate of a step as a fraction of the base rate."""
+        """Return the rate of a step as a fraction of the base rate."""
         if step >= self.warmup:
             return (math.cos(math.pi * step / self.T_max) + 1) / 2
         joint = self._factor(self.warmup)

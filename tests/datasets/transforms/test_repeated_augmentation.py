@@ -229,7 +229,7 @@ def test_a_training_that_goes_on_sees_the_same_clips(tiny_videos: Path, tmp_path
 @pytest.mark.parametrize(
     ('change', 'letter'),
     [
-        (dict(clips_per_video=3), 'batch_size=8 clips are not made up of clips_per_video=3'),
+        (dict(clips_per_video=3), 'batch_size=8 is not divisible by clips_per_video=3'),
         (dict(clips_per_video='4'), "clips_per_video='4' is not a positive whole number"),
         (dict(dataset=dict(type='X')), 'needs a data set with a pipeline'),
         (dict(dataset=dict(test_mode=True, pipeline=PIPELINE)), 'is for training; .* num_clips'),
