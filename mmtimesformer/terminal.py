@@ -1,8 +1,8 @@
-"""Print text that comes from files or users: terminal escapes are shown, not obeyed.
+"""Print text from files or users without executing its terminal escapes; show progress bars.
 
-Class names, file names, metadata and error messages may hold control characters: ANSI escapes that
-retitle or erase a terminal, newlines that forge a line of output, bidirectional controls that turn
-text around. Every tool prints through :func:`echo`, and shows progress through :func:`track`.
+Class names, file names, metadata and error messages may contain control characters: ANSI escapes
+that change or erase a terminal, newlines that fake a line of output, bidirectional controls that
+reverse text. Every tool prints through :func:`echo`, and shows progress through :func:`track`.
 """
 
 import argparse
@@ -13,29 +13,32 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, NoReturn, TypeVar
 
+from rich import progress
+from rich.console import Console
+
 T = TypeVar('T')
 
-JOINERS = '\u200c\u200d'  # invisible, but words of Persian and Hindi, and many emoji, need them
+JOINERS = '\u200c\u200d'  # invisible, but needed in Persian, Hindi and emoji
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Read a command line; errors quote arguments without terminal escapes."""
+    """An argparse parser whose errors quote arguments without terminal escapes."""
 
     def error(self, message: str) -> NoReturn:
-        """Print what is wrong, and exit with code 2."""
+        """Print the error and exit with code 2."""
         super().error(safe_text(message))
 
 
 def safe_text(text: object, most: int | None = None) -> str:
-    r"""Return text for one line of a terminal or a picture.
+    r"""Return text for one line of a terminal or an image.
 
     Control characters, newlines, bidirectional controls, other invisible characters and lone
     surrogates (of file names that are not UTF-8) are written as escapes, such as ``\x1b``. Letters
-    of every language stay as they are.
+    of every language stay.
 
     Args:
         text: Any text.
-        most: Characters of the result; what is longer ends in ``…``.
+        most: Maximum length of the result; longer text ends in ``…``.
     """
     text = str(text)
     if most is not None:
@@ -59,9 +62,9 @@ def echo(
     file: IO[str] | None = None,
     flush: bool = False,
 ) -> None:
-    """Print one line like :func:`print`, through :func:`safe_text`; empty lines around it stay.
+    """Print one line like :func:`print`, through :func:`safe_text`; keep empty lines around it.
 
-    What the stream's encoding does not have is written as an escape, too.
+    Characters that the stream's encoding lacks are written as escapes too.
     """
     text = sep.join(map(str, values))
     inner = text.strip('\n')
@@ -71,12 +74,12 @@ def echo(
 
 
 def echo_lines(text: object, file: IO[str] | None = None) -> None:
-    """Print several lines through :func:`safe_lines`; names in them went through `safe_text`."""
+    """Print several lines through :func:`safe_lines`; names in them need `safe_text` before."""
     _write(f'{safe_lines(text)}\n', file, flush=False)
 
 
 def track(
-    items: Iterable[T], description: str, total: int | None = None, console: Any = None
+    items: Iterable[T], description: str, total: int | None = None, console: Console | None = None
 ) -> Iterator[T]:
     """Iterate with a progress bar, as :func:`rich.progress.track` does.
 
@@ -85,12 +88,10 @@ def track(
 
     Args:
         items: What to iterate over.
-        description: Stands before the bar.
-        total: How many items there are, if they have no length.
-        console: A Rich console; standard output, if not given.
+        description: Text before the bar.
+        total: The number of items, if they have no length.
+        console: A Rich console; by default standard output.
     """
-    from rich import progress
-
     columns = (
         progress.TextColumn('{task.description}', markup=False),
         progress.BarColumn(),
@@ -103,7 +104,7 @@ def track(
 
 @contextmanager
 def safe_warnings() -> Iterator[None]:
-    """Print warnings without terminal escapes meanwhile: many of them name files and classes."""
+    """Print warnings without terminal escapes: many of them quote file and class names."""
     before = warnings.formatwarning
 
     def formatted(*args: Any, **options: Any) -> str:

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Print the versions of this machine and every known trap it has, each with its fix.
+"""Print the installed versions and every known problem of this machine, each with its fix.
 
     python tools/check_env.py          for reading
     python tools/check_env.py --json   for a bug report or a script
 
-Exits with 1 if a trap here breaks training or testing, otherwise with 0. Needs nothing but Python
-and imports none of the packages it looks at: a broken one cannot break the report.
+Exits with 1 if a problem breaks training or testing, otherwise with 0. Needs only Python and
+imports none of the packages: a broken one cannot break the report.
 """
 
-from __future__ import annotations  # so that an older Python gets to the trap that names it
+from __future__ import annotations  # so that an older Python gets to the report
 
 import argparse
 import importlib.machinery
@@ -25,7 +25,7 @@ from pathlib import Path
 REFERENCE = "pip install mmaction2==1.1.0 'mmengine>=0.11.0rc3' mmcv-lite==2.0.1"
 ONE_MMCV = 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.0.1'
 
-# What the report lists, in this order, and what the name is good for.
+# Packages of the report, in this order, and their use.
 PACKAGES = {
     'torch': 'the model',
     'einops': 'the model',
@@ -53,7 +53,7 @@ PACKAGES = {
 
 @dataclass
 class Machine:
-    """What traps look at: versions and places, gathered once without importing a package.
+    """Versions and places of packages, found without importing them.
 
     Attributes:
         python: version, such as `(3, 11)`.
@@ -68,11 +68,11 @@ class Machine:
     modules: dict[str, Path | None] = field(default_factory=dict)
 
     def has(self, *names: str) -> bool:
-        """Tell whether all of these distributions are installed."""
+        """Return whether all of these distributions are installed."""
         return all(name in self.versions for name in names)
 
     def below(self, name: str, bound: str) -> bool:
-        """Tell whether a distribution is installed in a version before `bound`."""
+        """Return whether a distribution is installed in a version before `bound`."""
         return name in self.versions and order(self.versions[name]) < order(bound)
 
     def source(self, module: str, file: str) -> str:
@@ -82,20 +82,20 @@ class Machine:
         return path.read_text(errors='replace') if path and path.is_file() else ''
 
     def decord_has_a_wheel(self) -> bool:
-        """Tell whether decord 0.6.0 was published for this machine."""
+        """Return whether decord 0.6.0 was published for this machine."""
         return self.system[0] != 'darwin' and self.system[1] in ('x86_64', 'AMD64')
 
 
 @dataclass(frozen=True)
 class Trap:
-    """One way in which a machine goes wrong.
+    """A known problem of a machine.
 
     Attributes:
-        name: what to call it.
+        name: its name in the report.
         find: returns what this machine has, in a few words, or an empty text.
-        happens: what its user will see.
-        fix: the one command that helps.
-        breaks: whether training or testing fails, rather than something beside them.
+        happens: what the user sees.
+        fix: the command that fixes it.
+        breaks: whether training or testing fails.
     """
 
     name: str
@@ -106,7 +106,7 @@ class Trap:
 
 
 def order(version: str) -> tuple[tuple[int, ...], int, int]:
-    """Return a key that sorts versions, enough of PEP 440 for those met here.
+    """Return a key that sorts versions, as far as PEP 440 is needed here.
 
     `2.13.0+cpu` sorts as `2.13.0`, and `0.11.0rc3` before `0.11.0`.
     """
@@ -123,7 +123,7 @@ def installed(machine: Machine, names: Sequence[str]) -> str:
 
 
 def all_of(*names: str) -> Callable[[Machine], str]:
-    """Return a detector of distributions that must not stand side by side."""
+    """Return a detector of distributions that must not be installed together."""
     return lambda machine: installed(machine, names) if machine.has(*names) else ''
 
 
@@ -133,7 +133,7 @@ def older(name: str, bound: str) -> Callable[[Machine], str]:
 
 
 def find_wrong_python(machine: Machine) -> str:
-    """Python 3.10 to 3.13 is what MMEngine and we run on."""
+    """MMEngine and mmtimesformer need Python 3.10 to 3.13."""
     return '' if (3, 10) <= machine.python < (3, 14) else 'Python {}.{}'.format(*machine.python)
 
 
@@ -152,7 +152,7 @@ def find_missing_mmaction(machine: Machine) -> str:
 
 
 def find_missing_mmaction_without_decord(machine: Machine) -> str:
-    """MMAction2 insists on decord, which pip cannot install on this machine."""
+    """MMAction2 requires decord, which pip cannot install on this machine."""
     missing = not machine.modules.get('mmaction')
     found = 'no mmaction2, and no decord for {1} on {0}'.format(*machine.system)
     return found if missing and not machine.decord_has_a_wheel() else ''
@@ -164,10 +164,10 @@ def find_missing_mmcv(machine: Machine) -> str:
     return 'mmaction2 without mmcv or mmcv-lite' if missing else ''
 
 
-def find_hollow_mmcv(machine: Machine) -> str:
-    """Uninstalling one of mmcv and mmcv-lite takes the files of the other along."""
-    hollow = 'mmcv' in machine.modules and not machine.modules['mmcv']
-    return 'a folder mmcv without its __init__.py' if hollow else ''
+def find_empty_mmcv(machine: Machine) -> str:
+    """Uninstalling one of mmcv and mmcv-lite removes the files of the other too."""
+    empty = 'mmcv' in machine.modules and not machine.modules['mmcv']
+    return 'a folder mmcv without its __init__.py' if empty else ''
 
 
 def find_refused_version(machine: Machine, package: str, names: Sequence[str]) -> str:
@@ -186,7 +186,7 @@ def find_refused_version(machine: Machine, package: str, names: Sequence[str]) -
 
 
 def find_missing_drn(machine: Machine) -> str:
-    """The wheel of MMAction2 1.2.0 forgot a folder that it imports."""
+    """The wheel of MMAction2 1.2.0 lacks a folder that it imports."""
     asks = 'drn.drn' in machine.source('mmaction', 'models/localizers/__init__.py')
     has = machine.source('mmaction', 'models/localizers/drn/drn.py')
     return 'no mmaction.models.localizers.drn' if asks and not has else ''
@@ -199,14 +199,14 @@ def find_missing_importlib_metadata(machine: Machine) -> str:
 
 
 def find_multimodal(machine: Machine) -> str:
-    """Beside transformers MMAction2 1.2.0 imports models that want an old timm and transformers."""
+    """With transformers, MMAction2 1.2.0 imports models that need an old timm and transformers."""
     asks = 'WITH_MULTIMODAL' in machine.source('mmaction', 'utils/dependency.py')
     found = installed(machine, ['mmaction2', 'transformers'])
     return found if asks and machine.has('transformers') else ''
 
 
 def find_opencvs(machine: Machine) -> str:
-    """Each of the four OpenCV packages owns the folder cv2."""
+    """The four OpenCV packages install into the same folder cv2."""
     names = [name for name in PACKAGES if PACKAGES[name] == 'cv2' and machine.has(name)]
     return installed(machine, names) if len(names) > 1 else ''
 
@@ -224,7 +224,7 @@ def find_torchvision_of_other_build(machine: Machine) -> str:
 
 
 def find_missing_pkg_resources(machine: Machine) -> str:
-    """MMEngine before 0.11 asks pkg_resources where `mmaction::` is installed."""
+    """MMEngine before 0.11 needs pkg_resources to find `mmaction::`."""
     asks = machine.below('mmengine', '0.11.0rc0') and 'pkg_resources' not in machine.modules
     return f'{installed(machine, ["mmengine"])} without pkg_resources' if asks else ''
 
@@ -282,7 +282,7 @@ TRAPS = (
     Trap(
         'MMAction2 missing, and no decord for this machine',
         find_missing_mmaction_without_decord,
-        'pip refuses mmaction2, which insists on decord; decord is published for x86-64 Linux and '
+        'pip refuses mmaction2, which requires decord; decord is published for x86-64 Linux and '
         'Windows only. PyAV reads the videos here.',
         'pip install av scipy opencv-contrib-python mmcv-lite==2.0.1 && '
         'pip install --no-deps mmaction2==1.1.0',
@@ -294,8 +294,8 @@ TRAPS = (
         'pip install mmcv-lite==2.0.1',
     ),
     Trap(
-        'mmcv is a hollow folder',
-        find_hollow_mmcv,
+        'mmcv is a empty folder',
+        find_empty_mmcv,
         "`import mmcv` passes and everything in it is missing: module 'mmcv' has no attribute "
         "'__version__'.",
         'pip uninstall -y mmcv mmcv-lite; pip install --force-reinstall --no-deps mmcv-lite==2.0.1',
@@ -333,7 +333,7 @@ TRAPS = (
         'pip install importlib-metadata',
     ),
     Trap(
-        'MMAction2 1.2.0 beside transformers',
+        'MMAction2 1.2.0 with transformers',
         find_multimodal,
         'It then imports its multimodal models, which fail: No module named timm, or a name that '
         'transformers has moved since.',
@@ -430,8 +430,8 @@ TRAPS = (
 )
 
 
-def look_at_this_machine() -> Machine:
-    """Gather what the traps look at from metadata and file names; imports nothing."""
+def inspect_machine() -> Machine:
+    """Read versions and places from metadata and file names, without imports."""
     versions = {}
     for distribution in importlib.metadata.distributions():
         name, version = distribution.metadata['Name'], distribution.version
@@ -454,7 +454,7 @@ def look_at_this_machine() -> Machine:
 
 
 def cuda_of(machine: Machine) -> str:
-    """Return in words whether torch is a CUDA build and whether this machine has the driver."""
+    """Return whether torch is a CUDA build and whether this machine has the driver."""
     build = re.search(r"^cuda\b.*= '([^']+)'", machine.source('torch', 'version.py'), re.MULTILINE)
     driver = Path('/proc/driver/nvidia/version').exists()
     made_for = f'CUDA {build.group(1)}' if build else 'CPU'
@@ -462,7 +462,7 @@ def cuda_of(machine: Machine) -> str:
 
 
 def report(machine: Machine, traps: Sequence[tuple[Trap, str]]) -> str:
-    """Return the report for reading: versions, then what is wrong and how to mend it."""
+    """Return the report as text: versions, then problems and their fixes."""
     rows = [('Python', platform.python_version(), 'on {} {}'.format(*machine.system))]
     for name in filter(machine.has, PACKAGES):
         use = cuda_of(machine) if name == 'torch' else PACKAGES[name]
@@ -484,7 +484,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--json', action='store_true', help='print one JSON object instead')
     as_json = parser.parse_args(arguments).json
-    machine = look_at_this_machine()
+    machine = inspect_machine()
     traps = [(trap, found) for trap in TRAPS if (found := trap.find(machine))]
     if as_json:
         words = {

@@ -1,7 +1,7 @@
-"""Repairs of other packages, each in a file named after the version that needs it.
+"""Fixes for other packages; each file is named after the version that needs it.
 
-Importing this package applies them all. They change nothing on a version that needs no help, and
-they import neither MMAction2 nor mmcv.
+Importing this package applies all of them. They change nothing on other versions, and import
+neither MMAction2 nor mmcv.
 """
 
 from mmtimesformer.compat import mmaction2_1_2, numpy_2

@@ -1,10 +1,10 @@
-"""Reading MMAction2's predictions, whose names changed between its versions.
+"""Read MMAction2's predictions and labels, whose field names differ between its versions.
 
 In 1.1.0 a sample has ``pred_scores.item`` and ``gt_labels.item``, in 1.2.0 ``pred_score`` and
 ``gt_label``; a dumped sample is a dict of the same names.
 
-The truth of a video is one of two kinds. Single-label: one whole number, the class. Multi-label: a
-multi-hot row, a 0 or 1 for each class.
+The label of a video is the index of its class (single-label), or a multi-hot row with a 0 or 1 for
+each class (multi-label).
 """
 
 from typing import Any
@@ -18,15 +18,15 @@ def scores_of(sample: Any) -> Tensor:
 
 
 def is_multi_label(sample: Any) -> bool:
-    """Whether the truth of a sample is a multi-hot row.
+    """Whether the label of a sample is a multi-hot row.
 
-    A row of several numbers is. So is a single 0.0 or 1.0 in float of a model with one class: data
-    sets store classes as integers and multi-hot rows as floats.
+    A row of several numbers is one. So is a single float of a model with one class: data sets store
+    classes as integers and multi-hot rows as floats.
     """
-    truth = _truth(sample)
-    if truth.numel() != 1:
+    label = _label(sample)
+    if label.numel() != 1:
         return True
-    return truth.is_floating_point() and scores_of(sample).shape[-1] == 1
+    return label.is_floating_point() and scores_of(sample).shape[-1] == 1
 
 
 def label_of(sample: Any) -> int:
@@ -37,14 +37,14 @@ def label_of(sample: Any) -> int:
     """
     if is_multi_label(sample):
         raise ValueError(
-            f'the truth of this video is a multi-hot row of {_truth(sample).numel()} numbers, and '
-            'one class is wanted here; read it with labels_of'
+            f'the label of this video is a multi-hot row of {_label(sample).numel()} numbers, not '
+            'one class; read it with labels_of'
         )
-    return int(_truth(sample)[0])
+    return int(_label(sample)[0])
 
 
 def labels_of(sample: Any) -> list[int]:
-    """Return all true classes, in order; a single-label sample has one.
+    """Return all labels, in order; a single-label sample has one.
 
     Raises:
         ValueError: A multi-hot row has another length than the scores.
@@ -55,7 +55,7 @@ def labels_of(sample: Any) -> list[int]:
 
 
 def multi_hot_of(sample: Any) -> Tensor:
-    """Return the truth of a multi-label sample: whether each class is there.
+    """Return the labels of a multi-label sample: whether it has each class.
 
     Shape:
         - labels: ``classes``, boolean
@@ -63,7 +63,7 @@ def multi_hot_of(sample: Any) -> Tensor:
     Raises:
         ValueError: The row has another length than the scores, or other values than 0 and 1.
     """
-    row, scores = _truth(sample), scores_of(sample)
+    row, scores = _label(sample), scores_of(sample)
     if len(row) != scores.shape[-1]:
         raise ValueError(
             f'a multi-hot row has {len(row)} numbers and there are {scores.shape[-1]} scores; set '
@@ -78,9 +78,7 @@ def multi_hot_of(sample: Any) -> Tensor:
 
 
 def view_scores_of(sample: Any) -> Tensor | None:
-    """Return the logits of each view, or ``None`` where they were not kept.
-
-    :class:`~mmtimesformer.engine.hooks.view_scores.ViewScoresHook` keeps them.
+    """Return the logits of each view, or ``None`` without ``ViewScoresHook``.
 
     Shape:
         - scores: ``views classes``
@@ -90,7 +88,7 @@ def view_scores_of(sample: Any) -> Tensor | None:
     return scores
 
 
-def _truth(sample: Any) -> Tensor:
+def _label(sample: Any) -> Tensor:
     row: Tensor = _read(sample, 'gt_labels', 'gt_label').flatten()
     return row
 

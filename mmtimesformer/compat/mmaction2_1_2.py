@@ -1,19 +1,17 @@
-"""MMAction2 1.2.0: a stand-in for the module that its wheel forgot.
+"""MMAction2 1.2.0: a stand-in for a module that its wheel lacks.
 
 `mmaction.models.localizers` imports `DRN` from `.drn.drn`, a folder that the wheel of 1.2.0 does
-not contain, so that `import mmaction.models` fails whatever the model. DRN finds the moment that a
-sentence describes; nothing about TimeSformer needs it.
+not contain, so `import mmaction.models` fails for every model. TimeSformer does not need DRN.
 
-The stand-in is a finder at the very end of `sys.meta_path`: Python asks it only for a module that
-nothing else could find, and it answers for these two names under version 1.2.0 alone. So it costs
-nothing where it is not needed, never hides a real file (a git clone of 1.2.0 has them), and may be
-set up before or after `import mmaction`, as long as `import mmaction.models` comes later:
+The stand-in is a finder at the end of `sys.meta_path`: Python uses it only for modules that nothing
+else finds, and it finds these two under version 1.2.0 alone. So it never hides a real file (a git
+clone of 1.2.0 has them). It must be set up before `import mmaction.models`:
 
-- MMAction2's own `tools/train.py` and `tools/test.py` import `mmaction.registry`, then read the
-  config, whose `custom_imports` brings `mmtimesformer` in, and only then build a model;
+- MMAction2's own `tools/train.py` and `tools/test.py` read the config, whose `custom_imports`
+  imports `mmtimesformer`, before they build a model;
 - our tools import `mmtimesformer` first;
-- your script says `import mmtimesformer` before `import mmaction.apis` or `mmaction.models`. Where
-  that import has failed already it may be tried again: Python forgets a package that failed.
+- a script has to `import mmtimesformer` before `mmaction.apis` or `mmaction.models`, or repeat that
+  import after it failed.
 """
 
 import importlib.abc
@@ -27,7 +25,7 @@ _MODULE = 'mmaction.models.localizers.drn.drn'
 
 
 class DRN:
-    """The name that `mmaction.models.localizers` imports; it can be named but not built."""
+    """The class that `mmaction.models.localizers` imports; it cannot be built."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         raise ImportError(
@@ -37,12 +35,12 @@ class DRN:
 
 
 class DrnFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Find and load the two modules that are missing, and no other."""
+    """Find and load the two missing modules."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return the stand-in's spec if MMAction2 1.2.0 asks for a file that it lacks."""
+        """Return the spec of the stand-in for a missing module of MMAction2 1.2.0."""
         version = getattr(sys.modules.get('mmaction'), '__version__', None)
         if fullname not in (_PACKAGE, _MODULE) or version != '1.2.0':
             return None

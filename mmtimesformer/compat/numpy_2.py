@@ -1,10 +1,9 @@
-"""NumPy 2: a repair of MMAction2's `ColorJitter`, which ends the training there.
+"""NumPy 2: fix MMAction2's `ColorJitter`, which raises OverflowError there.
 
 `ColorJitter.adjust_hue` adds a Python integer, which may be negative, to an array of `uint8`. NumPy
 1 widened the array; NumPy 2 raises `OverflowError: Python integer -20 out of bounds for uint8`.
 
-The class is repaired right after the module that holds it is imported, whoever imports it, or at
-once where it was imported before. No other module is touched, and nothing is imported here.
+The class is fixed right after its module is imported, or at once if it was imported before.
 """
 
 import importlib.abc
@@ -18,13 +17,13 @@ _MODULE = 'mmaction.datasets.transforms.processing'
 
 
 def make_adjust_hue(cv2: Any, np: Any) -> Any:
-    """Return what `ColorJitter.adjust_hue` is meant to be: turn the hue of a picture.
+    """Return the fixed `ColorJitter.adjust_hue`, which rotates the hue of an image.
 
-    It takes pixels from 0 to 255 in RGB, and a part of the colour circle from -0.5 to 0.5 in the
-    units of MMAction2 (1 is 255 steps of 2 degrees), and returns float32.
+    It takes pixels from 0 to 255 in RGB, and a fraction of the color circle from -0.5 to 0.5 in
+    MMAction2's units (1 is 255 steps of 2 degrees), and returns float32.
 
-    NOTE: NumPy 1 agrees up to `hue=0.29`. Beyond, MMAction2 computes in `uint8`, where a sum above
-    255 starts again at 0 and gives another colour; here it does not.
+    NOTE: It equals NumPy 1 up to `hue=0.29`. Beyond, MMAction2's sums overflow `uint8` and give
+    other colors.
 
     Args:
         cv2: OpenCV, as the module of `ColorJitter` has it.
@@ -41,12 +40,12 @@ def make_adjust_hue(cv2: Any, np: Any) -> Any:
 
 
 class ColorJitterFinder(importlib.abc.MetaPathFinder):
-    """Find the module that holds `ColorJitter`, as Python does, and repair it once it is loaded."""
+    """Find the module of `ColorJitter` as Python does, and fix it once it is loaded."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """Return the module's own spec, with a loader that repairs; None for all other modules."""
+        """Return the module's own spec, with a loader that fixes it; None for all others."""
         if fullname != _MODULE:
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
@@ -62,14 +61,14 @@ class ColorJitterFinder(importlib.abc.MetaPathFinder):
 
 
 def repair(module: ModuleType) -> None:
-    """Replace the method of `ColorJitter` in its module, where it has one."""
+    """Replace the method of `ColorJitter` in its module."""
     jitter: Any = getattr(module, 'ColorJitter', None)
     if hasattr(jitter, 'adjust_hue'):
         jitter.adjust_hue = staticmethod(make_adjust_hue(module.cv2, module.np))
 
 
 def repair_color_jitter() -> None:
-    """Repair `ColorJitter` now or as soon as it is imported; twice is once."""
+    """Fix `ColorJitter` now or as soon as it is imported; may be called again."""
     if _MODULE in sys.modules:
         repair(sys.modules[_MODULE])
     elif not any(isinstance(finder, ColorJitterFinder) for finder in sys.meta_path):

@@ -1,4 +1,4 @@
-"""Command lines of all tools: order of arguments, ranges, ``--cfg-options``, checks of outputs."""
+"""Parse and check the command lines of all tools: ranges, ``--cfg-options``, output paths."""
 
 import argparse
 import math
@@ -7,20 +7,19 @@ import re
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import DictAction
 
 CHECKPOINTS = ('.pth', '.pyth', '.pt', '.bin', '.ckpt', '.safetensors', '.npz', '.pdparams')
-# Braces without a quote are none: filename_tmpl=img_{:05}.jpg.
+# Braces without a quote are not a dict: filename_tmpl=img_{:05}.jpg
 IS_DICT = re.compile(r"""(?:^|[\[(,])\s*(?:dict\(|\{\s*['"])""")
 
 
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line whose options may stand between its positional arguments.
 
-    Python's ``parse_args`` gives up on ``predict.py VIDEO --topk 3 CONFIG CHECKPOINT``, because
-    CONFIG may be left out and is taken for absent at the first option.
+    Python's ``parse_args`` fails for ``predict.py VIDEO --topk 3 CONFIG CHECKPOINT``, because it
+    takes the optional CONFIG as absent at the first option.
     """
     return parser.parse_intermixed_args(argv)
 
@@ -59,7 +58,7 @@ class ConfigOptions(DictAction):
         self,
         parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
-        values: Any,
+        values: Sequence[str] | None,
         option_string: str | None = None,
     ) -> None:
         for pair in values or ():
@@ -89,15 +88,15 @@ class ConfigOptions(DictAction):
 def check_output(path: str | os.PathLike[str], option: str, *, folder: bool = False) -> None:
     """Check that an output can be written, before the work that fills it.
 
-    Folders that are missing must be possible to make; none is made here.
+    Missing folders must be possible to create; none is created here.
 
     Args:
         path: The file, or the folder.
-        option: The option that names it, such as ``--out``.
+        option: Its option, such as ``--out``.
         folder: Whether it is a folder.
 
     Raises:
-        OSError: It cannot be written; the message says why and names the option.
+        OSError: It cannot be written; the message has the reason and the option.
     """
     path = Path(path).expanduser()
     if not folder and path.is_dir():
@@ -116,7 +115,7 @@ def check_output(path: str | os.PathLike[str], option: str, *, folder: bool = Fa
 
 
 def check_order(config: str | None, checkpoint: str) -> None:
-    """Find a config where a checkpoint is expected, and the other way round.
+    """Refuse a config where a checkpoint is expected, and the reverse.
 
     Raises:
         ValueError: They are in the wrong order, or one is given twice or missing.

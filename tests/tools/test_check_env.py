@@ -1,4 +1,4 @@
-"""Each known trap is seen on a machine that has it; the reference stack has none."""
+"""Each known problem is found on a machine that has it; the reference stack has none."""
 
 import importlib.util
 import json
@@ -16,7 +16,7 @@ TOOL = Path(__file__).parents[2] / 'tools' / 'check_env.py'
 def _load_tool() -> ModuleType:
     spec = importlib.util.spec_from_file_location('check_env', TOOL)
     module = importlib.util.module_from_spec(spec)
-    sys.modules['check_env'] = module  # dataclasses look their own module up
+    sys.modules['check_env'] = module  # dataclasses need it there
     spec.loader.exec_module(module)
     return module
 
@@ -27,7 +27,7 @@ Machine = check_env.Machine
 
 @pytest.fixture
 def healthy(tmp_path: Path) -> Machine:
-    """A machine of the reference stack, with as much of MMAction2 on disk as traps read."""
+    """A machine of the reference stack, with the files of MMAction2 that traps read."""
     mmaction = tmp_path / 'mmaction'
     (mmaction / 'models' / 'localizers').mkdir(parents=True)
     (mmaction / '__init__.py').write_text(
@@ -70,12 +70,12 @@ def _turn_into_1_2_0(machine: Machine) -> None:
     )
 
 
-def _forget_importlib_metadata(machine: Machine) -> None:
+def _remove_importlib_metadata(machine: Machine) -> None:
     _turn_into_1_2_0(machine)
     del machine.modules['importlib_metadata'], machine.versions['importlib-metadata']
 
 
-def _take_transformers_along(machine: Machine) -> None:
+def _add_transformers(machine: Machine) -> None:
     _turn_into_1_2_0(machine)
     machine.versions['transformers'] = '5.23.0'
 
@@ -116,19 +116,19 @@ GIVES = [
         (),
     ),
     ('mmcv missing', _remove('mmcv', 'mmcv-lite'), ()),
-    ('mmcv is a hollow folder', lambda machine: machine.modules.update(mmcv=None), ()),
+    ('mmcv is a empty folder', lambda machine: machine.modules.update(mmcv=None), ()),
     ('mmcv and mmcv-lite side by side', _install(mmcv='2.0.1'), ()),
     ('mmcv of a version that MMAction2 refuses', _install(mmcv_lite='2.2.0'), ()),
     ('MMEngine of a version that MMAction2 refuses', _install(mmengine='1.0.0'), ()),
     ("MMAction2 1.2.0's wheel lacks a module", _turn_into_1_2_0, ()),
     (
         'MMAction2 1.2.0 lacks a requirement',
-        _forget_importlib_metadata,
+        _remove_importlib_metadata,
         ("MMAction2 1.2.0's wheel lacks a module",),
     ),
     (
-        'MMAction2 1.2.0 beside transformers',
-        _take_transformers_along,
+        'MMAction2 1.2.0 with transformers',
+        _add_transformers,
         ("MMAction2 1.2.0's wheel lacks a module",),
     ),
     ('two OpenCVs', _install(opencv_python='5.0.0.93'), ()),
@@ -166,7 +166,7 @@ def test_reference_stack_has_no_trap(healthy: Machine) -> None:
 
 
 @pytest.mark.parametrize(('name', 'change', 'company'), GIVES, ids=[row[0] for row in GIVES])
-def test_trap_is_seen_where_it_is_and_brings_no_false_alarm(
+def test_a_trap_is_found_and_no_other_one(
     healthy: Machine, name: str, change: Callable[[Machine], object], company: tuple[str, ...]
 ) -> None:
     change(healthy)
@@ -177,13 +177,13 @@ def test_every_trap_has_a_machine_above() -> None:
     assert [trap.name for trap in check_env.TRAPS] == [name for name, _, _ in GIVES]
 
 
-def test_every_trap_says_what_happens_and_a_command_that_helps() -> None:
+def test_every_trap_has_an_effect_and_a_command_that_fixes_it() -> None:
     for trap in check_env.TRAPS:
         assert trap.happens.endswith('.')
         assert trap.fix.startswith(('pip ', 'make '))
 
 
-def test_these_traps_leave_training_and_testing_alone() -> None:
+def test_these_traps_do_not_break_training_or_testing() -> None:
     assert [trap.name for trap in check_env.TRAPS if not trap.breaks] == [
         "MMAction2 1.2.0's wheel lacks a module",
         'two OpenCVs',
@@ -198,7 +198,7 @@ def test_these_traps_leave_training_and_testing_alone() -> None:
     ]
 
 
-def test_mmaction2_1_2_0_from_git_lacks_nothing(healthy: Machine) -> None:
+def test_mmaction2_1_2_0_from_git_has_no_trap(healthy: Machine) -> None:
     _turn_into_1_2_0(healthy)
     drn = healthy.modules['mmaction'] / 'models' / 'localizers' / 'drn'
     drn.mkdir()
@@ -206,7 +206,7 @@ def test_mmaction2_1_2_0_from_git_lacks_nothing(healthy: Machine) -> None:
     assert _traps_of(healthy) == set()
 
 
-def test_a_healthy_neighbour_of_a_trap_is_left_alone(healthy: Machine) -> None:
+def test_a_version_next_to_a_trap_is_no_trap(healthy: Machine) -> None:
     healthy.versions |= {'torchvision': '0.28.0+cpu', 'moviepy': '1.0.3', 'torch': '2.10.0+cpu'}
     healthy.versions |= {'openmim': '0.3.9', 'setuptools': '80.9.0'}
     healthy.modules['pkg_resources'] = Path('pkg_resources')
@@ -240,19 +240,19 @@ def test_exit_code_is_1_only_where_training_breaks(
     code: int,
 ) -> None:
     change(healthy)
-    healthy.versions['moviepy'] = '2.1.0'  # a nuisance beside training
-    monkeypatch.setattr(check_env, 'look_at_this_machine', lambda: healthy)
+    healthy.versions['moviepy'] = '2.1.0'  # does not break training
+    monkeypatch.setattr(check_env, 'inspect_machine', lambda: healthy)
     assert check_env.main([]) == code
     text = capsys.readouterr().out
     assert 'BEWARE  moviepy 2: moviepy 2.1.0' in text
     assert "fix: pip install 'moviepy<2'" in text
 
 
-def test_json_tells_versions_and_traps(
+def test_json_has_versions_and_traps(
     healthy: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     healthy.versions['mmcv'] = '2.2.0'
-    monkeypatch.setattr(check_env, 'look_at_this_machine', lambda: healthy)
+    monkeypatch.setattr(check_env, 'inspect_machine', lambda: healthy)
     assert check_env.main(['--json']) == 1
     words = json.loads(capsys.readouterr().out)
     assert words['versions']['mmaction2'] == '1.1.0'
@@ -260,14 +260,14 @@ def test_json_tells_versions_and_traps(
     assert 'mmcv and mmcv-lite side by side' in {trap['name'] for trap in words['traps']}
 
 
-def test_a_folder_without_init_counts_as_hollow(
+def test_a_folder_without_init_counts_as_an_empty_mmcv(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / 'mmcv' / 'ops').mkdir(parents=True)
     monkeypatch.setattr(sys, 'path', [str(tmp_path)])
-    machine = check_env.look_at_this_machine()
+    machine = check_env.inspect_machine()
     assert machine.modules == {'mmcv': None}
-    assert 'mmcv is a hollow folder' in _traps_of(machine)
+    assert 'mmcv is a empty folder' in _traps_of(machine)
 
 
 def test_bare_python_gets_a_report_and_not_a_stack_trace() -> None:
