@@ -165,7 +165,7 @@ def error_message(error: BaseException) -> str:
         text = str(error.args[0])
     if 'Original Traceback' in text:
         kind, text = _cause(text)
-        return f'a data-loading process failed: {kind}: {_one_line(text)}'
+        return f'a DataLoader worker failed: {kind}: {_one_line(text)}'
     text = _one_line(text)
     if isinstance(error, OSError) and text.startswith('[Errno') and error.filename is not None:
         text = f'{os.fspath(error.filename)} cannot be read or written ({error.strerror})'

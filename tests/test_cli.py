@@ -84,7 +84,7 @@ def test_every_exit_code_is_in_the_table() -> None:
 def test_an_error_of_a_worker_is_reduced_to_its_cause() -> None:
     message = error_message(worker_error())
     assert message == (
-        "a data-loading process failed: FileNotFoundError: [Errno 2] No such file: 'videos/9.mp4'"
+        "a DataLoader worker failed: FileNotFoundError: [Errno 2] No such file: 'videos/9.mp4'"
     )
 
 

@@ -42,7 +42,9 @@ def test_models_import_with_the_stand_in_and_only_with_it(mmaction: Path) -> Non
     assert models.DRN.__module__ == 'mmtimesformer.compat.mmaction2_1_2'
 
 
-def test_building_the_stand_in_says_where_the_real_one_is(mmaction: Path) -> None:
+def test_building_the_stand_in_raises_an_error_that_names_the_source_of_the_real_one(
+    mmaction: Path,
+) -> None:
     stand_in_for_drn()
     with pytest.raises(ImportError, match='git repository'):
         importlib.import_module(LOCALIZERS).DRN()

@@ -1,4 +1,4 @@
-"""A config is a promise: each one builds, and its file name says what it holds."""
+"""Every config builds, and its file name matches its content."""
 
 import copy
 import re
@@ -57,42 +57,42 @@ def build_model(cfg: Config) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize('path', NAMED, ids=lambda path: path.stem)
-def test_the_file_name_says_what_the_config_holds(path: Path) -> None:
-    said = NAME.fullmatch(path.stem).groupdict()
+def test_the_file_name_matches_the_config(path: Path) -> None:
+    parts = NAME.fullmatch(path.stem).groupdict()
     cfg = Config.fromfile(path)
     backbone = cfg.model.backbone
-    assert backbone.attention_type == SCHEMES[said['scheme']]
+    assert backbone.attention_type == SCHEMES[parts['scheme']]
     size = backbone.patch_size, backbone.embed_dims, backbone.num_layers, backbone.num_heads
-    assert size == VITS[said['vit']]
-    assert cfg.train_dataloader.batch_size == int(said['batch'])
+    assert size == VITS[parts['vit']]
+    assert cfg.train_dataloader.batch_size == int(parts['batch'])
     accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
-    videos = int(said['gpus']) * int(said['batch']) * accumulated
+    videos = int(parts['gpus']) * int(parts['batch']) * accumulated
     assert cfg.auto_scale_lr.base_batch_size == videos
-    assert cfg.train_cfg.max_epochs == int(said['epochs'])
-    frames = int(said['segments'] or said['length'])
+    assert cfg.train_cfg.max_epochs == int(parts['epochs'])
+    frames = int(parts['segments'] or parts['length'])
     assert backbone.num_frames == frames
-    if said['variant']:
-        assert (frames, backbone.img_size) in VARIANTS[said['variant']]
+    if parts['variant']:
+        assert (frames, backbone.img_size) in VARIANTS[parts['variant']]
     # Protocols of other data sets begin with the data set's name: ssv2-official.
-    of_name = {None: 'mmaction2', 'mix': 'mmaction2'}.get(said['protocol'], said['protocol'])
+    of_name = {None: 'mmaction2', 'mix': 'mmaction2'}.get(parts['protocol'], parts['protocol'])
     if path.stem.startswith('pp-'):
         of_name = 'paddle'
     assert cfg.protocol.rpartition('-')[2] == of_name
     for loader, pipeline in stages(cfg):
         (sample,) = transforms(pipeline, 'SampleFrames')
         assert sample['clip_len'] == frames, loader
-        if said['segments']:
+        if parts['segments']:
             assert sample['type'] == 'mmtimesformer.SegmentSampleFrames'
         else:
-            assert sample['frame_interval'] == int(said['interval']), loader
+            assert sample['frame_interval'] == int(parts['interval']), loader
         if loader != 'test_dataloader':
-            assert sample.get('num_clips', 1) == int(said['clips'] or 1), loader
-        elif said['dataset'] == 'howto100m':
+            assert sample.get('num_clips', 1) == int(parts['clips'] or 1), loader
+        elif parts['dataset'] == 'howto100m':
             assert sample['num_clips'] == {8: 48, 32: 12, 64: 6, 96: 4}[frames]
-        folder = said['dataset'].replace('-', '_')
+        folder = parts['dataset'].replace('-', '_')
         assert cfg[loader].dataset.ann_file.startswith(f'data/{folder}/'), loader
-        if said['split']:
-            assert f'_split_{said["split"]}_' in cfg[loader].dataset.ann_file, loader
+        if parts['split']:
+            assert f'_split_{parts["split"]}_' in cfg[loader].dataset.ann_file, loader
 
 
 @pytest.mark.parametrize('path', NAMED, ids=lambda path: path.stem)
@@ -259,7 +259,7 @@ def test_the_model_index_lists_every_model_of_a_data_set() -> None:
 
 
 @pytest.mark.parametrize('model', published(), ids=lambda model: model['Name'])
-def test_the_model_index_says_what_the_config_is(model: dict[str, Any]) -> None:
+def test_the_model_index_matches_the_config(model: dict[str, Any]) -> None:
     from mmtimesformer.analysis.complexity import in_billions, in_millions, measure_complexity
 
     path = ROOT.parent / model['Config']
@@ -276,11 +276,11 @@ def test_the_model_index_says_what_the_config_is(model: dict[str, Any]) -> None:
     assert about['Parameters'] == in_millions(cost.parameters)
     for figure in (about['FLOPs'], about['Parameters']):
         assert figure in header
-    for metric, said in (('Top 1 Accuracy', 'top-1'), ('Top 5 Accuracy', 'top-5')):
+    for metric, label in (('Top 1 Accuracy', 'top-1'), ('Top 5 Accuracy', 'top-5')):
         if metric in result['Metrics']:
-            assert f'{said} {result["Metrics"][metric]}' in header
+            assert f'{label} {result["Metrics"][metric]}' in header
         else:
-            assert said not in header
+            assert label not in header
     assert ' '.join(result['Source'].split()) in ' '.join(header.split())
     views = int(re.search(r'a test takes (\d+) views', header)[1])
     assert views == cfg.test_pipeline[1].get('num_clips', 1) * 3

@@ -44,12 +44,14 @@ def test_two_steps_of_training_and_a_three_crop_test(
         'default_hooks.logger.interval=1',
         'default_hooks.checkpoint.save_best=None',
     ]
-    said = run('tools/train.py', name, '--no-validate', *options, *options_of_training)
-    losses = [float(loss) for loss in re.findall(r'loss: ([\d.]+)', said)]
+    output = run('tools/train.py', name, '--no-validate', *options, *options_of_training)
+    losses = [float(loss) for loss in re.findall(r'loss: ([\d.]+)', output)]
     assert len(losses) == 2
-    assert 5 < losses[0] < 7, f'{losses[0]}: a fresh model of 400 classes starts at about ln 400'
+    assert 5 < losses[0] < 7, (
+        f'{losses[0]}: a newly initialized model of 400 classes starts at about ln 400'
+    )
 
     dumped = tmp_path / 'result.pkl'
-    said = run('tools/test.py', name, tmp_path / 'epoch_1.pth', '--dump', dumped, *options)
-    assert re.search(r'acc/top1: [\d.]+', said)
+    output = run('tools/test.py', name, tmp_path / 'epoch_1.pth', '--dump', dumped, *options)
+    assert re.search(r'acc/top1: [\d.]+', output)
     assert dumped.stat().st_size > 0

@@ -1,4 +1,4 @@
-"""Protocols differ where the systems differ, and nowhere else; docs/protocols.md says what is."""
+"""Protocols differ where the systems differ, and nowhere else; docs/protocols.md lists how."""
 
 import copy
 import json
@@ -42,7 +42,7 @@ def mmaction_scope() -> Any:
         yield
 
 
-# What MMAction2's published config says, value for value.
+# The values of MMAction2's published config.
 OPEN = [dict(type='mmtimesformer.VideoInit')]
 SAMPLE = dict(type='SampleFrames', clip_len=8, frame_interval=32, num_clips=1)
 DECODE = [dict(type='mmtimesformer.VideoDecode')]
@@ -131,14 +131,14 @@ def test_the_official_config_differs_in_protocol_and_schedule_alone() -> None:
 
 
 @pytest.mark.parametrize('path', BASES, ids=lambda path: path.stem)
-def test_a_base_says_everything_that_a_protocol_is(path: Path) -> None:
+def test_a_base_sets_everything_of_a_protocol(path: Path) -> None:
     cfg = Config.fromfile(path)
     assert set(cfg) == {
         'protocol', 'data_preprocessor', 'fusion',
         'train_pipeline', 'val_pipeline', 'test_pipeline',
     }  # fmt: skip
     assert cfg.fusion.average_clips in ('prob', 'score', 'sum')
-    assert 'to_rgb' in cfg.data_preprocessor, 'the order of colours is said, not left to a default'
+    assert 'to_rgb' in cfg.data_preprocessor, 'the order of colors is set, not left to a default'
     names = [Config.fromfile(other).protocol for other in BASES]
     assert names.count(cfg.protocol) == 1
 
@@ -226,7 +226,7 @@ def test_three_crops_of_a_video_reach_the_model(
 
 
 @pytest.mark.parametrize('path', BASES, ids=lambda path: path.stem)
-def test_the_order_of_colours_is_the_one_that_is_said(path: Path, mmaction_scope: None) -> None:
+def test_the_order_of_colors_is_the_configured_one(path: Path, mmaction_scope: None) -> None:
     from mmaction.registry import MODELS
 
     red = torch.zeros(1, 3, 2, 4, 4)
@@ -257,10 +257,10 @@ def index_table() -> str:
 
 def test_the_page_prints_the_frames_that_our_code_takes(mmaction_scope: None) -> None:
     table = index_table()
-    assert table in PAGE.read_text(), f'docs/protocols.md should say\n\n{table}\n'
+    assert table in PAGE.read_text(), f'docs/protocols.md should have\n\n{table}\n'
 
 
-def test_the_page_tells_of_every_protocol() -> None:
+def test_the_page_describes_every_protocol() -> None:
     text = PAGE.read_text()
     for path in BASES:
         assert f'`{path.name}`' in text
@@ -296,12 +296,13 @@ def test_a_test_by_the_tool_names_and_stores_the_protocol(
         cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True,
         timeout=300,
     )  # fmt: skip
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert re.search(r'acc/top1: .*\n.*Protocol: official; 2 clips x 3 crops, sum of logits', said)
-    told = json.loads((tmp_path / 'result.meta.json').read_text())
-    assert told['protocol'] == 'official'
-    assert told['views'] == {'clips': 2, 'crops': 3}
-    assert told['videos'] == 3
-    assert told['checkpoint'] == 'weights.pth'
-    assert 0 <= told['scores']['acc/top1'] <= 1
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, printed
+    protocol = 'Protocol: official; 2 clips x 3 crops, sum of logits'
+    assert re.search(rf'acc/top1: .*\n.*{protocol}', printed)
+    metadata = json.loads((tmp_path / 'result.meta.json').read_text())
+    assert metadata['protocol'] == 'official'
+    assert metadata['views'] == {'clips': 2, 'crops': 3}
+    assert metadata['videos'] == 3
+    assert metadata['checkpoint'] == 'weights.pth'
+    assert 0 <= metadata['scores']['acc/top1'] <= 1

@@ -99,7 +99,7 @@ Train = Callable[..., Runner]
 
 @pytest.fixture
 def train(tmp_path: Path) -> Iterator[Train]:
-    """Train in ``tmp_path / 'work'``, or where it is said; return the Runner when it is done.
+    """Train in ``tmp_path / 'work'``, or in ``work_dir``; return the Runner when it is done.
 
     An epoch has 6 steps of 4 samples, the last of 2; there are 3 epochs.
     """
@@ -178,7 +178,7 @@ def train(tmp_path: Path) -> Iterator[Train]:
 
 
 def whole_state(checkpoint: Path) -> dict[str, Any]:
-    """What decides how a training goes on, out of a checkpoint, and the losses so far."""
+    """The entries of a checkpoint that decide how a training continues, and the losses so far."""
     saved = load_torch(checkpoint)
     scalars = saved['message_hub']['log_scalars']
     return {

@@ -42,7 +42,7 @@ class LayerDecay(DefaultOptimWrapperConstructor):
         if not isinstance(rate, int | float) or not 0 < rate <= 1:
             raise ValueError(
                 f'decay_rate={rate!r} is not above 0 and at most 1; set '
-                'optim_wrapper.paramwise_cfg.decay_rate, to 0.75, say'
+                'optim_wrapper.paramwise_cfg.decay_rate, such as 0.75'
             )
         self.decay_rate = rate
 

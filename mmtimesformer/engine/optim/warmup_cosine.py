@@ -54,7 +54,7 @@ class WarmupCosineLR(CosineAnnealingLR):
         if not 0 < start_factor <= 1:
             raise ValueError(
                 f'start_factor={start_factor!r} is not above 0 and at most 1; set '
-                'param_scheduler.start_factor, to 0.1, say'
+                'param_scheduler.start_factor, such as 0.1'
             )
         if not 0 <= warmup < end - begin:
             raise ValueError(

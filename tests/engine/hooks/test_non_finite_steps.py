@@ -64,7 +64,7 @@ class Weights(At):
     def __init__(self, step: int) -> None:
         self.seen: dict[str, Any] = {}
 
-        def look(runner: Any) -> None:
+        def copy(runner: Any) -> None:
             self.seen = {
                 'model': {k: v.clone() for k, v in runner.model.state_dict().items()},
                 'state': [
@@ -73,7 +73,7 @@ class Weights(At):
                 ],
             }
 
-        super().__init__(step, look)
+        super().__init__(step, copy)
 
 
 @pytest.mark.parametrize('wrapper', [OptimWrapper, Scaled])
