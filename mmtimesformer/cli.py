@@ -33,6 +33,7 @@ from mmtimesformer.terminal import echo, echo_lines, safe_text, safe_warnings
 
 DONE, FAILED, INCOMPLETE, STOPPED, INTERRUPTED = 0, 1, 3, 75, 130  # 75: EX_TEMPFAIL, "try again"
 INSTALL = 'pip install "mmtimesformer[mmaction]"'
+StrPath = str | os.PathLike[str]
 USER_ERRORS = (ValueError, TypeError, LookupError, OSError, ImportError)
 
 
@@ -199,21 +200,15 @@ def near_name(name: str, known: Iterable[str], cutoff: float = 0.6, count: int =
 
 
 def require_file(
-    path: str | os.PathLike[str],
-    what: str,
-    remedy: str,
-    exists: Callable[[Path], bool] = Path.exists,
+    path: StrPath, what: str, remedy: str, exists: Callable[[Path], bool] = Path.exists
 ) -> None:
-    """Check that a file or folder exists; addresses such as ``https://`` pass.
+    """Raise ``FileNotFoundError`` if a path does not exist; addresses such as ``https://`` pass.
 
     Args:
         path: The path; ``~`` is the home folder.
         what: Its kind, such as ``'checkpoint'``.
-        remedy: The end of the error message: which option or key to change.
+        remedy: Which option or key to change.
         exists: ``Path.is_file`` or ``Path.is_dir`` where only that is allowed.
-
-    Raises:
-        FileNotFoundError: It does not exist.
     """
     place = Path(path).expanduser()
     if '://' not in str(path) and not exists(place):

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REFERENCE = "pip install mmaction2==1.1.0 'mmengine>=0.11.0rc3' mmcv-lite==2.0.1"
+TRAP_KEYS = 'name', 'happens', 'fix', 'breaks'  # of the JSON report
 ONE_MMCV = 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.0.1'
 
 # Packages of the report, in this order, and their use.
@@ -492,13 +493,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             'system': machine.system,
             'versions': {name: machine.versions.get(name) for name in PACKAGES},
             'traps': [
-                {
-                    'name': trap.name,
-                    'found': found,
-                    'happens': trap.happens,
-                    'fix': trap.fix,
-                    'breaks': trap.breaks,
-                }
+                {'found': found} | {key: getattr(trap, key) for key in TRAP_KEYS}
                 for trap, found in traps
             ],
         }

@@ -254,8 +254,8 @@ def test_another_batch_size_trains_on_to_the_end(
     begun = 16 // batch  # videos of the second epoch
     assert runner.iter == 10 + 2 * steps - begun == runner.max_iters
     said = capsys.readouterr().out
-    assert f'is of steps over 4 videos, and now a step sees {batch}' in said
-    assert (f'{16 % batch} videos of this epoch are seen again' in said) == (16 % batch > 0)
+    assert f'A step had 4 videos in the checkpoint, and now has {batch}: ' in said
+    assert (f'{16 % batch} videos of this epoch come twice' in said) == (16 % batch > 0)
 
 
 def test_a_list_of_the_same_length_with_another_content_is_logged(
@@ -267,10 +267,10 @@ def test_a_list_of_the_same_length_with_another_content_is_logged(
     (tmp_path / 'train.txt').write_text('a.mp4 0\nb.mp4 1\n')
     stop(train, 9, dataset=Listed())
     stop(train, 12, dataset=Listed(), resume=True)
-    assert 'has as many videos' not in capsys.readouterr().out
+    assert 'videos as in the checkpoint' not in capsys.readouterr().out
     (tmp_path / 'train.txt').write_text('a.mp4 1\nb.mp4 0\n')
     train(dataset=Listed(), resume=True)
-    assert 'has as many videos as in the checkpoint (22), and others' in capsys.readouterr().out
+    assert 'has 22 videos as in the checkpoint, but other videos' in capsys.readouterr().out
 
 
 def test_seeds_are_those_of_the_checkpoint_and_that_is_logged(

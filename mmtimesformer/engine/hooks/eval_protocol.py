@@ -19,7 +19,7 @@ from mmtimesformer.registry import HOOKS
 PACKAGES = ('mmtimesformer', 'mmaction2', 'mmengine', 'torch')
 
 
-class Protocol(TypedDict):
+class EvalProtocol(TypedDict):
     """What makes a score comparable."""
 
     protocol: str | None
@@ -43,15 +43,11 @@ class EvalProtocolHook(Hook):
         self.views = 0
 
     def after_val_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict[str, Any] | None = None,
-        outputs: Any = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: object = None
     ) -> None:
         """Count the views of a video."""
-        if data_batch is not None:
-            self.views = _count_views(data_batch)
+        video = data_batch['inputs'][0]  # c t H W, or with a first axis of views
+        self.views = len(video) if video.ndim == 5 else 1
 
     after_test_iter = after_val_iter
 
@@ -75,7 +71,7 @@ def meta_path(results: str | Path) -> Path:
     return Path(results).with_suffix('.meta.json')
 
 
-def protocol_of(cfg: Config, stage: str, views: int) -> Protocol:
+def protocol_of(cfg: Config, stage: str, views: int) -> EvalProtocol:
     """Return the protocol of a run.
 
     Args:
@@ -97,16 +93,11 @@ def protocol_of(cfg: Config, stage: str, views: int) -> Protocol:
     }
 
 
-def format_protocol(protocol: Protocol) -> str:
+def format_protocol(protocol: EvalProtocol) -> str:
     """Return the protocol in one line."""
     parts = [f'{n} {part if n != 1 else part[:-1]}' for part, n in protocol['views'].items()]
     name = protocol['protocol'] or 'not named in the config'
     return f'Protocol: {name}; {" x ".join(parts)}, {protocol["fusion"]}'
-
-
-def _count_views(data_batch: dict[str, Any]) -> int:
-    video = data_batch['inputs'][0]  # c t H W, or with a first axis of views
-    return len(video) if video.ndim == 5 else 1
 
 
 def _origin(runner: Runner) -> dict[str, object]:
@@ -123,7 +114,6 @@ def _origin(runner: Runner) -> dict[str, object]:
 
 
 def _non_finite(runner: Runner) -> list[str]:
-    """Return the videos whose scores are NaN or infinite."""
     hooks = (hook for hook in runner.hooks if isinstance(hook, NonFiniteScoresHook))
     return next((hook.videos for hook in hooks), [])
 

@@ -2,14 +2,13 @@
 
 import functools
 import logging
-import math
 import sys
 from collections.abc import Callable
 from functools import partial
 
-import numpy as np
 from mmengine.visualization import LocalVisBackend, Visualizer
 
+from mmtimesformer.fileio.json_values import to_json
 from mmtimesformer.terminal import echo
 
 DRAWING = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 'close')
@@ -29,16 +28,7 @@ def tolerate_visualizer_write_errors(visualizer: Visualizer, warn: Callable[[str
 
 
 def _without_nan(dump: Callable[..., None]) -> Callable[..., None]:
-    def dump_finite(values: dict[str, object], *args: object) -> None:
-        dump({name: _finite_or_none(value) for name, value in values.items()}, *args)
-
-    return dump_finite
-
-
-def _finite_or_none(value: object) -> object:
-    if isinstance(value, float | np.floating) and not math.isfinite(value):
-        return None
-    return value
+    return lambda values, *args: dump(to_json(values), *args)
 
 
 def _once(warn: Callable[[str], object]) -> Callable[[str], None]:

@@ -24,6 +24,8 @@ from mmtimesformer.registry import HOOKS
 
 SCORES = ('pred_score', 'pred_scores', 'view_scores')  # MMAction2 1.2.0, 1.1.0; view_scores.py
 
+Samples = Sequence[Any] | None
+
 
 @HOOKS.register_module()
 class NonFiniteScoresHook(Hook):
@@ -61,29 +63,25 @@ class NonFiniteScoresHook(Hook):
         self._remove()
         self._handle = model.register_forward_hook(self._check)
 
-    def before_test(self, runner: Runner) -> None:
-        """Check the model's output before the metrics."""
-        self.before_val(runner)
+    before_test = before_val
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Count from zero."""
         self.videos, self.finite, self.message, self._is_test = [], 0, '', False
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Count from zero."""
         self.before_val_epoch(runner)
         self._is_test = True
         self._decided = False
         self._common = smallest(len(runner.test_loop.dataloader))
 
     def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Samples = None
     ) -> None:
         """Note the videos of the batch whose scores are not finite."""
         self._count(runner.val_loop.dataloader, batch_idx, outputs)
 
     def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Samples = None
     ) -> None:
         """Note the videos of the batch whose scores are not finite.
 
@@ -115,12 +113,9 @@ class NonFiniteScoresHook(Hook):
         self.message = self._gather(runner, len(runner.test_loop.dataloader.dataset))
 
     def after_val(self, runner: Runner) -> None:
-        """Stop checking."""
         self._remove()
 
-    def after_test(self, runner: Runner) -> None:
-        """Stop checking."""
-        self._remove()
+    after_test = after_val
 
     def after_run(self, runner: Runner) -> None:
         """End with an error, after scores and dumps are written.
@@ -149,7 +144,7 @@ class NonFiniteScoresHook(Hook):
             if not all(bool(tensor.isfinite().all()) for tensor in tensors):
                 mark_as_wrong(sample)
 
-    def _count(self, dataloader: DataLoader, batch_idx: int, outputs: Sequence[Any] | None) -> None:
+    def _count(self, dataloader: DataLoader, batch_idx: int, outputs: Samples) -> None:
         for i, sample in enumerate(outputs or ()):
             if not hasattr(sample, 'get'):
                 continue

@@ -29,34 +29,26 @@ SEVERAL = 5  # of them in a row cause a warning
 LOSS, GRADIENT = 'the loss is NaN or infinite', 'a gradient is NaN or infinite'
 # Keys of the message hub, which is in checkpoints
 SKIPPED, SKIPPED_IN_ROW, STEPS = 'left_out', 'left_out_in_row', 'steps_in_all'
+Losses = Mapping[str, Tensor] | None
 
 
 class NonFiniteStepsError(ValueError):
     """The training has diverged: losses, gradients or weights are NaN or infinite."""
 
 
-class Batch(NamedTuple):
-    """A batch of the current optimizer step."""
-
+class _Batch(NamedTuple):
     has_finite_loss: bool
     videos: list[str]
 
 
 @runtime_checkable
-class CheckpointFallback(Protocol):
-    """What AtomicCheckpointHook does for a training that diverges."""
-
-    def fall_back(self, runner: Runner) -> tuple[str | None, list[str]]:
-        """Return the last good checkpoint, and newer ones."""
-
-    def save_aside(self, runner: Runner, meta: dict[str, Any]) -> str | None:
-        """Save a state that may be ruined, and return where."""
+class _Fallback(Protocol):  # AtomicCheckpointHook, which imports this module
+    def fall_back(self, runner: Runner) -> tuple[str | None, list[str]]: ...
+    def save_aside(self, runner: Runner, meta: dict[str, int]) -> str | None: ...
 
 
 @runtime_checkable
-class HasIndices(Protocol):
-    """A train loop that lists the samples of the current batch, as ResumableEpochLoop does."""
-
+class _HasIndices(Protocol):  # ResumableEpochLoop, which imports this module
     indices: list[int]
 
 
@@ -90,7 +82,7 @@ class NonFiniteStepHook(Hook):
             raise ValueError(f'max_in_row={max_in_row} is not a positive number of steps')
         self.max_in_row = max_in_row
         self.taken: bool | None = None  # the current step; None before its end
-        self.batches: list[Batch] = []  # of the current step
+        self.batches: list[_Batch] = []  # of the current step
         self.is_skipping = self.took_step = self.took_sound_step = self.bad_scores = False
         self.unusual_in_row = 0
         self.losses: deque[float] = deque(maxlen=RECENT)  # of steps that were not skipped
@@ -112,11 +104,7 @@ class NonFiniteStepHook(Hook):
                 one.backward = _marking(one.backward)
 
     def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Mapping[str, Any] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Losses = None
     ) -> None:
         """Count and log a skipped step.
 
@@ -125,7 +113,7 @@ class NonFiniteStepHook(Hook):
         """
         loss = (outputs or {}).get('loss')
         is_finite = loss is None or bool(torch.as_tensor(loss).isfinite().all())
-        self.batches.append(Batch(is_finite, _videos_of_batch(runner)))
+        self.batches.append(_Batch(is_finite, _videos_of_batch(runner)))
         self.took_step = self.took_sound_step = False
         wrapper = runner.optim_wrapper
         if isinstance(wrapper, OptimWrapper) and not wrapper.should_update():
@@ -145,7 +133,7 @@ class NonFiniteStepHook(Hook):
             float(torch.as_tensor(loss).detach().mean()), runner
         )
 
-    def _skip(self, runner: Runner, batches: list[Batch], has_scaler: bool) -> None:
+    def _skip(self, runner: Runner, batches: list[_Batch], has_scaler: bool) -> None:
         hub = runner.message_hub
         in_row = hub.get_info(SKIPPED_IN_ROW, 0) + 1
         total = hub.get_info(SKIPPED, 0) + 1
@@ -185,17 +173,15 @@ class NonFiniteStepHook(Hook):
         return any_rank(self.is_skipping or not all(one.has_finite_loss for one in self.batches))
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Start without bad scores."""
         self.bad_scores = False
 
     def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
         """Note NaN or infinite scores: such a validation has no best checkpoint."""
         self.bad_scores = self.bad_scores or not _are_finite_scores(outputs)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Combine the ranks."""
         self.bad_scores = any_rank(self.bad_scores)
 
     def after_train(self, runner: Runner) -> None:
@@ -208,7 +194,7 @@ class NonFiniteStepHook(Hook):
         total, steps = hub.get_info(SKIPPED, 0), hub.get_info(STEPS, 0)
         if self.is_skipping:
             for hook in runner.hooks:
-                if isinstance(hook, CheckpointFallback):
+                if isinstance(hook, _Fallback):
                     hook.save_aside(runner, {'epoch': runner.epoch, 'iter': runner.iter})
             raise NonFiniteStepsError(
                 f'the training is over, but {self.reason} in its last '
@@ -227,7 +213,7 @@ class NonFiniteStepHook(Hook):
 
         All ranks must call it.
         """
-        hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointFallback)]
+        hooks = [hook for hook in runner.hooks if isinstance(hook, _Fallback)]
         good, later = hooks[0].fall_back(runner) if hooks else (None, [])
         wrapper = runner.optim_wrapper
         single = isinstance(wrapper, OptimWrapper)
@@ -288,22 +274,22 @@ def _marking(backward: Callable[..., None]) -> Callable[..., None]:
 def _videos_of_batch(runner: Runner) -> list[str]:
     """Return the names of the videos in the current batch, or their indices."""
     dataset, loop, names = runner.train_dataloader.dataset, runner.train_loop, []
-    for index in loop.indices if isinstance(loop, HasIndices) else ():
+    for index in loop.indices if isinstance(loop, _HasIndices) else ():
         info = dataset.get_data_info(index) if hasattr(dataset, 'get_data_info') else {}
         name = info.get('filename') or info.get('frame_dir') or f'sample {index}'
         names.append(str(name))
     return names
 
 
-def _reason(batches: list[Batch]) -> tuple[str, str]:
+def _reason(batches: list[_Batch]) -> tuple[str, str]:
     """Return what was not finite, and in which videos of all ranks."""
-    everywhere: list[Batch] = [one for rank in dist.all_gather_object(batches) for one in rank]
+    everywhere: list[_Batch] = [one for rank in dist.all_gather_object(batches) for one in rank]
     bad = [batch for batch in everywhere if not batch.has_finite_loss]
     videos = [name for batch in bad or everywhere for name in batch.videos]
     return LOSS if bad else GRADIENT, ', '.join(videos) or 'not known'
 
 
-def _are_finite_scores(outputs: Any) -> bool:
+def _are_finite_scores(outputs: object) -> bool:
     """Whether the predictions for a batch are all finite."""
     for sample in outputs if isinstance(outputs, list | tuple) else ():
         fields = dict(sample.all_items()) if hasattr(sample, 'all_items') else {}

@@ -1,7 +1,7 @@
 """Draw the input frames of each tested video; the file name has prediction and label."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,23 +52,17 @@ class PredictionImagesHook(Hook):
         self.seen = 0
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Count samples from zero."""
         self.seen = 0
 
     def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Mapping[str, Any] | None = None,
-        outputs: Sequence[Any] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
         """Draw one of ``interval`` samples; each rank draws its own."""
         dataset = runner.test_dataloader.dataset
         head = (runner.cfg.get('model') or {}).get('cls_head') or {}
         # A logit of 0 is a probability of 0.5
         threshold = 0.0 if head.get('average_clips') in ('score', 'sum') else 0.5
-        videos = (data_batch or {}).get('inputs', ())
-        for video, sample in zip(videos, outputs or (), strict=True):
+        for video, sample in zip(data_batch['inputs'], outputs, strict=True):
             # A sampler gives samples to the ranks in turn, and repeats some to fill up
             index = self.seen * runner.world_size + runner.rank
             self.seen += 1

@@ -22,11 +22,9 @@ class RestartWorkersHook(Hook):
         self.max_worker_restarts = max_worker_restarts
 
     def before_val(self, runner: Runner) -> None:
-        """Wrap the data loader of the validation."""
         self._wrap(runner.val_loop, runner)
 
     def before_test(self, runner: Runner) -> None:
-        """Wrap the data loader of the test."""
         self._wrap(runner.test_loop, runner)
 
     def _wrap(self, loop: BaseLoop, runner: Runner) -> None:
@@ -34,9 +32,7 @@ class RestartWorkersHook(Hook):
         if isinstance(loader, DataLoader) and loader.batch_sampler is not None:
             # Only ResumableEpochLoop saves the state when a signal interrupts a validation
             interrupts = isinstance(runner._train_loop, ResumableEpochLoop)
+            signals = stop_signals() if interrupts else None
             loop.dataloader = RestartingDataLoader(
-                loader,
-                runner.logger.warning,
-                self.max_worker_restarts,
-                stop_signals() if interrupts else None,
+                loader, runner.logger.warning, self.max_worker_restarts, signals
             )

@@ -10,7 +10,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from mmengine import dist
 from mmengine.hooks import Hook
@@ -44,7 +43,7 @@ class StopOnSignalHook(Hook):
         self.next_batch = 0  # of a validation
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
         """Stop after a complete optimizer step if any rank got a signal."""
         self.requested = self.requested or any_rank(stop_signals().received is not None)
@@ -74,7 +73,7 @@ class StopOnSignalHook(Hook):
         return self.next_batch < self.common and any_rank(True)
 
     def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: object = None
     ) -> None:
         """Stop within a validation at once; a resumed run repeats it."""
         if batch_idx >= self.common or not isinstance(runner._train_loop, ResumableEpochLoop):
@@ -85,11 +84,7 @@ class StopOnSignalHook(Hook):
             self._stop(runner, {'epoch': runner.epoch, 'iter': runner.iter})
 
     def stop_while_waiting(self, runner: Runner, error: BaseException) -> None:
-        """Stop the training between two steps, where it waited for data.
-
-        Args:
-            runner: The Runner.
-            error: ``StopRequested`` or ``StorageError``.
+        """Stop the training between two steps, after ``StopRequested`` or ``StorageError``.
 
         Raises:
             RunStopped: Always.

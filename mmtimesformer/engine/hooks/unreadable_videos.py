@@ -4,7 +4,7 @@ The reasons come with the samples of :class:`mmtimesformer.datasets.video_datase
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +23,7 @@ LONGEST_LINE = 64 << 10
 KEY = 'default_hooks.unreadable_videos'
 
 Entry = dict[str, Any]  # a line of the list
+Samples = Sequence[Any] | None
 
 
 @HOOKS.register_module()
@@ -73,7 +74,7 @@ class UnreadableVideosHook(Hook):
             self.list.path.unlink(missing_ok=True)
         barrier()
 
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: object = None) -> None:
         """Log the videos that others replace in this batch.
 
         Raises:
@@ -85,27 +86,18 @@ class UnreadableVideosHook(Hook):
             self._check(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Count from zero."""
         self.failed.clear()
 
     before_test_epoch = before_val_epoch
 
     def after_val_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[Any] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Samples = None
     ) -> None:
         """Log the unreadable videos of a batch."""
         self._log_failed(runner, 'val', outputs)
 
     def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: Sequence[Any] | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Samples = None
     ) -> None:
         """Log the unreadable videos of a batch."""
         self._log_failed(runner, 'test', outputs)
@@ -118,7 +110,7 @@ class UnreadableVideosHook(Hook):
         """Log how many videos count as wrong because they could not be read."""
         self._log_total(runner, len(runner.test_dataloader.dataset))
 
-    def _log_failed(self, runner: Runner, stage: str, outputs: Sequence[Any] | None) -> None:
+    def _log_failed(self, runner: Runner, stage: str, outputs: Samples) -> None:
         bad = [
             {'file': sample.filename, 'reason': sample.failed, 'worker': sample.get('worker', -1)}
             for sample in outputs or ()
@@ -128,15 +120,13 @@ class UnreadableVideosHook(Hook):
             self.failed.update(video['file'] for video in bad)
             self._log(runner, stage, bad, 'it counts as wrong')
 
-    def _log(
-        self, runner: Runner, stage: str, videos: Iterable[Mapping[str, Any]], consequence: str
-    ) -> None:
+    def _log(self, runner: Runner, stage: str, videos: Iterable[Entry], consequence: str) -> None:
         """Log and list the videos that are not listed yet."""
-        when = {'stage': stage, 'epoch': runner.epoch + 1, 'iter': runner.iter + 1}
-        found: list[Entry] = [
-            {'file': video['file'], 'reason': video['reason'], **when, 'rank': runner.rank}
-            | {'worker': video['worker']}
-            for video in videos
+        step = {'epoch': runner.epoch + 1, 'iter': runner.iter + 1}
+        when = {'stage': stage, **step, 'rank': runner.rank}
+        found = [
+            {'file': one['file'], 'reason': one['reason'], **when, 'worker': one['worker']}
+            for one in videos
         ]
         try:
             new = self.list.add(found)
@@ -232,7 +222,7 @@ def _locked(file: BinaryIO) -> Iterator[None]:
     yield  # closing the file unlocks it
 
 
-def _samples(data_batch: Any) -> Sequence[Any]:
+def _samples(data_batch: object) -> Sequence[Any]:
     samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
     return samples if isinstance(samples, list) else ()
 

@@ -24,7 +24,6 @@ class ViewScoresHook(Hook):
         self._logits: list[Tensor] = []
 
     def before_test(self, runner: Runner) -> None:
-        """Add forward hooks to the head and the recognizer."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         head = getattr(model, 'cls_head', None)
         if head is None:
@@ -35,7 +34,6 @@ class ViewScoresHook(Hook):
         ]
 
     def after_test(self, runner: Runner) -> None:
-        """Remove the forward hooks."""
         for handle in self._handles:
             handle.remove()
         self._handles, self._logits = [], []

@@ -13,7 +13,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
@@ -30,12 +29,7 @@ class WorkerDiedError(Exception):
 
 
 class WorkersLostError(ChildProcessError):
-    """DataLoader workers died too often.
-
-    Args:
-        deaths: How often.
-        cause: Of the last death.
-    """
+    """DataLoader workers died too often: ``deaths`` times, the last by ``cause``."""
 
     def __init__(self, deaths: int, cause: str) -> None:
         super().__init__(
@@ -80,12 +74,7 @@ class WorkerWatchdog:
             threading.Thread(target=self._fetch, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if self.workers:
             self.wanted.put(False)
         if kind is not None or self._dead():

@@ -46,35 +46,21 @@ Key = tuple[int, tuple[int, ...]]  # index of a sample, and the words of its see
 
 
 class LoopState(TypedDict, total=False):
-    """``meta['position']`` of a checkpoint: the position in the data, and which data it was.
+    """``meta['position']`` of a checkpoint."""
 
-    Attributes:
-        step: Steps of the epoch that are done, of ``steps``.
-        videos_per_step: Of all processes.
-        videos: Length of the data set.
-        list: Checksum of its annotation files.
-        order: Seed of the sampler.
-        owes_validation: Whether a validation was due and is not done.
-    """
-
-    step: int
-    steps: int
-    videos_per_step: int
-    videos: int
-    list: int | None
-    order: int | None
-    owes_validation: bool
+    step: int  # done in this epoch
+    steps: int  # of an epoch
+    videos_per_step: int  # of all ranks
+    videos: int  # of the data set
+    list: int | None  # checksum of its annotation files
+    order: int | None  # seed of the sampler
+    owes_validation: bool  # one is due
 
 
 @runtime_checkable
-class StopHandler(Protocol):
-    """A hook that saves and ends a run, as StopOnSignalHook does."""
-
-    def all_leave_validation(self) -> bool:
-        """End the validation of all processes after this batch; return whether that works."""
-
-    def stop_while_waiting(self, runner: Runner, error: BaseException) -> None:
-        """Save and end a training that waited for data."""
+class _StopHandler(Protocol):  # StopOnSignalHook, which imports this module
+    def all_leave_validation(self) -> bool: ...
+    def stop_while_waiting(self, runner: Runner, error: BaseException) -> None: ...
 
 
 @LOOPS.register_module()
@@ -178,14 +164,10 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         }
 
     def load_state_dict(self, saved: LoopState, epoch: int, iteration: int) -> None:
-        """Resume at the position of :meth:`state_dict`.
+        """Resume after so many epochs and steps, at the position of :meth:`state_dict`.
 
         If an epoch has another number of steps now, the fraction of the epoch that is done stays.
-
-        Args:
-            saved: The state, empty in a checkpoint of MMEngine's loop.
-            epoch: Epochs that are done.
-            iteration: Steps that are done.
+        A checkpoint of MMEngine's loop has an empty state.
         """
         steps = len(self.dataloader)
         before = saved.get('steps', steps)
@@ -277,8 +259,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 hook._swap_ema_parameters()
 
     @property
-    def _stop_handlers(self) -> list[StopHandler]:
-        return [hook for hook in self.runner.hooks if isinstance(hook, StopHandler)]
+    def _stop_handlers(self) -> list[_StopHandler]:
+        return [hook for hook in self.runner.hooks if isinstance(hook, _StopHandler)]
 
     @contextmanager
     def _stop_while_waiting(self, leave: Callable[[], object] | None = None) -> Iterator[None]:
