@@ -55,12 +55,9 @@ class StopSignals:
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Let a signal interrupt a wait for data, which leaves nothing half done.
+        """Let a signal raise ``StopRequested`` in a wait for data, which leaves nothing half done.
 
         With several processes only if ``may_end_wait``: otherwise the others are within a step.
-
-        Raises:
-            StopRequested: On a signal.
         """
         self._waits = self.may_end_wait or dist.get_world_size() == 1
         try:
@@ -69,11 +66,7 @@ class StopSignals:
             self._waits = False
 
     def end_wait(self) -> None:
-        """Interrupt a wait that polls, under the conditions of :meth:`interrupting`.
-
-        Raises:
-            StopRequested: A signal came.
-        """
+        """Raise ``StopRequested`` after a signal, under the conditions of :meth:`interrupting`."""
         if self.received is not None and (self.may_end_wait or dist.get_world_size() == 1):
             raise StopRequested
 

@@ -16,7 +16,9 @@ from mmtimesformer.registry import HOOKS
 class LoopStateHook(Hook):
     """Save and restore the state of ``ResumableEpochLoop``, and accumulated gradients.
 
-    The Runner sets ``gradients`` while it saves within an optimizer step of several batches.
+    Attributes:
+        gradients: Set by the Runner on all ranks while it saves within an optimizer step that
+            accumulates batches: the gradients so far.
     """
 
     priority = 'VERY_HIGH'

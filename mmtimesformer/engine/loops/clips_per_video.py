@@ -65,7 +65,7 @@ def with_clips_per_video(dataloader: dict[str, Any]) -> dict[str, Any]:
     return dataloader
 
 
-def _repeated(dataset: Any, clips: int) -> Any:
+def _repeated(dataset: object, clips: int) -> object:
     """Return the config of a data set whose pipelines return several clips."""
     if not isinstance(dataset, dict):
         return dataset
@@ -80,7 +80,7 @@ def _repeated(dataset: Any, clips: int) -> Any:
     return changed
 
 
-def _inner_collate(configured: Any) -> dict[str, Any]:
+def _inner_collate(configured: object) -> dict[str, object]:
     """Return the collate function of the config as an argument of ours."""
     if configured is None:
         return {}

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
@@ -70,7 +71,7 @@ class WorkerWatchdog:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # not torch's handler
         if self.workers:
             self.wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
-            self.got: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+            self.got: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
             threading.Thread(target=self._fetch, daemon=True).start()
         return self
 
@@ -81,7 +82,7 @@ class WorkerWatchdog:
             end_workers(self.batches)
             self.is_usable = False
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         try:
             yield from self._from_workers() if self.workers else self._from_main_process()
         except (MemoryError, RuntimeError, OSError) as error:
@@ -89,7 +90,7 @@ class WorkerWatchdog:
                 raise
             raise WorkerDiedError('out of memory') from error
 
-    def _from_main_process(self) -> Iterator[Any]:
+    def _from_main_process(self) -> Iterator[object]:
         while True:
             try:
                 with self.signals.interrupting():
@@ -98,7 +99,7 @@ class WorkerWatchdog:
                 return
             yield batch
 
-    def _from_workers(self) -> Iterator[Any]:
+    def _from_workers(self) -> Iterator[object]:
         while True:
             self.wanted.put(True)
             batch, error = self._wait()
@@ -110,7 +111,7 @@ class WorkerWatchdog:
                 raise error
             yield batch
 
-    def _wait(self) -> tuple[Any, BaseException | None]:
+    def _wait(self) -> tuple[object, BaseException | None]:
         was_dead = False
         while True:
             try:
@@ -140,12 +141,12 @@ class WorkerWatchdog:
                 time.sleep(0.01)
         return str(error).startswith('DataLoader worker (pid') or bool(self._dead())
 
-    def _dead(self) -> list[Any]:
+    def _dead(self) -> list[BaseProcess]:
         """List the workers that died; those that finished have exit code 0."""
         return [worker for worker in self.workers if worker.exitcode not in (None, 0)]
 
     def _cause(self) -> str:
-        codes = {worker.exitcode for worker in self._dead()}
+        codes = {code for worker in self._dead() if (code := worker.exitcode)}
         names = [signal.Signals(-code).name if code < 0 else f'code {code}' for code in codes]
         why = {'SIGKILL': ', probably out of memory', 'SIGBUS': ', probably a full /dev/shm'}
         return ', '.join(name + why.get(name, '') for name in names) or 'out of memory'
@@ -182,7 +183,7 @@ class RestartingDataLoader:
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[object]:
         loader, done, deaths = self.loader, 0, 0
         while True:
             watchdog = WorkerWatchdog(loader, self.signals)

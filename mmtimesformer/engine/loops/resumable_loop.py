@@ -25,7 +25,14 @@ import torch
 from mmengine import dist
 from mmengine.hooks import EMAHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Sampler,
+    get_worker_info,
+)
 
 from mmtimesformer.engine.checkpointing.checkpoint_hook import save_mid_epoch
 from mmtimesformer.engine.distributed.collectives import any_rank
@@ -274,7 +281,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 hook.stop_while_waiting(self.runner, error)
             raise
 
-    def _on_all_ranks(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def _on_all_ranks(self, batches: Iterator[object]) -> Iterator[object]:
         """Yield a batch when every rank has one; otherwise stop all ranks before the same step.
 
         So a rank that waits for its videos can stop or fail while the others are between two steps
@@ -306,7 +313,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
                 return
             yield batch
 
-    def _batches(self) -> Generator[Any, None, None]:
+    def _batches(self) -> Generator[object, None, None]:
         """Yield the remaining batches of this epoch; restart workers that die."""
         deaths = 0
         while self.step_in_epoch < len(self.dataloader):
@@ -381,7 +388,7 @@ def seed_all(*words: int) -> None:
 class _Keys(Sampler):
     """The remaining batches of an epoch: for each sample its index and its seed."""
 
-    def __init__(self, batch_sampler: Any) -> None:
+    def __init__(self, batch_sampler: BatchSampler) -> None:
         self.batch_sampler = batch_sampler
         self.sampler = getattr(batch_sampler, 'sampler', None)
         self.read: deque[list[int]] = deque()  # indices of batches that were read ahead
@@ -415,12 +422,12 @@ class _Seeded(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: Key) -> Any:
+    def __getitem__(self, key: Key) -> object:
         index, words = key
         seed_all(*words)
         return self.dataset[index]
 
-    def __getitems__(self, keys: list[Key]) -> list[Any]:
+    def __getitems__(self, keys: list[Key]) -> list[object]:
         read_ahead = getattr(self.dataset, 'read_ahead', None)
         if read_ahead is not None:
             read_ahead([index for index, _ in keys])
