@@ -213,7 +213,7 @@ def test_an_epoch_takes_every_clip_of_every_video(tiny_videos: Path, tmp_path: P
         assert len(set(sums)) == 4, 'no clip twice'
     assert seen[:3] != seen[3:]
     log = next(tmp_path.glob('*/*.log')).read_text()
-    assert '2 clips per video: a batch of 4 clips is of 2 videos' in log
+    assert '2 clips per video: a batch of 4 clips has 2 videos' in log
     assert 'lr 0.1 -> 0.05: one step sees 4 clips' in log
 
 
