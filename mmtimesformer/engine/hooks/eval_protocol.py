@@ -52,7 +52,6 @@ class EvalProtocolHook(Hook):
     after_test_iter = after_val_iter
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Log the protocol below the scores."""
         runner.logger.info(format_protocol(protocol_of(runner.cfg, 'val', self.views)))
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:

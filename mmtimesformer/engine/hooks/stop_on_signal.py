@@ -52,7 +52,6 @@ class StopOnSignalHook(Hook):
             self._stop(runner, {'epoch': runner.epoch, 'iter': runner.iter + 1})
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Count the batches that every rank has."""
         self.common = smallest(len(runner.val_loop.dataloader))
         self._set_next_batch(0)
 
