@@ -17,7 +17,7 @@ from mmtimesformer.checkpoints.load import (
     read_model_checkpoint,
 )
 from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport
-from mmtimesformer.checkpoints.readers import read_file, write_atomically
+from mmtimesformer.checkpoints.readers import read_file
 from mmtimesformer.checkpoints.save import save_checkpoint
 from mmtimesformer.checkpoints.torch_checkpoints import load_torch
 
@@ -34,5 +34,4 @@ __all__ = [
     'read_file',
     'read_model_checkpoint',
     'save_checkpoint',
-    'write_atomically',
 ]

@@ -22,7 +22,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from mmtimesformer.checkpoints.readers import FOLDER_FILES, write_atomically
+from mmtimesformer.checkpoints.readers import FOLDER_FILES
+from mmtimesformer.fileio.atomic import write_atomically
 from mmtimesformer.terminal import echo
 
 CHUNK = 1 << 20  # bytes

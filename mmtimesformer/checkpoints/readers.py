@@ -2,17 +2,14 @@
 
 A file is what its bytes say, whatever its name: torch's zip or older pickle, safetensors, NumPy's
 zip, Paddle's pickle, or a folder in Hugging Face's layout. Nothing in any of them is executed.
-What is written appears whole under its name, or not at all.
 """
 
 import json
 import os
 import re
 import struct
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +21,7 @@ from torch import Tensor
 from mmtimesformer.checkpoints.dcp import load_sharded
 from mmtimesformer.checkpoints.metadata import find_metadata
 from mmtimesformer.checkpoints.torch_checkpoints import load_bounded_torch
-from mmtimesformer.fileio.file_names import short_file_name
+from mmtimesformer.fileio.atomic import write_atomically
 from mmtimesformer.fileio.numpy_files import read_npy
 from mmtimesformer.fileio.safe_pickle import (
     DamagedError,
@@ -411,46 +408,6 @@ _READERS: dict[str, Callable[[Path], Contents]] = {
 # -- writing ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path to write to; afterwards the whole content stands under the wanted name.
-
-    The content goes to a temporary file beside it, is synced to the disk, and then takes the name
-    in one step. If anything fails, what stood there before stands there still.
-
-    Example:
-        >>> with write_atomically('model.pth') as file:
-        ...     torch.save(weights, file)
-    """
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f'.{short_file_name(path.name)}.'
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix='.part')
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open('r+b') as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    if hasattr(os, 'O_DIRECTORY'):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def write_torch(whole: Mapping[str, Any], path: Path) -> None:
     """Write what :func:`torch.load` reads with ``weights_only=True``."""
     with write_atomically(path) as file:
@@ -469,9 +426,3 @@ def write_safetensors(
         safetensors.torch.save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata
         )
-
-
-def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Write a JSON file that a person can read."""
-    with write_atomically(path) as file:
-        file.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')

@@ -11,7 +11,8 @@ from mmtimesformer.checkpoints.key_maps import is_square
 from mmtimesformer.checkpoints.load import HEADS_OF_MODELS, Source, backbone_of
 from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport
 from mmtimesformer.checkpoints.metadata import heads_of
-from mmtimesformer.checkpoints.readers import write_json, write_safetensors, write_torch
+from mmtimesformer.checkpoints.readers import write_safetensors, write_torch
+from mmtimesformer.fileio.atomic import write_json_atomically
 
 ENDINGS = ('.pth', '.pyth', '.pt', '.safetensors')
 
@@ -53,8 +54,10 @@ def save_checkpoint(
     if path.suffix == '.safetensors':
         write_safetensors(tensors, path, whole_meta)
     elif to == 'huggingface' and path.suffix == '':
-        write_json(_huggingface_config(weights, told), path / 'config.json')
-        write_json(_huggingface_preprocessor(weights, told), path / 'preprocessor_config.json')
+        write_json_atomically(path / 'config.json', _huggingface_config(weights, told))
+        write_json_atomically(
+            path / 'preprocessor_config.json', _huggingface_preprocessor(weights, told)
+        )
         write_safetensors(tensors, path / 'model.safetensors', whole_meta)
     elif to == 'official':
         whole: dict[str, Any] = {'model_state': tensors, 'cfg': _official_config(weights, told)}

@@ -1,7 +1,6 @@
 import json
 import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmtimesformer.checkpoints import read_checkpoint, read_file, write_atomically
+from mmtimesformer.checkpoints import read_checkpoint, read_file
 from mmtimesformer.checkpoints import readers as files
 
 from .conftest import IMAGE_FILES, SCHEMES, VIDEO_FILES, as_paddle, random_weights
@@ -313,34 +312,6 @@ def test_an_older_torch_is_warned_of_with_its_hole(version, warns, tmp_path, mon
             read_checkpoint(tmp_path / 'a')
     else:
         read_checkpoint(tmp_path / 'a')
-
-
-def test_a_write_that_fails_leaves_what_was_there(tmp_path) -> None:
-    path = tmp_path / 'model.pth'
-    path.write_bytes(b'before')
-    with pytest.raises(RuntimeError), write_atomically(path) as file:
-        file.write_bytes(b'half of wha')
-        raise RuntimeError
-    assert path.read_bytes() == b'before'
-    assert [p.name for p in tmp_path.iterdir()] == ['model.pth']
-
-
-def test_a_process_killed_while_writing_leaves_what_was_there(tmp_path) -> None:
-    path = tmp_path / 'model.pth'
-    path.write_bytes(b'before')
-    code = (
-        'import os, signal\n'
-        'from mmtimesformer.checkpoints import write_atomically\n'
-        f'with write_atomically({str(path)!r}) as file:\n'
-        '    file.write_bytes(b"half of wha")\n'
-        '    os.kill(os.getpid(), signal.SIGKILL)\n'
-    )
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run(
-        [sys.executable, '-c', code], env={**os.environ, 'PYTHONPATH': str(root)}, check=False
-    )
-    assert done.returncode < 0
-    assert path.read_bytes() == b'before'
 
 
 def test_an_array_of_the_other_byte_order_is_read(tmp_path: Path) -> None:

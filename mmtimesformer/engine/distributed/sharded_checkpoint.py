@@ -24,13 +24,13 @@ from mmtimesformer.checkpoints.dcp import (
     without_content,
 )
 from mmtimesformer.checkpoints.dcp_metadata import METADATA, read_description
-from mmtimesformer.checkpoints.readers import sync_folder
 from mmtimesformer.checkpoints.torch_checkpoints import load_bounded_torch
 from mmtimesformer.engine.distributed.collectives import (
     all_ranks,
     broadcast_from_rank0,
     raise_on_all_ranks,
 )
+from mmtimesformer.fileio.atomic import sync_folder
 
 WRITING = re.compile('PytorchStreamWriter|inline_container')  # torch's words for an OSError
 PATIENCE = 10  # seconds, until a file of one machine is seen by another
