@@ -107,15 +107,15 @@ def convert(args: argparse.Namespace) -> None:
     except Exception as error:
         load_report = error.load_report if isinstance(error, CheckpointError) else None
         if args.json:
-            said: dict[str, Any] = load_report.as_dict() if load_report else {}
-            said |= {'complete': False, 'error': error_message(error)}
-            echo_lines(json.dumps(said, indent=2))
+            output: dict[str, Any] = load_report.as_dict() if load_report else {}
+            output |= {'complete': False, 'error': error_message(error)}
+            echo_lines(json.dumps(output, indent=2))
         elif load_report is not None:
             echo_lines(load_report.table())
         raise
     if args.json:
-        said = {**load_report.as_dict(), 'complete': True, 'written': args.dst}
-        echo_lines(json.dumps(said, indent=2))
+        output = {**load_report.as_dict(), 'complete': True, 'written': args.dst}
+        echo_lines(json.dumps(output, indent=2))
     else:
         echo_lines(load_report.table())
         echo(f'\nwrote {args.dst}')

@@ -47,7 +47,7 @@ class Weights:
         grid: Rows and columns of ``pos_embed``, in patches; None where nothing says.
         num_heads: Attention heads, where the checkpoint tells.
         account: What became of each key.
-        facts: What the weights do not say themselves, see
+        metadata: What the weights do not say themselves, see
             :mod:`~mmtimesformer.checkpoints.metadata`.
         named_like_ours: Whether the file may be the bare state dict of one of our models.
     """
@@ -58,7 +58,7 @@ class Weights:
     grid: tuple[int, int] | None
     num_heads: int | None = None
     load_report: LoadReport = field(default_factory=LoadReport)
-    facts: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
     named_like_ours: bool = False
 
     @property
@@ -107,9 +107,9 @@ class Weights:
             height, width = (side * self.patch_size for side in self.grid)
             clip['size'] = height if height == width else (height, width)
         clip = {key: value for key, value in clip.items() if value is not None}
-        told = self.facts.get('preprocessing')
-        told = told if isinstance(told, Mapping) else {}
-        self.facts['preprocessing'] = {**told, **clip} if overwrite else {**clip, **told}
+        stored = self.metadata.get('preprocessing')
+        stored = stored if isinstance(stored, Mapping) else {}
+        self.metadata['preprocessing'] = {**stored, **clip} if overwrite else {**clip, **stored}
 
     def drop(self, names: Iterable[str], why: str) -> None:
         """Leave weights behind, and say why."""
@@ -121,20 +121,20 @@ class Weights:
         """All that is known of these weights, for the meta of a checkpoint."""
         head = self.tensors.get('head.weight')
         classes = None if head is None else len(head)
-        told = complete_metadata(self.facts, self.source.name, classes, self.has_qkv_bias)
-        told.setdefault('source', self.source.name)
-        told |= {
+        metadata = complete_metadata(self.metadata, self.source.name, classes, self.has_qkv_bias)
+        metadata.setdefault('source', self.source.name)
+        metadata |= {
             'attention_type': self.attention_type,
             'img_size': None if self.img_size is None else list(self.img_size),
-            'num_frames': self.num_frames or told.get('num_frames'),
-            'num_heads': self.num_heads or told.get('num_heads'),
+            'num_frames': self.num_frames or metadata.get('num_frames'),
+            'num_heads': self.num_heads or metadata.get('num_heads'),
             'patch_size': self.patch_size,
             'embed_dims': self.tensors['cls_token'].shape[-1],
             'num_layers': self.depth,
             'qkv_bias': self.has_qkv_bias,
             'num_classes': classes,
         }
-        return {key: value for key, value in told.items() if value is not None}
+        return {key: value for key, value in metadata.items() if value is not None}
 
 
 def convert_state_dict(
@@ -201,7 +201,7 @@ def to_canonical(
     resize: str = 'grid',
     change_attention: bool = False,
     keep_head: bool | None = None,
-    facts: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, Any] | None = None,
     model_grid: tuple[int, int] | None = None,
     unknown_grid: bool = False,
 ) -> Weights:
@@ -209,16 +209,16 @@ def to_canonical(
 
     Missing and unknown keys are in the account of what comes back, not yet an error. The state
     dict is emptied on the way, so that large weights are held once; the other arguments are those
-    of :func:`convert_state_dict`. Three more: ``facts`` is the metadata of the checkpoint;
+    of :func:`convert_state_dict`. Three more: ``metadata`` is the metadata of the checkpoint;
     ``model_grid`` is the rows and columns, in patches, of the model that the weights are for;
     ``unknown_grid`` accepts a checkpoint of which nothing says which grid it is for, as long as
     nothing has to be resized.
     """
-    facts = dict(facts or {})
-    weights = _rename(state_dict, facts)
+    metadata = dict(metadata or {})
+    weights = _rename(state_dict, metadata)
     weights.named_like_ours = _is_named_like_ours(weights)
-    origin = FORMATS.get(str(facts.get('source')), weights.source)
-    is_image = not origin.is_video and facts.get('attention_type') is None
+    origin = FORMATS.get(str(metadata.get('source')), weights.source)
+    is_image = not origin.is_video and metadata.get('attention_type') is None
     has = attention_type_of(weights.tensors)
     wanted = attention_type or ('divided_space_time' if is_image else has)
     _check_choice('attention_type', wanted, ATTENTION_TYPES)
@@ -232,7 +232,7 @@ def to_canonical(
         height, width = _pair(img_size)
         _check_patches(height, width, weights.patch_size)
         wanted_grid = height // weights.patch_size, width // weights.patch_size
-    weights.grid = _grid_of(weights, source_size, facts.get('img_size'), wanted_grid, model_grid)
+    weights.grid = _grid_of(weights, source_size, metadata.get('img_size'), wanted_grid, model_grid)
     if weights.grid is None and not unknown_grid:
         refuse_grid(weights)
     if origin.is_video:
@@ -244,13 +244,13 @@ def to_canonical(
         if wanted == 'divided_space_time':
             seed_temporal_attention(weights)
     if wanted != 'space_only' and has == 'space_only':
-        _seed_time_embed(weights, num_frames or facts.get('num_frames') or 8)
+        _seed_time_embed(weights, num_frames or metadata.get('num_frames') or 8)
     weights.attention_type = wanted
 
     _note_missing(weights)
     _check_shapes(weights)
     if num_frames is not None:
-        facts['num_frames'] = num_frames
+        metadata['num_frames'] = num_frames
         _resize_times(weights, num_frames, resize)
     if wanted_grid is not None:
         resize_grid(weights, wanted_grid, resize)
@@ -360,7 +360,7 @@ def resize_grid(weights: Weights, grid: tuple[int, int], mode: str = 'grid') -> 
     weights.grid = grid
 
 
-def _rename(state_dict: dict[str, Tensor], facts: dict[str, Any]) -> Weights:
+def _rename(state_dict: dict[str, Tensor], metadata: dict[str, Any]) -> Weights:
     tidy = dict(unstack_blocks(_without_module(state_dict)))
     state_dict.clear()
     state_dict = tidy
@@ -397,7 +397,7 @@ def _rename(state_dict: dict[str, Tensor], facts: dict[str, Any]) -> Weights:
         else:
             load_report.add('unknown', key)
     tensors: dict[str, Tensor] = {}
-    num_heads = facts.get('num_heads')
+    num_heads = metadata.get('num_heads')
     joined = {ours: len(_parts(form, ours)) for ours in parts}
     for ours in list(parts):
         pieces = parts.pop(ours)
@@ -411,7 +411,7 @@ def _rename(state_dict: dict[str, Tensor], facts: dict[str, Any]) -> Weights:
             load_report.add('renamed', pieces[place][0], ours)
         ordered = [pieces[place][1] for place in sorted(pieces)]
         tensors[ours] = ordered[0] if len(ordered) == 1 else torch.cat(ordered)
-    return Weights(tensors, form, '', (0, 0), num_heads, load_report, facts)
+    return Weights(tensors, form, '', (0, 0), num_heads, load_report, metadata)
 
 
 def _check_content(key: str, weight: Tensor, load_report: LoadReport) -> None:
@@ -572,7 +572,7 @@ def _check_image_vit(weights: Weights) -> None:
             weights.load_report,
         )
     if weights.source.name == 'paddle_vit' and width == HUGE_WIDTH:
-        weights.facts.setdefault('norm_eps', 1e-5)  # of PaddleClas' ViT-H; of the others 1e-6
+        weights.metadata.setdefault('norm_eps', 1e-5)  # of PaddleClas' ViT-H; of the others 1e-6
 
 
 def _resize_times(weights: Weights, num_frames: int, mode: str) -> None:
@@ -588,7 +588,7 @@ def _resize_times(weights: Weights, num_frames: int, mode: str) -> None:
 def _grid_of(
     weights: Weights,
     given: Size | None,
-    told: Any,
+    stored: Any,
     wanted: tuple[int, int] | None,
     model_grid: tuple[int, int] | None,
 ) -> tuple[int, int] | None:
@@ -601,7 +601,7 @@ def _grid_of(
     Args:
         weights: The weights under our names.
         given: Pixels, by an option.
-        told: Pixels, by the metadata of the checkpoint.
+        stored: Pixels, by the metadata of the checkpoint.
         wanted: Rows and columns that are wanted in the end.
         model_grid: The same where a model wants them.
 
@@ -615,7 +615,7 @@ def _grid_of(
     if pos_embed is None or proj is None:
         return 0, 0
     patches, patch_size = pos_embed.shape[1] - 1, proj.shape[-1]
-    by_option, by_file = (_grid_in(size, patch_size) for size in (given, told))
+    by_option, by_file = (_grid_in(size, patch_size) for size in (given, stored))
     fits_file = by_file is not None and math.prod(by_file) == patches
     if by_option is not None:
         if math.prod(by_option) != patches:
@@ -630,7 +630,7 @@ def _grid_of(
         return by_option
     if by_file is not None:
         if not fits_file:
-            refuse_grid(weights, told)
+            refuse_grid(weights, stored)
         return by_file
     side = math.isqrt(patches)
     square = (side, side) if is_square(patches) else None
@@ -664,12 +664,12 @@ def refuse_grid(weights: Weights, size: Any = None) -> NoReturn:
         CheckpointError: Always.
     """
     patches = weights.tensors['pos_embed'].shape[1] - 1
-    told = 'a square grid'
+    expected = 'a square grid'
     if size is not None:
         height, width = _pair(size)
-        told = f'a size of {height} x {width} pixels'
+        expected = f'a size of {height} x {width} pixels'
     raise CheckpointError(
-        f'pos_embed has {patches} patches of {weights.patch_size} pixels, which is not {told}; '
+        f'pos_embed has {patches} patches of {weights.patch_size} pixels, which is not {expected}; '
         'give the height and width that the checkpoint was made for as source_size (--source-size)',
         weights.load_report,
     )

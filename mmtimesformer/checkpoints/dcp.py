@@ -99,12 +99,14 @@ def may_be_sharded(path: Path) -> bool:
     return b'.shares' in _texts_of(path)
 
 
-def whole(_: str, tensor: Tensor) -> Tensor:
+def allocate_full(_: str, tensor: Tensor) -> Tensor:
     """Make room for all of a tensor."""
     return torch.empty_like(tensor, device='cpu')
 
 
-def load_sharded(checkpoint: Any, path: Path, room: Callable[[str, Tensor], Tensor] = whole) -> Any:
+def load_sharded(
+    checkpoint: Any, path: Path, room: Callable[[str, Tensor], Tensor] = allocate_full
+) -> Any:
     """Return a checkpoint with its tensors, wherever it has them.
 
     Args:
@@ -329,5 +331,5 @@ def _texts_of(path: Path) -> bytes:
             archive = SafeZip(file, path.stat().st_size)
             return b''.join(archive.read(n) for n in archive.members if n.endswith('/data.pkl'))
     except Exception:  # a checkpoint that was one, or another file
-        beside = path.parent.glob(f'{glob.escape(path.name)}.*.shares')
-        return '\n'.join(shares.name for shares in beside).encode()
+        shards = path.parent.glob(f'{glob.escape(path.name)}.*.shares')
+        return '\n'.join(folder.name for folder in shards).encode()

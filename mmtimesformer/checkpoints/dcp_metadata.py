@@ -40,22 +40,22 @@ ALLOWED = {  # what a description of tensors is made of
 PATHS = ('PosixPath', 'WindowsPath', 'PurePosixPath', 'PureWindowsPath', 'Path')
 
 
-def read_description(said: Mapping[str, Any], folder: Path) -> Any:
+def read_description(entry: Mapping[str, Any], folder: Path) -> Any:
     """Read what a folder says of its tensors, and check that they are all there.
 
     Args:
-        said: What the checkpoint says of the folder.
+        entry: What the checkpoint says of the folder.
         folder: The folder.
 
     Raises:
         ValueError: It is damaged, asks for anything else, or points out of the folder.
     """
     content = (folder / METADATA).read_bytes()
-    if zlib.crc32(content) != said.get('checksum'):
+    if zlib.crc32(content) != entry.get('checksum'):
         raise ValueError(f'{folder / METADATA} is damaged; copy it again, or take another one')
     try:
         metadata = _read(content)
-        _check(metadata, said['files'])
+        _check(metadata, entry['files'])
     except RefusedError as error:
         raise ValueError(
             f'{folder / METADATA} is refused: it asks for {error}, and shares are tensors alone; '

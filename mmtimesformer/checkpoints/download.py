@@ -70,8 +70,8 @@ def fetch(source: str | os.PathLike[str], sha256: str | None = None) -> Path:
 
 def cache_folder() -> Path:
     """Where downloads are kept: ``$MMTIMESFORMER_CACHE``, or ``~/.cache/mmtimesformer``."""
-    told = os.environ.get('MMTIMESFORMER_CACHE')
-    return Path(told) if told else Path('~/.cache/mmtimesformer').expanduser()
+    folder = os.environ.get('MMTIMESFORMER_CACHE')
+    return Path(folder) if folder else Path('~/.cache/mmtimesformer').expanduser()
 
 
 def _download(url: str, sha256: str | None) -> Path:

@@ -33,7 +33,7 @@ class Adapted:
 
     state_dict: dict[str, Tensor]
     load_report: LoadReport
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
 
 def read_checkpoint(
@@ -150,7 +150,7 @@ def load_checkpoint(
         resize=resize,
         keep_head=keep_head,
     )
-    model.load_state_dict(_with_fresh(adapted, model))
+    model.load_state_dict(_with_newly_initialized(adapted, model))
     for warning in adapted.load_report.warnings:
         warnings.warn(warning, stacklevel=2)
     return adapted.load_report
@@ -171,10 +171,10 @@ def adapt_checkpoint(checkpoint: dict[str, Any], model: nn.Module) -> LoadReport
     adapted = adapt_contents(from_torch(checkpoint), model)
     for key in [key for key, value in checkpoint.items() if isinstance(value, Tensor)]:
         del checkpoint[key]
-    checkpoint['state_dict'] = _with_fresh(adapted, model)
+    checkpoint['state_dict'] = _with_newly_initialized(adapted, model)
     meta = checkpoint.get('meta')
     checkpoint['meta'] = {**(meta if isinstance(meta, dict) else {})}
-    checkpoint['meta'].setdefault('mmtimesformer', adapted.facts)
+    checkpoint['meta'].setdefault('mmtimesformer', adapted.metadata)
     return adapted.load_report
 
 
@@ -189,22 +189,22 @@ def read_model_checkpoint(source: Source, map_location: Any = 'cpu') -> Any:
     """
     contents = read_file(fetch(source), map_location=map_location or 'cpu')
     found = detect(dict(unstack_blocks(contents.tensors)))
-    if contents.whole is not None and (
+    if contents.checkpoint is not None and (
         found is None or found[0].name not in ('official', 'huggingface')
     ):
-        return contents.whole
+        return contents.checkpoint
     if found is None:
         return {'state_dict': _moved(contents.tensors, map_location)}
     weights, is_image = _translate_without_seeding(contents, found[0])
-    told = weights.describe()
-    if weights.named_like_ours and 'img_size' not in weights.facts:
-        told.pop('img_size', None)  # a guess, which the model may correct
+    metadata = weights.describe()
+    if weights.named_like_ours and 'img_size' not in weights.metadata:
+        metadata.pop('img_size', None)  # a guess, which the model may correct
     if is_image:
-        del told['attention_type']  # of the model, once it is known
+        del metadata['attention_type']  # of the model, once it is known
     tensors = _moved(to_format(weights, 'mmtimesformer'), map_location)
-    meta: dict[str, Any] = {'mmtimesformer': told}
-    if told.get('classes'):
-        meta['dataset_meta'] = {'classes': told['classes']}
+    meta: dict[str, Any] = {'mmtimesformer': metadata}
+    if metadata.get('classes'):
+        meta['dataset_meta'] = {'classes': metadata['classes']}
     return {'meta': meta, 'state_dict': tensors}
 
 
@@ -223,16 +223,16 @@ def _check_heads(weights: Weights, num_heads: int | None) -> None:
     cls_token = weights.tensors.get('cls_token')
     if num_heads is None or cls_token is None:
         return
-    width, told = cls_token.shape[-1], weights.num_heads
+    width, stored = cls_token.shape[-1], weights.num_heads
     if num_heads < 1 or width % num_heads:
         raise CheckpointError(
             f'num_heads={num_heads} does not divide the width {width} of the checkpoint; give '
             'num_heads (--num-heads) as it was trained',
             weights.load_report,
         )
-    if told and told != num_heads:
+    if stored and stored != num_heads:
         raise CheckpointError(
-            f'num_heads={num_heads} differs from {told} in the metadata of the checkpoint; leave '
+            f'num_heads={num_heads} differs from {stored} in the metadata of the checkpoint; leave '
             'num_heads (--num-heads) out',
             weights.load_report,
         )
@@ -240,9 +240,9 @@ def _check_heads(weights: Weights, num_heads: int | None) -> None:
 
 def contents_to_canonical(contents: Contents, **how: Any) -> Weights:
     """Bring what a file holds under our names; the file's tensors are given away."""
-    facts = find_metadata(contents.beside, contents.tensors)
-    tensors, contents.tensors, contents.whole = contents.tensors, {}, None
-    return to_canonical(tensors, facts=facts, **how)
+    metadata = find_metadata(contents.extras, contents.tensors)
+    tensors, contents.tensors, contents.checkpoint = contents.tensors, {}, None
+    return to_canonical(tensors, metadata=metadata, **how)
 
 
 def backbone_of(model: nn.Module) -> tuple[str, Any] | None:
@@ -325,7 +325,7 @@ def _adapt_contents(
     return _match(weights, wanted, prefix, tuple(allow_missing))
 
 
-def _with_fresh(adapted: Adapted, model: nn.Module) -> dict[str, Tensor]:
+def _with_newly_initialized(adapted: Adapted, model: nn.Module) -> dict[str, Tensor]:
     """A whole state dict: what is fresh by the account stays as the model has it."""
     return {
         name: adapted.state_dict.get(name, tensor) for name, tensor in model.state_dict().items()
@@ -340,8 +340,8 @@ def _moved(tensors: dict[str, Tensor], map_location: Any) -> dict[str, Tensor]:
 
 def _translate_without_seeding(contents: Contents, form: Format) -> tuple[Weights, bool]:
     """Rename only; an image ViT stays without time until it meets a model."""
-    told = find_metadata(contents.beside, contents.tensors).get('attention_type')
-    is_image = not form.is_video and told is None
+    metadata = find_metadata(contents.extras, contents.tensors)
+    is_image = not form.is_video and metadata.get('attention_type') is None
     weights = contents_to_canonical(
         contents,
         attention_type='space_only' if is_image else None,
@@ -365,7 +365,9 @@ def _adapt_same_model(contents: Contents, wanted: Mapping[str, Tensor]) -> Adapt
     for name, tensor in contents.tensors.items():
         if name in wanted and name.startswith(HEADS_OF_MODELS) and _differ(tensor, wanted[name]):
             load_report.add('dropped', name, note=_other_classes(len(tensor), len(wanted[name])))
-            load_report.add('fresh', name, note=f'a new classifier of {len(wanted[name])} classes')
+            load_report.add(
+                'newly initialized', name, note=f'a new classifier of {len(wanted[name])} classes'
+            )
         elif name in wanted:
             _check_shape(load_report, name, tensor, wanted[name])
             load_report.add('renamed', name, name)
@@ -376,12 +378,12 @@ def _adapt_same_model(contents: Contents, wanted: Mapping[str, Tensor]) -> Adapt
         if name not in contents.tensors:
             load_report.add('missing', name)
     load_report.check()
-    return Adapted(state_dict, load_report, find_metadata(contents.beside, {}))
+    return Adapted(state_dict, load_report, find_metadata(contents.extras, {}))
 
 
 def _compare_hyperparameters(weights: Weights, backbone: Any) -> None:
     """What no shape shows: the number of heads, and the epsilon of the norms."""
-    has = weights.num_heads or weights.facts.get('num_heads')
+    has = weights.num_heads or weights.metadata.get('num_heads')
     attention = getattr(next(iter(backbone.blocks)), 'attn', None)
     wanted = getattr(attention, 'num_heads', None)
     if has and wanted and has != wanted:
@@ -390,7 +392,7 @@ def _compare_hyperparameters(weights: Weights, backbone: Any) -> None:
             f'and every number be wrong; set backbone.num_heads to {has}',
             weights.load_report,
         )
-    has, wanted = weights.facts.get('norm_eps'), getattr(backbone.norm, 'eps', None)
+    has, wanted = weights.metadata.get('norm_eps'), getattr(backbone.norm, 'eps', None)
     if has and wanted and has != wanted:
         weights.load_report.warnings.append(
             f'norm_eps: the checkpoint was trained with {has:g}, the model has {wanted:g}; set '
@@ -412,7 +414,7 @@ def _give_qkv_bias(weights: Weights, own: set[str]) -> None:
 def _match(
     weights: Weights, wanted: Mapping[str, Tensor], prefix: str, allow_missing: tuple[str, ...]
 ) -> Adapted:
-    load_report, facts = (
+    load_report, metadata = (
         weights.load_report,
         weights.describe() if weights.load_report.complete else {},
     )
@@ -428,17 +430,17 @@ def _match(
     for ours, name in names.items():
         _check_shape(load_report, name, weights.tensors[ours], wanted[name])
         state_dict[name] = weights.tensors[ours]
-    said = set(load_report.keys('missing')) | set(load_report.keys('fresh'))
+    reported = set(load_report.keys('missing')) | set(load_report.keys('newly initialized'))
     for name in wanted:
         ours = name.removeprefix(prefix)
-        if name in state_dict or name in said or ours in said:
+        if name in state_dict or name in reported or ours in reported:
             continue
         if name.startswith(allow_missing) or ours.startswith(allow_missing):
-            load_report.add('fresh', name, note='allowed by allow_missing')
+            load_report.add('newly initialized', name, note='allowed by allow_missing')
         else:
             load_report.add('missing', name)
     load_report.check()
-    return Adapted(state_dict, load_report, facts)
+    return Adapted(state_dict, load_report, metadata)
 
 
 def _match_head(weights: Weights, wanted: Mapping[str, Tensor], head: str | None) -> None:
@@ -453,7 +455,7 @@ def _match_head(weights: Weights, wanted: Mapping[str, Tensor], head: str | None
         for leaf in ('weight', 'bias'):
             if f'{head}{leaf}' in wanted:
                 note = f'a new classifier of {len(needs)} classes'
-                weights.load_report.add('fresh', f'{head}{leaf}', note=note)
+                weights.load_report.add('newly initialized', f'{head}{leaf}', note=note)
 
 
 def _other_classes(has: int, needs: int) -> str:

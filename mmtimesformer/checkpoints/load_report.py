@@ -10,10 +10,10 @@ from mmtimesformer.terminal import safe_text
 
 ACTIONS = {
     'renamed': 'taken over, under its new name',
-    'seeded': 'not in the checkpoint, set as said',
+    'seeded': 'not in the checkpoint, computed as noted',
     'resized': 'taken over, in another size',
     'dropped': 'in the checkpoint, left behind on purpose',
-    'fresh': 'not loaded, starts as the model made it',
+    'newly initialized': 'not in the checkpoint, stays as the model made it',
     'missing': 'needed, but not in the checkpoint',
     'unknown': 'in the checkpoint, but without a meaning here',
 }
@@ -105,12 +105,18 @@ class LoadReport:
         Blocks are shown as one line, ``blocks.*``.
         """
         lines = [safe_text(f'{self.source} -> {self.target}')]
-        for action, meaning in ACTIONS.items():
-            entries = [entry for entry in self.entries if entry.action == action]
-            if entries or action in ('renamed', 'missing', 'unknown'):
-                lines.append(f'{action:>9} {len(entries):>5}   {meaning}')
+        counts = {
+            action: count
+            for action, count in self.counts().items()
+            if count or action in ('renamed', 'missing', 'unknown')
+        }
+        width = max(9, *map(len, counts))
+        for action, count in counts.items():
+            lines.append(f'{action:>{width}} {count:>5}   {ACTIONS[action]}')
             if action != 'renamed':
-                lines += [f'{"":>9} {n:>5}   . {what}' for what, n in _by_row(entries).items()]
+                entries = [entry for entry in self.entries if entry.action == action]
+                rows = _by_row(entries).items()
+                lines += [f'{"":>{width}} {n:>5}   . {what}' for what, n in rows]
         lines += [f'  warning         {safe_text(warning)}' for warning in self.warnings]
         return '\n'.join(lines)
 

@@ -1,7 +1,7 @@
 """What the weights do not say themselves, and how each system tells it.
 
 A model that is fed other colours, another normalisation or another rhythm of frames than it was
-trained on loses points in silence. So these facts travel with the weights::
+trained on loses points in silence. So these metadata travel with the weights::
 
     attention_type, num_heads, norm_eps     of the model
     img_size                                (H, W) that pos_embed is for, in pixels
@@ -82,26 +82,28 @@ RESIZES = {
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
 
 
-def find_metadata(beside: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Gather the facts that stand beside the weights in a file or folder."""
-    meta = beside.get('meta')
+def find_metadata(extras: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Gather the metadata that stand beside the weights in a file or folder."""
+    meta = extras.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
-    facts: dict[str, Any] = {}
-    if isinstance(beside.get('config'), Mapping):
-        facts = _valid(_of_huggingface(beside['config'], _dict(beside.get('preprocessor_config'))))
-    elif isinstance(beside.get('cfg'), str):
-        facts = _valid(_of_official(beside['cfg']))
+    metadata: dict[str, Any] = {}
+    if isinstance(extras.get('config'), Mapping):
+        metadata = _valid(
+            _of_huggingface(extras['config'], _dict(extras.get('preprocessor_config')))
+        )
+    elif isinstance(extras.get('cfg'), str):
+        metadata = _valid(_of_official(extras['cfg']))
     elif isinstance(meta.get('cfg'), str):
-        facts = _valid(metadata_of_config(read_literals(meta['cfg'])))
+        metadata = _valid(metadata_of_config(read_literals(meta['cfg'])))
     dataset_meta = meta.get('dataset_meta')
     if isinstance(dataset_meta, Mapping) and isinstance(dataset_meta.get('classes'), list | tuple):
-        facts['classes'] = [str(name) for name in dataset_meta['classes']] or None
+        metadata['classes'] = [str(name) for name in dataset_meta['classes']] or None
     if isinstance(meta.get('mmtimesformer'), Mapping):
-        facts.update(_valid(meta['mmtimesformer'], refuse=True))
+        metadata.update(_valid(meta['mmtimesformer'], refuse=True))
     for key, weight in tensors.items():
         if key.endswith('/query/bias') and weight.ndim > 1:
-            facts.setdefault('num_heads', weight.shape[-2])
-    return {key: value for key, value in facts.items() if value is not None}
+            metadata.setdefault('num_heads', weight.shape[-2])
+    return {key: value for key, value in metadata.items() if value is not None}
 
 
 def _is_count(value: Any) -> bool:
@@ -146,11 +148,11 @@ VALID: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }  # fmt: skip
 
 
-def _valid(facts: Mapping[str, Any], refuse: bool = False) -> dict[str, Any]:
-    """Keep the facts whose values can be such.
+def _valid(metadata: Mapping[str, Any], refuse: bool = False) -> dict[str, Any]:
+    """Keep the metadata whose values can be such.
 
     Args:
-        facts: As a file tells them.
+        metadata: As a file tells them.
         refuse: Raise an error for the others, because the file says that it means this model;
             the config of another model may use the same key for something else.
 
@@ -158,7 +160,7 @@ def _valid(facts: Mapping[str, Any], refuse: bool = False) -> dict[str, Any]:
         ValueError: A value cannot be that of its key.
     """
     kept: dict[str, Any] = {}
-    for key, value in facts.items():
+    for key, value in metadata.items():
         what, is_valid = VALID.get(key, ('', lambda _: True))
         if value is None or is_valid(value):
             kept[key] = value
@@ -173,35 +175,35 @@ def _valid(facts: Mapping[str, Any], refuse: bool = False) -> dict[str, Any]:
 
 
 def complete_metadata(
-    facts: dict[str, Any], source: str, classes: int | None, has_qkv_bias: bool = True
+    metadata: dict[str, Any], source: str, classes: int | None, has_qkv_bias: bool = True
 ) -> dict[str, Any]:
     """Add what a system does to all its models, and the two warnings that its files lack."""
-    facts = dict(facts)
+    metadata = dict(metadata)
     system = OF_SYSTEM.get(source, {})
     if source == 'paddle' and not has_qkv_bias:
         system = PP_TIMESFORMER
-    preprocessing = {**system, **_dict(facts.get('preprocessing'))}
+    preprocessing = {**system, **_dict(metadata.get('preprocessing'))}
     if source == 'official':
-        facts.setdefault('licence', OFFICIAL_LICENCE)
-        if 'ssv2' in str(facts.pop('dataset', '')).lower() or classes == SSV2_CLASSES:
+        metadata.setdefault('licence', OFFICIAL_LICENCE)
+        if 'ssv2' in str(metadata.pop('dataset', '')).lower() or classes == SSV2_CLASSES:
             preprocessing['channel_order'] = 'BGR'  # its switch to RGB does nothing for a ViT
             preprocessing['sampling'] = 'segments'  # its config's SAMPLING_RATE is not used
-    facts.pop('dataset', None)
+    metadata.pop('dataset', None)
     if preprocessing:
-        facts['preprocessing'] = preprocessing
-    if classes is not None and len(facts.get('classes') or []) != classes:
-        facts.pop('classes', None)
-    return facts
+        metadata['preprocessing'] = preprocessing
+    if classes is not None and len(metadata.get('classes') or []) != classes:
+        metadata.pop('classes', None)
+    return metadata
 
 
 def metadata_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The same facts of a config in OpenMMLab's style, to be compared with a checkpoint's."""
+    """The same metadata of a config in OpenMMLab's style, to be compared with a checkpoint's."""
     model = _dict(config.get('model'))
     backbone, preprocessor = _dict(model.get('backbone')), _dict(model.get('data_preprocessor'))
-    facts = {
+    metadata = {
         key: backbone.get(key) for key in ('attention_type', 'num_heads', 'norm_eps', 'num_frames')
     }
-    facts['img_size'] = _pair(backbone.get('img_size'))
+    metadata['img_size'] = _pair(backbone.get('img_size'))
     preprocessing: dict[str, Any] = {}
     steps = list(_steps(_pipeline_of(config)))
     normalise = preprocessor or _dict(config.get('img_norm_cfg')) or _normalise_step(steps)
@@ -215,8 +217,8 @@ def metadata_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
         preprocessing['channel_order'] = 'BGR' if normalise.get(swap) is True else 'RGB'
     preprocessing |= metadata_of_pipeline(steps)
     if preprocessing:
-        facts['preprocessing'] = preprocessing
-    return {key: value for key, value in facts.items() if value is not None}
+        metadata['preprocessing'] = preprocessing
+    return {key: value for key, value in metadata.items() if value is not None}
 
 
 def metadata_of_pipeline(pipeline: Any) -> dict[str, Any]:
@@ -228,24 +230,24 @@ def metadata_of_pipeline(pipeline: Any) -> dict[str, Any]:
     Returns:
         ``sampling``, ``num_frames``, ``frame_interval`` and ``size``; what is not known is absent.
     """
-    facts: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
     for step in _steps(pipeline):
         kind = _kind(step)
         if kind in SAMPLERS:
             interval = SAMPLERS[kind]
-            facts['num_frames'] = step.get('clip_len')
+            metadata['num_frames'] = step.get('clip_len')
             if interval is None:
-                facts['sampling'] = 'segments'
+                metadata['sampling'] = 'segments'
             else:
-                facts['frame_interval'] = step.get('frame_interval', interval)
+                metadata['frame_interval'] = step.get('frame_interval', interval)
         elif kind == 'BuildPseudoClip':  # an image, repeated
-            facts['num_frames'] = step.get('clip_len')
+            metadata['num_frames'] = step.get('clip_len')
         elif kind in CROPS:
             width_height = _pair(step.get(CROPS[kind]))
-            facts['size'] = None if width_height is None else _side(width_height[::-1])
+            metadata['size'] = None if width_height is None else _side(width_height[::-1])
         elif kind in RESIZES:
-            facts['size'] = _size_after_resize(kind, step, facts.get('size'))
-    return {key: value for key, value in facts.items() if value is not None}
+            metadata['size'] = _size_after_resize(kind, step, metadata.get('size'))
+    return {key: value for key, value in metadata.items() if value is not None}
 
 
 def _size_after_resize(kind: str, step: Mapping[str, Any], before: Any) -> Any:
@@ -293,7 +295,7 @@ def differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> lis
     is_official = _plain(checkpoint.get('source')) == 'official'
     if is_official and _plain(theirs.get('channel_order')) == 'BGR':
         theirs = {**theirs, 'sampling': 'segments'}  # SSv2: of theirs, it alone is BGR
-    said = []
+    differing = []
     samplings = _sampling(theirs), _sampling(ours)
     by_interval = samplings[0] != BY_SEGMENTS != samplings[1]
     for key in ('mean', 'std', 'channel_order', 'sampling', 'num_frames', 'frame_interval', 'size'):
@@ -305,13 +307,13 @@ def differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> lis
         elif key == 'size':
             a, b = _side(a), _side(b)
         if a is not None and b is not None and not _same(a, b):
-            said.append(
+            differing.append(
                 f'{key}: the checkpoint was trained with {_show(a)}, the config gives {_show(b)}'
             )
     a, b = _plain(checkpoint.get('norm_eps')), _plain(config.get('norm_eps'))
     if a is not None and b is not None and a != b:
-        said.append(f'norm_eps: the checkpoint was trained with {a}, the config gives {b}')
-    return said
+        differing.append(f'norm_eps: the checkpoint was trained with {a}, the config gives {b}')
+    return differing
 
 
 def _sampling(preprocessing: Mapping[str, Any]) -> str | None:
@@ -322,14 +324,14 @@ def _sampling(preprocessing: Mapping[str, Any]) -> str | None:
     return None if interval is None else f'frames {interval} apart'
 
 
-def heads_of(width: int, told: int | None = None) -> int:
+def heads_of(width: int, num_heads: int | None = None) -> int:
     """How many heads a width has: as told, else as in ViT.
 
     Raises:
         ValueError: The checkpoint does not tell, and no ViT has this width.
     """
-    if told:
-        return told
+    if num_heads:
+        return num_heads
     if width in HEADS:
         return HEADS[width]
     raise ValueError(
@@ -339,22 +341,22 @@ def heads_of(width: int, told: int | None = None) -> int:
 
 
 def _of_huggingface(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> dict[str, Any]:
-    facts: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         'num_heads': config.get('num_attention_heads'),
         'norm_eps': config.get('layer_norm_eps'),
         'num_frames': config.get('num_frames'),
         'img_size': _pair(config.get('image_size')),
     }
     if config.get('model_type') == 'timesformer':
-        facts['attention_type'] = config.get('attention_type', 'divided_space_time')
+        metadata['attention_type'] = config.get('attention_type', 'divided_space_time')
         labels = _dict(config.get('id2label'))
         labels = labels if all(re.fullmatch(r'\d{1,9}', str(k)) for k in labels) else {}
         names = [str(labels[k]) for k in sorted(labels, key=lambda k: int(k))]
         if any(not name.startswith('LABEL_') for name in names):
-            facts['classes'] = names
+            metadata['classes'] = names
     of_timm = _dict(config.get('pretrained_cfg'))
     size = _dict(preprocessor.get('crop_size')) or _dict(preprocessor.get('size'))
-    facts['preprocessing'] = _present(
+    metadata['preprocessing'] = _present(
         mean=preprocessor.get('image_mean') or of_timm.get('mean'),
         std=preprocessor.get('image_std') or of_timm.get('std'),
         channel_order=preprocessor.get('channel_order'),
@@ -362,7 +364,7 @@ def _of_huggingface(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) 
         num_frames=config.get('num_frames'),
         size=size.get('height') or size.get('shortest_edge'),
     )
-    return facts
+    return metadata
 
 
 def _of_official(text: str) -> dict[str, Any]:

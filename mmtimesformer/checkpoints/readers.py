@@ -55,15 +55,15 @@ class Contents:
     Attributes:
         container: ``'torch'``, ``'safetensors'``, ``'npz'`` or ``'paddle'``.
         tensors: Names and weights as they are in the file.
-        beside: What stands beside the weights: ``meta``, ``cfg``, ``optimizer`` and so on in a
+        extras: The other entries: ``meta``, ``cfg``, ``optimizer`` and so on in a
             torch file; ``config`` and ``preprocessor_config`` in a folder.
-        whole: The torch file's object itself, for those who resume from it.
+        checkpoint: The torch file's object itself, for those who resume from it.
     """
 
     container: str
     tensors: dict[str, Tensor]
-    beside: dict[str, Any] = field(default_factory=dict)
-    whole: Any = None
+    extras: dict[str, Any] = field(default_factory=dict)
+    checkpoint: Any = None
 
 
 def read_file(
@@ -91,12 +91,12 @@ def read_file(
         contents = _read_shards(path, trust, map_location)
     else:
         contents = _READERS[container](path)
-    if not contents.tensors and contents.whole is None:
+    if not contents.tensors and contents.checkpoint is None:
         raise ValueError(f'checkpoint {path} holds no weights; give a file that does')
     if path.name in FOLDER_FILES:
-        contents.beside.update(_read_configs(path.parent))
+        contents.extras.update(_read_configs(path.parent))
     try:
-        find_metadata(contents.beside, contents.tensors)
+        find_metadata(contents.extras, contents.tensors)
     except ValueError as error:
         raise ValueError(f'checkpoint {path} is refused: {error}') from None
     return contents
@@ -199,8 +199,8 @@ def from_torch(whole: Any, path: Path | str = 'given') -> Contents:
     for key in ('state_dict', 'model_state', 'model_state_dict', 'model'):
         inner = whole.get(key)
         if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
-            beside = {name: value for name, value in whole.items() if name != key}
-            return Contents('torch', _only_tensors(inner), beside, whole)
+            extras = {name: value for name, value in whole.items() if name != key}
+            return Contents('torch', _only_tensors(inner), extras, whole)
     return Contents('torch', _only_tensors(whole), {}, whole)
 
 
@@ -226,11 +226,11 @@ def _read_safetensors(path: Path) -> Contents:
             f'checkpoint {path} is damaged or incomplete ({_line(error)}); copy or download it '
             'again'
         ) from error
-    beside: dict[str, Any] = {}
+    extras: dict[str, Any] = {}
     if 'mmtimesformer' in metadata:
         what = f'the metadata "mmtimesformer" of checkpoint {path}'
-        beside['meta'] = parse_json(metadata['mmtimesformer'], what)
-    return Contents('safetensors', tensors, beside)
+        extras['meta'] = parse_json(metadata['mmtimesformer'], what)
+    return Contents('safetensors', tensors, extras)
 
 
 def _check_header(path: Path) -> None:

@@ -39,28 +39,28 @@ def save_checkpoint(
     """
     path = Path(path).expanduser()
     weights = _weights_of(weights)
-    weights.facts = {**weights.facts, **(meta or {})}
+    weights.metadata = {**weights.metadata, **(meta or {})}
     weights.load_report.check()
-    told = weights.describe()
+    metadata = weights.describe()
     if path.suffix not in ENDINGS and not (to == 'huggingface' and path.suffix == ''):
         raise ValueError(
             f'{path} has no ending that says its container; end it with .pth or .safetensors'
             + (', or give a folder' if to == 'huggingface' else '')
         )
     tensors = {name: tensor.contiguous() for name, tensor in to_format(weights, to).items()}
-    whole_meta = {'mmtimesformer': told}
-    if told.get('classes'):
-        whole_meta['dataset_meta'] = {'classes': told['classes']}
+    whole_meta = {'mmtimesformer': metadata}
+    if metadata.get('classes'):
+        whole_meta['dataset_meta'] = {'classes': metadata['classes']}
     if path.suffix == '.safetensors':
         write_safetensors(tensors, path, whole_meta)
     elif to == 'huggingface' and path.suffix == '':
-        write_json_atomically(path / 'config.json', _huggingface_config(weights, told))
+        write_json_atomically(path / 'config.json', _huggingface_config(weights, metadata))
         write_json_atomically(
-            path / 'preprocessor_config.json', _huggingface_preprocessor(weights, told)
+            path / 'preprocessor_config.json', _huggingface_preprocessor(weights, metadata)
         )
         write_safetensors(tensors, path / 'model.safetensors', whole_meta)
     elif to == 'official':
-        whole: dict[str, Any] = {'model_state': tensors, 'cfg': _official_config(weights, told)}
+        whole: dict[str, Any] = {'model_state': tensors, 'cfg': _official_config(weights, metadata)}
         if weights.grid is not None and weights.grid[0] != weights.grid[1]:
             whole['meta'] = whole_meta  # its config has no place for a height and a width
         write_torch(whole, path)
@@ -82,7 +82,7 @@ def _weights_of(weights: Weights | nn.Module | Mapping[str, Tensor]) -> Weights:
         raise TypeError(f'{type(weights).__name__} has no TimeSformer of ours inside')
     backbone = found[1]
     height, width = (n * backbone.patch_size for n in backbone.grid)
-    told = {
+    metadata = {
         'num_heads': getattr(getattr(backbone.blocks[0], 'attn', None), 'num_heads', None),
         'norm_eps': backbone.norm.eps,
         'img_size': (height, width),
@@ -95,14 +95,14 @@ def _weights_of(weights: Weights | nn.Module | Mapping[str, Tensor]) -> Weights:
             for name, tensor in weights.state_dict().items()
             if name.startswith(HEADS_OF_MODELS)
         },
-        facts={key: value for key, value in told.items() if value is not None},
+        metadata={key: value for key, value in metadata.items() if value is not None},
     )
 
 
 # -- what the others want beside the weights -------------------------------------------------------
 
 
-def _huggingface_config(weights: Weights, told: Mapping[str, Any]) -> dict[str, Any]:
+def _huggingface_config(weights: Weights, metadata: Mapping[str, Any]) -> dict[str, Any]:
     height, width = weights.known_size()
     if height != width:
         raise CheckpointError(
@@ -118,17 +118,17 @@ def _huggingface_config(weights: Weights, told: Mapping[str, Any]) -> dict[str, 
         'image_size': height,
         'patch_size': weights.patch_size,
         'num_channels': weights.tensors['patch_embed.proj.weight'].shape[1],
-        'num_frames': weights.num_frames or told.get('num_frames') or 8,
-        'hidden_size': told['embed_dims'],
+        'num_frames': weights.num_frames or metadata.get('num_frames') or 8,
+        'hidden_size': metadata['embed_dims'],
         'num_hidden_layers': weights.depth,
-        'num_attention_heads': heads_of(told['embed_dims'], told.get('num_heads')),
+        'num_attention_heads': heads_of(metadata['embed_dims'], metadata.get('num_heads')),
         'intermediate_size': len(weights.tensors['blocks.0.mlp.fc1.weight']),
         'hidden_act': 'gelu',
-        'layer_norm_eps': told.get('norm_eps', 1e-6),
+        'layer_norm_eps': metadata.get('norm_eps', 1e-6),
         'qkv_bias': weights.has_qkv_bias,
     }
     if has_head:
-        names = told.get('classes') or [f'LABEL_{i}' for i in range(told['num_classes'])]
+        names = metadata.get('classes') or [f'LABEL_{i}' for i in range(metadata['num_classes'])]
         config['id2label'] = {str(i): name for i, name in enumerate(names)}
         config['label2id'] = {name: i for i, name in enumerate(names)}
     return config
@@ -145,9 +145,9 @@ def _refuse_a_square_by_chance(weights: Weights) -> None:
         )
 
 
-def _huggingface_preprocessor(weights: Weights, told: Mapping[str, Any]) -> dict[str, Any]:
-    facts = told.get('preprocessing', {})
-    size = facts.get('size') or weights.known_size()[0]
+def _huggingface_preprocessor(weights: Weights, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    preprocessing = metadata.get('preprocessing', {})
+    size = preprocessing.get('size') or weights.known_size()[0]
     config = {
         'image_processor_type': 'VideoMAEImageProcessor',
         'do_resize': True,
@@ -157,12 +157,12 @@ def _huggingface_preprocessor(weights: Weights, told: Mapping[str, Any]) -> dict
         'do_rescale': True,
         'rescale_factor': 1 / 255,
         'do_normalize': True,
-        'image_mean': facts.get('mean'),
-        'image_std': facts.get('std'),
-        'channel_order': facts.get('channel_order'),
-        'frame_interval': facts.get('frame_interval'),
+        'image_mean': preprocessing.get('mean'),
+        'image_std': preprocessing.get('std'),
+        'channel_order': preprocessing.get('channel_order'),
+        'frame_interval': preprocessing.get('frame_interval'),
     }
-    if facts.get('mean') is None:
+    if preprocessing.get('mean') is None:
         weights.load_report.warnings.append(
             'the checkpoint does not tell its mean and std, so preprocessor_config.json does not '
             'either, and Hugging Face will use its own; add them there if you know them'
@@ -170,20 +170,20 @@ def _huggingface_preprocessor(weights: Weights, told: Mapping[str, Any]) -> dict
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _official_config(weights: Weights, told: Mapping[str, Any]) -> str:
+def _official_config(weights: Weights, metadata: Mapping[str, Any]) -> str:
     """The official config is YAML; these are the keys that its model and transforms read."""
-    facts = told.get('preprocessing', {})
-    size = facts.get('size') or (weights.img_size or [None])[0]
+    preprocessing = metadata.get('preprocessing', {})
+    size = preprocessing.get('size') or (weights.img_size or [None])[0]
     data = {
-        'MEAN': facts.get('mean'),
-        'STD': facts.get('std'),
-        'NUM_FRAMES': weights.num_frames or told.get('num_frames'),
-        'SAMPLING_RATE': facts.get('frame_interval'),
+        'MEAN': preprocessing.get('mean'),
+        'STD': preprocessing.get('std'),
+        'NUM_FRAMES': weights.num_frames or metadata.get('num_frames'),
+        'SAMPLING_RATE': preprocessing.get('frame_interval'),
         'TEST_CROP_SIZE': size,
         'TRAIN_CROP_SIZE': size,
     }
     lines = ['DATA:']
     lines += [f'  {key}: {value}' for key, value in data.items() if value is not None]
     lines += ['TIMESFORMER:', f'  ATTENTION_TYPE: {weights.attention_type}', 'MODEL:']
-    lines += [f'  NUM_CLASSES: {told.get("num_classes", 0)}', '  ARCH: vit']
+    lines += [f'  NUM_CLASSES: {metadata.get("num_classes", 0)}', '  ARCH: vit']
     return '\n'.join(lines) + '\n'

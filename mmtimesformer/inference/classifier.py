@@ -121,7 +121,7 @@ class VideoClassifier:
         self.device = _check_device(device)
         self.given_config = None if config is None else str(getattr(config, 'filename', config))
         contents = read_file(fetch(_check_there(checkpoint)))
-        meta = contents.beside.get('meta')
+        meta = contents.extras.get('meta')
         self._dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
         register_all_modules(init_default_scope=False)
         limit: AbstractContextManager[None] = nullcontext()
@@ -134,23 +134,23 @@ class VideoClassifier:
             self.model = MODELS.build(_to_build(self.recipe))
             self.views = Views(self.recipe.pipeline)
         adapted = adapt_contents(contents, self.model)
-        fresh = set(adapted.load_report.keys('fresh'))
+        fresh = set(adapted.load_report.keys('newly initialized'))
         state = self.model.state_dict() if fresh else {}
         self.model.load_state_dict({**{name: state[name] for name in fresh}, **adapted.state_dict})
         self._has_classifier = not fresh
-        self._source_classes = adapted.facts.get('num_classes')
+        self._source_classes = adapted.metadata.get('num_classes')
         self.load_report = adapted.load_report
         asked = metadata_of_config(
             {'model': self.recipe.model, 'test_pipeline': self.recipe.pipeline}
         )
         for warning in dict.fromkeys(
-            [*adapted.load_report.warnings, *differences(adapted.facts, asked)]
+            [*adapted.load_report.warnings, *differences(adapted.metadata, asked)]
         ):
             warnings.warn(warning, stacklevel=2)
         self.model.to(self.device).eval()
         self.precision = precision
         prepare(self.model, precision, self.device)
-        self.classes = self._name_classes(classes, adapted.facts)
+        self.classes = self._name_classes(classes, adapted.metadata)
 
     @property
     def num_classes(self) -> int:

@@ -115,7 +115,7 @@ def inference_config_of_checkpoint(
     Raises:
         ValueError: It does not tell enough, or its config holds something else than plain values.
     """
-    meta = contents.beside.get('meta')
+    meta = contents.extras.get('meta')
     text = meta.get('cfg') if isinstance(meta, Mapping) else None
     multi_label = False
     if isinstance(text, str):

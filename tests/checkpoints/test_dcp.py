@@ -70,7 +70,7 @@ def save(path: Path, state: dict[str, Any] | None = None) -> Path:
 
 def assert_whole(path: Path, state: dict[str, Any] | None = None) -> None:
     expected = {'meta': {'epoch': 3}, **(state or training())}
-    read = read_file(path).whole
+    read = read_file(path).checkpoint
     assert list(read) == list(expected)
     assert read['optimizer']['param_groups'] == expected['optimizer']['param_groups']
     for (place, one), (other_place, other) in zip(

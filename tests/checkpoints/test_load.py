@@ -95,7 +95,10 @@ def test_another_number_of_classes_leaves_a_fresh_classifier_and_says_so(tmp_pat
     load_report = load_checkpoint(model, tmp_path / 'a')
     assert torch.equal(model.cls_head.fc_cls.weight, before)
     assert 'a classifier of 7 classes, the model has 4' in load_report.table()
-    assert load_report.keys('fresh') == ['cls_head.fc_cls.weight', 'cls_head.fc_cls.bias']
+    assert load_report.keys('newly initialized') == [
+        'cls_head.fc_cls.weight',
+        'cls_head.fc_cls.bias',
+    ]
 
 
 def test_a_backbone_alone_drops_the_classifier_and_says_so(tmp_path) -> None:
@@ -193,7 +196,7 @@ def test_a_part_of_ones_own_is_missing_unless_allowed_by_name(tmp_path) -> None:
         load_checkpoint(WithAdapter(), tmp_path / 'a')
     allow = ['blocks.0.adapter', 'backbone.blocks.1.adapter']
     load_report = load_checkpoint(WithAdapter(), tmp_path / 'a', allow_missing=allow)
-    assert len(load_report.keys('fresh')) == 4
+    assert len(load_report.keys('newly initialized')) == 4
 
 
 def test_a_checkpoint_of_a_model_with_ones_own_parts_comes_back_whole(tmp_path) -> None:
@@ -204,7 +207,7 @@ def test_a_checkpoint_of_a_model_with_ones_own_parts_comes_back_whole(tmp_path) 
     assert load_report.complete
     assert all(torch.equal(model.state_dict()[k], v) for k, v in again.state_dict().items())
     with_other_head = WithAdapter(num_classes=4)
-    assert load_checkpoint(with_other_head, tmp_path / 'a.pth').keys('fresh')
+    assert load_checkpoint(with_other_head, tmp_path / 'a.pth').keys('newly initialized')
     with pytest.raises(CheckpointError, match=r'adapter.weight'):
         load_checkpoint(Recognizer(), tmp_path / 'a.pth')
 

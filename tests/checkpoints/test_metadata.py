@@ -151,7 +151,7 @@ def test_a_config_text_is_read_as_the_config_itself() -> None:
 
 def test_heads_that_nobody_tells_are_asked_for() -> None:
     assert heads_of(1280) == 16
-    assert heads_of(20, told=4) == 4
+    assert heads_of(20, num_heads=4) == 4
     with pytest.raises(
         ValueError, match=r'no ViT has the width 20; give num_heads \(--num-heads\)'
     ):
