@@ -227,13 +227,13 @@ class Format:
         """Every name this format can have: theirs to ours, and the place in a joined tensor."""
         return _expand(self.name, prefix, depth)
 
-    def spellings(self, depth: int, prefix: str | None = None) -> dict[str, str]:
-        """Our names to theirs as they are written; the inverse of :meth:`names`."""
+    def written_names(self, depth: int, prefix: str | None = None) -> dict[str, str]:
+        """Return our names to theirs as they are written; the inverse of :meth:`names`."""
         prefix = self.prefixes[0] if prefix is None else prefix
-        spellings: dict[str, str] = {}
+        written: dict[str, str] = {}
         for theirs, (ours, _) in self.names(prefix, depth).items():
-            spellings.setdefault(ours, theirs)
-        return spellings
+            written.setdefault(ours, theirs)
+        return written
 
     def reason_to_drop(self, key: str) -> str | None:
         """Why a key is left behind on purpose, or None if it is not."""

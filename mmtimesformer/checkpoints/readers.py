@@ -35,7 +35,7 @@ from mmtimesformer.fileio.stand_ins import (
     NUMPY_IN_PLACE,
     PLAIN,
 )
-from mmtimesformer.fileio.torch_files import LEGACY_MAGIC
+from mmtimesformer.fileio.torch_files import LEGACY_MAGIC, MapLocation
 
 FOLDER_FILES = (
     'model.safetensors',
@@ -67,7 +67,7 @@ class Contents:
 
 
 def read_file(
-    path: str | os.PathLike[str], *, trust: bool = False, map_location: Any = 'cpu'
+    path: str | os.PathLike[str], *, trust: bool = False, map_location: MapLocation = 'cpu'
 ) -> Contents:
     """Read a checkpoint file or folder, by its content.
 
@@ -167,7 +167,7 @@ def _container_of_zip(path: Path) -> str:
 # -- torch -----------------------------------------------------------------------------------------
 
 
-def _read_torch(path: Path, trust: bool, map_location: Any) -> Contents:
+def _read_torch(path: Path, trust: bool, map_location: MapLocation) -> Contents:
     if trust:
         # What the caller asked for by name: the file may do anything.
         with path.open('rb') as file:
@@ -342,7 +342,7 @@ def _read_paddle(path: Path) -> Contents:
 # -- folders ---------------------------------------------------------------------------------------
 
 
-def _read_folder(folder: Path, trust: bool, map_location: Any) -> Contents:
+def _read_folder(folder: Path, trust: bool, map_location: MapLocation) -> Contents:
     for name in FOLDER_FILES:
         if (folder / name).is_file():
             return read_file(folder / name, trust=trust, map_location=map_location)
@@ -351,7 +351,7 @@ def _read_folder(folder: Path, trust: bool, map_location: Any) -> Contents:
     )
 
 
-def _read_shards(index: Path, trust: bool, map_location: Any) -> Contents:
+def _read_shards(index: Path, trust: bool, map_location: MapLocation) -> Contents:
     contents = Contents('torch', {})
     for name in _files_of(index):
         shard = index.parent / name

@@ -1,4 +1,4 @@
-"""Out of a model or a conversion, into a file that one of four systems reads."""
+"""Save a model or converted weights in a file of one of four formats."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from mmtimesformer.checkpoints.convert import Weights, attention_type_of, to_can
 from mmtimesformer.checkpoints.key_maps import is_square
 from mmtimesformer.checkpoints.load import HEADS_OF_MODELS, Source, backbone_of
 from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport
-from mmtimesformer.checkpoints.metadata import heads_of
+from mmtimesformer.checkpoints.metadata import ModelMetadata, heads_of
 from mmtimesformer.checkpoints.readers import write_safetensors, write_torch
 from mmtimesformer.fileio.atomic import write_json_atomically
 
@@ -21,9 +21,9 @@ def save_checkpoint(
     weights: Weights | nn.Module | Mapping[str, Tensor],
     path: Source,
     to: str = 'mmtimesformer',
-    meta: Mapping[str, Any] | None = None,
+    meta: Mapping[str, object] | None = None,
 ) -> LoadReport:
-    """Write weights as one of four systems reads them.
+    """Write weights in one of four formats.
 
     Args:
         weights: What :func:`read_checkpoint` gives, a model of ours, or a state dict in any
@@ -31,26 +31,24 @@ def save_checkpoint(
         path: ``….pth`` or ``….safetensors``; for ``'huggingface'``, a folder, or a
             ``….safetensors`` file alone.
         to: ``'mmtimesformer'``, ``'official'``, ``'huggingface'`` or ``'mmaction2'``.
-        meta: Facts to add to those of the weights, see
+        meta: Metadata to add to those of the weights, see
             :mod:`~mmtimesformer.checkpoints.metadata`.
 
     Raises:
-        CheckpointError: Not every key is accounted for, or the system cannot hold the weights.
+        CheckpointError: A key is missing or unknown, or the format cannot hold the weights.
     """
     path = Path(path).expanduser()
     weights = _weights_of(weights)
-    weights.metadata = {**weights.metadata, **(meta or {})}
+    weights.metadata.update(ModelMetadata.parse(meta or {}, strict=True))
     weights.load_report.check()
     metadata = weights.describe()
     if path.suffix not in ENDINGS and not (to == 'huggingface' and path.suffix == ''):
         raise ValueError(
-            f'{path} has no ending that says its container; end it with .pth or .safetensors'
+            f'{path} has no known ending; end it with .pth or .safetensors'
             + (', or give a folder' if to == 'huggingface' else '')
         )
     tensors = {name: tensor.contiguous() for name, tensor in to_format(weights, to).items()}
-    whole_meta = {'mmtimesformer': metadata}
-    if metadata.get('classes'):
-        whole_meta['dataset_meta'] = {'classes': metadata['classes']}
+    whole_meta = metadata.to_meta()
     if path.suffix == '.safetensors':
         write_safetensors(tensors, path, whole_meta)
     elif to == 'huggingface' and path.suffix == '':
@@ -82,27 +80,23 @@ def _weights_of(weights: Weights | nn.Module | Mapping[str, Tensor]) -> Weights:
         raise TypeError(f'{type(weights).__name__} has no TimeSformer of ours inside')
     backbone = found[1]
     height, width = (n * backbone.patch_size for n in backbone.grid)
-    metadata = {
-        'num_heads': getattr(getattr(backbone.blocks[0], 'attn', None), 'num_heads', None),
-        'norm_eps': backbone.norm.eps,
-        'img_size': (height, width),
-        'attention_type': attention_type_of(backbone.state_dict()),
-    }
-    return to_canonical(
-        {f'backbone.{name}': tensor for name, tensor in backbone.state_dict().items()}
-        | {
-            f'cls_head.fc_cls.{name.rsplit(".", 1)[1]}': tensor
-            for name, tensor in weights.state_dict().items()
-            if name.startswith(HEADS_OF_MODELS)
-        },
-        metadata={key: value for key, value in metadata.items() if value is not None},
+    metadata = ModelMetadata(
+        num_heads=getattr(getattr(backbone.blocks[0], 'attn', None), 'num_heads', None),
+        norm_eps=backbone.norm.eps,
+        img_size=(height, width),
+        attention_type=attention_type_of(backbone.state_dict()),
     )
+    tensors = {f'backbone.{name}': tensor for name, tensor in backbone.state_dict().items()}
+    for name, tensor in weights.state_dict().items():
+        if name.startswith(HEADS_OF_MODELS):
+            tensors[f'cls_head.fc_cls.{name.rsplit(".", 1)[1]}'] = tensor
+    return to_canonical(tensors, metadata=metadata)
 
 
-# -- what the others want beside the weights -------------------------------------------------------
+# -- config files of the other formats -------------------------------------------------------------
 
 
-def _huggingface_config(weights: Weights, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _huggingface_config(weights: Weights, metadata: ModelMetadata) -> dict[str, Any]:
     height, width = weights.known_size()
     if height != width:
         raise CheckpointError(
@@ -111,6 +105,7 @@ def _huggingface_config(weights: Weights, metadata: Mapping[str, Any]) -> dict[s
             weights.load_report,
         )
     has_head = 'head.weight' in weights.tensors
+    width = weights.tensors['cls_token'].shape[-1]
     config: dict[str, Any] = {
         'model_type': 'timesformer',
         'architectures': ['TimesformerForVideoClassification' if has_head else 'TimesformerModel'],
@@ -118,17 +113,17 @@ def _huggingface_config(weights: Weights, metadata: Mapping[str, Any]) -> dict[s
         'image_size': height,
         'patch_size': weights.patch_size,
         'num_channels': weights.tensors['patch_embed.proj.weight'].shape[1],
-        'num_frames': weights.num_frames or metadata.get('num_frames') or 8,
-        'hidden_size': metadata['embed_dims'],
+        'num_frames': metadata.num_frames or 8,
+        'hidden_size': width,
         'num_hidden_layers': weights.depth,
-        'num_attention_heads': heads_of(metadata['embed_dims'], metadata.get('num_heads')),
+        'num_attention_heads': heads_of(width, metadata.num_heads),
         'intermediate_size': len(weights.tensors['blocks.0.mlp.fc1.weight']),
         'hidden_act': 'gelu',
-        'layer_norm_eps': metadata.get('norm_eps', 1e-6),
+        'layer_norm_eps': 1e-6 if metadata.norm_eps is None else metadata.norm_eps,
         'qkv_bias': weights.has_qkv_bias,
     }
     if has_head:
-        names = metadata.get('classes') or [f'LABEL_{i}' for i in range(metadata['num_classes'])]
+        names = metadata.classes or [f'LABEL_{i}' for i in range(metadata.num_classes or 0)]
         config['id2label'] = {str(i): name for i, name in enumerate(names)}
         config['label2id'] = {name: i for i, name in enumerate(names)}
     return config
@@ -145,9 +140,9 @@ def _refuse_a_square_by_chance(weights: Weights) -> None:
         )
 
 
-def _huggingface_preprocessor(weights: Weights, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    preprocessing = metadata.get('preprocessing', {})
-    size = preprocessing.get('size') or weights.known_size()[0]
+def _huggingface_preprocessor(weights: Weights, metadata: ModelMetadata) -> dict[str, Any]:
+    preprocessing = metadata.preprocessing
+    size = preprocessing.size or weights.known_size()[0]
     config = {
         'image_processor_type': 'VideoMAEImageProcessor',
         'do_resize': True,
@@ -157,33 +152,33 @@ def _huggingface_preprocessor(weights: Weights, metadata: Mapping[str, Any]) -> 
         'do_rescale': True,
         'rescale_factor': 1 / 255,
         'do_normalize': True,
-        'image_mean': preprocessing.get('mean'),
-        'image_std': preprocessing.get('std'),
-        'channel_order': preprocessing.get('channel_order'),
-        'frame_interval': preprocessing.get('frame_interval'),
+        'image_mean': preprocessing.mean,
+        'image_std': preprocessing.std,
+        'channel_order': preprocessing.channel_order,
+        'frame_interval': preprocessing.frame_interval,
     }
-    if preprocessing.get('mean') is None:
+    if preprocessing.mean is None:
         weights.load_report.warnings.append(
-            'the checkpoint does not tell its mean and std, so preprocessor_config.json does not '
-            'either, and Hugging Face will use its own; add them there if you know them'
+            'the checkpoint has no mean and std, so preprocessor_config.json has none either, and '
+            'Hugging Face will use its own; add them there if you know them'
         )
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _official_config(weights: Weights, metadata: Mapping[str, Any]) -> str:
-    """The official config is YAML; these are the keys that its model and transforms read."""
-    preprocessing = metadata.get('preprocessing', {})
-    size = preprocessing.get('size') or (weights.img_size or [None])[0]
+def _official_config(weights: Weights, metadata: ModelMetadata) -> str:
+    """Return the official config, which is YAML: the keys that its model and transforms read."""
+    preprocessing = metadata.preprocessing
+    size = preprocessing.size or (weights.img_size or [None])[0]
     data = {
-        'MEAN': preprocessing.get('mean'),
-        'STD': preprocessing.get('std'),
-        'NUM_FRAMES': weights.num_frames or metadata.get('num_frames'),
-        'SAMPLING_RATE': preprocessing.get('frame_interval'),
+        'MEAN': preprocessing.mean,
+        'STD': preprocessing.std,
+        'NUM_FRAMES': metadata.num_frames,
+        'SAMPLING_RATE': preprocessing.frame_interval,
         'TEST_CROP_SIZE': size,
         'TRAIN_CROP_SIZE': size,
     }
     lines = ['DATA:']
     lines += [f'  {key}: {value}' for key, value in data.items() if value is not None]
     lines += ['TIMESFORMER:', f'  ATTENTION_TYPE: {weights.attention_type}', 'MODEL:']
-    lines += [f'  NUM_CLASSES: {metadata.get("num_classes", 0)}', '  ARCH: vit']
+    lines += [f'  NUM_CLASSES: {metadata.num_classes or 0}', '  ARCH: vit']
     return '\n'.join(lines) + '\n'

@@ -34,14 +34,14 @@ from mmtimesformer.fileio.stand_ins import (
     PLAIN,
     ArrayStandIn,
 )
-from mmtimesformer.fileio.torch_files import ZIP_MAGIC, read_torch_file
+from mmtimesformer.fileio.torch_files import ZIP_MAGIC, MapLocation, read_torch_file
 
 PICKLE_MAGIC = b'\x80'
 STATISTICS = ('min', 'max', 'mean', 'current')
 AGAIN = 'copy or download it again, or take an earlier one'
 
 
-def load_torch(path: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
+def load_torch(path: str | os.PathLike[str], map_location: MapLocation = 'cpu') -> Any:
     """Read a file that ``torch.save`` wrote; nothing in the file is executed.
 
     NumPy arrays and scalars come back as such, MMEngine's loss curves as :class:`ScalarHistory`.
@@ -59,12 +59,12 @@ def load_torch(path: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
     return _load(Path(path).expanduser(), map_location, bounded=False)
 
 
-def load_bounded_torch(path: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
+def load_bounded_torch(path: str | os.PathLike[str], map_location: MapLocation = 'cpu') -> Any:
     """Read a file as :func:`load_torch` does, and refuse what could not be printed or compared."""
     return _load(Path(path).expanduser(), map_location, bounded=True)
 
 
-def _load(path: Path, map_location: Any, bounded: bool) -> Any:
+def _load(path: Path, map_location: MapLocation, bounded: bool) -> Any:
     _check_container(path)
     try:
         with path.open('rb') as file:
@@ -82,7 +82,7 @@ def _load(path: Path, map_location: Any, bounded: bool) -> Any:
     return content
 
 
-def read_torch(file: BinaryIO, size: int, map_location: Any = 'cpu') -> Any:
+def read_torch(file: BinaryIO, size: int, map_location: MapLocation = 'cpu') -> Any:
     """Read an open torch file; the errors are those of the unpickler."""
     return read_torch_file(file, size, NAMES, map_location)
 

@@ -40,10 +40,14 @@ ZIP_MAGIC = b'PK\x03\x04'
 LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 LEGACY_NUMBER, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 LOCATION = re.compile(r'[a-z_]{1,32}(:\d{1,3})?')
+# Where tensors go, as :func:`torch.load` takes it.
+MapLocation = str | torch.device | dict[str, str] | Callable[[Any, str], Any] | None
 KEY = re.compile(r'\d{1,20}|[\w.-]{1,60}', re.ASCII)
 
 
-def read_torch_file(file: BinaryIO, size: int, names: Names, map_location: Any = 'cpu') -> Any:
+def read_torch_file(
+    file: BinaryIO, size: int, names: Names, map_location: MapLocation = 'cpu'
+) -> Any:
     """Read a file that ``torch.save`` wrote; nothing in it is executed.
 
     Args:
@@ -76,7 +80,7 @@ class _Storages(Blocks):
     """
 
     def __init__(
-        self, fill: Callable[[Block, memoryview], None], available: int, map_location: Any
+        self, fill: Callable[[Block, memoryview], None], available: int, map_location: MapLocation
     ) -> None:
         self.fill, self.available, self.map_location = fill, available, map_location
         self.blocks: dict[str, Block] = {}
@@ -153,13 +157,13 @@ def _component(dtype: torch.dtype) -> int:
     return dtype.itemsize // 2 if dtype.is_complex else dtype.itemsize
 
 
-def _is_meta(map_location: Any) -> bool:
+def _is_meta(map_location: MapLocation) -> bool:
     return (
         isinstance(map_location, str | torch.device) and torch.device(map_location).type == 'meta'
     )
 
 
-def _moved(content: torch.UntypedStorage, location: str, map_location: Any) -> Any:
+def _moved(content: torch.UntypedStorage, location: str, map_location: MapLocation) -> Any:
     """Bring a storage to its device: the one that it was on, if ``map_location`` names no other."""
     if callable(map_location):
         moved = map_location(content, location)
@@ -177,7 +181,7 @@ def _moved(content: torch.UntypedStorage, location: str, map_location: Any) -> A
 # -- The zip format --------------------------------------------------------------------------------
 
 
-def _read_zip(archive: SafeZip, names: Names, map_location: Any) -> Any:
+def _read_zip(archive: SafeZip, names: Names, map_location: MapLocation) -> Any:
     found = [name for name in archive.members if name.endswith('/data.pkl')]
     if len(found) != 1:
         raise DamagedError(f'it has {len(found)} members called data.pkl')
@@ -226,7 +230,7 @@ def _is_other_order(archive: SafeZip, name: str) -> bool:
 # -- The format before it --------------------------------------------------------------------------
 
 
-def _read_legacy(file: BinaryIO, size: int, names: Names, map_location: Any) -> Any:
+def _read_legacy(file: BinaryIO, size: int, names: Names, map_location: MapLocation) -> Any:
     """Magic number, version, facts of the system, the object, keys of storages, their bytes."""
     budget = Budget(size, factor=1)
     _check_start(file, size, budget)
@@ -241,7 +245,7 @@ def _check_start(file: BinaryIO, size: int, budget: Budget) -> None:
 
 
 def _legacy(
-    file: BinaryIO, size: int, names: Names, map_location: Any, budget: Budget
+    file: BinaryIO, size: int, names: Names, map_location: MapLocation, budget: Budget
 ) -> tuple[Any, _Storages]:
     def never(block: Block, target: memoryview) -> None:
         raise DamagedError(f'the storage {block.key} is missing')
@@ -267,7 +271,7 @@ def _legacy(
     return root, storages
 
 
-def _fill_legacy(file: BinaryIO, size: int, block: Block, map_location: Any) -> None:
+def _fill_legacy(file: BinaryIO, size: int, block: Block, map_location: MapLocation) -> None:
     head = file.read(8)
     if len(head) != 8 or block.nbytes > size - file.tell():
         raise DamagedError('a storage is cut short')

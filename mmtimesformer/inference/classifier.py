@@ -23,7 +23,7 @@ import mmtimesformer.heads  # both register parts that configs name
 from mmtimesformer.checkpoints import read_file
 from mmtimesformer.checkpoints.download import fetch
 from mmtimesformer.checkpoints.load import adapt_contents
-from mmtimesformer.checkpoints.metadata import differences, metadata_of_config
+from mmtimesformer.checkpoints.metadata import ModelMetadata, differences, metadata_of_config
 from mmtimesformer.compat.data_samples import scores_of
 from mmtimesformer.config.find import find_config
 from mmtimesformer.config.label_checks import to_build
@@ -138,7 +138,7 @@ class VideoClassifier:
         state = self.model.state_dict() if fresh else {}
         self.model.load_state_dict({**{name: state[name] for name in fresh}, **adapted.state_dict})
         self._has_classifier = not fresh
-        self._source_classes = adapted.metadata.get('num_classes')
+        self._source_classes = adapted.metadata.num_classes
         self.load_report = adapted.load_report
         asked = metadata_of_config(
             {'model': self.recipe.model, 'test_pipeline': self.recipe.pipeline}
@@ -487,7 +487,7 @@ class VideoClassifier:
             '(features need none)'
         )
 
-    def _name_classes(self, given: Any, facts: dict[str, Any]) -> list[str] | None:
+    def _name_classes(self, given: Any, metadata: ModelMetadata) -> list[str] | None:
         """Find the names: given, in the checkpoint, or in the config's data set."""
         if given is not None:
             names = read_classes(given)
@@ -501,7 +501,7 @@ class VideoClassifier:
         told = self.recipe.classes
         if isinstance(told, str) and (self.given_config is None or not Path(told).is_file()):
             told = None  # a file that is not here, or that only a checkpoint names
-        for source in (stored.get('classes'), facts.get('classes'), told):
+        for source in (stored.get('classes'), metadata.classes, told):
             if source and (isinstance(source, list | tuple) or source is told):
                 names = read_classes(source)
                 if len(names) == self.num_classes:

@@ -97,7 +97,7 @@ def test_vit_s_b_l_and_h_with_any_patch_come_in(
     read = read_checkpoint(tmp_path / 'vit.npz')
     name = 'blocks.0.attn.qkv.weight'
     torch.testing.assert_close(read.tensors[name], weights[name], rtol=0, atol=0)
-    assert read.describe()['num_heads'] == heads
+    assert read.describe().num_heads == heads
 
 
 def test_square_matrices_of_paddle_are_turned(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_pp_timesformer_without_bias_of_queries_stays_without(tmp_path: Path) ->
     VIDEO_FILES['paddle'](weights, tmp_path / 'pp.pdparams')
     read = read_checkpoint(tmp_path / 'pp.pdparams')
     assert not read.has_qkv_bias
-    assert read.describe()['qkv_bias'] is False
+    assert read.describe().qkv_bias is False
     assert set(read.tensors) == set(weights)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mmtimesformer.checkpoints import config_differences, read_checkpoint, save_checkpoint
-from mmtimesformer.checkpoints.metadata import heads_of, metadata_of_config
+from mmtimesformer.checkpoints.metadata import Preprocessing, heads_of, metadata_of_config
 
 from .conftest import VIDEO_FILES, as_mmaction2, as_official, random_weights
 
@@ -33,32 +33,32 @@ def _official(path, cfg=OFFICIAL_CFG, **how):
 
 
 def test_the_official_yaml_tells_its_preprocessing_and_licence(tmp_path) -> None:
-    told = read_checkpoint(_official(tmp_path / 'a.pyth')).describe()
-    assert told['preprocessing'] == {
-        'mean': [0.45] * 3,
-        'std': [0.225] * 3,
-        'channel_order': 'RGB',
-        'frame_interval': 32,
-        'num_frames': 3,
-        'size': 15,
-    }
-    assert 'CC-BY-NC' in told['licence']
+    metadata = read_checkpoint(_official(tmp_path / 'a.pyth')).describe()
+    assert metadata.preprocessing == Preprocessing(
+        mean=[0.45] * 3,
+        std=[0.225] * 3,
+        channel_order='RGB',
+        frame_interval=32,
+        num_frames=3,
+        size=15,
+    )
+    assert 'CC-BY-NC' in metadata.licence
 
 
 @pytest.mark.parametrize(
     'cfg', ['TRAIN: {DATASET: Ssv2}', OFFICIAL_CFG.replace('kinetics', 'ssv2')]
 )
 def test_official_weights_of_something_something_are_bgr(cfg, tmp_path) -> None:
-    told = read_checkpoint(_official(tmp_path / 'a.pyth', cfg)).describe()
-    assert told['preprocessing']['channel_order'] == 'BGR'
+    metadata = read_checkpoint(_official(tmp_path / 'a.pyth', cfg)).describe()
+    assert metadata.preprocessing.channel_order == 'BGR'
 
 
 def test_174_classes_tell_something_something_where_there_is_no_config(tmp_path) -> None:
     weights = random_weights()
     weights['head.weight'], weights['head.bias'] = torch.zeros(174, 20), torch.zeros(174)
     torch.save({'model_state': as_official(weights)}, tmp_path / 'a.pyth')
-    told = read_checkpoint(tmp_path / 'a.pyth').describe()
-    assert told['preprocessing']['channel_order'] == 'BGR'
+    metadata = read_checkpoint(tmp_path / 'a.pyth').describe()
+    assert metadata.preprocessing.channel_order == 'BGR'
 
 
 def test_mmaction2s_config_text_tells_its_preprocessing_and_classes(tmp_path) -> None:
@@ -66,17 +66,12 @@ def test_mmaction2s_config_text_tells_its_preprocessing_and_classes(tmp_path) ->
     meta = {'cfg': CONFIG_TEXT, 'dataset_meta': {'classes': names}}
     weights = as_mmaction2(random_weights())
     torch.save({'meta': meta, 'state_dict': weights}, tmp_path / 'a.pth')
-    told = read_checkpoint(tmp_path / 'a.pth').describe()
-    assert told['preprocessing'] == {
-        'mean': [0.5] * 3,
-        'std': [0.5] * 3,
-        'channel_order': 'RGB',
-        'num_frames': 3,
-        'frame_interval': 32,
-        'size': 15,
-    }
-    assert told['classes'] == names
-    assert told['num_heads'] == 4
+    metadata = read_checkpoint(tmp_path / 'a.pth').describe()
+    assert metadata.preprocessing == Preprocessing(
+        mean=[0.5] * 3, std=[0.5] * 3, channel_order='RGB', num_frames=3, frame_interval=32, size=15
+    )
+    assert metadata.classes == names
+    assert metadata.num_heads == 4
 
 
 def test_facts_travel_through_hugging_faces_folder_and_back(tmp_path) -> None:
@@ -94,17 +89,17 @@ def test_facts_travel_through_hugging_faces_folder_and_back(tmp_path) -> None:
     VIDEO_FILES['huggingface'](weights.tensors, tmp_path / 'hf' / 'model.safetensors')
     back = read_checkpoint(tmp_path / 'hf').describe()
     first = weights.describe()
-    assert back['preprocessing'] == first['preprocessing']
-    assert back['classes'] == names
+    assert back.preprocessing == first.preprocessing
+    assert back.classes == names
 
 
 @pytest.mark.parametrize('ending', ['pth', 'safetensors'])
 def test_facts_travel_through_our_own_files(ending, tmp_path) -> None:
     weights = read_checkpoint(_official(tmp_path / 'a.pyth'))
     save_checkpoint(weights, tmp_path / f'b.{ending}')
-    told = read_checkpoint(tmp_path / f'b.{ending}').describe()
-    assert told == weights.describe()
-    assert told['source'] == 'official'
+    metadata = read_checkpoint(tmp_path / f'b.{ending}').describe()
+    assert metadata == weights.describe()
+    assert metadata.source == 'official'
 
 
 def test_a_config_that_feeds_other_pixels_is_said_with_both_values(tmp_path) -> None:
