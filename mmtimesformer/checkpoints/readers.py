@@ -1,7 +1,7 @@
-"""Reading without trust, writing without loss.
+"""Read checkpoint files of torch, safetensors, NumPy and Paddle; execute nothing in them.
 
-A file is what its bytes say, whatever its name: torch's zip or older pickle, safetensors, NumPy's
-zip, Paddle's pickle, or a folder in Hugging Face's layout. Nothing in any of them is executed.
+The first bytes of a file decide how it is read, not its name: torch's zip or older pickle,
+safetensors, NumPy's zip, Paddle's pickle, or a folder in Hugging Face's layout.
 """
 
 import json
@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -50,19 +51,19 @@ MOST_TENSORS = 20_000  # of one safetensors or .npz file; a training of ViT-g ha
 
 @dataclass
 class Contents:
-    """What a file holds.
+    """The content of a checkpoint file.
 
     Attributes:
         container: ``'torch'``, ``'safetensors'``, ``'npz'`` or ``'paddle'``.
         tensors: Names and weights as they are in the file.
-        extras: The other entries: ``meta``, ``cfg``, ``optimizer`` and so on in a
-            torch file; ``config`` and ``preprocessor_config`` in a folder.
-        checkpoint: The torch file's object itself, for those who resume from it.
+        extras: The other entries: ``meta``, ``cfg``, ``optimizer`` and so on in a torch file;
+            ``config`` and ``preprocessor_config`` in a folder.
+        checkpoint: The torch file's object itself, to resume from.
     """
 
     container: str
     tensors: dict[str, Tensor]
-    extras: dict[str, Any] = field(default_factory=dict)
+    extras: dict[str, object] = field(default_factory=dict)
     checkpoint: Any = None
 
 
@@ -72,10 +73,10 @@ def read_file(
     """Read a checkpoint file or folder, by its content.
 
     Args:
-        path: A file, or a folder with ``config.json`` and weights beside it.
+        path: A file, or a folder with weights and ``config.json``.
         trust: Let this one torch file run the code it holds. Only for files of your own.
         map_location: Where the tensors of a torch file go, as in :func:`torch.load`; those of
-            the other containers come to the CPU.
+            other files go to the CPU.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -103,14 +104,14 @@ def read_file(
 
 
 def container_of(path: Path) -> str:
-    """Tell the container by its first bytes, and a zip by its members.
+    """Detect the container by its first bytes, and a zip by its members.
 
     Returns:
         ``'torch'``, ``'safetensors'``, ``'npz'``, ``'paddle'`` or ``'index'``.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is none of these; the message says what it looks like.
+        ValueError: It is none of these; the message states what it looks like.
     """
     if not path.exists():
         raise FileNotFoundError(
@@ -122,7 +123,7 @@ def container_of(path: Path) -> str:
         raise ValueError(f'checkpoint {path} {what}; give a file of weights')
     with path.open('rb') as file:
         head = file.read(512)
-    # First, because the length that safetensors begins with can look like any other beginning.
+    # First, because the length at the start of safetensors can look like any other magic number.
     header = struct.unpack('<Q', head[:8])[0] if head[8:9] == b'{' else 0
     if 0 < header <= size - 8:
         return 'safetensors'
@@ -169,7 +170,6 @@ def _container_of_zip(path: Path) -> str:
 
 def _read_torch(path: Path, trust: bool, map_location: MapLocation) -> Contents:
     if trust:
-        # What the caller asked for by name: the file may do anything.
         with path.open('rb') as file:
             whole = torch.load(file, map_location=map_location, weights_only=False)
     else:
@@ -189,8 +189,8 @@ def _warn_of_old_torch() -> None:
         )
 
 
-def from_torch(whole: Any, path: Path | str = 'given') -> Contents:
-    """Find the weights in what ``torch.save`` was given: a state dict, or a dict around one."""
+def from_torch(whole: object, path: Path | str = 'given') -> Contents:
+    """Find the weights in the object of a torch file: a state dict, or a dict around one."""
     if not isinstance(whole, Mapping):
         raise ValueError(
             f'checkpoint {path} holds a {type(whole).__name__}, not a dictionary of weights; '
@@ -204,8 +204,8 @@ def from_torch(whole: Any, path: Path | str = 'given') -> Contents:
     return Contents('torch', _only_tensors(whole), {}, whole)
 
 
-def _only_tensors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Keep what is a weight; a state dict may carry other things, such as its own metadata."""
+def _only_tensors(state_dict: Mapping[Any, object]) -> dict[str, Tensor]:
+    """Keep the tensors; a state dict may have other entries, such as its own metadata."""
     return {str(k): v for k, v in state_dict.items() if isinstance(v, Tensor)}
 
 
@@ -221,12 +221,12 @@ def _read_safetensors(path: Path) -> Contents:
             metadata = file.metadata() or {}
     except OSError:
         raise
-    except Exception as error:  # of the library, of what is no number or too large
+    except Exception as error:  # the library raises many types
         raise ValueError(
             f'checkpoint {path} is damaged or incomplete ({_line(error)}); copy or download it '
             'again'
         ) from error
-    extras: dict[str, Any] = {}
+    extras: dict[str, object] = {}
     if 'mmtimesformer' in metadata:
         what = f'the metadata "mmtimesformer" of checkpoint {path}'
         extras['meta'] = parse_json(metadata['mmtimesformer'], what)
@@ -234,7 +234,7 @@ def _read_safetensors(path: Path) -> Contents:
 
 
 def _check_header(path: Path) -> None:
-    """Check what the safetensors library does not: the size of a header, and names that repeat."""
+    """Check the size of a header, and names that repeat, which the safetensors library does not."""
     with path.open('rb') as file:
         size = struct.unpack('<Q', file.read(8))[0]
         if size > LARGEST_SAFETENSORS_HEADER:
@@ -245,7 +245,7 @@ def _check_header(path: Path) -> None:
         header = file.read(size)
     _check_number(parse_json(header, f'the header of checkpoint {path}'), path)
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         if len(found := dict(pairs)) != len(pairs):
             raise ValueError(f'checkpoint {path} is refused: two of its tensors have the same name')
         return found
@@ -253,7 +253,7 @@ def _check_header(path: Path) -> None:
     json.loads(header, object_pairs_hook=unique)
 
 
-def _check_number(names: Any, path: Path) -> None:
+def _check_number(names: object, path: Path) -> None:
     if isinstance(names, Sized) and len(names) > MOST_TENSORS:
         raise ValueError(
             f'checkpoint {path} is refused: it holds {len(names):,} tensors, and at most '
@@ -262,12 +262,12 @@ def _check_number(names: Any, path: Path) -> None:
 
 
 def _line(error: Exception) -> str:
-    """One line of an error of a library, which may quote the file."""
+    """Return one line of a library's error, which may quote the file."""
     lines = ascii(str(error))[1:-1].split('\\n')
     return lines[0][:200]
 
 
-def _import_safetensors(path: Path) -> Any:
+def _import_safetensors(path: Path) -> ModuleType:
     try:
         import safetensors
         import safetensors.torch
@@ -305,7 +305,7 @@ def _from_numpy(array: np.ndarray, key: str, path: Path) -> Tensor:
     if array.dtype == np.uint16 or array.dtype.str == '|V2':  # how NumPy carries bfloat16
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     if array.dtype.kind not in 'biuf':
-        raise ValueError(f'checkpoint {path}: {key} is of dtype {array.dtype}, not a number')
+        raise ValueError(f'checkpoint {path}: {key} is of dtype {array.dtype}, not numeric')
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder('='))
     return torch.from_numpy(np.require(array, requirements=['C', 'W']))
@@ -364,7 +364,7 @@ def _read_shards(index: Path, trust: bool, map_location: MapLocation) -> Content
 
 
 def _files_of(index: Path) -> list[str]:
-    """Read the files that an index of weights names, each in its folder."""
+    """Return the files that an index of weights names, which are in its folder."""
     content = read_json(index)
     weight_map = content.get('weight_map') if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
@@ -379,12 +379,12 @@ def _files_of(index: Path) -> list[str]:
             )
         if Path(name).name != name or len(name) > 255 or '\0' in name:
             raise ValueError(
-                f'{index} points outside its folder, at {name[:80]!a}; that is refused'
+                f'{index} points outside its folder, at {name[:80]!a}, which is refused'
             )
     return sorted(set(weight_map.values()))
 
 
-def _read_configs(folder: Path) -> dict[str, Any]:
+def _read_configs(folder: Path) -> dict[str, object]:
     configs = {}
     for name in ('config', 'preprocessor_config'):
         path = folder / f'{name}.json'
@@ -408,14 +408,14 @@ _READERS: dict[str, Callable[[Path], Contents]] = {
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def write_torch(whole: Mapping[str, Any], path: Path) -> None:
-    """Write what :func:`torch.load` reads with ``weights_only=True``."""
+def write_torch(whole: Mapping[str, object], path: Path) -> None:
+    """Write a file that :func:`torch.load` reads with ``weights_only=True``."""
     with write_atomically(path) as file:
         torch.save(whole, file)
 
 
 def write_safetensors(
-    tensors: Mapping[str, Tensor], path: Path, meta: Mapping[str, Any] | None = None
+    tensors: Mapping[str, Tensor], path: Path, meta: Mapping[str, object] | None = None
 ) -> None:
     """Write a safetensors file; ``meta`` goes into its header, as JSON."""
     safetensors = _import_safetensors(path)

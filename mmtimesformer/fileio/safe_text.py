@@ -115,21 +115,16 @@ def parse_yaml(text: str, what: str) -> Any:
             f'{what} has {len(text):,} characters, and at most {LARGEST_YAML:,} are read'
         )
 
-    class Loader(yaml.SafeLoader):
-        depth = 0
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise TooLargeError(f'{what} has an alias (*name); write the value itself')
-            self.depth += 1
-            if self.depth > DEEPEST:
-                raise TooLargeError(f'{what} is nested more than {DEEPEST} levels deep')
-            node = super().compose_node(parent, index)
-            self.depth -= 1
-            return node
-
+    depth = 0
     try:
-        return yaml.load(text, Loader)  # a safe one
+        for event in yaml.parse(text, yaml.SafeLoader):  # without recursion; makes no objects
+            if isinstance(event, yaml.AliasEvent):
+                raise TooLargeError(f'{what} has an alias (*name); write the value itself')
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise TooLargeError(f'{what} is nested more than {DEEPEST} levels deep')
+        return yaml.safe_load(text)
     except TooLargeError:
         raise
     except yaml.YAMLError:

@@ -1,7 +1,7 @@
-"""Read files of ``torch.save``, new (zip) and old, by the restricted unpickler.
+"""Read files of ``torch.save``, zip and legacy format, with the restricted unpickler.
 
 The pickle is run to its end first. Storages are read afterwards, each of exactly as many bytes as
-the file has for it, so that a file that is refused costs no more than its pickle.
+the file has for it, so that refusing a file costs no more than its pickle.
 """
 
 import io
@@ -19,12 +19,11 @@ from mmtimesformer.fileio.safe_pickle import (
     VIEWS_FACTOR,
     Blocks,
     Budget,
-    Constant,
     DamagedError,
-    Name,
     Names,
     RefusedError,
     Unpickler,
+    constant_of,
     settle,
     shown,
 )
@@ -113,9 +112,7 @@ class _Storages(Blocks):
         word, kind, key, location, count = given
         if type(word) is not str or word != 'storage':
             raise RefusedError(f'content named {shown(word)}')
-        value = (
-            kind.meaning.value if type(kind) is Name and type(kind.meaning) is Constant else None
-        )
+        value = constant_of(kind)
         if type(value) is not StorageType:
             raise RefusedError(f'a storage whose type is a {type(kind).__name__}')
         if type(key) is not str or not KEY.fullmatch(key):
@@ -164,7 +161,7 @@ def _is_meta(map_location: MapLocation) -> bool:
 
 
 def _moved(content: torch.UntypedStorage, location: str, map_location: MapLocation) -> Any:
-    """Bring a storage to its device: the one that it was on, if ``map_location`` names no other."""
+    """Move a storage to its device: the saved one, if ``map_location`` names no other."""
     if callable(map_location):
         moved = map_location(content, location)
         if moved is not None:
@@ -227,18 +224,18 @@ def _is_other_order(archive: SafeZip, name: str) -> bool:
     return order != sys.byteorder.encode()
 
 
-# -- The format before it --------------------------------------------------------------------------
+# -- The legacy format -----------------------------------------------------------------------------
 
 
 def _read_legacy(file: BinaryIO, size: int, names: Names, map_location: MapLocation) -> Any:
-    """Magic number, version, facts of the system, the object, keys of storages, their bytes."""
+    """Read magic number, version, system information, the object, keys and bytes of storages."""
     budget = Budget(size, factor=1)
     _check_start(file, size, budget)
     return settle(*_legacy(file, size, names, map_location, budget))
 
 
 def _check_start(file: BinaryIO, size: int, budget: Budget) -> None:
-    for wanted in (LEGACY_NUMBER, LEGACY_VERSION, dict):  # the last one of the system, unused
+    for wanted in (LEGACY_NUMBER, LEGACY_VERSION, dict):  # the system information, unused
         value = Unpickler(file, size, {}, budget, protocol=2).load()
         if type(value) is not wanted and (type(value) is not int or value != wanted):
             raise DamagedError('its beginning is not that of a torch file')

@@ -124,7 +124,7 @@ def test_shares_that_are_no_names_of_files_are_refused(value: object, tmp_path: 
     checkpoint = load_torch(path)
     checkpoint['shares']['files'] = value
     write_torch(checkpoint, path)
-    with pytest.raises(ValueError, match=r'epoch_1\.pth does not say where its shares are'):
+    with pytest.raises(ValueError, match=r'epoch_1\.pth does not name the folder of its shards'):
         read_file(path)
 
 

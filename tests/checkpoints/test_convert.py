@@ -136,7 +136,7 @@ def test_an_unknown_and_a_missing_key_are_named() -> None:
     with pytest.raises(CheckpointError) as error:
         convert_state_dict(ours)
     assert 'lacks blocks.1.mlp.fc1.bias' in str(error.value)
-    assert 'has backbone.blocks.1.gamma, which means nothing here' in str(error.value)
+    assert 'has backbone.blocks.1.gamma, which no known format has' in str(error.value)
     assert error.value.load_report.keys('missing') == ['blocks.1.mlp.fc1.bias']
 
 

@@ -295,7 +295,7 @@ def test_shares_do_not_point_elsewhere(path: Path) -> None:
         checkpoint = load_torch(path)
         checkpoint['shares'][key] = value
         write_torch(checkpoint, path)
-        with pytest.raises(ValueError, match='does not say where its shares are'):
+        with pytest.raises(ValueError, match='does not name the folder of its shards'):
             read_file(path)
     save(path)
     checkpoint = load_torch(path)

@@ -129,7 +129,7 @@ def _pickle_with_code(weights, path):
 @pytest.mark.parametrize(
     ('damage', 'says'),
     [
-        (_unknown_key, 'has blocks.0.ls1.gamma, which means nothing here'),
+        (_unknown_key, 'has blocks.0.ls1.gamma, which no known format has'),
         (_missing_key, 'lacks blocks.1.mlp.fc1.bias'),
         (_wrong_shape, 'blocks.0.attn.proj.weight has shape (20, 19), but'),
         (_wrong_scheme, 'is divided_space_time, but space_only is wanted; this would drop'),
