@@ -27,12 +27,7 @@ from mmtimesformer.checkpoints.key_maps import (
     unstack_blocks,
 )
 from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport, some
-from mmtimesformer.checkpoints.metadata import (
-    ModelMetadata,
-    Preprocessing,
-    Size,
-    complete_metadata,
-)
+from mmtimesformer.checkpoints.metadata import ModelMetadata, Preprocessing, Size, complete_metadata
 from mmtimesformer.resize import resize_positions, resize_times
 
 WRITABLE = ('mmtimesformer', 'official', 'huggingface', 'mmaction2')

@@ -127,20 +127,14 @@ def load_sharded(
     """
     if not is_sharded_checkpoint(checkpoint):
         return checkpoint
-    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-
     folder, metadata = read_metadata(checkpoint, path)
     targets: dict[str, Tensor] = {}
 
     def target_of(place: str, tensor: Tensor) -> Tensor:
         if not tensor.is_meta:
             return tensor
-        saved = metadata.state_dict_metadata.get(place)
-        if (
-            not isinstance(saved, TensorStorageMetadata)
-            or saved.size != tensor.shape
-            or saved.properties.dtype != tensor.dtype
-        ):
+        saved: Any = metadata.state_dict_metadata.get(place)
+        if saved is None or saved.size != tensor.shape or saved.properties.dtype != tensor.dtype:
             raise ValueError(
                 f'{folder} has no {place[:200]} of shape {tuple(tensor.shape)} and {tensor.dtype}'
             )

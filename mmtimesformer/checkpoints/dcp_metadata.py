@@ -25,10 +25,7 @@ from mmtimesformer.fileio.safe_pickle import (
     constant_of,
     shown,
 )
-from mmtimesformer.fileio.stand_ins import (
-    DTYPES,
-    TORCH,
-)
+from mmtimesformer.fileio.stand_ins import DTYPES, TORCH
 
 if TYPE_CHECKING:
     from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata

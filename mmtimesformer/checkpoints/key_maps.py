@@ -242,6 +242,10 @@ class Format:
         return None
 
 
+_OF_JAX = {
+    r'(.*/)?pre_logits/.*': 'a layer between features and classifier of images',
+    r'opt/state/.*|(.*/)?step': 'state of the optimiser',
+}
 _OF_TRAINING = {r'data_preprocessor\..*': 'normalisation of the input, kept in the config'}
 
 FORMATS: dict[str, Format] = {
@@ -317,10 +321,7 @@ FORMATS: dict[str, Format] = {
             rows=JAX,
             head=('{prefix}head/{k}',),
             prefixes=('', 'opt/target/', 'params/'),
-            dropped={
-                r'(.*/)?pre_logits/.*': 'a layer between features and classifier of images',
-                r'opt/state/.*|(.*/)?step': 'state of the optimiser',
-            },
+            dropped=_OF_JAX,
             orient=_from_jax,
             is_video=False,
         ),
@@ -330,10 +331,7 @@ FORMATS: dict[str, Format] = {
             rows=BIG_VISION,
             head=('{prefix}head/{k}',),
             prefixes=('', 'params/', 'params/img/', 'opt/target/'),
-            dropped={
-                r'(.*/)?pre_logits/.*': 'a layer between features and classifier of images',
-                r'opt/state/.*|(.*/)?step': 'state of the optimiser',
-            },
+            dropped=_OF_JAX,
             orient=_from_big_vision,
             is_video=False,
         ),
@@ -370,7 +368,7 @@ FORMATS: dict[str, Format] = {
 _LEAVES = (('weight', 'kernel', 'scale'), ('bias', 'bias', 'bias'))
 
 
-MOST_BLOCKS = 512  # that names are made for, whatever a file says; the deepest ViT has 56
+MOST_BLOCKS = 512  # that names are made for, whatever a file holds; the deepest ViT has 56
 
 
 @lru_cache(maxsize=64)

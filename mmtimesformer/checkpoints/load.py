@@ -311,9 +311,7 @@ def _rename_without_seeding(contents: Contents, form: Format) -> tuple[Weights, 
     metadata = find_metadata(contents.extras, contents.tensors)
     is_image = not form.is_video and metadata.attention_type is None
     options = AdaptOptions(
-        attention_type='space_only' if is_image else None,
-        keep_head=not is_image,
-        unknown_grid=True,
+        attention_type='space_only' if is_image else None, keep_head=not is_image, unknown_grid=True
     )
     weights = contents_to_canonical(contents, options)
     weights.load_report.check()

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmtimesformer.checkpoints.dcp import load_sharded
 from mmtimesformer.checkpoints.metadata import find_metadata
-from mmtimesformer.checkpoints.torch_checkpoints import load_bounded_torch
+from mmtimesformer.checkpoints.torch_checkpoints import load_bounded_torch, require_checkpoint
 from mmtimesformer.fileio.atomic import write_atomically
 from mmtimesformer.fileio.numpy_files import read_npy
 from mmtimesformer.fileio.safe_pickle import (
@@ -32,10 +32,7 @@ from mmtimesformer.fileio.safe_pickle import (
 )
 from mmtimesformer.fileio.safe_text import parse_json, read_json
 from mmtimesformer.fileio.safe_zip import SafeZip, ZipError
-from mmtimesformer.fileio.stand_ins import (
-    NUMPY_IN_PLACE,
-    PLAIN,
-)
+from mmtimesformer.fileio.stand_ins import NUMPY_IN_PLACE, PLAIN
 from mmtimesformer.fileio.torch_files import LEGACY_MAGIC, MapLocation
 
 FOLDER_FILES = (
@@ -113,14 +110,8 @@ def container_of(path: Path) -> str:
         FileNotFoundError: There is no such file.
         ValueError: It is none of these; the message states what it looks like.
     """
-    if not path.exists():
-        raise FileNotFoundError(
-            f'checkpoint {path} does not exist (looked in {path.absolute().parent}); check the path'
-        )
+    require_checkpoint(path)
     size = path.stat().st_size
-    if not path.is_file() or size == 0:
-        what = 'is empty' if path.is_file() else 'is not a file'
-        raise ValueError(f'checkpoint {path} {what}; give a file of weights')
     with path.open('rb') as file:
         head = file.read(512)
     # First, because the length at the start of safetensors can look like any other magic number.
@@ -171,11 +162,11 @@ def _container_of_zip(path: Path) -> str:
 def _read_torch(path: Path, trust: bool, map_location: MapLocation) -> Contents:
     if trust:
         with path.open('rb') as file:
-            whole = torch.load(file, map_location=map_location, weights_only=False)
+            checkpoint = torch.load(file, map_location=map_location, weights_only=False)
     else:
         _warn_of_old_torch()
-        whole = load_bounded_torch(path, map_location)
-    return from_torch(load_sharded(whole, path), path)
+        checkpoint = load_bounded_torch(path, map_location)
+    return from_torch(load_sharded(checkpoint, path), path)
 
 
 def _warn_of_old_torch() -> None:
@@ -189,19 +180,19 @@ def _warn_of_old_torch() -> None:
         )
 
 
-def from_torch(whole: object, path: Path | str = 'given') -> Contents:
+def from_torch(checkpoint: object, path: Path | str = 'given') -> Contents:
     """Find the weights in the object of a torch file: a state dict, or a dict around one."""
-    if not isinstance(whole, Mapping):
+    if not isinstance(checkpoint, Mapping):
         raise ValueError(
-            f'checkpoint {path} holds a {type(whole).__name__}, not a dictionary of weights; '
+            f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dictionary of weights; '
             'save model.state_dict() instead'
         )
     for key in ('state_dict', 'model_state', 'model_state_dict', 'model'):
-        inner = whole.get(key)
+        inner = checkpoint.get(key)
         if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
-            extras = {name: value for name, value in whole.items() if name != key}
-            return Contents('torch', _only_tensors(inner), extras, whole)
-    return Contents('torch', _only_tensors(whole), {}, whole)
+            extras = {name: value for name, value in checkpoint.items() if name != key}
+            return Contents('torch', _only_tensors(inner), extras, checkpoint)
+    return Contents('torch', _only_tensors(checkpoint), {}, checkpoint)
 
 
 def _only_tensors(state_dict: Mapping[Any, object]) -> dict[str, Tensor]:
@@ -318,7 +309,7 @@ def _read_paddle(path: Path) -> Contents:
     size = path.stat().st_size
     try:
         with path.open('rb') as file:
-            whole = read_pickle(file, size, {**PLAIN, **NUMPY_IN_PLACE}, factor=8)
+            checkpoint = read_pickle(file, size, {**PLAIN, **NUMPY_IN_PLACE}, factor=8)
     except (RefusedError, InstructionError) as error:
         what = 'asks for' if isinstance(error, RefusedError) else 'holds the instruction'
         raise ValueError(
@@ -329,11 +320,13 @@ def _read_paddle(path: Path) -> Contents:
         raise ValueError(
             f'checkpoint {path} is damaged or incomplete ({error}); copy or download it again'
         ) from None
-    if not isinstance(whole, dict):
-        raise ValueError(f'checkpoint {path} holds a {type(whole).__name__}, not named weights')
+    if not isinstance(checkpoint, dict):
+        raise ValueError(
+            f'checkpoint {path} holds a {type(checkpoint).__name__}, not named weights'
+        )
     tensors = {}
-    for key in list(whole):
-        value = whole.pop(key)
+    for key in list(checkpoint):
+        value = checkpoint.pop(key)
         if isinstance(value, np.ndarray) and type(key) is str:
             tensors[key] = _from_numpy(value, key, path)
     return Contents('paddle', tensors)
@@ -408,10 +401,10 @@ _READERS: dict[str, Callable[[Path], Contents]] = {
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def write_torch(whole: Mapping[str, object], path: Path) -> None:
+def write_torch(checkpoint: Mapping[str, object], path: Path) -> None:
     """Write a file that :func:`torch.load` reads with ``weights_only=True``."""
     with write_atomically(path) as file:
-        torch.save(whole, file)
+        torch.save(checkpoint, file)
 
 
 def write_safetensors(

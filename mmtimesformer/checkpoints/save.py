@@ -48,25 +48,28 @@ def save_checkpoint(
             + (', or give a folder' if to == 'huggingface' else '')
         )
     tensors = {name: tensor.contiguous() for name, tensor in to_format(weights, to).items()}
-    whole_meta = metadata.to_meta()
+    meta_entry = metadata.to_meta()
     if path.suffix == '.safetensors':
-        write_safetensors(tensors, path, whole_meta)
+        write_safetensors(tensors, path, meta_entry)
     elif to == 'huggingface' and path.suffix == '':
         write_json_atomically(path / 'config.json', _huggingface_config(weights, metadata))
         write_json_atomically(
             path / 'preprocessor_config.json', _huggingface_preprocessor(weights, metadata)
         )
-        write_safetensors(tensors, path / 'model.safetensors', whole_meta)
+        write_safetensors(tensors, path / 'model.safetensors', meta_entry)
     elif to == 'official':
-        whole: dict[str, Any] = {'model_state': tensors, 'cfg': _official_config(weights, metadata)}
+        entries: dict[str, Any] = {
+            'model_state': tensors,
+            'cfg': _official_config(weights, metadata),
+        }
         if weights.grid is not None and weights.grid[0] != weights.grid[1]:
-            whole['meta'] = whole_meta  # its config has no place for a height and a width
-        write_torch(whole, path)
+            entries['meta'] = meta_entry  # its config has no place for a height and a width
+        write_torch(entries, path)
     elif to == 'huggingface':
         _refuse_a_square_by_chance(weights)
         write_torch(tensors, path)
     else:
-        write_torch({'meta': whole_meta, 'state_dict': tensors}, path)
+        write_torch({'meta': meta_entry, 'state_dict': tensors}, path)
     return weights.load_report
 
 

@@ -27,7 +27,7 @@ class SafeZip:
         size: Its bytes.
 
     Raises:
-        ZipError: It is no whole archive, or asks for more than is allowed.
+        ZipError: It is not a complete archive, or asks for more than is allowed.
     """
 
     def __init__(self, file: BinaryIO, size: int) -> None:

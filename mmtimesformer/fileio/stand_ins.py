@@ -169,9 +169,11 @@ def _rebuild_meta_tensor(
     """A tensor of a shape and no content."""
     kind = _dtype_of(dtype)
     size, stride = _dimensions(size, 'size'), _dimensions(stride, 'stride')
-    if len(size) != len(stride) or math.prod(size) * kind.itemsize >= 2**62:
-        raise RefusedError('a tensor whose size and stride do not fit')
-    if sum(n * step for n, step in zip(size, stride, strict=True)) >= 2**58:
+    if (
+        len(size) != len(stride)
+        or math.prod(size) * kind.itemsize >= 2**62
+        or sum(n * step for n, step in zip(size, stride, strict=True)) >= 2**58
+    ):
         raise RefusedError('a tensor whose size and stride do not fit')
     machine.charge(700)
     return _Tensor(None, kind, 0, size, stride, _flag(requires_grad))

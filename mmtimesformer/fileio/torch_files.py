@@ -28,12 +28,7 @@ from mmtimesformer.fileio.safe_pickle import (
     shown,
 )
 from mmtimesformer.fileio.safe_zip import SafeZip, ZipError
-from mmtimesformer.fileio.stand_ins import (
-    TORCH,
-    Block,
-    Storage,
-    StorageType,
-)
+from mmtimesformer.fileio.stand_ins import TORCH, Block, Storage, StorageType
 
 ZIP_MAGIC = b'PK\x03\x04'
 LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'

@@ -20,8 +20,10 @@ from mmengine.registry import DefaultScope
 
 from mmtimesformer import TimeSformer
 from mmtimesformer.checkpoints import convert_state_dict, read_checkpoint, read_model_checkpoint
-from mmtimesformer.checkpoints import metadata as table
 from mmtimesformer.checkpoints.metadata import (
+    CROPS,
+    RESIZES,
+    SAMPLERS,
     ModelMetadata,
     Preprocessing,
     differences,
@@ -114,9 +116,7 @@ def test_what_a_pipeline_says_is_what_it_does(name: str) -> None:
     pipeline = {**SHIPPED, **OTHERS}[name]
     clip_metadata = metadata_of_pipeline(pipeline)
     kinds = [step['type'].rpartition('.')[2] for step in pipeline]
-    (sampler,) = (
-        step for kind, step in zip(kinds, pipeline, strict=True) if kind in table.SAMPLERS
-    )
+    (sampler,) = (step for kind, step in zip(kinds, pipeline, strict=True) if kind in SAMPLERS)
     video: dict[str, Any] = {'total_frames': 2000, 'avg_fps': 30.0, 'start_index': 0}
     sampled = TRANSFORMS.build(copy.deepcopy(sampler))({**video, 'frame_dir': '', 'filename': ''})
     if sampled.get('clip_len') is not None:
@@ -130,7 +130,7 @@ def test_what_a_pipeline_says_is_what_it_does(name: str) -> None:
     frames = [np.zeros((360, 640, 3), np.uint8)] * 2
     clip = {'imgs': frames, 'img_shape': (360, 640), 'modality': 'RGB', 'num_clips': 1}
     for kind, step in zip(kinds, pipeline, strict=True):
-        if kind in table.CROPS or kind in table.RESIZES:
+        if kind in CROPS or kind in RESIZES:
             clip = TRANSFORMS.build(copy.deepcopy(step))(clip)
     height, width = clip['imgs'][0].shape[:2]
     if 'no crop' in name:
@@ -141,8 +141,8 @@ def test_what_a_pipeline_says_is_what_it_does(name: str) -> None:
 
 @every_config
 def test_every_transform_of_a_shipped_config_is_known(name: str) -> None:
-    """A new one belongs into a table of ``facts``, or into the list of this file."""
-    known = {*table.SAMPLERS, *table.CROPS, *table.RESIZES, *NEITHER}
+    """A new one belongs into a table of ``metadata``, or into the list of this file."""
+    known = {*SAMPLERS, *CROPS, *RESIZES, *NEITHER}
     for stage in STAGES:
         for step in read(name)[f'{stage}_dataloader'].dataset.pipeline:
             assert step['type'].rpartition('.')[2] in known, step

@@ -88,7 +88,9 @@ def test_our_own_file_keeps_its_grid_that_is_not_square(tmp_path) -> None:
     assert torch.equal(again.backbone.pos_embed, model.backbone.pos_embed)
 
 
-def test_another_number_of_classes_leaves_a_fresh_classifier_and_says_so(tmp_path) -> None:
+def test_another_number_of_classes_leaves_a_newly_initialized_classifier_in_the_report(
+    tmp_path,
+) -> None:
     VIDEO_FILES['mmaction2'](random_weights(), tmp_path / 'a')
     model = Recognizer(num_classes=4)
     before = model.cls_head.fc_cls.weight.clone()
@@ -101,7 +103,7 @@ def test_another_number_of_classes_leaves_a_fresh_classifier_and_says_so(tmp_pat
     ]
 
 
-def test_a_backbone_alone_drops_the_classifier_and_says_so(tmp_path) -> None:
+def test_a_backbone_alone_drops_the_classifier_and_reports_it(tmp_path) -> None:
     VIDEO_FILES['huggingface'](random_weights(), tmp_path / 'a')
     load_report = load_checkpoint(TimeSformer(**toy()), tmp_path / 'a')
     assert load_report.keys('dropped') == ['classifier.bias', 'classifier.weight']
@@ -130,7 +132,9 @@ def test_a_backbone_alone_drops_the_classifier_and_says_so(tmp_path) -> None:
         ({'qkv_bias': False}, 'no place for .*qkv.bias.*set backbone.qkv_bias to True'),
     ],
 )
-def test_a_model_that_does_not_fit_is_told_the_key_to_change(changes, message, tmp_path) -> None:
+def test_the_error_for_a_model_that_does_not_fit_names_the_key_to_change(
+    changes, message, tmp_path
+) -> None:
     VIDEO_FILES['mmaction2'](random_weights(), tmp_path / 'a')
     model = Recognizer(**changes)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -199,7 +203,7 @@ def test_a_part_of_ones_own_is_missing_unless_allowed_by_name(tmp_path) -> None:
     assert len(load_report.keys('newly initialized')) == 4
 
 
-def test_a_checkpoint_of_a_model_with_ones_own_parts_comes_back_whole(tmp_path) -> None:
+def test_a_checkpoint_of_a_model_with_ones_own_modules_is_loaded_completely(tmp_path) -> None:
     model = WithAdapter()
     torch.save({'meta': {}, 'state_dict': model.state_dict()}, tmp_path / 'a.pth')
     again = WithAdapter()

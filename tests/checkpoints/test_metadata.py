@@ -32,7 +32,7 @@ def _official(path, cfg=OFFICIAL_CFG, **how):
     return path
 
 
-def test_the_official_yaml_tells_its_preprocessing_and_licence(tmp_path) -> None:
+def test_preprocessing_and_licence_are_read_from_the_official_yaml(tmp_path) -> None:
     metadata = read_checkpoint(_official(tmp_path / 'a.pyth')).describe()
     assert metadata.preprocessing == Preprocessing(
         mean=[0.45] * 3,
@@ -53,7 +53,7 @@ def test_official_weights_of_something_something_are_bgr(cfg, tmp_path) -> None:
     assert metadata.preprocessing.channel_order == 'BGR'
 
 
-def test_174_classes_tell_something_something_where_there_is_no_config(tmp_path) -> None:
+def test_174_classes_without_a_config_are_taken_for_something_something(tmp_path) -> None:
     weights = random_weights()
     weights['head.weight'], weights['head.bias'] = torch.zeros(174, 20), torch.zeros(174)
     torch.save({'model_state': as_official(weights)}, tmp_path / 'a.pyth')
@@ -61,7 +61,7 @@ def test_174_classes_tell_something_something_where_there_is_no_config(tmp_path)
     assert metadata.preprocessing.channel_order == 'BGR'
 
 
-def test_mmaction2s_config_text_tells_its_preprocessing_and_classes(tmp_path) -> None:
+def test_preprocessing_and_classes_are_read_from_mmaction2s_config_text(tmp_path) -> None:
     names = [f'class {i}' for i in range(7)]
     meta = {'cfg': CONFIG_TEXT, 'dataset_meta': {'classes': names}}
     weights = as_mmaction2(random_weights())
@@ -74,7 +74,7 @@ def test_mmaction2s_config_text_tells_its_preprocessing_and_classes(tmp_path) ->
     assert metadata.num_heads == 4
 
 
-def test_facts_travel_through_hugging_faces_folder_and_back(tmp_path) -> None:
+def test_metadata_survive_hugging_faces_folder_and_back(tmp_path) -> None:
     names = [f'class {i}' for i in range(7)]
     weights = read_checkpoint(_official(tmp_path / 'a.pyth'))
     save_checkpoint(
@@ -94,7 +94,7 @@ def test_facts_travel_through_hugging_faces_folder_and_back(tmp_path) -> None:
 
 
 @pytest.mark.parametrize('ending', ['pth', 'safetensors'])
-def test_facts_travel_through_our_own_files(ending, tmp_path) -> None:
+def test_metadata_survive_our_own_files(ending, tmp_path) -> None:
     weights = read_checkpoint(_official(tmp_path / 'a.pyth'))
     save_checkpoint(weights, tmp_path / f'b.{ending}')
     metadata = read_checkpoint(tmp_path / f'b.{ending}').describe()
@@ -102,15 +102,15 @@ def test_facts_travel_through_our_own_files(ending, tmp_path) -> None:
     assert metadata.source == 'official'
 
 
-def test_a_config_that_feeds_other_pixels_is_said_with_both_values(tmp_path) -> None:
+def test_another_normalisation_in_the_config_is_reported_with_both_values(tmp_path) -> None:
     save_checkpoint(read_checkpoint(_official(tmp_path / 'a.pyth')), tmp_path / 'b.pth')
     checkpoint = torch.load(tmp_path / 'b.pth')
     config = {
         'model': {'data_preprocessor': {'mean': [127.5] * 3, 'std': [127.5] * 3}},
         'test_pipeline': [{'type': 'SampleFrames', 'clip_len': 3, 'frame_interval': 4}],
     }
-    said = config_differences(checkpoint, config)
-    assert said == [
+    message = config_differences(checkpoint, config)
+    assert message == [
         'mean: the checkpoint was trained with (0.45, 0.45, 0.45), the config gives '
         '(0.5, 0.5, 0.5)',
         'std: the checkpoint was trained with (0.225, 0.225, 0.225), the config gives '
@@ -124,13 +124,13 @@ def test_a_config_that_feeds_other_pixels_is_said_with_both_values(tmp_path) -> 
     assert config_differences(checkpoint, same) == []
 
 
-def test_bgr_weights_under_an_rgb_config_are_said(tmp_path) -> None:
+def test_bgr_weights_under_an_rgb_config_are_reported(tmp_path) -> None:
     path = _official(tmp_path / 'a.pyth', 'TRAIN: {DATASET: ssv2}')
     save_checkpoint(read_checkpoint(path), tmp_path / 'b.pth')
     preprocessor = {'mean': [114.75] * 3, 'std': [57.375] * 3}
     config = {'model': {'data_preprocessor': preprocessor}}
-    said = config_differences(torch.load(tmp_path / 'b.pth'), config)
-    assert said == ['channel_order: the checkpoint was trained with BGR, the config gives RGB']
+    message = config_differences(torch.load(tmp_path / 'b.pth'), config)
+    assert message == ['channel_order: the checkpoint was trained with BGR, the config gives RGB']
     preprocessor['to_rgb'] = True  # MMAction2's name for swapping the channels
     assert config_differences(torch.load(tmp_path / 'b.pth'), config) == []
 
@@ -144,7 +144,7 @@ def test_a_config_text_is_read_as_the_config_itself() -> None:
     assert parsed == metadata_of_config(Config.fromstring(CONFIG_TEXT, '.py'))
 
 
-def test_heads_that_nobody_tells_are_asked_for() -> None:
+def test_an_unknown_number_of_heads_is_an_error_that_names_the_option() -> None:
     assert heads_of(1280) == 16
     assert heads_of(20, num_heads=4) == 4
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Names of files fit on a disk, and different names stay different."""
+"""File names fit the file system, and different names stay different."""
 
 import importlib.util
 import json
