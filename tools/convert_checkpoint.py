@@ -47,10 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='size that pos_embed is for now, where its grid is not square: H W',
     )
     parser.add_argument(
-        '--num-heads',
-        type=whole_number(1),
-        metavar='N',
-        help='if the checkpoint does not give it',
+        '--num-heads', type=whole_number(1), metavar='N', help='where the checkpoint has none'
     )
     parser.add_argument(
         '--resize',
@@ -64,12 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='let one attention type become another: drop and seed the weights for it',
     )
     head = parser.add_mutually_exclusive_group()
-    head.add_argument(
-        '--keep-head',
-        action='store_true',
-        default=None,
-        help='also of images',
-    )
+    head.add_argument('--keep-head', action='store_true', default=None, help='also that of images')
     head.add_argument('--drop-head', action='store_false', dest='keep_head', default=None)
     parser.add_argument('--sha256', metavar='HASH', help='hash that SRC must have')
     parser.add_argument(

@@ -280,7 +280,8 @@ def _rename(state_dict: dict[str, Tensor], form: Format, prefix: str) -> Weights
         else:
             load_report.add('unknown', key)
     tensors: dict[str, Tensor] = {}
-    needed = {ours: len(_parts(form, ours)) for ours in parts}
+    rows = {ours: form.rows.get(_row_of(ours), ours) for ours in parts}
+    needed = {ours: 1 if isinstance(row, str) else len(row) for ours, row in rows.items()}
     for ours in list(parts):
         pieces = dict(sorted(parts.pop(ours).items()))
         if len(pieces) < needed[ours]:
@@ -335,11 +336,6 @@ def _check_content(key: str, weight: Tensor, load_report: LoadReport) -> None:
         )
 
 
-def _parts(form: Format, ours: str) -> tuple[str, ...]:
-    row = next((theirs for pattern, theirs in form.rows.items() if _row_of(ours) == pattern), ours)
-    return (row,) if isinstance(row, str) else row
-
-
 def _row_of(ours: str) -> str:
     """Return the row of our table that a name belongs to."""
     parts = ours.split('.')
@@ -363,7 +359,9 @@ def _adapt(weights: Weights, options: AdaptOptions) -> None:
         _refuse_other_attention(weights, has, wanted)
     keep_head = not is_image if options.keep_head is None else options.keep_head
     if not keep_head and 'head.weight' in weights.tensors:
-        weights.drop(('head.weight', 'head.bias'), _why_no_head(weights))
+        kind, why = ('images', '') if is_image else ('videos', ', not asked for')
+        classes = len(weights.tensors['head.weight'])
+        weights.drop(('head.weight', 'head.bias'), f'classifier of {kind}, {classes} classes{why}')
     wanted_grid = _set_grid(weights, options)
     if weights.origin.is_video:
         weights.note_clip()
@@ -412,24 +410,17 @@ def _refuse_other_attention(weights: Weights, has: str, wanted: str) -> NoReturn
     needed = set(expected_names(wanted, weights.depth, weights.has_qkv_bias))
     dropped = sorted(_row_of(name) for name in names - needed if not name.startswith('head.'))
     seeded = sorted(_row_of(name) for name in needed - names if 'tempor' in name or 'time' in name)
-    steps = []
-    if dropped:
-        steps.append(f'drop {some(list(dict.fromkeys(dropped)))}')
-    if seeded:
-        steps.append(f'seed {some(list(dict.fromkeys(seeded)))}')
+    steps = [
+        f'{verb} {some(list(dict.fromkeys(rows)))}'
+        for verb, rows in (('drop', dropped), ('seed', seeded))
+        if rows
+    ]
     raise CheckpointError(
         f'the checkpoint is {has}, but {wanted} is wanted; this would {" and ".join(steps)}. '
         f'Set attention_type to {has}, or allow exactly that with change_attention '
         '(--change-attention)',
         weights.load_report,
     )
-
-
-def _why_no_head(weights: Weights) -> str:
-    classes = len(weights.tensors['head.weight'])
-    if weights.is_image:
-        return f'classifier of images, {classes} classes'
-    return f'classifier of videos, {classes} classes, not asked for'
 
 
 def _change_attention(weights: Weights, has: str, wanted: str, num_frames: int) -> None:

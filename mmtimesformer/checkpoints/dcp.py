@@ -264,11 +264,7 @@ def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, 'Met
 
 
 def corruption_of_shards(path: str | os.PathLike[str]) -> str | None:
-    """Return what is wrong with the shards of a checkpoint, or ``None``; all bytes are read.
-
-    Args:
-        path: The file. One that is not sharded is not checked.
-    """
+    """Return what is wrong with the shards of a checkpoint file, if it has any; read all bytes."""
     path = Path(path)
     if not may_be_sharded(path):
         return None
@@ -315,17 +311,17 @@ def remove_stale_shards(
         and path.is_dir()
         and (names is None or named['checkpoint'] in names)
     ]
-    unknown = [path for path in found if path.name.encode() not in _texts_of(_checkpoint_of(path))]
+    unknown = [
+        path
+        for path in found
+        if path.name.encode() not in _texts_of(path.with_suffix('').with_suffix(''))
+    ]
     if unknown:  # a checkpoint may have been copied or renamed
         texts = [_texts_of(path) for path in folder.iterdir() if path.is_file()]
         unknown = [path for path in unknown if not any(path.name.encode() in t for t in texts)]
     for path in unknown:
         shutil.rmtree(path, ignore_errors=True)
     return unknown
-
-
-def _checkpoint_of(shards: Path) -> Path:
-    return shards.with_suffix('').with_suffix('')
 
 
 def _texts_of(path: Path) -> bytes:

@@ -18,7 +18,7 @@ from mmtimesformer.checkpoints.convert import (
     to_format,
 )
 from mmtimesformer.checkpoints.download import fetch
-from mmtimesformer.checkpoints.key_maps import FORMATS, Format, detect, unstack_blocks
+from mmtimesformer.checkpoints.key_maps import FORMATS, detect, unstack_blocks
 from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport, some
 from mmtimesformer.checkpoints.metadata import (
     ModelMetadata,
@@ -199,12 +199,18 @@ def read_model_checkpoint(source: Source, map_location: MapLocation = 'cpu') -> 
         return contents.checkpoint
     if found is None:
         return {'state_dict': _moved(contents.tensors, map_location)}
-    weights, is_image = _rename_without_seeding(contents, found[0])
+    given_type = find_metadata(contents.extras, contents.tensors).attention_type
+    is_image = not found[0].is_video and given_type is None  # stays so until its model is known
+    options = AdaptOptions(
+        attention_type='space_only' if is_image else None, keep_head=not is_image, unknown_grid=True
+    )
+    weights = contents_to_canonical(contents, options)
+    weights.load_report.check()
     metadata = weights.describe()
     if weights.named_like_ours and weights.metadata.img_size is None:
         metadata.img_size = None  # a guess, which the model may correct
     if is_image:
-        metadata.attention_type = None  # of the model, once it is known
+        metadata.attention_type = None
     tensors = _moved(to_format(weights, 'mmtimesformer'), map_location)
     return {'meta': metadata.to_meta(), 'state_dict': tensors}
 
@@ -304,18 +310,6 @@ def _moved(tensors: dict[str, Tensor], map_location: MapLocation) -> dict[str, T
     if not isinstance(map_location, str | torch.device):
         return tensors
     return {name: tensor.to(map_location) for name, tensor in tensors.items()}
-
-
-def _rename_without_seeding(contents: Contents, form: Format) -> tuple[Weights, bool]:
-    """Rename only; an image ViT gets temporal weights when its model is known."""
-    metadata = find_metadata(contents.extras, contents.tensors)
-    is_image = not form.is_video and metadata.attention_type is None
-    options = AdaptOptions(
-        attention_type='space_only' if is_image else None, keep_head=not is_image, unknown_grid=True
-    )
-    weights = contents_to_canonical(contents, options)
-    weights.load_report.check()
-    return weights, is_image
 
 
 def _has_own_modules(names: set[str]) -> bool:

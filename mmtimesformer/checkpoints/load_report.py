@@ -1,6 +1,5 @@
 """Load report: what happened to every key of a checkpoint."""
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -118,9 +117,6 @@ class LoadReport:
                 lines += [f'{"":>{width}} {n:>5}   . {what}' for what, n in rows]
         lines += [f'  warning         {safe_text(warning)}' for warning in self.warnings]
         return '\n'.join(lines)
-
-    def json(self) -> str:
-        return json.dumps({**self.as_dict(), 'complete': self.complete}, indent=2)
 
     def as_dict(self) -> dict[str, object]:
         return {

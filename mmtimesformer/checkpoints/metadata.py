@@ -254,27 +254,27 @@ def _is_names(value: object) -> bool:
 
 
 VALID: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(
-        ('attention_type', 'licence', 'source', 'dataset', 'channel_order', 'sampling'),
-        ('a text', lambda value: isinstance(value, str)),
-    ),
-    **dict.fromkeys(
+    key: (what, is_valid)
+    for keys, what, is_valid in (
         (
-            'num_heads', 'num_frames', 'patch_size', 'embed_dims', 'num_layers', 'num_classes',
-            'frame_interval',
+            'attention_type licence source dataset channel_order sampling',
+            'a text',
+            lambda value: isinstance(value, str),
         ),
-        (f'a whole number from 1 to {LARGEST_COUNT:,}', _is_count),
-    ),
-    **dict.fromkeys(('img_size', 'size'), ('a number of pixels, or two', _is_size)),
-    **dict.fromkeys(('mean', 'std'), ('a number for each channel', _is_per_channel)),
-    'norm_eps': (
-        'a number from 0 to 1',
-        lambda value: type(value) in (int, float) and 0 <= value <= 1,
-    ),
-    'qkv_bias': ('true or false', lambda value: isinstance(value, bool)),
-    'classes': ('a list of names', _is_names),
-    'preprocessing': ('a table', lambda value: isinstance(value, Mapping)),
-}  # fmt: skip
+        (
+            'num_heads num_frames patch_size embed_dims num_layers num_classes frame_interval',
+            f'a whole number from 1 to {LARGEST_COUNT:,}',
+            _is_count,
+        ),
+        ('img_size size', 'a number of pixels, or two', _is_size),
+        ('mean std', 'a number for each channel', _is_per_channel),
+        ('norm_eps', 'a number from 0 to 1', lambda x: type(x) in (int, float) and 0 <= x <= 1),
+        ('qkv_bias', 'true or false', lambda value: isinstance(value, bool)),
+        ('classes', 'a list of names', _is_names),
+        ('preprocessing', 'a table', lambda value: isinstance(value, Mapping)),
+    )
+    for key in keys.split()
+}
 
 
 def _valid(values: Values, strict: bool) -> dict[str, Any]:
@@ -343,11 +343,7 @@ def metadata_of_config(config: Values) -> ModelMetadata:
 
 
 def metadata_of_pipeline(pipeline: object) -> Preprocessing:
-    """Return frames and size of the clips that a pipeline gives, from its samplers and crops.
-
-    Args:
-        pipeline: The configs of the transforms, of MMAction2's and ours.
-    """
+    """Return frames and size of the clips, from the samplers and crops of a pipeline's config."""
     values: dict[str, object] = {}
     for step in _steps(pipeline):
         kind = _kind(step)
@@ -416,19 +412,13 @@ def differences(checkpoint: ModelMetadata, config: ModelMetadata) -> list[str]:
         theirs = replace(theirs, sampling='segments')  # SSv2: of theirs, it alone is BGR
     samplings = _sampling(theirs), _sampling(ours)
     by_interval = BY_SEGMENTS not in samplings
-    orders = _printable(theirs.channel_order), _printable(ours.channel_order)
+    keys = ('mean', 'std', 'channel_order', 'sampling', 'num_frames', 'frame_interval', 'size')
+    pairs = {key: (getattr(theirs, key), getattr(ours, key)) for key in keys}
+    pairs['norm_eps'] = checkpoint.norm_eps, config.norm_eps
+    pairs['channel_order'] = _printable(theirs.channel_order), _printable(ours.channel_order)
+    pairs['sampling'] = samplings
     # With segments on one side, the interval follows the length of each video there.
-    intervals = (theirs.frame_interval, ours.frame_interval) if by_interval else (None, None)
-    pairs: dict[str, tuple[object, object]] = {
-        'mean': (theirs.mean, ours.mean),
-        'std': (theirs.std, ours.std),
-        'channel_order': orders,
-        'sampling': (None, None) if by_interval else samplings,
-        'num_frames': (theirs.num_frames, ours.num_frames),
-        'frame_interval': intervals,
-        'size': (theirs.size, ours.size),
-        'norm_eps': (checkpoint.norm_eps, config.norm_eps),
-    }
+    del pairs['sampling' if by_interval else 'frame_interval']
     return [
         f'{key}: the checkpoint was trained with {_show(a)}, the config gives {_show(b)}'
         for key, (a, b) in pairs.items()

@@ -81,12 +81,7 @@ def read_torch(file: BinaryIO, size: int, map_location: MapLocation = 'cpu') -> 
 
 
 def require_checkpoint(path: Path) -> None:
-    """Check that a path is a file with content.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is empty, or not a file.
-    """
+    """Raise an error if there is no such file, or if it is empty."""
     if not path.exists():
         raise FileNotFoundError(
             f'checkpoint {path} does not exist (looked in {path.absolute().parent}); check the path'

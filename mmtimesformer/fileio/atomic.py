@@ -21,10 +21,6 @@ def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path to write to, which is renamed to ``path`` on success.
 
     The new file has the permissions of any new file. A symbolic link is replaced, not its target.
-
-    Example:
-        >>> with write_atomically('model.pth') as file:
-        ...     torch.save(weights, file)
     """
     path = Path(path).expanduser()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,8 +18,7 @@ These properties follow from its construction, not from a list of known attacks:
   bytes that are left before anything is allocated.
 * **No recursion.** The machine and :func:`settle` are loops, so no depth ends in RecursionError.
 
-Limits, chosen so that a training checkpoint of 7 GB (1 MB of pickle) and the results of 100,000
-videos pass with room: see the constants below.
+The limits below leave room for a training checkpoint of 7 GB and the results of 100,000 videos.
 """
 
 import io

@@ -90,6 +90,20 @@ class _Parameter(StandIn):
         return torch.nn.Parameter(tensor, requires_grad=wanted)
 
 
+def _refusing(what: str) -> Callable[..., NoReturn]:
+    """Return the meaning of a class that a pickle may name, but not call."""
+
+    def refuse(machine: Unpickler, *_: object) -> NoReturn:
+        raise RefusedError(what)
+
+    return refuse
+
+
+_no_tensor = _refusing('a torch.Tensor without a storage')
+_no_parameter = _refusing('a torch.nn.Parameter of an old kind')
+_no_array = _refusing('numpy.ndarray without _reconstruct')
+
+
 def _dimensions(values: Any, what: str) -> tuple[int, ...]:
     """Check a shape or strides: at most 64 numbers that are not negative."""
     if type(values) not in (tuple, torch.Size) or len(values) > MOST_DIMENSIONS:
@@ -201,14 +215,6 @@ def _rebuild_from_type(
     tensor: _Tensor = make.meaning(machine, *args)
     is_parameter = kind.meaning is _no_parameter
     return _Parameter(tensor, tensor.requires_grad) if is_parameter else tensor
-
-
-def _no_tensor(machine: Unpickler, *_: Any) -> NoReturn:
-    raise RefusedError('a torch.Tensor without a storage')
-
-
-def _no_parameter(machine: Unpickler, *_: Any) -> NoReturn:
-    raise RefusedError('a torch.nn.Parameter of an old kind')
 
 
 def _torch_size(machine: Unpickler, values: Any = ()) -> torch.Size:
@@ -325,10 +331,6 @@ def _numbers_in(dtype: Any, data: Any) -> np.ndarray:
     if kind.itemsize == 0 or len(data) % kind.itemsize:
         raise RefusedError('an array whose content is not a number of elements')
     return np.frombuffer(data, kind)
-
-
-def _no_array(machine: Unpickler, *_: Any) -> NoReturn:
-    raise RefusedError('numpy.ndarray without _reconstruct')
 
 
 def _reconstruct(machine: Unpickler, kind: Any, *_shape_and_code: Any) -> ArrayStandIn:
