@@ -308,3 +308,25 @@ def test_the_package_never_imports_the_models() -> None:
         allowed = ('checkpoints', 'fileio', 'non_finite', 'resize', 'terminal')
         foreign += [m for m in ours if m.split('.')[1] not in allowed]
         assert not foreign, file
+
+
+def test_each_option_of_loading_has_its_effect(tmp_path) -> None:
+    path = tmp_path / 'a'
+    VIDEO_FILES['mmaction2'](random_weights(), path)
+
+    with pytest.raises(CheckpointError, match='allow exactly that with change_attention'):
+        load_checkpoint(Recognizer(attention_type='space_only'), path)
+    space = load_checkpoint(Recognizer(attention_type='space_only'), path, change_attention=True)
+    assert 'time_embed' in [entry.key.rpartition('.')[2] for entry in space.entries]
+
+    model = Recognizer()
+    load_report = load_checkpoint(model, path, keep_head=False)
+    assert len(load_report.keys('newly initialized')) == 2
+
+    larger = [Recognizer(img_size=PATCH * 5) for _ in range(2)]
+    for one, resize in zip(larger, ('grid', 'legacy-1d-nearest'), strict=True):
+        load_checkpoint(one, path, resize=resize)
+    assert not torch.equal(larger[0].backbone.pos_embed, larger[1].backbone.pos_embed)
+
+    with pytest.raises(CheckpointError, match='is not a size of 10 x 10 pixels'):
+        load_checkpoint(Recognizer(), path, source_size=10)

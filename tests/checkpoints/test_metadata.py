@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from mmtimesformer.checkpoints import config_differences, read_checkpoint, save_checkpoint
-from mmtimesformer.checkpoints.metadata import Preprocessing, heads_of, metadata_of_config
+from mmtimesformer.checkpoints.metadata import (
+    ModelMetadata,
+    Preprocessing,
+    heads_of,
+    metadata_of_config,
+)
 
 from .conftest import VIDEO_FILES, as_mmaction2, as_official, random_weights
 
@@ -151,3 +156,20 @@ def test_an_unknown_number_of_heads_is_an_error_that_names_the_option() -> None:
         ValueError, match=r'no ViT has the width 20; give num_heads \(--num-heads\)'
     ):
         heads_of(20)
+
+
+def test_what_a_file_gives_goes_before_the_habits_of_its_system(tmp_path) -> None:
+    cfg = OFFICIAL_CFG.replace('MEAN: [0.45, 0.45, 0.45]', 'MEAN: [0.1, 0.2, 0.3]')
+    metadata = read_checkpoint(_official(tmp_path / 'a.pyth', cfg)).describe()
+    assert metadata.preprocessing.mean == [0.1, 0.2, 0.3]
+
+
+def test_values_of_the_wrong_type_are_dropped_or_refused_by_name() -> None:
+    values = {'num_frames': 8, 'num_heads': '12', 'note': 'kept', 'preprocessing': {'std': 'x'}}
+    metadata = ModelMetadata.parse(values)
+    assert metadata == ModelMetadata(num_frames=8, other={'note': 'kept'})
+    assert metadata.to_dict() == {'num_frames': 8, 'note': 'kept'}
+    for key in ('num_heads', 'preprocessing'):
+        what = {'num_heads': 'num_heads', 'preprocessing': 'std'}[key]
+        with pytest.raises(ValueError, match=f'has {what}=.*it must be a'):
+            ModelMetadata.parse({key: values[key]}, strict=True)
