@@ -26,7 +26,7 @@ from mmtimesformer.checkpoints.key_maps import (
     is_square,
     unstack_blocks,
 )
-from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport, some
+from mmtimesformer.checkpoints.load_report import Action, CheckpointError, LoadReport, some
 from mmtimesformer.checkpoints.metadata import ModelMetadata, Preprocessing, Size, complete_metadata
 from mmtimesformer.resize import resize_positions, resize_times
 
@@ -153,7 +153,7 @@ class Weights:
             if self.tensors.pop(name, None) is not None:
                 self.load_report.drop(name, why)
 
-    def add(self, action: str, name: str, tensor: Tensor, note: str) -> None:
+    def add(self, action: Action, name: str, tensor: Tensor, note: str) -> None:
         """Set a weight, and report how."""
         self.tensors[name] = tensor
         self.load_report.add(action, name, name, note)

@@ -3,10 +3,14 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
 
 from mmtimesformer.terminal import safe_text
 
-ACTIONS = {
+Action = Literal[
+    'renamed', 'seeded', 'resized', 'dropped', 'newly initialized', 'missing', 'unknown'
+]
+ACTIONS: dict[Action, str] = {
     'renamed': 'loaded, under its new name',
     'seeded': 'not in the checkpoint, computed as noted',
     'resized': 'loaded, in another size',
@@ -29,7 +33,7 @@ class CheckpointError(ValueError):
 class Entry:
     """One key: what was done, its name in the checkpoint, its new name, and why."""
 
-    action: str
+    action: Action
     key: str
     to: str | None = None
     note: str = ''
@@ -51,8 +55,7 @@ class LoadReport:
     entries: list[Entry] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def add(self, action: str, key: str, to: str | None = None, note: str = '') -> None:
-        assert action in ACTIONS, action
+    def add(self, action: Action, key: str, to: str | None = None, note: str = '') -> None:
         self.entries.append(Entry(action, key, to, note))
 
     def drop(self, to: str, why: str) -> None:
@@ -70,7 +73,7 @@ class LoadReport:
             for entry in self.entries
         ]
 
-    def keys(self, action: str) -> list[str]:
+    def keys(self, action: Action) -> list[str]:
         """Return the keys with this action."""
         return [entry.key for entry in self.entries if entry.action == action]
 
@@ -94,7 +97,7 @@ class LoadReport:
             self,
         )
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[Action, int]:
         return {action: len(self.keys(action)) for action in ACTIONS}
 
     def table(self) -> str:
