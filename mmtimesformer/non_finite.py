@@ -1,12 +1,11 @@
 """Detect non-finite numbers (NaN or infinite) in weights and in class scores, and name them.
 
-arg-max takes NaN for the largest number, and 0 for the first of many: a model whose weights are
-broken scores ``1 / classes`` without an error. So weights are checked when they are loaded, and
-scores wherever they are used.
+``argmax`` treats NaN as the largest number, so a model with such weights has the accuracy of one
+constant class, without an error. So weights are checked when they are loaded, and scores wherever
+they are used.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +13,14 @@ from torch import Tensor
 
 SHOWN = 3  # names in a message
 REASON = 'its scores are not finite (NaN or infinite)'
-EARLY = 8  # videos without one finite score, after which a job ends before it spends hours
+EARLY = 8  # videos without a finite score, after which a job stops
 
 
 class NonFiniteError(ValueError):
     """Weights, class scores or features are NaN or infinite; the message names them."""
 
 
-def is_finite(values: Any) -> bool:
+def is_finite(values: Tensor | np.ndarray) -> bool:
     """Whether a tensor or an array of floats holds neither NaN nor infinite values."""
     if isinstance(values, Tensor):
         return bool(values.isfinite().all())
@@ -75,12 +74,12 @@ def about_scores(
     precision: str = 'fp32',
     what: str = 'class scores',
 ) -> str:
-    """Say in one sentence which videos have scores that are not finite, and what to change.
+    """Return the message for videos whose scores are not finite.
 
     Args:
         videos: Their names.
-        total: Of how many videos; not said if not given.
-        precision: In which the model computed.
+        total: Of how many videos, if that is known.
+        precision: Of the computation.
         what: ``'class scores'`` or ``'features'``.
     """
     if total is None:

@@ -1,8 +1,8 @@
 """Convert a checkpoint: python tools/convert_checkpoint.py SRC DST [options].
 
-SRC is weights of any system that docs/checkpoints.md lists: a file, a folder, https://…,
-hf://owner/name or timm://name. Prints what became of every key; the exit code is 0 only if every
-key is accounted for, and nothing is written otherwise.
+SRC is a checkpoint in any format of docs/checkpoints.md: a file, a folder, https://…,
+hf://owner/name or timm://name. Prints the load report. If a key is missing or unknown, nothing is
+written and the exit code is not 0.
 """
 
 import argparse
@@ -22,14 +22,14 @@ from mmtimesformer.terminal import ArgumentParser, echo, echo_lines
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(description='Convert a checkpoint and account for every key.')
+    parser = ArgumentParser(description='Convert a checkpoint and report every key.')
     parser.add_argument('src', help='a file, a folder, https://…, hf://owner/name, timm://name')
     parser.add_argument('dst', help='.pth or .safetensors; a folder for --to huggingface')
-    parser.add_argument('--to', choices=WRITABLE, default='mmtimesformer', help='who will read it')
+    parser.add_argument('--to', choices=WRITABLE, default='mmtimesformer', help='format to write')
     parser.add_argument(
         '--attention-type',
         choices=ATTENTION_TYPES,
-        help="what the model will be (default: the checkpoint's own, divided for an image ViT)",
+        help="type of the model (default: the checkpoint's own, divided for an image ViT)",
     )
     parser.add_argument('--num-frames', type=whole_number(1), metavar='T', help='resize time_embed')
     parser.add_argument(
@@ -44,21 +44,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=whole_number(1),
         nargs='+',
         metavar='S',
-        help='what pos_embed is for now, where its grid is not square: H W',
+        help='size that pos_embed is for now, where its grid is not square: H W',
     )
     parser.add_argument(
-        '--num-heads', type=whole_number(1), metavar='N', help='where the checkpoint is silent'
+        '--num-heads', type=whole_number(1), metavar='N', help='where the checkpoint has none'
     )
     parser.add_argument(
         '--resize',
         choices=MODES,
         default='grid',
-        help='legacy-1d-nearest repeats the official start at 448 pixels, and its mistake',
+        help='legacy-1d-nearest is the resize of the official code, with its error',
     )
     parser.add_argument(
         '--change-attention',
         action='store_true',
-        help='let one attention type become another: drop and seed what that needs',
+        help='let one attention type become another: drop and seed the weights for it',
     )
     head = parser.add_mutually_exclusive_group()
     head.add_argument('--keep-head', action='store_true', default=None, help='also that of images')
@@ -67,7 +67,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--trust', action='store_true', help='let SRC run the code it holds; your own files only'
     )
-    parser.add_argument('--json', action='store_true', help='print the account as JSON')
+    parser.add_argument('--json', action='store_true', help='print the load report as JSON')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parse(parser, argv)
     for name in ('img_size', 'source_size'):
@@ -80,12 +80,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Read, write, and print the account, also that of a failure."""
+    """Read, write, and print the load report, also that of a failure."""
     try:
         if args.dst.endswith(ENDINGS) or args.to == 'huggingface':
             check_output(args.dst, 'DST', folder=not Path(args.dst).suffix)
-        there = Path(args.dst).exists() and Path(args.src).exists()
-        if there and Path(args.dst).samefile(args.src):
+        both_exist = Path(args.dst).exists() and Path(args.src).exists()
+        if both_exist and Path(args.dst).samefile(args.src):
             raise ValueError(
                 f'DST {args.dst} is SRC itself, whose optimizer and other states would be lost; '
                 'give another path'
@@ -107,15 +107,15 @@ def convert(args: argparse.Namespace) -> None:
     except Exception as error:
         load_report = error.load_report if isinstance(error, CheckpointError) else None
         if args.json:
-            said: dict[str, Any] = load_report.as_dict() if load_report else {}
-            said |= {'complete': False, 'error': error_message(error)}
-            echo_lines(json.dumps(said, indent=2))
+            output: dict[str, Any] = load_report.as_dict() if load_report else {}
+            output |= {'complete': False, 'error': error_message(error)}
+            echo_lines(json.dumps(output, indent=2))
         elif load_report is not None:
             echo_lines(load_report.table())
         raise
     if args.json:
-        said = {**load_report.as_dict(), 'complete': True, 'written': args.dst}
-        echo_lines(json.dumps(said, indent=2))
+        output = {**load_report.as_dict(), 'complete': True, 'written': args.dst}
+        echo_lines(json.dumps(output, indent=2))
     else:
         echo_lines(load_report.table())
         echo(f'\nwrote {args.dst}')

@@ -29,6 +29,7 @@ from mmtimesformer.config.find import find_config
 from mmtimesformer.datasets.preparation.moving_shapes import CLASSES, MOTIONS, Settings
 from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
 from mmtimesformer.engine.distributed.process_signals import die_with_parent
+from mmtimesformer.fileio.atomic import write_json_atomically
 from mmtimesformer.terminal import ArgumentParser, echo
 from mmtimesformer.visualization import (
     SchemeResult,
@@ -170,10 +171,7 @@ class Journal:
     def note(self, **notes: Any) -> None:
         """Add notes to the file."""
         self.notes.update(notes)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix('.partial')
-        partial.write_text(json.dumps(self.notes, indent=2) + '\n')
-        partial.replace(self.path)
+        write_json_atomically(self.path, self.notes)
 
 
 def cfg_options(args: argparse.Namespace) -> list[str]:

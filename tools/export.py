@@ -9,9 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import check_order, check_output, parse
+from mmtimesformer.fileio.atomic import write_atomically
 from mmtimesformer.terminal import ArgumentParser, echo
 
 OLDEST_OPSET = 18  # of which torch's exporter is made

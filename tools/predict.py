@@ -9,10 +9,10 @@ import json
 import sys
 from pathlib import Path
 
-from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import check_order, check_output, parse
 from mmtimesformer.datasets.preparation.finding import is_video
+from mmtimesformer.fileio.atomic import write_text_atomically
 from mmtimesformer.non_finite import about_scores
 from mmtimesformer.terminal import ArgumentParser, echo, echo_lines, safe_text
 
@@ -224,8 +224,7 @@ def write(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     # Names of files that are not UTF-8: in JSON as its own escapes, in a table as their bytes.
     errors = 'backslashreplace' if path.suffix == '.json' else 'surrogateescape'
-    with write_atomically(path) as part:
-        part.write_text(text, encoding='utf-8', errors=errors)
+    write_text_atomically(path, text, errors)
     echo(f'wrote {path}')
 
 

@@ -1,9 +1,9 @@
-"""Everybody's files: weights of any system in, four formats out, never a silent load.
+"""Read checkpoints of other implementations, convert them, and load them into our models.
 
-Read in this order: ``formats`` (who calls what how), ``convert`` (detect, rename, seed, resize),
-``load_report`` (what became of each key), ``files`` and ``pickles`` (reading without trust, writing
-without loss), ``shares`` (what several processes wrote), ``sources`` (paths and addresses),
-``facts`` (what the weights do not say), ``load`` and ``save`` (into models and out of them).
+Read in this order: ``key_maps`` (parameter names of each implementation), ``convert`` (detect,
+rename, adapt, write names), ``load_report`` (what happened to each key), ``metadata`` (what the
+weights do not show), ``readers`` and ``torch_checkpoints`` (files, of which nothing is executed),
+``dcp`` (sharded checkpoints), ``download`` (web addresses), ``load`` and ``save``.
 
 Needs torch, NumPy and einops; the models are never imported here.
 """
@@ -17,7 +17,7 @@ from mmtimesformer.checkpoints.load import (
     read_model_checkpoint,
 )
 from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport
-from mmtimesformer.checkpoints.readers import read_file, write_atomically
+from mmtimesformer.checkpoints.readers import read_file
 from mmtimesformer.checkpoints.save import save_checkpoint
 from mmtimesformer.checkpoints.torch_checkpoints import load_torch
 
@@ -34,5 +34,4 @@ __all__ = [
     'read_file',
     'read_model_checkpoint',
     'save_checkpoint',
-    'write_atomically',
 ]

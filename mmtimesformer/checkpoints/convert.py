@@ -1,15 +1,16 @@
-"""From anybody's weights to ours, and from ours to those who read four formats.
+"""Convert a state dict between formats: detect the format, rename the keys, adapt, write names.
 
-The way in: :func:`to_canonical` detects the format, renames every key, and then, only where asked
-or needed, seeds time from space, resizes the embeddings and drops a classifier of images. The way
-out: :func:`to_format`. Each step writes into the
+:func:`to_canonical` reads any format: it detects the format (:func:`_detect`), renames every key to
+ours (:func:`_rename`), and adapts attention type, classifier, frames and size (:func:`_adapt`).
+:func:`to_format` writes the names of another format. Each step adds to the
 :class:`~mmtimesformer.checkpoints.load_report.LoadReport`.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from collections.abc import Collection, Iterable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -25,15 +26,46 @@ from mmtimesformer.checkpoints.key_maps import (
     is_square,
     unstack_blocks,
 )
-from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport, some
-from mmtimesformer.checkpoints.metadata import complete_metadata
+from mmtimesformer.checkpoints.load_report import Action, CheckpointError, LoadReport, some
+from mmtimesformer.checkpoints.metadata import ModelMetadata, Preprocessing, Size, complete_metadata
 from mmtimesformer.resize import resize_positions, resize_times
 
 WRITABLE = ('mmtimesformer', 'official', 'huggingface', 'mmaction2')
 ATTENTION_TYPES = ('divided_space_time', 'joint_space_time', 'space_only')
-Size = int | tuple[int, int]
+Grid = tuple[int, int]  # rows and columns of patches
 DIMENSIONS = {'cls_token': 3, 'pos_embed': 3, 'time_embed': 3, 'patch_embed.proj.weight': 4}
 HUGE_WIDTH = 1280  # of ViT-H
+
+
+@dataclass(frozen=True)
+class AdaptOptions:
+    """What weights become.
+
+    Attributes:
+        attention_type: Of the model; by default the checkpoint's own, or divided for an image ViT.
+        num_frames: Length of ``time_embed``; by default as it is, or 8 where there is none.
+        img_size: Pixels that ``pos_embed`` shall be for, one number or ``(H, W)``; by default as
+            it is.
+        source_size: Pixels that ``pos_embed`` is for now, where the grid is not square.
+        resize: ``'grid'``, or ``'legacy-1d-nearest'`` for the official way.
+        change_attention: Let a checkpoint of one attention type become another: drop what the
+            other has no place for, seed what it lacks.
+        keep_head: Keep the classifier; by default that of videos is kept, of images dropped.
+        allow_missing: Prefixes of names that may stay as the model initialized them.
+        model_grid: The grid of the model that the weights are for.
+        unknown_grid: Accept a checkpoint whose grid is unknown, as long as nothing is resized.
+    """
+
+    attention_type: str | None = None
+    num_frames: int | None = None
+    img_size: Size | None = None
+    source_size: Size | None = None
+    resize: str = 'grid'
+    change_attention: bool = False
+    keep_head: bool | None = None
+    allow_missing: tuple[str, ...] = ()
+    model_grid: Grid | None = None
+    unknown_grid: bool = False
 
 
 @dataclass
@@ -43,22 +75,19 @@ class Weights:
     Attributes:
         tensors: The weights.
         source: The format that they came in.
-        attention_type: Whose they are now.
-        grid: Rows and columns of ``pos_embed``, in patches; None where nothing says.
-        num_heads: Attention heads, where the checkpoint tells.
-        account: What became of each key.
-        facts: What the weights do not say themselves, see
-            :mod:`~mmtimesformer.checkpoints.metadata`.
+        load_report: What happened to each key.
+        metadata: As the file gives it.
+        attention_type: Of the model that they are for now.
+        grid: Of ``pos_embed``; None where it is unknown.
         named_like_ours: Whether the file may be the bare state dict of one of our models.
     """
 
     tensors: dict[str, Tensor]
     source: Format
-    attention_type: str
-    grid: tuple[int, int] | None
-    num_heads: int | None = None
-    load_report: LoadReport = field(default_factory=LoadReport)
-    facts: dict[str, Any] = field(default_factory=dict)
+    load_report: LoadReport
+    metadata: ModelMetadata
+    attention_type: str = ''
+    grid: Grid | None = (0, 0)
     named_like_ours: bool = False
 
     @property
@@ -71,7 +100,7 @@ class Weights:
 
     @property
     def img_size(self) -> tuple[int, int] | None:
-        """Height and width, in pixels; None where nothing says."""
+        """Height and width, in pixels; None where they are unknown."""
         if self.grid is None:
             return None
         return self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
@@ -80,7 +109,7 @@ class Weights:
         """Return the height and width, in pixels.
 
         Raises:
-            CheckpointError: Nothing says which grid ``pos_embed`` is for.
+            CheckpointError: They are unknown.
         """
         if self.img_size is None:
             refuse_grid(self)
@@ -95,46 +124,57 @@ class Weights:
     def has_qkv_bias(self) -> bool:
         return any(name.endswith('qkv.bias') for name in self.tensors)
 
+    @property
+    def origin(self) -> Format:
+        """The format before all conversions, of which the metadata keep the name."""
+        return FORMATS.get(self.metadata.source or '', self.source)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether these are the weights of an image ViT, not converted yet."""
+        return not self.origin.is_video and self.metadata.attention_type is None
+
     def note_clip(self, overwrite: bool = False) -> None:
-        """Note the frames and size that the embeddings are for as those of the clips.
+        """Note in the metadata the frames and size that the embeddings are for.
 
         Args:
-            overwrite: Also where the source tells others; what was resized on purpose is for the
-                new ones.
+            overwrite: Also where the source gives others, because they were resized on purpose.
         """
-        clip: dict[str, Any] = {'num_frames': self.num_frames}
+        clip = Preprocessing(num_frames=self.num_frames)
         if self.grid is not None and min(self.grid) > 0:
             height, width = (side * self.patch_size for side in self.grid)
-            clip['size'] = height if height == width else (height, width)
-        clip = {key: value for key, value in clip.items() if value is not None}
-        told = self.facts.get('preprocessing')
-        told = told if isinstance(told, Mapping) else {}
-        self.facts['preprocessing'] = {**told, **clip} if overwrite else {**clip, **told}
+            clip.size = height if height == width else (height, width)
+        stored = self.metadata.preprocessing
+        self.metadata.preprocessing = stored.updated(clip) if overwrite else clip.updated(stored)
 
     def drop(self, names: Iterable[str], why: str) -> None:
-        """Leave weights behind, and say why."""
+        """Drop weights, and report why."""
         for name in names:
             if self.tensors.pop(name, None) is not None:
                 self.load_report.drop(name, why)
 
-    def describe(self) -> dict[str, Any]:
-        """All that is known of these weights, for the meta of a checkpoint."""
+    def add(self, action: Action, name: str, tensor: Tensor, note: str) -> None:
+        """Set a weight, and report how."""
+        self.tensors[name] = tensor
+        self.load_report.add(action, name, name, note)
+
+    def describe(self) -> ModelMetadata:
+        """Return all that is known of these weights, for the meta of a checkpoint."""
         head = self.tensors.get('head.weight')
         classes = None if head is None else len(head)
-        told = complete_metadata(self.facts, self.source.name, classes, self.has_qkv_bias)
-        told.setdefault('source', self.source.name)
-        told |= {
-            'attention_type': self.attention_type,
-            'img_size': None if self.img_size is None else list(self.img_size),
-            'num_frames': self.num_frames or told.get('num_frames'),
-            'num_heads': self.num_heads or told.get('num_heads'),
-            'patch_size': self.patch_size,
-            'embed_dims': self.tensors['cls_token'].shape[-1],
-            'num_layers': self.depth,
-            'qkv_bias': self.has_qkv_bias,
-            'num_classes': classes,
-        }
-        return {key: value for key, value in told.items() if value is not None}
+        metadata = complete_metadata(self.metadata, self.source.name, classes, self.has_qkv_bias)
+        return replace(
+            metadata,
+            source=metadata.source or self.source.name,
+            attention_type=self.attention_type,
+            img_size=self.img_size,
+            num_frames=self.num_frames or metadata.num_frames,
+            patch_size=self.patch_size,
+            embed_dims=self.tensors['cls_token'].shape[-1],
+            num_layers=self.depth,
+            qkv_bias=self.has_qkv_bias,
+            num_classes=classes,
+        )
 
 
 def convert_state_dict(
@@ -149,148 +189,205 @@ def convert_state_dict(
     change_attention: bool = False,
     keep_head: bool | None = None,
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Turn anybody's state dict into the names and layout of one of four systems.
+    """Convert a state dict of any readable format into one of four.
 
     Args:
         state_dict: Names and tensors, in any format of :mod:`~mmtimesformer.checkpoints.key_maps`.
         to: ``'mmtimesformer'``, ``'official'``, ``'huggingface'`` or ``'mmaction2'``.
-        attention_type: What the model will be; that of the checkpoint, or divided for an image
-            ViT, if not given.
-        num_frames: Length of ``time_embed``; as it is, or 8 where there is none, if not given.
-        img_size: Pixels that ``pos_embed`` shall be for, one number or ``(H, W)``; as it is if
-            not given.
-        source_size: Pixels that ``pos_embed`` is for now, where the grid is not square.
-        resize: ``'grid'``, or ``'legacy-1d-nearest'`` for the official way.
-        change_attention: Let a checkpoint of one attention type become another: drop what the
-            other has no place for, seed what it lacks.
-        keep_head: Keep the classifier; if not given, that of videos is kept, of images dropped.
+        attention_type: See :class:`AdaptOptions`, as for all that follow.
+        num_frames: Length of ``time_embed``.
+        img_size: Pixels that ``pos_embed`` shall be for.
+        source_size: Pixels that ``pos_embed`` is for now.
+        resize: ``'grid'`` or ``'legacy-1d-nearest'``.
+        change_attention: Let one attention type become another.
+        keep_head: Keep the classifier.
 
     Returns:
-        The state dict, and what became of each key.
+        The state dict, and what happened to each key.
 
     Raises:
         CheckpointError: The format is not recognised; a key is missing or unknown; attention
             types differ and ``change_attention`` is not set.
 
     Example:
-        >>> vit, account = convert_state_dict(image_vit_state_dict, num_frames=16)
+        >>> vit, load_report = convert_state_dict(image_vit_state_dict, num_frames=16)
         >>> recognizer.load_state_dict(vit)
-        >>> print(account.table())
+        >>> print(load_report.table())
     """
-    weights = to_canonical(
-        dict(state_dict),
-        attention_type=attention_type,
-        num_frames=num_frames,
-        img_size=img_size,
-        source_size=source_size,
-        resize=resize,
-        change_attention=change_attention,
-        keep_head=keep_head,
+    options = AdaptOptions(
+        attention_type, num_frames, img_size, source_size, resize, change_attention, keep_head
     )
+    weights = to_canonical(dict(state_dict), options)
     weights.load_report.check()
     return to_format(weights, to), weights.load_report
 
 
 def to_canonical(
     state_dict: dict[str, Tensor],
-    *,
-    attention_type: str | None = None,
-    num_frames: int | None = None,
-    img_size: Size | None = None,
-    source_size: Size | None = None,
-    resize: str = 'grid',
-    change_attention: bool = False,
-    keep_head: bool | None = None,
-    facts: Mapping[str, Any] | None = None,
-    model_grid: tuple[int, int] | None = None,
-    unknown_grid: bool = False,
+    options: AdaptOptions | None = None,
+    metadata: ModelMetadata | None = None,
 ) -> Weights:
-    """Bring anybody's weights under our names, as one attention type, in one size.
+    """Bring the weights of any readable format under our names, adapted to ``options``.
 
-    Missing and unknown keys are in the account of what comes back, not yet an error. The state
-    dict is emptied on the way, so that large weights are held once; the other arguments are those
-    of :func:`convert_state_dict`. Three more: ``facts`` is the metadata of the checkpoint;
-    ``model_grid`` is the rows and columns, in patches, of the model that the weights are for;
-    ``unknown_grid`` accepts a checkpoint of which nothing says which grid it is for, as long as
-    nothing has to be resized.
+    Missing and unknown keys are in the load report of the result, not yet an error. The state dict
+    is emptied on the way, so that large weights are held once.
     """
-    facts = dict(facts or {})
-    weights = _rename(state_dict, facts)
-    weights.named_like_ours = _is_named_like_ours(weights)
-    origin = FORMATS.get(str(facts.get('source')), weights.source)
-    is_image = not origin.is_video and facts.get('attention_type') is None
-    has = attention_type_of(weights.tensors)
-    wanted = attention_type or ('divided_space_time' if is_image else has)
-    _check_choice('attention_type', wanted, ATTENTION_TYPES)
-    if has != wanted and not is_image and not change_attention:
-        _refuse_other_attention(weights, has, wanted)
-    if (is_image if keep_head is None else not keep_head) and 'head.weight' in weights.tensors:
-        weights.drop(('head.weight', 'head.bias'), _why_no_head(weights, is_image))
-
-    wanted_grid = model_grid
-    if img_size is not None:
-        height, width = _pair(img_size)
-        _check_patches(height, width, weights.patch_size)
-        wanted_grid = height // weights.patch_size, width // weights.patch_size
-    weights.grid = _grid_of(weights, source_size, facts.get('img_size'), wanted_grid, model_grid)
-    if weights.grid is None and not unknown_grid:
-        refuse_grid(weights)
-    if origin.is_video:
-        weights.note_clip()
-    else:
-        _check_image_vit(weights)
-    if has != wanted:
-        _drop_time(weights, wanted)
-        if wanted == 'divided_space_time':
-            seed_temporal_attention(weights)
-    if wanted != 'space_only' and has == 'space_only':
-        _seed_time_embed(weights, num_frames or facts.get('num_frames') or 8)
-    weights.attention_type = wanted
-
-    _note_missing(weights)
-    _check_shapes(weights)
-    if num_frames is not None:
-        facts['num_frames'] = num_frames
-        _resize_times(weights, num_frames, resize)
-    if wanted_grid is not None:
-        resize_grid(weights, wanted_grid, resize)
+    unstacked = dict(unstack_blocks(_without_module(state_dict)))
+    state_dict.clear()
+    form, prefix = _detect(unstacked)
+    weights = _rename(unstacked, form, prefix)
+    weights.metadata = deepcopy(metadata or ModelMetadata())
+    _adapt(weights, options or AdaptOptions())
     return weights
 
 
-def to_format(weights: Weights, to: str) -> dict[str, Tensor]:
-    """Write weights in the names of one of the four systems that we write for.
+# -- Detect ----------------------------------------------------------------------------------------
 
-    Raises:
-        CheckpointError: The system cannot hold these weights.
-    """
-    _check_choice('to', to, WRITABLE)
-    load_report = weights.load_report
-    tensors = dict(weights.tensors)
-    name, prefix = to, None
-    if to == 'mmaction2':
-        name = 'mmaction2' if weights.attention_type == 'divided_space_time' else 'mmaction2_joint'
-        tensors = _with_qkv_bias(weights)
-    if to == 'huggingface':
-        prefix = 'timesformer.' if 'head.weight' in tensors else ''
-        if weights.attention_type == 'space_only':
-            load_report.warnings.append(
-                "Hugging Face's forward pass for space_only is broken: the file is right, but "
-                'its model does not compute what TimeSformer does'
-            )
-    form = FORMATS[name]
-    names = form.spellings(weights.depth, prefix)
-    foreign = [ours for ours in tensors if ours not in names]
-    if foreign:
-        raise CheckpointError(f'{form.title} has no place for {some(foreign)}', load_report)
-    load_report.target = form.title
-    load_report.rename(names)
-    return {names[ours]: tensor for ours, tensor in tensors.items()}
+
+def _without_module(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Remove the ``module.`` that a parallel wrapper puts before every name."""
+    if state_dict and all(key.startswith('module.') for key in state_dict):
+        return {key.removeprefix('module.'): weight for key, weight in state_dict.items()}
+    return state_dict
+
+
+def _detect(state_dict: StateDict) -> tuple[Format, str]:
+    found = detect(state_dict)
+    if found is None:
+        raise CheckpointError(
+            f'no known format explains these {len(state_dict)} keys ({some(state_dict, 4)}); '
+            f'readable are {", ".join(form.title for form in FORMATS.values())}'
+        )
+    return found
+
+
+# -- Rename ----------------------------------------------------------------------------------------
+
+
+def _rename(state_dict: dict[str, Tensor], form: Format, prefix: str) -> Weights:
+    """Rename every key to ours, and join what the format keeps in parts."""
+    load_report = LoadReport(source=form.title, target='mmtimesformer')
+    names = form.names(prefix, depth_of(state_dict))
+    parts: dict[str, dict[int, tuple[str, Tensor]]] = {}
+    for key in list(state_dict):
+        weight = state_dict.pop(key)
+        reason = form.reason_to_drop(key)
+        if key in names:
+            ours, place = names[key]
+            parts.setdefault(ours, {})[place] = key, _checked(form, ours, key, weight, load_report)
+        elif reason is not None:
+            load_report.add('dropped', key, note=reason)
+        else:
+            load_report.add('unknown', key)
+    tensors: dict[str, Tensor] = {}
+    rows = {ours: form.rows.get(_row_of(ours), ours) for ours in parts}
+    needed = {ours: 1 if isinstance(row, str) else len(row) for ours, row in rows.items()}
+    for ours in list(parts):
+        pieces = dict(sorted(parts.pop(ours).items()))
+        if len(pieces) < needed[ours]:
+            for place, (key, _) in pieces.items():
+                note = f'part {place + 1} of {needed[ours]}, others are missing'
+                load_report.add('dropped', key, note=note)
+            continue
+        for key, _ in pieces.values():
+            load_report.add('renamed', key, ours)
+        ordered = [weight for _, weight in pieces.values()]
+        tensors[ours] = ordered[0] if len(ordered) == 1 else torch.cat(ordered)
+    like_ours = form.name == 'mmtimesformer' or (  # a backbone has no `head`
+        form.name in ('official', 'timm_vit') and 'head.weight' not in tensors
+    )
+    return Weights(tensors, form, load_report, ModelMetadata(), named_like_ours=like_ours)
+
+
+def _checked(form: Format, ours: str, key: str, weight: Tensor, load_report: LoadReport) -> Tensor:
+    """Return a tensor in torch's layout, if it can be this weight at all."""
+    if not isinstance(weight, Tensor):
+        raise CheckpointError(f'{key} is a {type(weight).__name__}, not a tensor', load_report)
+    _check_content(key, weight, load_report)
+    try:
+        weight = form.orient(ours, weight)
+    except Exception as error:
+        raise CheckpointError(
+            f'{key} has shape {tuple(weight.shape)}, which {form.title} does not use for {ours}'
+        ) from error
+    if weight.ndim != DIMENSIONS.get(ours, weight.ndim):
+        raise CheckpointError(
+            f'{key} has shape {tuple(weight.shape)}, and {ours} has {DIMENSIONS[ours]} '
+            'dimensions; the checkpoint is damaged or was changed',
+            load_report,
+        )
+    return weight
+
+
+def _check_content(key: str, weight: Tensor, load_report: LoadReport) -> None:
+    """Refuse what cannot be a weight; a model would cast whole numbers without an error."""
+    what = None
+    if not weight.is_floating_point():
+        what = f'numbers of {weight.dtype}, and weights are of a float type'
+    elif weight.device.type == 'meta':
+        what = 'a shape and no content'
+    elif weight.ndim == 0 or 0 in weight.shape:
+        what = f'shape {tuple(weight.shape)}, and a weight has numbers along each dimension'
+    if what is not None:
+        raise CheckpointError(
+            f'{key} has {what}; the checkpoint is damaged, quantised or was changed, so save the '
+            'weights of the model again',
+            load_report,
+        )
+
+
+def _row_of(ours: str) -> str:
+    """Return the row of our table that a name belongs to."""
+    parts = ours.split('.')
+    if parts[0] == 'blocks':
+        parts[1] = '{i}'
+    if parts[-1] in ('weight', 'bias'):
+        parts[-1] = '{p}'
+    return '.'.join(parts)
+
+
+# -- Adapt -----------------------------------------------------------------------------------------
+
+
+def _adapt(weights: Weights, options: AdaptOptions) -> None:
+    """Change attention type, classifier, frames and size to what the options ask for."""
+    is_image, num_frames = weights.is_image, options.num_frames
+    has = attention_type_of(weights.tensors)
+    wanted = options.attention_type or ('divided_space_time' if is_image else has)
+    _check_choice('attention_type', wanted, ATTENTION_TYPES)
+    if has != wanted and not is_image and not options.change_attention:
+        _refuse_other_attention(weights, has, wanted)
+    keep_head = not is_image if options.keep_head is None else options.keep_head
+    if not keep_head and 'head.weight' in weights.tensors:
+        kind, why = ('images', '') if is_image else ('videos', ', not asked for')
+        classes = len(weights.tensors['head.weight'])
+        weights.drop(('head.weight', 'head.bias'), f'classifier of {kind}, {classes} classes{why}')
+    wanted_grid = _set_grid(weights, options)
+    if weights.origin.is_video:
+        weights.note_clip()
+    else:
+        _check_image_vit(weights)
+    _change_attention(weights, has, wanted, num_frames or weights.metadata.num_frames or 8)
+    _report_missing(weights)
+    _check_shapes(weights)
+    if num_frames is not None:
+        weights.metadata.num_frames = num_frames
+        _resize_times(weights, num_frames, options.resize)
+    if wanted_grid is not None:
+        resize_grid(weights, wanted_grid, options.resize)
+
+
+def attention_type_of(names: Collection[str]) -> str:
+    """Return the attention type of a model with these names, which are ours."""
+    if any('.temporal_' in name for name in names):
+        return 'divided_space_time'
+    return 'joint_space_time' if 'time_embed' in names else 'space_only'
 
 
 def expected_names(
     attention_type: str, depth: int, qkv_bias: bool = True, head: bool = False
 ) -> list[str]:
-    """Our names of a whole model, in the order of the forward pass."""
+    """Return our names of a complete model, in the order of the forward pass."""
     rows = [
         row
         for row in OURS
@@ -308,18 +405,45 @@ def expected_names(
     ]
 
 
-def attention_type_of(names: Collection[str]) -> str:
-    """The attention type that a model of these names, ours, has."""
-    if any('.temporal_' in name for name in names):
-        return 'divided_space_time'
-    return 'joint_space_time' if 'time_embed' in names else 'space_only'
+def _refuse_other_attention(weights: Weights, has: str, wanted: str) -> NoReturn:
+    names = set(weights.tensors)
+    needed = set(expected_names(wanted, weights.depth, weights.has_qkv_bias))
+    dropped = sorted(_row_of(name) for name in names - needed if not name.startswith('head.'))
+    seeded = sorted(_row_of(name) for name in needed - names if 'tempor' in name or 'time' in name)
+    steps = [
+        f'{verb} {some(list(dict.fromkeys(rows)))}'
+        for verb, rows in (('drop', dropped), ('seed', seeded))
+        if rows
+    ]
+    raise CheckpointError(
+        f'the checkpoint is {has}, but {wanted} is wanted; this would {" and ".join(steps)}. '
+        f'Set attention_type to {has}, or allow exactly that with change_attention '
+        '(--change-attention)',
+        weights.load_report,
+    )
+
+
+def _change_attention(weights: Weights, has: str, wanted: str, num_frames: int) -> None:
+    weights.attention_type = wanted
+    if has != wanted:
+        if wanted != 'divided_space_time':
+            temporal = [name for name in weights.tensors if '.temporal_' in name]
+            weights.drop(temporal, f'{wanted} has no temporal attention')
+        if wanted == 'space_only':
+            weights.drop(['time_embed'], 'space_only has no time embedding')
+        if wanted == 'divided_space_time':
+            seed_temporal_attention(weights)
+    like = weights.tensors.get('pos_embed', weights.tensors.get('cls_token'))
+    if wanted != 'space_only' and has == 'space_only' and like is not None:
+        zeros = like.new_zeros(1, num_frames, like.shape[-1])
+        weights.add('seeded', 'time_embed', zeros, f'zero, {num_frames} frames')
 
 
 def seed_temporal_attention(weights: Weights) -> None:
-    """Let time start as a copy of space, behind a projection of zero.
+    """Seed temporal attention from spatial attention, behind a projection of zero.
 
-    Each block's temporal attention and norm are copies of its spatial ones; ``temporal_fc`` is
-    zero, so that at first time adds nothing and every frame is seen as the image ViT sees it.
+    Each block's temporal attention and norm are copies of its spatial ones. ``temporal_fc`` is
+    zero, so that time adds nothing at first: the output is that of the image ViT.
 
     Raises:
         CheckpointError: There are temporal weights already; they would be overwritten.
@@ -335,201 +459,36 @@ def seed_temporal_attention(weights: Weights) -> None:
     for name in [name for name in tensors if '.norm1.' in name or '.attn.' in name]:
         temporal = name.replace('.norm1.', '.temporal_norm1.').replace('.attn.', '.temporal_attn.')
         source = name.split('.', 2)[2]
-        _seed(weights, temporal, tensors[name].clone(), f'copy of {source}')
+        weights.add('seeded', temporal, tensors[name].clone(), f'copy of {source}')
         if name.endswith('.attn.proj.weight'):
             fc = name.replace('.attn.proj.weight', '.temporal_fc')
-            _seed(weights, f'{fc}.weight', torch.zeros_like(tensors[name]), 'zero')
-            _seed(weights, f'{fc}.bias', tensors[name].new_zeros(len(tensors[name])), 'zero')
+            weights.add('seeded', f'{fc}.weight', torch.zeros_like(tensors[name]), 'zero')
+            weights.add('seeded', f'{fc}.bias', tensors[name].new_zeros(len(tensors[name])), 'zero')
 
 
-def resize_grid(weights: Weights, grid: tuple[int, int], mode: str = 'grid') -> None:
-    """Resize the position embeddings to another grid of patches.
-
-    Raises:
-        CheckpointError: Nothing says which grid they are for now.
-    """
-    if grid == weights.grid or 'pos_embed' not in weights.tensors:
-        return
-    if weights.grid is None:
-        refuse_grid(weights)
-    old = weights.grid
-    weights.tensors['pos_embed'] = resize_positions(weights.tensors['pos_embed'], old, grid, mode)
-    how = 'bicubic on the grid' if mode == 'grid' else mode
-    note = f'{old[0]} x {old[1]} to {grid[0]} x {grid[1]} patches, {how}'
-    weights.load_report.add('resized', 'pos_embed', 'pos_embed', note)
-    weights.grid = grid
-
-
-def _rename(state_dict: dict[str, Tensor], facts: dict[str, Any]) -> Weights:
-    tidy = dict(unstack_blocks(_without_module(state_dict)))
-    state_dict.clear()
-    state_dict = tidy
-    found = detect(state_dict)
-    if found is None:
-        raise CheckpointError(
-            f'no known format explains these {len(state_dict)} keys ({some(state_dict, 4)}); '
-            f'readable are {", ".join(form.title for form in FORMATS.values())}'
-        )
-    form, prefix = found
-    load_report = LoadReport(source=form.title, target='mmtimesformer')
-    names = form.names(prefix, depth_of(state_dict))
-    parts: dict[str, dict[int, tuple[str, Tensor]]] = {}
-    for key in list(state_dict):
-        weight = state_dict.pop(key)
-        reason = form.reason_to_drop(key)
-        if key in names:
-            ours, place = names[key]
-            if not isinstance(weight, Tensor):
-                raise CheckpointError(
-                    f'{key} is a {type(weight).__name__}, not a tensor', load_report
-                )
-            _check_content(key, weight, load_report)
-            weight = _orient(form, ours, key, weight)
-            if weight.ndim != DIMENSIONS.get(ours, weight.ndim):
-                raise CheckpointError(
-                    f'{key} has shape {tuple(weight.shape)}, and {ours} has {DIMENSIONS[ours]} '
-                    'dimensions; the checkpoint is damaged or was changed',
-                    load_report,
-                )
-            parts.setdefault(ours, {})[place] = key, weight
-        elif reason is not None:
-            load_report.add('dropped', key, note=reason)
-        else:
-            load_report.add('unknown', key)
-    tensors: dict[str, Tensor] = {}
-    num_heads = facts.get('num_heads')
-    joined = {ours: len(_parts(form, ours)) for ours in parts}
-    for ours in list(parts):
-        pieces = parts.pop(ours)
-        if len(pieces) < joined[ours]:
-            for place, (key, _) in pieces.items():
-                load_report.add(
-                    'dropped', key, note=f'part {place + 1} of {joined[ours]}, not whole'
-                )
-            continue
-        for place in sorted(pieces):
-            load_report.add('renamed', pieces[place][0], ours)
-        ordered = [pieces[place][1] for place in sorted(pieces)]
-        tensors[ours] = ordered[0] if len(ordered) == 1 else torch.cat(ordered)
-    return Weights(tensors, form, '', (0, 0), num_heads, load_report, facts)
-
-
-def _check_content(key: str, weight: Tensor, load_report: LoadReport) -> None:
-    """See that a tensor can be a weight at all; a model would cast whole numbers in silence."""
-    what = None
-    if not weight.is_floating_point():
-        what = f'numbers of {weight.dtype}, and weights are of a float type'
-    elif weight.device.type == 'meta':
-        what = 'a shape and no content'
-    elif weight.ndim == 0 or 0 in weight.shape:
-        what = f'shape {tuple(weight.shape)}, and a weight has numbers along each dimension'
-    if what is not None:
-        raise CheckpointError(
-            f'{key} has {what}; the checkpoint is damaged, quantised or was changed, so save the '
-            'weights of the model again',
-            load_report,
-        )
-
-
-def _parts(form: Format, ours: str) -> tuple[str, ...]:
-    row = next((theirs for pattern, theirs in form.rows.items() if _row_of(ours) == pattern), ours)
-    return (row,) if isinstance(row, str) else row
-
-
-def _row_of(ours: str) -> str:
-    """The row of our table that a name belongs to."""
-    parts = ours.split('.')
-    if parts[0] == 'blocks':
-        parts[1] = '{i}'
-    if parts[-1] in ('weight', 'bias'):
-        parts[-1] = '{p}'
-    return '.'.join(parts)
-
-
-def _orient(form: Format, ours: str, key: str, weight: Tensor) -> Tensor:
-    try:
-        return form.orient(ours, weight)
-    except Exception as error:
-        raise CheckpointError(
-            f'{key} has shape {tuple(weight.shape)}, which {form.title} does not use for {ours}'
-        ) from error
-
-
-def _without_module(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take off the ``module.`` that a parallel wrapper puts before every name."""
-    if state_dict and all(key.startswith('module.') for key in state_dict):
-        return {key.removeprefix('module.'): weight for key, weight in state_dict.items()}
-    return state_dict
-
-
-def _refuse_other_attention(weights: Weights, has: str, wanted: str) -> None:
-    names = set(weights.tensors)
-    needed = set(expected_names(wanted, weights.depth, weights.has_qkv_bias))
-    dropped = sorted(_row_of(name) for name in names - needed if not name.startswith('head.'))
-    seeded = sorted(_row_of(name) for name in needed - names if 'tempor' in name or 'time' in name)
-    steps = []
-    if dropped:
-        steps.append(f'drop {some(list(dict.fromkeys(dropped)))}')
-    if seeded:
-        steps.append(f'seed {some(list(dict.fromkeys(seeded)))}')
-    raise CheckpointError(
-        f'the checkpoint is {has}, but {wanted} is wanted; this would {" and ".join(steps)}. '
-        f'Set attention_type to {has}, or allow exactly that with change_attention '
-        '(--change-attention)',
-        weights.load_report,
-    )
-
-
-def _drop_time(weights: Weights, wanted: str) -> None:
-    names = list(weights.tensors)
-    if wanted != 'divided_space_time':
-        temporal = [name for name in names if '.temporal_' in name]
-        weights.drop(temporal, f'{wanted} has no temporal attention')
-    if wanted == 'space_only':
-        weights.drop(['time_embed'], 'space_only does not know the time')
-
-
-def _why_no_head(weights: Weights, is_image: bool) -> str:
-    classes = len(weights.tensors['head.weight'])
-    kind = 'images' if is_image else 'videos'
-    return f'classifier of {kind}, {classes} classes' + (', not asked for' if not is_image else '')
-
-
-def _seed(weights: Weights, name: str, tensor: Tensor, note: str) -> None:
-    weights.tensors[name] = tensor
-    weights.load_report.add('seeded', name, name, note)
-
-
-def _seed_time_embed(weights: Weights, num_frames: int) -> None:
-    like = weights.tensors.get('pos_embed', weights.tensors.get('cls_token'))
-    if like is not None:
-        zeros = like.new_zeros(1, num_frames, like.shape[-1])
-        _seed(weights, 'time_embed', zeros, f'zero, {num_frames} frames')
-
-
-def _with_qkv_bias(weights: Weights) -> dict[str, Tensor]:
-    """MMAction2's attention always has a bias; none is the same as zero."""
+def add_qkv_bias(weights: Weights) -> None:
+    """Add a bias of zero to queries, keys and values without one, which is the same."""
     for name in [name for name in weights.tensors if name.endswith('qkv.weight')]:
         bias = name.removesuffix('weight') + 'bias'
         if bias not in weights.tensors:
-            weight = weights.tensors[name]
-            _seed(weights, bias, weight.new_zeros(len(weight)), 'zero, the same as no bias')
-    return dict(weights.tensors)
+            zeros = weights.tensors[name].new_zeros(len(weights.tensors[name]))
+            weights.add('seeded', bias, zeros, 'zero, the same as no bias')
 
 
-def _note_missing(weights: Weights) -> None:
+def _report_missing(weights: Weights) -> None:
     has_head = any(name.startswith('head.') for name in weights.tensors)
-    whole = expected_names(weights.attention_type, weights.depth, weights.has_qkv_bias, has_head)
-    for name in whole:
+    for name in expected_names(
+        weights.attention_type, weights.depth, weights.has_qkv_bias, has_head
+    ):
         if name not in weights.tensors:
             weights.load_report.add('missing', name)
 
 
 def _check_shapes(weights: Weights) -> None:
-    """See that the weights fit each other; a matrix on its side would show up much later."""
+    """Check that the shapes agree; a transposed matrix would be found much later."""
     tensors, load_report = weights.tensors, weights.load_report
     if not {'cls_token', 'patch_embed.proj.weight', 'blocks.0.mlp.fc1.weight'} <= set(tensors):
-        return  # missing, which is said elsewhere
+        return  # reported as missing
     d, m = tensors['cls_token'].shape[-1], len(tensors['blocks.0.mlp.fc1.weight'])
     shapes: dict[str, tuple[int, ...]] = {
         'cls_token': (1, 1, d),
@@ -552,7 +511,7 @@ def _check_shapes(weights: Weights) -> None:
             shape = (*tensor.shape[:-1], d)
         if shape is not None and tuple(tensor.shape) != shape:
             raise CheckpointError(
-                f'{name} has shape {tuple(tensor.shape)}, but beside the other weights of this '
+                f'{name} has shape {tuple(tensor.shape)}, but with the other weights of this '
                 f'checkpoint it must be {shape}; the checkpoint is damaged or was changed',
                 load_report,
             )
@@ -572,41 +531,62 @@ def _check_image_vit(weights: Weights) -> None:
             weights.load_report,
         )
     if weights.source.name == 'paddle_vit' and width == HUGE_WIDTH:
-        weights.facts.setdefault('norm_eps', 1e-5)  # of PaddleClas' ViT-H; of the others 1e-6
+        # PaddleClas' ViT-H has 1e-5, the others 1e-6.
+        weights.metadata.norm_eps = weights.metadata.norm_eps or 1e-5
 
 
 def _resize_times(weights: Weights, num_frames: int, mode: str) -> None:
     time_embed = weights.tensors.get('time_embed')
     if time_embed is None or time_embed.shape[1] == num_frames:
         return
-    weights.tensors['time_embed'] = resize_times(time_embed, num_frames, mode)
-    note = f'{time_embed.shape[1]} to {num_frames} frames, '
-    note += 'linear' if mode == 'grid' else mode
-    weights.load_report.add('resized', 'time_embed', 'time_embed', note)
+    how = 'linear' if mode == 'grid' else mode
+    note = f'{time_embed.shape[1]} to {num_frames} frames, {how}'
+    weights.add('resized', 'time_embed', resize_times(time_embed, num_frames, mode), note)
 
 
-def _grid_of(
-    weights: Weights,
-    given: Size | None,
-    told: Any,
-    wanted: tuple[int, int] | None,
-    model_grid: tuple[int, int] | None,
-) -> tuple[int, int] | None:
+def resize_grid(weights: Weights, grid: Grid, mode: str = 'grid') -> None:
+    """Resize the position embeddings to another grid of patches.
+
+    Raises:
+        CheckpointError: The grid that they are for is unknown.
+    """
+    if grid == weights.grid or 'pos_embed' not in weights.tensors:
+        return
+    if weights.grid is None:
+        refuse_grid(weights)
+    old = weights.grid
+    resized = resize_positions(weights.tensors['pos_embed'], old, grid, mode)
+    how = 'bicubic on the grid' if mode == 'grid' else mode
+    note = f'{old[0]} x {old[1]} to {grid[0]} x {grid[1]} patches, {how}'
+    weights.add('resized', 'pos_embed', resized, note)
+    weights.grid = grid
+
+
+# The grid of the position embeddings
+
+
+def _set_grid(weights: Weights, options: AdaptOptions) -> Grid | None:
+    """Find the grid that ``pos_embed`` is for; return the one that is wanted."""
+    wanted = options.model_grid
+    if options.img_size is not None:
+        height, width = _pair(options.img_size)
+        _check_patches(height, width, weights.patch_size)
+        wanted = height // weights.patch_size, width // weights.patch_size
+    weights.grid = _grid_of(weights, options, wanted)
+    if weights.grid is None and not options.unknown_grid:
+        refuse_grid(weights)
+    return wanted
+
+
+def _grid_of(weights: Weights, options: AdaptOptions, wanted: Grid | None) -> Grid | None:
     """Find the rows and columns that ``pos_embed`` is for.
 
     An option or metadata decides. Without them it is a square, or, where the number of patches is
     no square, the grid that is wanted. Where both fit, the model's own grid is taken for a file
     that names its weights like ours, so that a bare state dict loads into its own model unchanged.
 
-    Args:
-        weights: The weights under our names.
-        given: Pixels, by an option.
-        told: Pixels, by the metadata of the checkpoint.
-        wanted: Rows and columns that are wanted in the end.
-        model_grid: The same where a model wants them.
-
     Returns:
-        Rows and columns in patches; None where nothing fits.
+        None where nothing fits.
 
     Raises:
         CheckpointError: Two sources differ, or one does not fit the number of patches.
@@ -615,7 +595,8 @@ def _grid_of(
     if pos_embed is None or proj is None:
         return 0, 0
     patches, patch_size = pos_embed.shape[1] - 1, proj.shape[-1]
-    by_option, by_file = (_grid_in(size, patch_size) for size in (given, told))
+    given, stored = options.source_size, weights.metadata.img_size
+    by_option, by_file = (_grid_in(size, patch_size) for size in (given, stored))
     fits_file = by_file is not None and math.prod(by_file) == patches
     if by_option is not None:
         if math.prod(by_option) != patches:
@@ -630,7 +611,7 @@ def _grid_of(
         return by_option
     if by_file is not None:
         if not fits_file:
-            refuse_grid(weights, told)
+            refuse_grid(weights, stored)
         return by_file
     side = math.isqrt(patches)
     square = (side, side) if is_square(patches) else None
@@ -638,13 +619,13 @@ def _grid_of(
         return square
     if square is None:
         return wanted
-    if _is_always_square(weights):
-        return square
+    if not weights.source.name.startswith('mmaction2') and not weights.named_like_ours:
+        return square  # the system has square frames only, or all its published models have
     both = (
-        f'pos_embed has {patches} patches, and nothing in the checkpoint says whether they are '
+        f'pos_embed has {patches} patches, and nothing in the checkpoint defines whether they are '
         f'{square[0]} x {square[1]} or {wanted[0]} x {wanted[1]}'
     )
-    if wanted != model_grid or not weights.named_like_ours:
+    if wanted != options.model_grid or not weights.named_like_ours:
         raise CheckpointError(
             f'{both}; give the height and width that the checkpoint was made for as source_size '
             '(--source-size)',
@@ -657,45 +638,33 @@ def _grid_of(
     return wanted
 
 
-def refuse_grid(weights: Weights, size: Any = None) -> NoReturn:
+def refuse_grid(weights: Weights, size: Size | None = None) -> NoReturn:
     """Raise the error of a number of patches that does not fit a size, or is not a square.
 
     Raises:
         CheckpointError: Always.
     """
     patches = weights.tensors['pos_embed'].shape[1] - 1
-    told = 'a square grid'
+    expected = 'a square grid'
     if size is not None:
         height, width = _pair(size)
-        told = f'a size of {height} x {width} pixels'
+        expected = f'a size of {height} x {width} pixels'
     raise CheckpointError(
-        f'pos_embed has {patches} patches of {weights.patch_size} pixels, which is not {told}; '
+        f'pos_embed has {patches} patches of {weights.patch_size} pixels, which is not {expected}; '
         'give the height and width that the checkpoint was made for as source_size (--source-size)',
         weights.load_report,
     )
 
 
-def _grid_in(size: Any, patch_size: int) -> tuple[int, int] | None:
+def _grid_in(size: Size | None, patch_size: int) -> Grid | None:
     if size is None:
         return None
     height, width = _pair(size)
     return height // patch_size, width // patch_size
 
 
-def _pixels(grid: tuple[int, int] | None, patch_size: int) -> str:
+def _pixels(grid: Grid | None, patch_size: int) -> str:
     return ' x '.join(str(n * patch_size) for n in grid or ())
-
-
-def _is_named_like_ours(weights: Weights) -> bool:
-    """Whether a file may be the state dict of one of our models: a backbone has no ``head``."""
-    if weights.source.name == 'mmtimesformer':
-        return True
-    return weights.source.name in ('official', 'timm_vit') and 'head.weight' not in weights.tensors
-
-
-def _is_always_square(weights: Weights) -> bool:
-    """Whether the system of the file has square frames only, or all its published models have."""
-    return not weights.source.name.startswith('mmaction2') and not weights.named_like_ours
 
 
 def _pair(size: Size) -> tuple[int, int]:
@@ -716,3 +685,35 @@ def _check_patches(height: int, width: int, patch_size: int) -> None:
             f'{height} x {width} pixels cannot be cut into whole patches of {patch_size} pixels; '
             f'set img_size (--img-size) to multiples of {patch_size}'
         )
+
+
+# -- Write names -----------------------------------------------------------------------------------
+
+
+def to_format(weights: Weights, to: str) -> dict[str, Tensor]:
+    """Return the tensors under the names of one of the four formats that are written.
+
+    Raises:
+        CheckpointError: The format cannot hold these weights.
+    """
+    _check_choice('to', to, WRITABLE)
+    load_report = weights.load_report
+    name, prefix = to, None
+    if to == 'mmaction2':
+        name = 'mmaction2' if weights.attention_type == 'divided_space_time' else 'mmaction2_joint'
+        add_qkv_bias(weights)  # its attention always has one
+    if to == 'huggingface':
+        prefix = 'timesformer.' if 'head.weight' in weights.tensors else ''
+        if weights.attention_type == 'space_only':
+            load_report.warnings.append(
+                "Hugging Face's forward pass for space_only is broken: the file is right, but "
+                'its model does not compute what TimeSformer does'
+            )
+    form = FORMATS[name]
+    names = form.written_names(weights.depth, prefix)
+    foreign = [ours for ours in weights.tensors if ours not in names]
+    if foreign:
+        raise CheckpointError(f'{form.title} has no place for {some(foreign)}', load_report)
+    load_report.target = form.title
+    load_report.rename(names)
+    return {names[ours]: tensor for ours, tensor in weights.tensors.items()}

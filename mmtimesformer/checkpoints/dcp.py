@@ -1,8 +1,9 @@
-"""Checkpoints of which every process writes its share: a small file, and a folder beside it.
+"""Read, verify and remove sharded (distributed) checkpoints: a small file and a folder of shards.
 
-``epoch_3.pth`` holds all but the content of the tensors, and ``epoch_3.pth.1f2e3d4c.shares`` that,
-in the format of :mod:`torch.distributed.checkpoint`. The file names its folder and is written last,
-so the two are whole together or not at all; a second ``epoch_3.pth`` has a folder of another name.
+``epoch_3.pth`` holds all but the content of the tensors. The folder ``epoch_3.pth.1f2e3d4c.shares``
+holds that, one shard from each rank, in the format of :mod:`torch.distributed.checkpoint`. The file
+names its folder and is written last, so a file that exists has a complete folder. A second
+``epoch_3.pth`` has a folder of another name.
 """
 
 import copy
@@ -15,7 +16,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -30,26 +31,31 @@ from mmtimesformer.checkpoints.torch_checkpoints import (
 from mmtimesformer.fileio.safe_pickle import InstructionError, RefusedError
 from mmtimesformer.fileio.safe_zip import SafeZip, ZipError
 
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.metadata import Metadata
+    from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
+
 KEY = 'shares'  # in a checkpoint: the folder, the bytes of each of its files, and a checksum
 NAME = re.compile(r'(?P<checkpoint>.+)\.[0-9a-f]{8}\.shares')
 
 
-# -- Trees with tensors ----------------------------------------------------------------------------
+# -- Nested containers of tensors ------------------------------------------------------------------
 
 
 def change_tensors(
-    tree: Any,
-    change: Callable[[str, Tensor], Any],
+    tree: object,
+    change: Callable[[str, Tensor], object],
     name: str = '',
-    memo: dict[int, tuple[Any, Any]] | None = None,
+    memo: dict[int, tuple[object, object]] | None = None,
 ) -> Any:
-    """Put something else in the place of every tensor; dictionaries keep their kind.
+    """Replace every tensor of nested containers; dictionaries keep their type.
 
     Args:
         tree: Dictionaries, lists and tuples around tensors and other things.
-        change: Is given the place, such as ``'optimizer/state/0/exp_avg'``, and the tensor.
-        name: The place of the tree itself.
-        memo: Each container that was seen, and what became of it: what is shared stays shared.
+        change: Takes the path, such as ``'optimizer/state/0/exp_avg'``, and the tensor.
+        name: The path of the tree itself.
+        memo: The containers that were changed already, so that references stay the same.
     """
     memo = {} if memo is None else memo
     if isinstance(tree, Tensor):
@@ -61,7 +67,7 @@ def change_tensors(
         memo[id(tree)] = tree, changed
         for key, value in tree.items():
             changed[key] = change_tensors(value, change, f'{name}/{key}'.lstrip('/'), memo)
-    elif type(tree) in (list, tuple):
+    elif isinstance(tree, list | tuple) and type(tree) in (list, tuple):
         changed = type(tree)(
             change_tensors(value, change, f'{name}/{i}'.lstrip('/'), memo)
             for i, value in enumerate(tree)
@@ -72,15 +78,15 @@ def change_tensors(
     return changed
 
 
-def tensors_of(tree: Any) -> dict[str, Tensor]:
-    """Return the tensors of a tree by their places, as :func:`change_tensors` meets them."""
+def tensors_of(tree: object) -> dict[str, Tensor]:
+    """Return the tensors of nested containers by their paths, as in :func:`change_tensors`."""
     found: dict[str, Tensor] = {}
     change_tensors(tree, found.__setitem__)
     return found
 
 
-def without_content(tree: Any) -> Any:
-    """Let every tensor keep its shape and type alone."""
+def without_content(tree: object) -> Any:
+    """Replace every tensor by one of its shape and type without content."""
     return change_tensors(
         tree, lambda _, tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device='meta')
     )
@@ -89,32 +95,34 @@ def without_content(tree: Any) -> Any:
 # -- Reading ---------------------------------------------------------------------------------------
 
 
-def is_sharded_checkpoint(checkpoint: Any) -> bool:
-    """Whether the tensors of a checkpoint lie in a folder beside it."""
+def is_sharded_checkpoint(checkpoint: object) -> TypeGuard[Mapping[str, Any]]:
+    """Whether the tensors of a checkpoint are in a folder of shards."""
     return isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(KEY), Mapping)
 
 
 def may_be_sharded(path: Path) -> bool:
-    """Whether :func:`is_sharded_checkpoint` may be true of a file, which is not read for it."""
+    """Whether a file can be a sharded checkpoint, without reading all of it."""
     return b'.shares' in _texts_of(path)
 
 
-def whole(_: str, tensor: Tensor) -> Tensor:
-    """Make room for all of a tensor."""
+def allocate_full(_: str, tensor: Tensor) -> Tensor:
+    """Allocate a complete tensor."""
     return torch.empty_like(tensor, device='cpu')
 
 
-def load_sharded(checkpoint: Any, path: Path, room: Callable[[str, Tensor], Tensor] = whole) -> Any:
-    """Return a checkpoint with its tensors, wherever it has them.
+def load_sharded(
+    checkpoint: object, path: Path, allocate: Callable[[str, Tensor], Tensor] = allocate_full
+) -> Any:
+    """Return a checkpoint with the content of its tensors.
 
     Args:
-        checkpoint: What was read from a file; one without shares comes back as it is.
-        path: The file, beside which the shares lie.
-        room: Makes room for a tensor, from its place and from one without content; what is cut
-            among processes takes this one's share.
+        checkpoint: What was read from a file; one that is not sharded is returned as it is.
+        path: The file, in whose folder the folder of shards is.
+        allocate: Takes the path of a tensor and one without content, and returns the tensor to
+            fill; of a ``DTensor`` this rank's part is filled.
 
     Raises:
-        FileNotFoundError: The shares are not there.
+        FileNotFoundError: A shard is missing.
         ValueError: They are damaged, or hold a program.
     """
     if not is_sharded_checkpoint(checkpoint):
@@ -122,25 +130,25 @@ def load_sharded(checkpoint: Any, path: Path, room: Callable[[str, Tensor], Tens
     folder, metadata = read_metadata(checkpoint, path)
     targets: dict[str, Tensor] = {}
 
-    def make_room(place: str, tensor: Tensor) -> Tensor:
+    def target_of(place: str, tensor: Tensor) -> Tensor:
         if not tensor.is_meta:
             return tensor
-        saved = metadata.state_dict_metadata.get(place)
+        saved: Any = metadata.state_dict_metadata.get(place)
         if saved is None or saved.size != tensor.shape or saved.properties.dtype != tensor.dtype:
             raise ValueError(
                 f'{folder} has no {place[:200]} of shape {tuple(tensor.shape)} and {tensor.dtype}'
             )
-        targets[place] = room(place, tensor)
+        targets[place] = allocate(place, tensor)
         return targets[place]
 
-    filled = change_tensors(checkpoint, make_room)
+    filled = change_tensors(checkpoint, target_of)
     _fill(targets, folder, metadata)
     del filled[KEY]
     return filled
 
 
-def _fill(targets: dict[str, Tensor], folder: Path, metadata: Any) -> None:
-    """Read tensors by their places, in this process alone; of a cut one, its own share."""
+def _fill(targets: dict[str, Tensor], folder: Path, metadata: 'Metadata') -> None:
+    """Read tensors by their paths, in this process alone; of a ``DTensor``, its local part."""
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
     from torch.distributed.checkpoint.filesystem import FileSystemReader
@@ -149,15 +157,15 @@ def _fill(targets: dict[str, Tensor], folder: Path, metadata: Any) -> None:
 
     if 'no_dist' not in inspect.signature(load).parameters:
         raise ValueError(
-            f'shares such as {folder} are read with torch 2.7 or newer, and this is '
+            f'the shards in {folder} are read with torch 2.7 or newer, and this is '
             f'{torch.__version__}'
         )
 
     class Reader(FileSystemReader):
-        def read_metadata(self, *_: Any, **__: Any) -> Any:
+        def read_metadata(self, *_: object, **__: object) -> 'Metadata':
             return metadata
 
-        def read_data(self, plan: Any, planner: Any) -> Any:
+        def read_data(self, plan: 'LoadPlan', planner: 'LoadPlanner') -> Future[None]:
             for item in plan.items:
                 _read_part(item, planner, folder, metadata)
             done: Future[None] = Future()
@@ -165,20 +173,22 @@ def _fill(targets: dict[str, Tensor], folder: Path, metadata: Any) -> None:
             return done
 
     class Planner(DefaultLoadPlanner):
-        def load_bytes(self, *_: Any, **__: Any) -> None:
+        def load_bytes(self, *_: object, **__: object) -> None:
             raise ValueError('something else than tensors')  # which torch would execute
 
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'torch.distributed is disabled')
             load(targets, storage_reader=Reader(folder), planner=Planner(), no_dist=True)
-    except CheckpointException as error:  # no Exception, so that it would pass most nets
+    except CheckpointException as error:  # a BaseException
         why = first_line(problem_of(error))
         raise ValueError(f'{folder} is damaged ({why}); take an earlier checkpoint') from error
 
 
-def _read_part(item: Any, planner: Any, folder: Path, metadata: Any) -> None:
-    """Read what a plan wants of one tensor; no more than its part has bytes."""
+def _read_part(
+    item: 'ReadItem', planner: 'LoadPlanner', folder: Path, metadata: 'Metadata'
+) -> None:
+    """Read what a plan asks for of one tensor, and no more bytes than its part has."""
     from torch.distributed.checkpoint.planner import LoadItemType
 
     if item.type is LoadItemType.BYTE_IO:
@@ -204,26 +214,27 @@ def _tensor_of(folder: Path, info: Any) -> Tensor:
     except (ZipError, RefusedError, InstructionError) as error:
         raise ValueError(f'{info.relative_path} {why_refused(error)}') from None
     if not isinstance(tensor, Tensor):
-        raise ValueError(f'{info.relative_path} has a {type(tensor).__name__}, and no tensor')
+        raise ValueError(f'{info.relative_path} has a {type(tensor).__name__}, not a tensor')
     return tensor
 
 
-def problem_of(error: Any) -> Exception:
-    """Return why torch failed, of what it wraps all in; before the disk's fault, somebody's.
+def problem_of(error: 'CheckpointException') -> Exception:
+    """Return the exception of a rank that torch wraps, if possible one that is no ``OSError``.
 
     Raises:
-        BaseException: It was no error at all, but somebody who wanted the end.
+        BaseException: A rank was interrupted.
     """
-    problems: list[BaseException] = [problem for problem, _ in error.failures.values()]
-    for problem in problems:
+    problems = []
+    for problem, _ in error.failures.values():
         if not isinstance(problem, Exception):
             raise problem
-    found: list[Any] = [p for p in problems if not isinstance(p, OSError)] or problems
+        problems.append(problem)
+    found = [p for p in problems if not isinstance(p, OSError)] or problems
     return found[0]
 
 
-def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, Any]:
-    """Find a checkpoint's folder, and read what it says of its tensors.
+def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, 'Metadata']:
+    """Find a checkpoint's folder of shards, and read its metadata.
 
     Raises:
         FileNotFoundError: The folder, or a file of it, is not there.
@@ -236,7 +247,7 @@ def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, Any]
         or not all(type(f) is str and type(size) is int for f, size in files.items())
         or METADATA not in files
     ):
-        raise ValueError(f'checkpoint {path} does not say where its shares are; take another one')
+        raise ValueError(f'checkpoint {path} does not name the folder of its shards; take another')
     folder = path.parent / name
     for file, size in files.items():
         if Path(file).name != file or not (folder / file).is_file():
@@ -253,17 +264,13 @@ def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, Any]
 
 
 def corruption_of_shards(path: str | os.PathLike[str]) -> str | None:
-    """Say what is wrong with the shares of a checkpoint file, or ``None``; all bytes are read.
-
-    Args:
-        path: The file. One that has no shares is not looked at.
-    """
+    """Return what is wrong with the shards of a checkpoint file, if it has any; read all bytes."""
     path = Path(path)
     if not may_be_sharded(path):
         return None
     try:
         checkpoint = load_bounded_torch(path)
-    except ValueError:  # of which whoever loads it says more
+    except ValueError:  # reported when it is loaded
         return None
     except OSError as error:
         return str(error)
@@ -288,13 +295,13 @@ def corruption_of_shards(path: str | os.PathLike[str]) -> str | None:
 def remove_stale_shards(
     folder: str | os.PathLike[str], names: Sequence[str] | None = None
 ) -> list[Path]:
-    """Remove shares that no file in the folder names; return what it was.
+    """Remove folders of shards that no file in the folder names; return them.
 
     Call it only where no other process writes, such as under the lock of a ``work_dir``.
 
     Args:
-        folder: Where checkpoints and their shares are.
-        names: Only the shares of checkpoints of these names, which were written or removed.
+        folder: Where the checkpoints are.
+        names: Only the shards of checkpoints of these names, which were written or removed.
     """
     folder = Path(folder)
     found = [
@@ -304,8 +311,12 @@ def remove_stale_shards(
         and path.is_dir()
         and (names is None or named['checkpoint'] in names)
     ]
-    unknown = [path for path in found if path.name.encode() not in _texts_of(_checkpoint_of(path))]
-    if unknown:  # a checkpoint may have been copied, or given another name
+    unknown = [
+        path
+        for path in found
+        if path.name.encode() not in _texts_of(path.with_suffix('').with_suffix(''))
+    ]
+    if unknown:  # a checkpoint may have been copied or renamed
         texts = [_texts_of(path) for path in folder.iterdir() if path.is_file()]
         unknown = [path for path in unknown if not any(path.name.encode() in t for t in texts)]
     for path in unknown:
@@ -313,21 +324,17 @@ def remove_stale_shards(
     return unknown
 
 
-def _checkpoint_of(shares: Path) -> Path:
-    return shares.with_suffix('').with_suffix('')
-
-
 def _texts_of(path: Path) -> bytes:
-    """Return the part of a torch file in which all text is, nothing of which is executed.
+    """Return the part of a torch file that holds all text, of which nothing is executed.
 
-    Of a damaged one, in which anything may have been, it names the shares that bear its name.
+    For a damaged file, these are the names of all folders of shards that may be its own.
     """
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # opening a pipe would block
         return b''
     try:
         with path.open('rb') as file:
             archive = SafeZip(file, path.stat().st_size)
             return b''.join(archive.read(n) for n in archive.members if n.endswith('/data.pkl'))
-    except Exception:  # a checkpoint that was one, or another file
-        beside = path.parent.glob(f'{glob.escape(path.name)}.*.shares')
-        return '\n'.join(shares.name for shares in beside).encode()
+    except Exception:  # a damaged checkpoint, or another file
+        shards = path.parent.glob(f'{glob.escape(path.name)}.*.shares')
+        return '\n'.join(folder.name for folder in shards).encode()

@@ -1,16 +1,16 @@
 """Read the metadata of a sharded checkpoint; execute nothing.
 
-:mod:`torch.distributed.checkpoint` keeps it in ``.metadata``, a pickle, which torch would execute,
-and which may ask torch to execute more. Here it may describe tensors and nothing else.
+:mod:`torch.distributed.checkpoint` keeps it in ``.metadata``, a pickle, which torch would execute.
+Here it can describe tensors and nothing else.
 """
 
 import importlib
 import io
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -18,16 +18,17 @@ from mmtimesformer.fileio.safe_pickle import (
     Blocks,
     Budget,
     Constant,
-    Name,
+    Names,
     RefusedError,
     StandIn,
     Unpickler,
+    constant_of,
     shown,
 )
-from mmtimesformer.fileio.stand_ins import (
-    DTYPES,
-    TORCH,
-)
+from mmtimesformer.fileio.stand_ins import DTYPES, TORCH
+
+if TYPE_CHECKING:
+    from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
 METADATA = '.metadata'
 ALLOWED = {  # what a description of tensors is made of
@@ -40,28 +41,28 @@ ALLOWED = {  # what a description of tensors is made of
 PATHS = ('PosixPath', 'WindowsPath', 'PurePosixPath', 'PureWindowsPath', 'Path')
 
 
-def read_description(said: Mapping[str, Any], folder: Path) -> Any:
-    """Read what a folder says of its tensors, and check that they are all there.
+def read_description(entry: Mapping[str, Any], folder: Path) -> 'Metadata':
+    """Read the metadata of a folder of shards, and check that they describe all tensors.
 
     Args:
-        said: What the checkpoint says of the folder.
+        entry: What the checkpoint stores of the folder.
         folder: The folder.
 
     Raises:
         ValueError: It is damaged, asks for anything else, or points out of the folder.
     """
     content = (folder / METADATA).read_bytes()
-    if zlib.crc32(content) != said.get('checksum'):
+    if zlib.crc32(content) != entry.get('checksum'):
         raise ValueError(f'{folder / METADATA} is damaged; copy it again, or take another one')
     try:
         metadata = _read(content)
-        _check(metadata, said['files'])
+        _check(metadata, entry['files'])
     except RefusedError as error:
         raise ValueError(
-            f'{folder / METADATA} is refused: it asks for {error}, and shares are tensors alone; '
+            f'{folder / METADATA} is refused: it asks for {error}, and shards hold only tensors; '
             'take a checkpoint from a source you trust'
         ) from error
-    except Exception as error:  # a broken byte can surface as any exception of torch's classes
+    except Exception as error:  # a broken byte can raise any exception in torch's classes
         raise ValueError(f'{folder / METADATA} is damaged ({error}); take another one') from error
     return metadata
 
@@ -74,21 +75,21 @@ class _Record(StandIn):
 
     may_be_key = True  # hashed by identity
 
-    def __init__(self, module: str, name: str, args: tuple[Any, ...]) -> None:
-        self.module, self.name, self.args = module, name, args
-        self.fields: dict[str, Any] = {}
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+        self.fields: dict[str, object] = {}
 
-    def build(self, machine: Unpickler, state: Any) -> None:
+    def build(self, machine: Unpickler, state: object) -> None:
         if self.name == 'TensorProperties' and type(state) is tuple and len(state) == 5:
             state = {'dtype': state[0]}  # the others are those of every tensor that is saved
         if type(state) is not dict or not all(type(key) is str for key in state):
             raise RefusedError(f'a {self.name} of another make')
         self.fields = state
 
-    def settle(self, blocks: Blocks) -> Any:
+    def settle(self, blocks: Blocks) -> NoReturn:
         raise RefusedError(f'a bare {self.name}')
 
-    def make(self, **fields: Any) -> Any:
+    def make(self, **fields: object) -> Any:
         """Return an object of the class itself, with these fields."""
         kind = getattr(importlib.import_module(self.module), self.name)
         made = kind.__new__(kind)
@@ -96,24 +97,24 @@ class _Record(StandIn):
         return made
 
 
-def _names() -> dict[str, Any]:
-    names: dict[str, Any] = {
+def _names() -> Names:
+    names: dict[str, Callable[..., Any] | Constant] = {
         f'{module}.{name}': _maker(module, name) for module in ALLOWED for name in ALLOWED[module]
     }
-    for module in ('pathlib', 'pathlib._local'):  # where it lay when it was written
+    for module in ('pathlib', 'pathlib._local'):  # the folder in which it was written
         names.update({f'{module}.{name}': lambda *_: '' for name in PATHS})
     wanted = ('torch.Size', 'torch.serialization._get_layout', *(f'torch.{x}' for x in DTYPES))
     return names | {name: TORCH[name] for name in wanted}
 
 
 def _maker(module: str, name: str) -> Callable[..., _Record]:
-    return lambda _machine, *args: _Record(module, name, args)
+    return lambda _machine, *_args: _Record(module, name)
 
 
-def _read(content: bytes) -> Any:
+def _read(content: bytes) -> 'Metadata':
     """Run the pickle, and make torch's own classes of fields of the right types.
 
-    Each container is walked through where a tensor needs it; what tensors share counts for each.
+    A container that several tensors refer to is read, and counted, for each of them.
     """
     root = Unpickler(io.BytesIO(content), len(content), _names(), Budget(len(content))).load()
     described = _fields(root, 'Metadata')
@@ -140,42 +141,43 @@ def _read(content: bytes) -> Any:
             length=_whole(info.get('length')),
             transform_descriptors=None,
         )
-    return root.make(
+    made: Metadata = root.make(
         state_dict_metadata=tensors,
         planner_data=None,
         storage_data=places,
         storage_meta=None,
         version=None,
     )
+    return made
 
 
-def _fields(value: Any, name: str) -> dict[str, Any]:
-    if type(value) is not _Record or value.name != name:
+def _fields(value: object, name: str) -> dict[str, object]:
+    if not isinstance(value, _Record) or value.name != name:
         raise RefusedError(_called(value))
     return value.fields
 
 
-def _called(value: Any) -> str:
-    return f'a {value.name if type(value) is _Record else type(value).__name__}'
+def _called(value: object) -> str:
+    return f'a {value.name if isinstance(value, _Record) else type(value).__name__}'
 
 
-def _items(value: Any) -> Any:
-    if type(value) is not dict:
+def _items(value: object) -> ItemsView[Any, Any]:
+    if not isinstance(value, dict):
         raise RefusedError(f'a table that is a {type(value).__name__}')
     return value.items()
 
 
-def _tensor(value: Any, steps: Iterator[int]) -> Any:
-    if type(value) is not _Record:
+def _tensor(value: object, steps: Iterator[int]) -> Any:
+    if not isinstance(value, _Record):
         raise RefusedError(_called(value))
     properties: Any = value.fields.get('properties')
     dtype = _fields(properties, 'TensorProperties').get('dtype')
-    kind = dtype.meaning.value if type(dtype) is Name and type(dtype.meaning) is Constant else None
+    kind = constant_of(dtype)
     if not isinstance(kind, torch.dtype):
         raise RefusedError(f'a dtype that is a {type(dtype).__name__}')
     chunks = value.fields.get('chunks')
     chunks = [] if chunks is None else chunks
-    if type(chunks) is not list:
+    if not isinstance(chunks, list):
         raise RefusedError(f'chunks that are a {type(chunks).__name__}')
     made = []
     for chunk in chunks:
@@ -198,20 +200,20 @@ def _tensor(value: Any, steps: Iterator[int]) -> Any:
     )
 
 
-def _text(value: Any) -> str:
-    if type(value) is not str or len(value) > 4096:
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 4096:
         raise RefusedError(f'a name that is a {type(value).__name__}')
     return value
 
 
-def _whole(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**62:
+def _whole(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**62:
         raise RefusedError(f'a position that is {shown(value)}')
     return value
 
 
-def _size(value: Any) -> torch.Size:
-    if type(value) not in (torch.Size, tuple, list) or len(value) > 64:
+def _size(value: object) -> torch.Size:
+    if not isinstance(value, tuple | list) or len(value) > 64:
         raise RefusedError(f'a size that is a {type(value).__name__}')
     return torch.Size([_whole(n) for n in value])
 
@@ -219,8 +221,8 @@ def _size(value: Any) -> torch.Size:
 # -- Checking --------------------------------------------------------------------------------------
 
 
-def _check(metadata: Any, files: Mapping[str, int]) -> None:
-    """Check that what was described are tensors, all of each, in these files."""
+def _check(metadata: 'Metadata', files: Mapping[str, int]) -> None:
+    """Check that the metadata describe complete tensors in these files."""
     from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadata
 
     if type(metadata) is not Metadata:
@@ -244,7 +246,7 @@ def _check(metadata: Any, files: Mapping[str, int]) -> None:
         raise ValueError(f'{stored:,} bytes of parts, which overlap')
 
 
-def _is_all(saved: Any) -> bool:
+def _is_all(saved: 'TensorStorageMetadata') -> bool:
     """Whether the parts of a tensor, cut along its first dimension, are all of it."""
     size = tuple(saved.size)
     parts = [(tuple(chunk.offsets), tuple(chunk.sizes)) for chunk in saved.chunks]

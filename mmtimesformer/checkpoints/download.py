@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a path, a web address, Hugging Face's hub, timm.
+"""Download checkpoints from the web, the Hugging Face Hub and timm, once, and verify their hash.
 
 =================================  ===============================================================
 ``weights.pth``, a folder          as it is
@@ -8,7 +8,7 @@
 ``timm://vit_base_patch16_224…``   the file that timm names for this model
 =================================  ===============================================================
 
-A download lands under its name only when it is whole.
+A download that fails leaves no file.
 """
 
 import hashlib
@@ -20,9 +20,10 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
-from mmtimesformer.checkpoints.readers import FOLDER_FILES, write_atomically
+from mmtimesformer.checkpoints.readers import FOLDER_FILES
+from mmtimesformer.fileio.atomic import write_atomically
 from mmtimesformer.terminal import echo
 
 CHUNK = 1 << 20  # bytes
@@ -35,7 +36,7 @@ def is_remote(source: str | os.PathLike[str]) -> bool:
 
 
 def fetch(source: str | os.PathLike[str], sha256: str | None = None) -> Path:
-    """Bring a checkpoint to this machine, if it is not here, and say where it lies.
+    """Download a checkpoint if it is an address and not here yet; return its path.
 
     Args:
         source: See above.
@@ -45,32 +46,30 @@ def fetch(source: str | os.PathLike[str], sha256: str | None = None) -> Path:
         ValueError: The hash differs, the download failed, or an extra package is missing.
     """
     text = re.sub(r'^([A-Za-z][A-Za-z0-9+.-]+):/(?=[^/])', r'\1://', str(source))
-    if not is_remote(text):
-        if re.match('[A-Za-z][A-Za-z0-9+.-]+://', text) and not Path(source).exists():
-            raise FileNotFoundError(
-                f'checkpoint {text} is an address of a kind that is not fetched (https://, '
-                'http://, hf:// and timm:// are); download it first and give the path of the file'
-            )
-        path = Path(source).expanduser()
-        if sha256 is not None:
-            _verify(path, sha256)
-        return path
+    is_address = re.match('[A-Za-z][A-Za-z0-9+.-]+://', text)
+    if is_address and not is_remote(text) and not Path(source).exists():
+        raise FileNotFoundError(
+            f'checkpoint {text} is an address of a kind that is not fetched (https://, '
+            'http://, hf:// and timm:// are); download it first and give the path of the file'
+        )
     scheme, _, rest = text.partition('://')
+    if scheme in ('http', 'https'):
+        return _download(text, sha256)
     if scheme == 'hf':
         path = _fetch_huggingface(rest)
     elif scheme == 'timm':
         path = _fetch_timm(rest)
     else:
-        return _download(text, sha256)
+        path = Path(source).expanduser()
     if sha256 is not None:
         _verify(path, sha256)
     return path
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``$MMTIMESFORMER_CACHE``, or ``~/.cache/mmtimesformer``."""
-    told = os.environ.get('MMTIMESFORMER_CACHE')
-    return Path(told) if told else Path('~/.cache/mmtimesformer').expanduser()
+    """Return the folder of downloads: ``$MMTIMESFORMER_CACHE``, or ``~/.cache/mmtimesformer``."""
+    folder = os.environ.get('MMTIMESFORMER_CACHE')
+    return Path(folder) if folder else Path('~/.cache/mmtimesformer').expanduser()
 
 
 def _download(url: str, sha256: str | None) -> Path:
@@ -93,6 +92,7 @@ def _download(url: str, sha256: str | None) -> Path:
 
 
 def _download_to(address: str, path: Path, sha256: str | None) -> None:
+    # NOTE: torch.hub.download_url_to_file waits without a limit, and takes half a file for all.
     _check_hash_form(sha256)
     digest, done = hashlib.sha256(), 0
     with urllib.request.urlopen(address, timeout=TIMEOUT) as answer, write_atomically(path) as part:
@@ -196,10 +196,10 @@ def _fetch_timm(name: str) -> Path:
     return fetch(config.url)
 
 
-def _import_extra(package: str, source: str) -> Any:
+def _import_extra(package: str, source: str) -> ModuleType:
     try:
         return importlib.import_module(package)
-    except Exception as error:  # timm fails in many ways beside a torchvision that does not fit
+    except Exception as error:  # with another torchvision than it expects, timm fails in many ways
         raise ValueError(
             f'{source} needs the package {package}, which cannot be imported here ({error}); run '
             f'`pip install {package}`, or download the file and give its path'

@@ -1,4 +1,4 @@
-"""Everybody's names for the same weights.
+"""Key maps: parameter names of each implementation.
 
 One table per format, row by row in the order of the forward pass: our name (which is the official
 one) on the left, theirs on the right. ``{i}`` is the block, ``{p}`` stands for ``weight`` and
@@ -6,7 +6,7 @@ one) on the left, theirs on the right. ``{i}`` is the block, ``{p}`` stands for 
 A tuple on the right is joined row-wise into one tensor, such as query, key and value.
 
 The forward pass of all these systems agrees once names and layouts do, so a table is all that
-lies between them. Nothing here touches a file; see ``files`` and ``convert``.
+differs. Nothing here reads a file; see ``readers`` and ``convert``.
 """
 
 import math
@@ -126,7 +126,7 @@ MMPRETRAIN: dict[str, Row] = {
 
 
 def _jax_rows(positions: str, attention: str, norm2: str, mlp: str) -> dict[str, Row]:
-    """Google's two spellings, which number the parts of a block differently."""
+    """Return Google's two naming schemes, which number the layers of a block differently."""
     block = 'Transformer/encoderblock_{i}/'
     return {
         'cls_token': 'cls',
@@ -165,14 +165,14 @@ def _as_is(ours: str, weight: Tensor) -> Tensor:
 
 
 def _from_paddle(ours: str, weight: Tensor) -> Tensor:
-    """Paddle multiplies tokens by the matrix, torch by its transpose; convolutions agree."""
+    """Transpose matrices: Paddle multiplies tokens by the matrix, torch by its transpose."""
     if weight.ndim == 2:
         return rearrange(weight, 'i o -> o i').contiguous()
     return weight
 
 
 def _from_jax(ours: str, weight: Tensor) -> Tensor:
-    """JAX keeps heads apart and puts what comes in before what goes out."""
+    """Join the heads that JAX keeps apart, and put output dimensions first."""
     if ours == 'patch_embed.proj.weight':
         return rearrange(weight, 'h w i o -> o i h w').contiguous()
     if ours.endswith('attn.qkv.weight'):
@@ -187,7 +187,7 @@ def _from_jax(ours: str, weight: Tensor) -> Tensor:
 
 
 def _from_big_vision(ours: str, weight: Tensor) -> Tensor:
-    """As JAX; and newer files add positions before the class token, which so has position zero."""
+    """Convert as JAX; newer files have no position of the class token, which is zero here."""
     if ours == 'pos_embed' and is_square(weight.shape[1]):
         return torch.cat([weight.new_zeros(1, 1, weight.shape[2]), weight], dim=1)
     return _from_jax(ours, weight)
@@ -200,17 +200,16 @@ def is_square(n: int) -> bool:
 
 @dataclass(frozen=True)
 class Format:
-    """One system's way of naming and laying out the weights.
+    """How one implementation names and lays out the weights.
 
     Attributes:
-        name: What the command line and the account call it.
-        title: What a person calls it.
+        name: For the command line and in metadata.
+        title: For messages and load reports.
         rows: Our name to theirs, see the module's docstring.
-        head: The classifier, from the top of the state dict; ``{prefix}`` as found. The first
-            spelling is the one that is written.
-        prefixes: What may stand before every other name. The first one is written.
-        dropped: Patterns of keys that are left behind on purpose, each with the reason.
-        orient: Brings one tensor, named as ours, into torch's layout.
+        head: The names of the classifier, with ``{prefix}`` as found. The first one is written.
+        prefixes: What may precede every other name. The first one is written.
+        dropped: Patterns of keys that are dropped on purpose, each with the reason.
+        orient: Converts one tensor, given our name of it, to torch's layout.
         is_video: False for an image ViT: it has no time, and time is seeded from space.
     """
 
@@ -224,25 +223,29 @@ class Format:
     is_video: bool = True
 
     def names(self, prefix: str, depth: int) -> dict[str, tuple[str, int]]:
-        """Every name this format can have: theirs to ours, and the place in a joined tensor."""
+        """Return every name of this format: theirs to ours, and the place in a joined tensor."""
         return _expand(self.name, prefix, depth)
 
-    def spellings(self, depth: int, prefix: str | None = None) -> dict[str, str]:
-        """Our names to theirs as they are written; the inverse of :meth:`names`."""
+    def written_names(self, depth: int, prefix: str | None = None) -> dict[str, str]:
+        """Return our names to theirs as they are written; the inverse of :meth:`names`."""
         prefix = self.prefixes[0] if prefix is None else prefix
-        spellings: dict[str, str] = {}
+        written: dict[str, str] = {}
         for theirs, (ours, _) in self.names(prefix, depth).items():
-            spellings.setdefault(ours, theirs)
-        return spellings
+            written.setdefault(ours, theirs)
+        return written
 
     def reason_to_drop(self, key: str) -> str | None:
-        """Why a key is left behind on purpose, or None if it is not."""
+        """Return why a key is dropped on purpose, or None if it is not."""
         for pattern, reason in (self.dropped or {}).items():
             if re.fullmatch(pattern, key):
                 return reason
         return None
 
 
+_OF_JAX = {
+    r'(.*/)?pre_logits/.*': 'a layer between features and classifier of images',
+    r'opt/state/.*|(.*/)?step': 'state of the optimiser',
+}
 _OF_TRAINING = {r'data_preprocessor\..*': 'normalisation of the input, kept in the config'}
 
 FORMATS: dict[str, Format] = {
@@ -318,10 +321,7 @@ FORMATS: dict[str, Format] = {
             rows=JAX,
             head=('{prefix}head/{k}',),
             prefixes=('', 'opt/target/', 'params/'),
-            dropped={
-                r'(.*/)?pre_logits/.*': 'a layer between features and classifier of images',
-                r'opt/state/.*|(.*/)?step': 'state of the optimiser',
-            },
+            dropped=_OF_JAX,
             orient=_from_jax,
             is_video=False,
         ),
@@ -331,10 +331,7 @@ FORMATS: dict[str, Format] = {
             rows=BIG_VISION,
             head=('{prefix}head/{k}',),
             prefixes=('', 'params/', 'params/img/', 'opt/target/'),
-            dropped={
-                r'(.*/)?pre_logits/.*': 'a layer between features and classifier of images',
-                r'opt/state/.*|(.*/)?step': 'state of the optimiser',
-            },
+            dropped=_OF_JAX,
             orient=_from_big_vision,
             is_video=False,
         ),
@@ -371,7 +368,7 @@ FORMATS: dict[str, Format] = {
 _LEAVES = (('weight', 'kernel', 'scale'), ('bias', 'bias', 'bias'))
 
 
-MOST_BLOCKS = 512  # that names are made for, whatever a file says; the deepest ViT has 56
+MOST_BLOCKS = 512  # that names are made for, whatever a file holds; the deepest ViT has 56
 
 
 @lru_cache(maxsize=64)
@@ -387,31 +384,31 @@ def _expand(name: str, prefix: str, depth: int) -> dict[str, tuple[str, int]]:
     for ours, theirs, place in patterns:
         for i in range(depth) if '{i}' in ours else (0,):
             for p, k, s in _LEAVES if '{p}' in ours else _LEAVES[:1]:
-                spelt = (
+                expanded = (
                     theirs.replace('{i}', str(i))
                     .replace('{p}', p)
                     .replace('{k}', k)
                     .replace('{s}', s)
                 )
-                names[spelt] = ours.replace('{i}', str(i)).replace('{p}', p), place
+                names[expanded] = ours.replace('{i}', str(i)).replace('{p}', p), place
     return names
 
 
 def depth_of(keys: Collection[str]) -> int:
-    """How many blocks the names speak of, whoever's names they are."""
+    """Return the number of blocks in names of any format."""
     numbers = (re.search(r'(?:blocks|layers?|encoderblock)[._](\d{1,9})', key) for key in keys)
     last = max((int(number[1]) for number in numbers if number), default=0)
     return min(1 + last, len(keys), MOST_BLOCKS)
 
 
 def detect(state_dict: StateDict) -> tuple[Format, str] | None:
-    """Tell whose weights these are, by their names and shapes alone.
+    """Detect the format of weights by their names and shapes alone.
 
-    The format and prefix that explain most keys win, so that a missing or a foreign key is found
-    and named later instead of hiding the format.
+    The format and prefix that explain most keys win, so that a missing or an unknown key is
+    reported later instead of hiding the format.
 
     Returns:
-        The format and the prefix that stands before its names; None where no format explains at
+        The format and the prefix of its names; None where no format explains at
         least half of the keys.
     """
     depth = depth_of(state_dict)
@@ -431,10 +428,10 @@ def detect(state_dict: StateDict) -> tuple[Format, str] | None:
 def _fits(
     form: Format, prefix: str, state_dict: StateDict, names: dict[str, tuple[str, int]]
 ) -> bool:
-    """Settle what names alone leave open.
+    """Distinguish formats with the same names.
 
-    Paddle's matrices are transposed: that alone tells its files from the official ones and timm's.
-    Without a prefix and without time it is an image ViT.
+    Paddle's matrices are transposed; the official files and timm's have the same names otherwise.
+    Without a prefix and without temporal weights it is an image ViT.
     """
     ours = {names[key][0]: state_dict[key] for key in state_dict if key in names}
     if not any(name.startswith('blocks.') for name in ours):
@@ -443,12 +440,12 @@ def _fits(
     if form.is_video and prefix == '' and form.name != 'huggingface' and not has_time:
         return False
     qkv = next((w for name, w in ours.items() if name.endswith('attn.qkv.weight')), None)
-    on_its_side = qkv is not None and qkv.ndim == 2 and 3 * qkv.shape[0] == qkv.shape[1]
-    return on_its_side == (form.orient is _from_paddle)
+    is_transposed = qkv is not None and qkv.ndim == 2 and 3 * qkv.shape[0] == qkv.shape[1]
+    return is_transposed == (form.orient is _from_paddle)
 
 
 def unstack_blocks(state_dict: StateDict) -> StateDict:
-    """Take apart the blocks that JAX has stacked along a leading axis ("scanned layers")."""
+    """Split the blocks that JAX has stacked along a leading axis ("scanned layers")."""
     stacked = re.compile(r'(.*Transformer/encoderblock)/(.*)')
     if not any(stacked.fullmatch(key) for key in state_dict):
         return state_dict

@@ -1,26 +1,34 @@
-"""Into a model: the file says what there is, the model says what is wanted."""
+"""Load a checkpoint into a model: rename, resize and verify every key."""
 
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mmtimesformer.checkpoints.convert import (
-    Size,
+    AdaptOptions,
     Weights,
+    add_qkv_bias,
     attention_type_of,
     to_canonical,
     to_format,
 )
 from mmtimesformer.checkpoints.download import fetch
-from mmtimesformer.checkpoints.key_maps import FORMATS, Format, detect, unstack_blocks
+from mmtimesformer.checkpoints.key_maps import FORMATS, detect, unstack_blocks
 from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport, some
-from mmtimesformer.checkpoints.metadata import differences, find_metadata, metadata_of_config
+from mmtimesformer.checkpoints.metadata import (
+    ModelMetadata,
+    Size,
+    differences,
+    find_metadata,
+    metadata_of_config,
+)
 from mmtimesformer.checkpoints.readers import Contents, from_torch, read_file
+from mmtimesformer.fileio.torch_files import MapLocation
 from mmtimesformer.non_finite import check_weights, non_finite_weights, some_names
 
 Source = str | os.PathLike[str]
@@ -29,11 +37,17 @@ HEADS_OF_MODELS = ('cls_head.fc_cls.', 'head.')
 
 @dataclass
 class Adapted:
-    """Weights whose names and shapes are a model's, and how they became so."""
+    """Weights under the names and in the shapes of a model, and how they came to be."""
 
     state_dict: dict[str, Tensor]
     load_report: LoadReport
-    facts: dict[str, Any]
+    metadata: ModelMetadata
+
+    def complete(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return a complete state dict, with the model's own newly initialized weights."""
+        return {
+            name: self.state_dict.get(name, tensor) for name, tensor in model.state_dict().items()
+        }
 
 
 def read_checkpoint(
@@ -50,46 +64,41 @@ def read_checkpoint(
     sha256: str | None = None,
     trust: bool = False,
 ) -> Weights:
-    """Read a checkpoint of any system, from anywhere, under our names.
+    """Read a checkpoint of any readable format, under our names.
 
     Args:
         source: A path, a folder, ``https://…``, ``hf://owner/name`` or ``timm://name``.
-        attention_type: What the model will be; the checkpoint's own, or divided for an image ViT.
+        attention_type: See :class:`~mmtimesformer.checkpoints.convert.AdaptOptions`, as for all
+            that follow.
         num_frames: Length of ``time_embed``.
         img_size: Pixels that ``pos_embed`` shall be for.
-        source_size: Pixels that ``pos_embed`` is for now, where the grid is not square.
-        num_heads: Attention heads, where the checkpoint does not tell.
-        resize: ``'grid'``, or ``'legacy-1d-nearest'``.
+        source_size: Pixels that ``pos_embed`` is for now.
+        num_heads: Attention heads, where the checkpoint does not give them.
+        resize: ``'grid'`` or ``'legacy-1d-nearest'``.
         change_attention: Let one attention type become another.
-        keep_head: Keep the classifier; that of videos is kept, of images dropped, if not given.
+        keep_head: Keep the classifier.
         sha256: Hash that the file must have.
         trust: Let this one file run the code it holds; for files of your own only.
 
     Raises:
-        CheckpointError: Not every key is accounted for.
+        CheckpointError: A key is missing or unknown.
         ValueError: The file is damaged, refused, or no checkpoint.
     """
     contents = read_file(fetch(source, sha256), trust=trust)
     if not contents.tensors:
         raise ValueError(f'checkpoint {source} holds no weights; give a file that does')
-    weights = contents_to_canonical(
-        contents,
-        attention_type=attention_type,
-        num_frames=num_frames,
-        img_size=img_size,
-        source_size=source_size,
-        resize=resize,
-        change_attention=change_attention,
-        keep_head=keep_head,
-        unknown_grid=True,
+    options = AdaptOptions(
+        attention_type, num_frames, img_size, source_size, resize, change_attention, keep_head
     )
+    weights = contents_to_canonical(contents, replace(options, unknown_grid=True))
     if weights.grid is None:
         weights.load_report.warnings.append(
-            'nothing says which height and width pos_embed is for, nor will the metadata; '
+            'the height and width that pos_embed is for are unknown, and are not stored; '
             'give them as source_size (--source-size)'
         )
-    _check_heads(weights, num_heads)
-    weights.num_heads = num_heads or weights.num_heads
+    if num_heads is not None:
+        _check_heads(weights, num_heads)
+        weights.metadata.num_heads = num_heads
     weights.load_report.check()
     if broken := non_finite_weights(weights.tensors):
         weights.load_report.warnings.append(
@@ -113,23 +122,21 @@ def load_checkpoint(
     sha256: str | None = None,
     trust: bool = False,
 ) -> LoadReport:
-    """Load a checkpoint of any system into a model of ours, and account for every key.
+    """Load a checkpoint of any readable format into a model of ours, and report every key.
 
-    The model decides what the weights become: attention type, number of frames and size are its
-    own. A classifier for another number of classes stays as the model made it, and the account
-    says so.
+    The weights are adapted to the model's attention type, number of frames and size. A classifier
+    for another number of classes stays as the model initialized it, which the report lists.
 
     Args:
         model: A :class:`~mmtimesformer.TimeSformer`, or a recogniser whose ``backbone`` is one.
         source: A path, a folder, ``https://…``, ``hf://owner/name`` or ``timm://name``.
-        change_attention: Let one attention type become another: drop what the model has no place
-            for, seed what the checkpoint lacks.
-        allow_missing: Beginnings of names that may stay as the model made them, such as those of
-            a part of your own that no checkpoint has.
-        source_size: Pixels that ``pos_embed`` is for in the checkpoint, where its grid is not
-            square.
-        resize: ``'grid'``, or ``'legacy-1d-nearest'``.
-        keep_head: Keep the classifier; that of videos is kept, of images dropped, if not given.
+        change_attention: See :class:`~mmtimesformer.checkpoints.convert.AdaptOptions`, as for all
+            that follow.
+        allow_missing: Prefixes of names that may stay as the model initialized them, such as those
+            of a module of your own that no checkpoint has.
+        source_size: Pixels that ``pos_embed`` is for in the checkpoint.
+        resize: ``'grid'`` or ``'legacy-1d-nearest'``.
+        keep_head: Keep the classifier.
         sha256: Hash that the file must have.
         trust: Let this one file run the code it holds; for files of your own only.
 
@@ -138,30 +145,28 @@ def load_checkpoint(
         NonFiniteError: A weight is NaN or infinite.
 
     Example:
-        >>> account = load_checkpoint(TimeSformer(), 'timm://vit_base_patch16_224.augreg_in21k')
-        >>> print(account.table())
+        >>> report = load_checkpoint(TimeSformer(), 'timm://vit_base_patch16_224.augreg_in21k')
+        >>> print(report.table())
     """
-    adapted = adapt_contents(
-        read_file(fetch(source, sha256), trust=trust),
-        model,
-        change_attention=change_attention,
-        allow_missing=allow_missing,
+    options = AdaptOptions(
         source_size=source_size,
         resize=resize,
+        change_attention=change_attention,
         keep_head=keep_head,
+        allow_missing=tuple(allow_missing),
     )
-    model.load_state_dict(_with_fresh(adapted, model))
+    adapted = adapt_contents(read_file(fetch(source, sha256), trust=trust), model, options)
+    model.load_state_dict(adapted.complete(model))
     for warning in adapted.load_report.warnings:
         warnings.warn(warning, stacklevel=2)
     return adapted.load_report
 
 
 def adapt_checkpoint(checkpoint: dict[str, Any], model: nn.Module) -> LoadReport | None:
-    """Make a checkpoint that MMEngine is about to load into a model fit it, in place.
+    """Adapt a checkpoint that MMEngine is about to load to the model, in place.
 
-    Meant for where MMEngine knows both, such as a hook's ``after_load_checkpoint``: by itself it
-    would load what happens to match, and only log the rest. A model without a backbone of ours is
-    left alone.
+    Call it where both are there, such as in a hook's ``after_load_checkpoint``: MMEngine loads the
+    keys that match, and only logs the others. A model without a backbone of ours is left alone.
 
     Raises:
         CheckpointError: A key is missing or unknown, or a shape differs.
@@ -171,45 +176,47 @@ def adapt_checkpoint(checkpoint: dict[str, Any], model: nn.Module) -> LoadReport
     adapted = adapt_contents(from_torch(checkpoint), model)
     for key in [key for key, value in checkpoint.items() if isinstance(value, Tensor)]:
         del checkpoint[key]
-    checkpoint['state_dict'] = _with_fresh(adapted, model)
+    checkpoint['state_dict'] = adapted.complete(model)
     meta = checkpoint.get('meta')
     checkpoint['meta'] = {**(meta if isinstance(meta, dict) else {})}
-    checkpoint['meta'].setdefault('mmtimesformer', adapted.facts)
+    checkpoint['meta'].setdefault('mmtimesformer', adapted.metadata.to_dict())
     return adapted.load_report
 
 
-def read_model_checkpoint(source: Source, map_location: Any = 'cpu') -> Any:
-    """Read a checkpoint for MMEngine: what it could read stays as it is, all else becomes ours.
+def read_model_checkpoint(source: Source, map_location: MapLocation = 'cpu') -> Any:
+    """Read a checkpoint for MMEngine: convert only what it cannot read itself.
 
-    At this point nobody knows which model the weights are for, so a torch file comes back
-    untouched: a training checkpoint with all it holds, MMAction2's own weights, any other model's.
-    Only where MMEngine could make nothing of it (the official and Hugging Face's TimeSformer,
-    safetensors, JAX, Paddle) it becomes ``dict(meta=…, state_dict=…)`` with ``backbone.…`` and
-    ``cls_head.fc_cls.…``. The model has the last word, see :func:`adapt_checkpoint`.
+    The model is not known yet, so a torch file comes back untouched: a training checkpoint with all
+    it holds, MMAction2's own weights, any other model's. What MMEngine cannot use (the official and
+    Hugging Face's TimeSformer, safetensors, JAX, Paddle) becomes ``dict(meta=…, state_dict=…)``
+    with ``backbone.…`` and ``cls_head.fc_cls.…``. See :func:`adapt_checkpoint` for the next step.
     """
     contents = read_file(fetch(source), map_location=map_location or 'cpu')
     found = detect(dict(unstack_blocks(contents.tensors)))
-    if contents.whole is not None and (
+    if contents.checkpoint is not None and (
         found is None or found[0].name not in ('official', 'huggingface')
     ):
-        return contents.whole
+        return contents.checkpoint
     if found is None:
         return {'state_dict': _moved(contents.tensors, map_location)}
-    weights, is_image = _translate_without_seeding(contents, found[0])
-    told = weights.describe()
-    if weights.named_like_ours and 'img_size' not in weights.facts:
-        told.pop('img_size', None)  # a guess, which the model may correct
+    given_type = find_metadata(contents.extras, contents.tensors).attention_type
+    is_image = not found[0].is_video and given_type is None  # stays so until its model is known
+    options = AdaptOptions(
+        attention_type='space_only' if is_image else None, keep_head=not is_image, unknown_grid=True
+    )
+    weights = contents_to_canonical(contents, options)
+    weights.load_report.check()
+    metadata = weights.describe()
+    if weights.named_like_ours and weights.metadata.img_size is None:
+        metadata.img_size = None  # a guess, which the model may correct
     if is_image:
-        del told['attention_type']  # of the model, once it is known
+        metadata.attention_type = None
     tensors = _moved(to_format(weights, 'mmtimesformer'), map_location)
-    meta: dict[str, Any] = {'mmtimesformer': told}
-    if told.get('classes'):
-        meta['dataset_meta'] = {'classes': told['classes']}
-    return {'meta': meta, 'state_dict': tensors}
+    return {'meta': metadata.to_meta(), 'state_dict': tensors}
 
 
-def config_differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """Say where a checkpoint's preprocessing and a config's differ, both values each time.
+def config_differences(checkpoint: Mapping[str, object], config: Mapping[str, object]) -> list[str]:
+    """List where a checkpoint's preprocessing and a config's differ, with both values.
 
     Args:
         checkpoint: As MMEngine loads it, with ``meta``.
@@ -218,35 +225,35 @@ def config_differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any])
     return differences(find_metadata(checkpoint, {}), metadata_of_config(config))
 
 
-def _check_heads(weights: Weights, num_heads: int | None) -> None:
+def _check_heads(weights: Weights, num_heads: int) -> None:
     """Compare a number of heads that was given with the width and with the metadata."""
     cls_token = weights.tensors.get('cls_token')
-    if num_heads is None or cls_token is None:
+    if cls_token is None:
         return
-    width, told = cls_token.shape[-1], weights.num_heads
+    width, stored = cls_token.shape[-1], weights.metadata.num_heads
     if num_heads < 1 or width % num_heads:
         raise CheckpointError(
             f'num_heads={num_heads} does not divide the width {width} of the checkpoint; give '
             'num_heads (--num-heads) as it was trained',
             weights.load_report,
         )
-    if told and told != num_heads:
+    if stored and stored != num_heads:
         raise CheckpointError(
-            f'num_heads={num_heads} differs from {told} in the metadata of the checkpoint; leave '
+            f'num_heads={num_heads} differs from {stored} in the metadata of the checkpoint; leave '
             'num_heads (--num-heads) out',
             weights.load_report,
         )
 
 
-def contents_to_canonical(contents: Contents, **how: Any) -> Weights:
-    """Bring what a file holds under our names; the file's tensors are given away."""
-    facts = find_metadata(contents.beside, contents.tensors)
-    tensors, contents.tensors, contents.whole = contents.tensors, {}, None
-    return to_canonical(tensors, facts=facts, **how)
+def contents_to_canonical(contents: Contents, options: AdaptOptions | None = None) -> Weights:
+    """Bring the weights of a file under our names; afterwards ``contents`` holds no tensors."""
+    metadata = find_metadata(contents.extras, contents.tensors)
+    tensors, contents.tensors, contents.checkpoint = contents.tensors, {}, None
+    return to_canonical(tensors, options, metadata)
 
 
 def backbone_of(model: nn.Module) -> tuple[str, Any] | None:
-    """Find our backbone in a model: the prefix of its names, and it; None if there is none."""
+    """Find our backbone in a model; return the prefix of its names, and the backbone."""
     for name, module in model.named_modules():
         parameters = dict(module.named_parameters(recurse=False))
         if {'cls_token', 'pos_embed'} <= set(parameters) and hasattr(module, 'grid'):
@@ -255,47 +262,23 @@ def backbone_of(model: nn.Module) -> tuple[str, Any] | None:
 
 
 def adapt_contents(
-    contents: Contents,
-    model: nn.Module,
-    *,
-    change_attention: bool = False,
-    allow_missing: Sequence[str] = (),
-    source_size: Size | None = None,
-    resize: str = 'grid',
-    keep_head: bool | None = None,
+    contents: Contents, model: nn.Module, options: AdaptOptions | None = None
 ) -> Adapted:
-    """Make the weights of a file those of a model: names, attention type, sizes, classifier.
+    """Adapt the weights of a file to a model: names, attention type, sizes, classifier.
 
-    The arguments are those of :func:`load_checkpoint`.
+    Attention type, frames and grid are the model's, whatever the options.
 
     Raises:
         CheckpointError: A key is missing or unknown, or a shape differs.
         NonFiniteError: A weight is NaN or infinite.
     """
-    adapted = _adapt_contents(
-        contents,
-        model,
-        change_attention=change_attention,
-        allow_missing=allow_missing,
-        source_size=source_size,
-        resize=resize,
-        keep_head=keep_head,
-    )
+    adapted = _adapt_contents(contents, model, options or AdaptOptions())
     names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
     check_weights(adapted.state_dict, names)
     return adapted
 
 
-def _adapt_contents(
-    contents: Contents,
-    model: nn.Module,
-    *,
-    change_attention: bool,
-    allow_missing: Sequence[str],
-    source_size: Size | None,
-    resize: str,
-    keep_head: bool | None,
-) -> Adapted:
+def _adapt_contents(contents: Contents, model: nn.Module, options: AdaptOptions) -> Adapted:
     found = backbone_of(model)
     if found is None:
         raise TypeError(
@@ -305,67 +288,50 @@ def _adapt_contents(
     prefix, backbone = found
     wanted = dict(model.state_dict())
     own = {name.removeprefix(prefix) for name in wanted if name.startswith(prefix)}
-    if _has_parts_of_the_users(own) and set(contents.tensors) >= {prefix + name for name in own}:
+    if _has_own_modules(own) and set(contents.tensors) >= {prefix + name for name in own}:
         return _adapt_same_model(contents, wanted)
 
     time_embed = wanted.get(f'{prefix}time_embed')
-    weights = contents_to_canonical(
-        contents,
+    of_model = replace(
+        options,
         attention_type=attention_type_of(own),
         num_frames=None if time_embed is None else time_embed.shape[1],
-        source_size=source_size,
-        resize=resize,
-        change_attention=change_attention,
-        keep_head=keep_head,
         model_grid=tuple(backbone.grid),
     )
+    weights = contents_to_canonical(contents, of_model)
     weights.load_report.target = type(model).__name__
     _compare_hyperparameters(weights, backbone)
-    _give_qkv_bias(weights, own)
-    return _match(weights, wanted, prefix, tuple(allow_missing))
+    if not weights.has_qkv_bias and any(name.endswith('qkv.bias') for name in own):
+        add_qkv_bias(weights)
+    return _match(weights, wanted, prefix, options.allow_missing)
 
 
-def _with_fresh(adapted: Adapted, model: nn.Module) -> dict[str, Tensor]:
-    """A whole state dict: what is fresh by the account stays as the model has it."""
-    return {
-        name: adapted.state_dict.get(name, tensor) for name, tensor in model.state_dict().items()
-    }
-
-
-def _moved(tensors: dict[str, Tensor], map_location: Any) -> dict[str, Tensor]:
+def _moved(tensors: dict[str, Tensor], map_location: MapLocation) -> dict[str, Tensor]:
     if not isinstance(map_location, str | torch.device):
         return tensors
     return {name: tensor.to(map_location) for name, tensor in tensors.items()}
 
 
-def _translate_without_seeding(contents: Contents, form: Format) -> tuple[Weights, bool]:
-    """Rename only; an image ViT stays without time until it meets a model."""
-    told = find_metadata(contents.beside, contents.tensors).get('attention_type')
-    is_image = not form.is_video and told is None
-    weights = contents_to_canonical(
-        contents,
-        attention_type='space_only' if is_image else None,
-        keep_head=not is_image,
-        unknown_grid=True,
-    )
-    weights.load_report.check()
-    return weights, is_image
-
-
-def _has_parts_of_the_users(names: set[str]) -> bool:
+def _has_own_modules(names: set[str]) -> bool:
     known = FORMATS['mmtimesformer'].names('', len(names))
     return not all(name in known for name in names)
 
 
 def _adapt_same_model(contents: Contents, wanted: Mapping[str, Tensor]) -> Adapted:
-    """A checkpoint of a model with parts of the user's own: their names are nobody else's."""
+    """Match by name alone, for a model with modules of the user's own."""
     ours = FORMATS['mmtimesformer']
     load_report = LoadReport(source=ours.title, target='the same model')
     state_dict: dict[str, Tensor] = {}
     for name, tensor in contents.tensors.items():
-        if name in wanted and name.startswith(HEADS_OF_MODELS) and _differ(tensor, wanted[name]):
+        if (
+            name in wanted
+            and name.startswith(HEADS_OF_MODELS)
+            and tensor.shape != wanted[name].shape
+        ):
             load_report.add('dropped', name, note=_other_classes(len(tensor), len(wanted[name])))
-            load_report.add('fresh', name, note=f'a new classifier of {len(wanted[name])} classes')
+            load_report.add(
+                'newly initialized', name, note=f'a new classifier of {len(wanted[name])} classes'
+            )
         elif name in wanted:
             _check_shape(load_report, name, tensor, wanted[name])
             load_report.add('renamed', name, name)
@@ -376,12 +342,12 @@ def _adapt_same_model(contents: Contents, wanted: Mapping[str, Tensor]) -> Adapt
         if name not in contents.tensors:
             load_report.add('missing', name)
     load_report.check()
-    return Adapted(state_dict, load_report, find_metadata(contents.beside, {}))
+    return Adapted(state_dict, load_report, find_metadata(contents.extras, {}))
 
 
 def _compare_hyperparameters(weights: Weights, backbone: Any) -> None:
-    """What no shape shows: the number of heads, and the epsilon of the norms."""
-    has = weights.num_heads or weights.facts.get('num_heads')
+    """Compare what no shape shows: the number of heads, and the epsilon of the norms."""
+    has = weights.metadata.num_heads
     attention = getattr(next(iter(backbone.blocks)), 'attn', None)
     wanted = getattr(attention, 'num_heads', None)
     if has and wanted and has != wanted:
@@ -390,32 +356,19 @@ def _compare_hyperparameters(weights: Weights, backbone: Any) -> None:
             f'and every number be wrong; set backbone.num_heads to {has}',
             weights.load_report,
         )
-    has, wanted = weights.facts.get('norm_eps'), getattr(backbone.norm, 'eps', None)
-    if has and wanted and has != wanted:
+    trained, given = weights.metadata.norm_eps, getattr(backbone.norm, 'eps', None)
+    if trained and given and trained != given:
         weights.load_report.warnings.append(
-            f'norm_eps: the checkpoint was trained with {has:g}, the model has {wanted:g}; set '
-            f'backbone.norm_eps to {has:g} for the very same numbers'
+            f'norm_eps: the checkpoint was trained with {trained:g}, the model has {given:g}; set '
+            f'backbone.norm_eps to {trained:g} for the very same numbers'
         )
-
-
-def _give_qkv_bias(weights: Weights, own: set[str]) -> None:
-    """Where the model has a bias of queries, keys and values and the checkpoint has none at all."""
-    if weights.has_qkv_bias:
-        return
-    for name in sorted(own):
-        weight = weights.tensors.get(name.removesuffix('bias') + 'weight')
-        if name.endswith('qkv.bias') and weight is not None:
-            weights.tensors[name] = weight.new_zeros(len(weight))
-            weights.load_report.add('seeded', name, name, 'zero, the same as no bias')
 
 
 def _match(
     weights: Weights, wanted: Mapping[str, Tensor], prefix: str, allow_missing: tuple[str, ...]
 ) -> Adapted:
-    load_report, facts = (
-        weights.load_report,
-        weights.describe() if weights.load_report.complete else {},
-    )
+    load_report = weights.load_report
+    metadata = weights.describe() if load_report.complete else ModelMetadata()
     head = next((head for head in HEADS_OF_MODELS if f'{head}weight' in wanted), None)
     _match_head(weights, wanted, head)
     names = {
@@ -428,23 +381,23 @@ def _match(
     for ours, name in names.items():
         _check_shape(load_report, name, weights.tensors[ours], wanted[name])
         state_dict[name] = weights.tensors[ours]
-    said = set(load_report.keys('missing')) | set(load_report.keys('fresh'))
+    reported = set(load_report.keys('missing')) | set(load_report.keys('newly initialized'))
     for name in wanted:
         ours = name.removeprefix(prefix)
-        if name in state_dict or name in said or ours in said:
+        if name in state_dict or name in reported or ours in reported:
             continue
         if name.startswith(allow_missing) or ours.startswith(allow_missing):
-            load_report.add('fresh', name, note='allowed by allow_missing')
+            load_report.add('newly initialized', name, note='allowed by allow_missing')
         else:
             load_report.add('missing', name)
     load_report.check()
-    return Adapted(state_dict, load_report, facts)
+    return Adapted(state_dict, load_report, metadata)
 
 
 def _match_head(weights: Weights, wanted: Mapping[str, Tensor], head: str | None) -> None:
     has = weights.tensors.get('head.weight')
     needs = wanted[f'{head}weight'] if head else None
-    if has is not None and (needs is None or _differ(has, needs)):
+    if has is not None and (needs is None or has.shape != needs.shape):
         why = 'the model has no classifier'
         if needs is not None:
             why = _other_classes(len(has), len(needs))
@@ -453,15 +406,11 @@ def _match_head(weights: Weights, wanted: Mapping[str, Tensor], head: str | None
         for leaf in ('weight', 'bias'):
             if f'{head}{leaf}' in wanted:
                 note = f'a new classifier of {len(needs)} classes'
-                weights.load_report.add('fresh', f'{head}{leaf}', note=note)
+                weights.load_report.add('newly initialized', f'{head}{leaf}', note=note)
 
 
 def _other_classes(has: int, needs: int) -> str:
     return f'a classifier of {has} classes, the model has {needs}'
-
-
-def _differ(a: Tensor, b: Tensor) -> bool:
-    return a.shape != b.shape
 
 
 def _refuse_names(weights: Weights, wanted: Mapping[str, Tensor], prefix: str) -> None:
@@ -469,7 +418,7 @@ def _refuse_names(weights: Weights, wanted: Mapping[str, Tensor], prefix: str) -
     foreign = [name for name in backbone if prefix + name not in wanted]
     blocks = [name.removeprefix(prefix) for name in wanted if name.startswith(f'{prefix}blocks.')]
     layers = len({name.split('.')[1] for name in blocks})
-    hint = 'set the parts of the backbone to those of the checkpoint'
+    hint = 'set the components of the backbone to those of the checkpoint'
     if weights.depth != layers:
         hint = (
             f'the checkpoint has {weights.depth} blocks, the model {layers}; set '
@@ -483,7 +432,7 @@ def _refuse_names(weights: Weights, wanted: Mapping[str, Tensor], prefix: str) -
 
 
 def _check_shape(load_report: LoadReport, name: str, has: Tensor, wanted: Tensor) -> None:
-    if not _differ(has, wanted):
+    if has.shape == wanted.shape:
         return
     keys = 'backbone.embed_dims'
     if 'patch_embed' in name:

@@ -1,26 +1,28 @@
-"""What became of every key: nothing is loaded or left behind in silence."""
+"""Load report: what happened to every key of a checkpoint."""
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Literal
 
 from mmtimesformer.terminal import safe_text
 
-ACTIONS = {
-    'renamed': 'taken over, under its new name',
-    'seeded': 'not in the checkpoint, set as said',
-    'resized': 'taken over, in another size',
-    'dropped': 'in the checkpoint, left behind on purpose',
-    'fresh': 'not loaded, starts as the model made it',
+Action = Literal[
+    'renamed', 'seeded', 'resized', 'dropped', 'newly initialized', 'missing', 'unknown'
+]
+ACTIONS: dict[Action, str] = {
+    'renamed': 'loaded, under its new name',
+    'seeded': 'not in the checkpoint, computed as noted',
+    'resized': 'loaded, in another size',
+    'dropped': 'in the checkpoint, not loaded on purpose',
+    'newly initialized': 'not in the checkpoint, stays as the model made it',
     'missing': 'needed, but not in the checkpoint',
-    'unknown': 'in the checkpoint, but without a meaning here',
+    'unknown': 'in the checkpoint, but not in any known format',
 }
 
 
 class CheckpointError(ValueError):
-    """A checkpoint does not fit; ``load_report`` holds what became of each key, as far as known."""
+    """A checkpoint does not fit; ``load_report`` lists each key, as far as known."""
 
     def __init__(self, message: str, load_report: 'LoadReport | None' = None) -> None:
         super().__init__(message)
@@ -29,9 +31,9 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One key: what was done, under which name it came, under which it goes, and why."""
+    """One key: what was done, its name in the checkpoint, its new name, and why."""
 
-    action: str
+    action: Action
     key: str
     to: str | None = None
     note: str = ''
@@ -39,13 +41,13 @@ class Entry:
 
 @dataclass
 class LoadReport:
-    """The account of one conversion or loading.
+    """What happened to each key in one conversion or loading.
 
     Attributes:
         source: The format that was recognised.
         target: Where the weights went: a format, or a model.
-        entries: One for each key that came, and each that had to be made.
-        warnings: What a person should know beside the keys.
+        entries: One for each key of the checkpoint, and each that was added.
+        warnings: What else the user should know.
     """
 
     source: str = ''
@@ -53,12 +55,11 @@ class LoadReport:
     entries: list[Entry] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def add(self, action: str, key: str, to: str | None = None, note: str = '') -> None:
-        assert action in ACTIONS, action
+    def add(self, action: Action, key: str, to: str | None = None, note: str = '') -> None:
         self.entries.append(Entry(action, key, to, note))
 
     def drop(self, to: str, why: str) -> None:
-        """What was to go under this name is left behind after all."""
+        """Change the entry of this new name to dropped."""
         self.entries = [
             Entry('dropped', entry.key, None, why) if entry.to == to else entry
             for entry in self.entries
@@ -66,19 +67,19 @@ class LoadReport:
         ]
 
     def rename(self, names: Mapping[str, str]) -> None:
-        """Let what has gone under one name go under another."""
+        """Change the new names of the entries."""
         self.entries = [
             entry if entry.to is None else replace(entry, to=names.get(entry.to, entry.to))
             for entry in self.entries
         ]
 
-    def keys(self, action: str) -> list[str]:
-        """The keys that something was done with."""
+    def keys(self, action: Action) -> list[str]:
+        """Return the keys with this action."""
         return [entry.key for entry in self.entries if entry.action == action]
 
     @property
     def complete(self) -> bool:
-        """Whether every key is accounted for: none missing, none unknown."""
+        """Whether no key is missing or unknown."""
         return not self.keys('missing') and not self.keys('unknown')
 
     def check(self) -> 'LoadReport':
@@ -89,35 +90,38 @@ class LoadReport:
         if self.keys('missing'):
             parts.append(f'lacks {some(self.keys("missing"))}')
         if self.keys('unknown'):
-            parts.append(f'has {some(self.keys("unknown"))}, which means nothing here')
+            parts.append(f'has {some(self.keys("unknown"))}, which no known format has')
         raise CheckpointError(
-            f'the checkpoint, read as {self.source}, {" and ".join(parts)}; every key must be '
-            'accounted for, so take a whole checkpoint of this model, or remove what is foreign',
+            f'the checkpoint, read as {self.source}, {" and ".join(parts)}; no key may be missing '
+            'or unknown: take a complete checkpoint of this model, or remove the unknown keys',
             self,
         )
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[Action, int]:
         return {action: len(self.keys(action)) for action in ACTIONS}
 
     def table(self) -> str:
-        """The account as lines for a terminal: counts, then all that is more than a new name.
+        """Return the report as lines for a terminal: counts, then all that is more than a new name.
 
         Blocks are shown as one line, ``blocks.*``.
         """
         lines = [safe_text(f'{self.source} -> {self.target}')]
-        for action, meaning in ACTIONS.items():
-            entries = [entry for entry in self.entries if entry.action == action]
-            if entries or action in ('renamed', 'missing', 'unknown'):
-                lines.append(f'{action:>9} {len(entries):>5}   {meaning}')
+        counts = {
+            action: count
+            for action, count in self.counts().items()
+            if count or action in ('renamed', 'missing', 'unknown')
+        }
+        width = max(9, *map(len, counts))
+        for action, count in counts.items():
+            lines.append(f'{action:>{width}} {count:>5}   {ACTIONS[action]}')
             if action != 'renamed':
-                lines += [f'{"":>9} {n:>5}   . {what}' for what, n in _by_row(entries).items()]
+                entries = [entry for entry in self.entries if entry.action == action]
+                rows = _by_row(entries).items()
+                lines += [f'{"":>{width}} {n:>5}   . {what}' for what, n in rows]
         lines += [f'  warning         {safe_text(warning)}' for warning in self.warnings]
         return '\n'.join(lines)
 
-    def json(self) -> str:
-        return json.dumps({**self.as_dict(), 'complete': self.complete}, indent=2)
-
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         return {
             'source': self.source,
             'target': self.target,
@@ -141,7 +145,7 @@ def _by_row(entries: Iterable[Entry]) -> dict[str, int]:
 
 
 def some(keys: Collection[str], at_most: int = 6) -> str:
-    """A few of many names, and how many more there are."""
+    """List a few of many names, and how many more there are."""
     shown = ', '.join(safe_text(key, LONGEST_KEY) for key in list(keys)[:at_most])
     more = len(keys) - at_most
     return f'{shown} and {more} more' if more > 0 else shown

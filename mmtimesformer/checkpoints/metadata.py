@@ -1,53 +1,182 @@
-"""What the weights do not say themselves, and how each system tells it.
+"""Model metadata: what the shapes of the weights do not show, read from each system's files.
 
-A model that is fed other colours, another normalisation or another rhythm of frames than it was
-trained on loses points in silence. So these facts travel with the weights::
-
-    attention_type, num_heads, norm_eps     of the model
-    img_size                                (H, W) that pos_embed is for, in pixels
-    num_frames                              frames in a clip
-    classes                                 their names, in the order of the classifier
-    licence                                 where the source has one of its own
-    preprocessing
-        mean, std                           of each channel, of pixels from 0 to 1
-        channel_order                       'RGB' or 'BGR'
-        sampling                            'segments': one frame of each segment of the video
-        frame_interval                      else, frames from one sampled frame to the next
-        num_frames, size                    sampled frames, side of the crop in pixels
-
-A fact that a source does not tell is absent; none is made up. Config text inside a checkpoint is
-read as data, never executed.
+With other colours, another normalisation or another frame interval than in training a model loses
+accuracy without an error. So checkpoints carry these values (:class:`ModelMetadata`), and a config
+is compared with them. What a source does not give is ``None``; nothing is guessed. Config text in a
+checkpoint is parsed as data, never executed.
 """
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import TooLargeError, parse_python, parse_yaml
 
+Values = Mapping[str, object]
+Size = int | tuple[int, int]
+
 OFFICIAL_LICENCE = 'CC-BY-NC 4.0: not for commercial use'
 SSV2_CLASSES = 174
 BY_SEGMENTS = 'one frame of each segment of the video'
 LARGEST = 1e9  # no number of frames or pixels is larger
+LARGEST_COUNT = 1_000_000  # of frames, pixels, classes and the like
 
-# What a system uses for all its models, for files that come without their config.
-_HALF = {'mean': [0.5, 0.5, 0.5], 'std': [0.5, 0.5, 0.5], 'channel_order': 'RGB'}
-_KINETICS = {'mean': [0.45] * 3, 'std': [0.225] * 3, 'channel_order': 'RGB'}
-_PADDLE = {**_KINETICS, 'frame_interval': 32}
-OF_SYSTEM: dict[str, dict[str, Any]] = {
+
+def _list(values: Sequence[Any] | None) -> list[Any] | None:
+    return None if values is None else list(values)
+
+
+def _pair(size: object) -> tuple[int, int] | None:
+    if isinstance(size, int):
+        return size, size
+    if _is_numbers(size) and len(size) == 2:
+        return int(size[0]), int(size[1])
+    return None
+
+
+def _side(size: object) -> Size | None:
+    """Return one number for a square, ``(height, width)`` for another size."""
+    pair = _pair(size)
+    return pair[0] if pair is not None and pair[0] == pair[1] else pair
+
+
+def _is_numbers(value: object) -> TypeGuard[Sequence[float]]:
+    return isinstance(value, list | tuple) and len(value) <= 16 and all(map(_is_number, value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and abs(value) < LARGEST  # not NaN
+
+
+@dataclass
+class Preprocessing:
+    """How a video becomes the input of a model.
+
+    Attributes:
+        mean: Of each channel, of pixels from 0 to 1.
+        std: Likewise.
+        channel_order: ``'RGB'`` or ``'BGR'``.
+        sampling: ``'segments'``: one frame of each segment of the video.
+        frame_interval: Otherwise, frames from one sampled frame to the next.
+        num_frames: Sampled frames.
+        size: Of the crop in pixels: one number for a square, else ``(height, width)``.
+    """
+
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    channel_order: str | None = None
+    sampling: str | None = None
+    frame_interval: int | None = None
+    num_frames: int | None = None
+    size: Size | None = None
+
+    def __post_init__(self) -> None:
+        self.mean, self.std = _list(self.mean), _list(self.std)
+        self.size = _side(self.size)
+
+    def updated(self, newer: 'Preprocessing') -> 'Preprocessing':
+        """Return a copy with the values of ``newer`` where it has any."""
+        return replace(self, **_present(newer))
+
+
+@dataclass
+class ModelMetadata:
+    """What a checkpoint stores under ``meta['mmtimesformer']``.
+
+    Attributes:
+        img_size: ``(H, W)`` that ``pos_embed`` is for, in pixels.
+        num_frames: Frames in a clip.
+        classes: Their names, in the order of the classifier.
+        licence: Where the source has one of its own.
+        source: The format that the weights came in.
+        dataset: Of the training, as the official config names it; not stored.
+        other: Keys that this version does not use, kept as they are.
+    """
+
+    attention_type: str | None = None
+    num_heads: int | None = None
+    norm_eps: float | None = None
+    num_frames: int | None = None
+    img_size: tuple[int, int] | None = None
+    classes: list[str] | None = None
+    licence: str | None = None
+    source: str | None = None
+    dataset: str | None = None
+    patch_size: int | None = None
+    embed_dims: int | None = None
+    num_layers: int | None = None
+    num_classes: int | None = None
+    qkv_bias: bool | None = None
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    other: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.classes = _list(self.classes)
+        self.img_size = _pair(self.img_size)
+
+    @classmethod
+    def parse(cls, values: Values, strict: bool = False) -> 'ModelMetadata':
+        """Take the values of the right type and range.
+
+        Args:
+            values: As a file has them.
+            strict: Raise an error for any other value, because the file is meant for this package;
+                the config of another model may use the same key for something else.
+
+        Raises:
+            ValueError: ``strict``, and a value is not valid for its key.
+        """
+        valid = _valid(values, strict)
+        inner = _valid(_table(valid.pop('preprocessing', None)), strict)
+        known = cls.__dataclass_fields__.keys() - {'other'}
+        return cls(
+            preprocessing=Preprocessing(
+                **{key: inner[key] for key in inner if key in Preprocessing.__dataclass_fields__}
+            ),
+            other={key: value for key, value in valid.items() if key not in known},
+            **{key: value for key, value in valid.items() if key in known},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is known as plain values, to be stored."""
+        values = {**self.other, **_present(self), 'preprocessing': _present(self.preprocessing)}
+        del values['other']
+        if self.img_size is not None:
+            values['img_size'] = list(self.img_size)
+        return {key: value for key, value in values.items() if value != {}}
+
+    def to_meta(self) -> dict[str, Any]:
+        """Return the ``meta`` of a checkpoint of ours."""
+        meta: dict[str, Any] = {'mmtimesformer': self.to_dict()}
+        if self.classes:
+            meta['dataset_meta'] = {'classes': self.classes}
+        return meta
+
+    def update(self, newer: 'ModelMetadata') -> None:
+        """Take over the values that ``newer`` has; its preprocessing as a whole."""
+        for key, value in _present(newer).items():
+            if value not in (Preprocessing(), {}):
+                setattr(self, key, value)
+
+
+# Preprocessing of all models of a system, for files that come without their config.
+_HALF = Preprocessing([0.5] * 3, [0.5] * 3, 'RGB')
+_KINETICS = Preprocessing([0.45] * 3, [0.225] * 3, 'RGB')
+OF_SYSTEM = {
     'official': _KINETICS,
-    'paddle': _PADDLE,
+    'paddle': replace(_KINETICS, frame_interval=32),
     'mmaction2': _HALF,
     'mmaction2_joint': _HALF,
     'jax_vit': _HALF,
     'big_vision_vit': _HALF,
 }
 # PaddleVideo's PP-TimeSformer, whose weights differ from its TimeSformer's by having no qkv bias.
-PP_TIMESFORMER: dict[str, Any] = {**_PADDLE, 'mean': [0.0] * 3, 'std': [1.0] * 3}
+PP_TIMESFORMER = Preprocessing([0.0] * 3, [1.0] * 3, 'RGB', frame_interval=32)
 
 # The samplers of MMAction2 and ours, with the interval where a config gives none; None for those
 # that take one frame of each segment of the video.
@@ -82,179 +211,169 @@ RESIZES = {
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
 
 
-def find_metadata(beside: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Gather the facts that stand beside the weights in a file or folder."""
-    meta = beside.get('meta')
-    meta = meta if isinstance(meta, Mapping) else {}
-    facts: dict[str, Any] = {}
-    if isinstance(beside.get('config'), Mapping):
-        facts = _valid(_of_huggingface(beside['config'], _dict(beside.get('preprocessor_config'))))
-    elif isinstance(beside.get('cfg'), str):
-        facts = _valid(_of_official(beside['cfg']))
-    elif isinstance(meta.get('cfg'), str):
-        facts = _valid(metadata_of_config(read_literals(meta['cfg'])))
-    dataset_meta = meta.get('dataset_meta')
-    if isinstance(dataset_meta, Mapping) and isinstance(dataset_meta.get('classes'), list | tuple):
-        facts['classes'] = [str(name) for name in dataset_meta['classes']] or None
-    if isinstance(meta.get('mmtimesformer'), Mapping):
-        facts.update(_valid(meta['mmtimesformer'], refuse=True))
+def find_metadata(extras: Values, tensors: Mapping[str, Tensor]) -> ModelMetadata:
+    """Gather the metadata in the other entries of a file or folder.
+
+    Raises:
+        ValueError: A value under ``meta['mmtimesformer']`` is not valid.
+    """
+    meta, text = _table(extras.get('meta')), extras.get('cfg')
+    metadata = ModelMetadata()
+    if isinstance(extras.get('config'), Mapping):
+        preprocessor = _table(extras.get('preprocessor_config'))
+        metadata = ModelMetadata.parse(_of_huggingface(_table(extras['config']), preprocessor))
+    elif isinstance(text, str):
+        metadata = ModelMetadata.parse(_of_official(text))
+    elif isinstance(config := meta.get('cfg'), str):
+        metadata = metadata_of_config(read_literals(config))
+    classes = _table(meta.get('dataset_meta')).get('classes')
+    if isinstance(classes, list | tuple):
+        metadata.classes = [str(name) for name in classes] or None
+    metadata.update(ModelMetadata.parse(_table(meta.get('mmtimesformer')), strict=True))
     for key, weight in tensors.items():
-        if key.endswith('/query/bias') and weight.ndim > 1:
-            facts.setdefault('num_heads', weight.shape[-2])
-    return {key: value for key, value in facts.items() if value is not None}
+        if key.endswith('/query/bias') and weight.ndim > 1 and metadata.num_heads is None:
+            metadata.num_heads = weight.shape[-2]
+    return metadata
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return type(value) is int and 0 < value <= LARGEST_COUNT
 
 
-def _is_size(value: Any) -> bool:
+def _is_size(value: object) -> bool:
     is_pair = isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_count, value))
     return is_pair or _is_count(value)
 
 
-def _is_per_channel(value: Any) -> bool:
+def _is_per_channel(value: object) -> bool:
     return _is_numbers(value) and 0 < len(value) <= 4 and all(abs(x) < 1e6 for x in value)
 
 
-def _is_names(value: Any) -> bool:
+def _is_names(value: object) -> bool:
     return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
 
 
-LARGEST_COUNT = 1_000_000  # of frames, pixels, classes and the like
 VALID: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(
-        ('attention_type', 'licence', 'source', 'dataset', 'channel_order', 'sampling'),
-        ('a text', lambda value: isinstance(value, str)),
-    ),
-    **dict.fromkeys(
+    key: (what, is_valid)
+    for keys, what, is_valid in (
         (
-            'num_heads', 'num_frames', 'patch_size', 'embed_dims', 'num_layers', 'num_classes',
-            'frame_interval',
+            'attention_type licence source dataset channel_order sampling',
+            'a text',
+            lambda value: isinstance(value, str),
         ),
-        (f'a whole number from 1 to {LARGEST_COUNT:,}', _is_count),
-    ),
-    **dict.fromkeys(('img_size', 'size'), ('a number of pixels, or two', _is_size)),
-    **dict.fromkeys(('mean', 'std'), ('a number for each channel', _is_per_channel)),
-    'norm_eps': (
-        'a number from 0 to 1',
-        lambda value: type(value) in (int, float) and 0 <= value <= 1,
-    ),
-    'qkv_bias': ('true or false', lambda value: isinstance(value, bool)),
-    'classes': ('a list of names', _is_names),
-    'preprocessing': ('a table', lambda value: isinstance(value, Mapping)),
-}  # fmt: skip
+        (
+            'num_heads num_frames patch_size embed_dims num_layers num_classes frame_interval',
+            f'a whole number from 1 to {LARGEST_COUNT:,}',
+            _is_count,
+        ),
+        ('img_size size', 'a number of pixels, or two', _is_size),
+        ('mean std', 'a number for each channel', _is_per_channel),
+        ('norm_eps', 'a number from 0 to 1', lambda x: type(x) in (int, float) and 0 <= x <= 1),
+        ('qkv_bias', 'true or false', lambda value: isinstance(value, bool)),
+        ('classes', 'a list of names', _is_names),
+        ('preprocessing', 'a table', lambda value: isinstance(value, Mapping)),
+    )
+    for key in keys.split()
+}
 
 
-def _valid(facts: Mapping[str, Any], refuse: bool = False) -> dict[str, Any]:
-    """Keep the facts whose values can be such.
-
-    Args:
-        facts: As a file tells them.
-        refuse: Raise an error for the others, because the file says that it means this model;
-            the config of another model may use the same key for something else.
-
-    Raises:
-        ValueError: A value cannot be that of its key.
-    """
+def _valid(values: Values, strict: bool) -> dict[str, Any]:
+    """Keep the values that are valid for their keys, see :meth:`ModelMetadata.parse`."""
     kept: dict[str, Any] = {}
-    for key, value in facts.items():
+    for key, value in values.items():
         what, is_valid = VALID.get(key, ('', lambda _: True))
-        if value is None or is_valid(value):
+        if value is None:
+            continue
+        if is_valid(value):
             kept[key] = value
-        elif refuse:
+        elif strict:
             raise ValueError(
                 f'the metadata of the checkpoint has {key}={shown(value)}, and it must be {what}; '
                 'save it again with tools/convert_checkpoint.py'
             )
-    if isinstance(kept.get('preprocessing'), Mapping):
-        kept['preprocessing'] = _valid(kept['preprocessing'], refuse)
     return kept
 
 
 def complete_metadata(
-    facts: dict[str, Any], source: str, classes: int | None, has_qkv_bias: bool = True
-) -> dict[str, Any]:
-    """Add what a system does to all its models, and the two warnings that its files lack."""
-    facts = dict(facts)
-    system = OF_SYSTEM.get(source, {})
+    metadata: ModelMetadata, source: str, classes: int | None, has_qkv_bias: bool = True
+) -> ModelMetadata:
+    """Return a copy with what a system does to all its models, and its files leave out."""
+    system = OF_SYSTEM.get(source, Preprocessing())
     if source == 'paddle' and not has_qkv_bias:
         system = PP_TIMESFORMER
-    preprocessing = {**system, **_dict(facts.get('preprocessing'))}
+    preprocessing = system.updated(metadata.preprocessing)
+    licence = metadata.licence
     if source == 'official':
-        facts.setdefault('licence', OFFICIAL_LICENCE)
-        if 'ssv2' in str(facts.pop('dataset', '')).lower() or classes == SSV2_CLASSES:
-            preprocessing['channel_order'] = 'BGR'  # its switch to RGB does nothing for a ViT
-            preprocessing['sampling'] = 'segments'  # its config's SAMPLING_RATE is not used
-    facts.pop('dataset', None)
-    if preprocessing:
-        facts['preprocessing'] = preprocessing
-    if classes is not None and len(facts.get('classes') or []) != classes:
-        facts.pop('classes', None)
-    return facts
+        licence = licence or OFFICIAL_LICENCE
+        if 'ssv2' in (metadata.dataset or '').lower() or classes == SSV2_CLASSES:
+            preprocessing.channel_order = 'BGR'  # its switch to RGB does nothing for a ViT
+            preprocessing.sampling = 'segments'  # its config's SAMPLING_RATE is not used
+    names = metadata.classes
+    if classes is not None and len(names or ()) != classes:
+        names = None
+    return replace(
+        metadata, preprocessing=preprocessing, licence=licence, classes=names, dataset=None
+    )
 
 
-def metadata_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The same facts of a config in OpenMMLab's style, to be compared with a checkpoint's."""
-    model = _dict(config.get('model'))
-    backbone, preprocessor = _dict(model.get('backbone')), _dict(model.get('data_preprocessor'))
-    facts = {
-        key: backbone.get(key) for key in ('attention_type', 'num_heads', 'norm_eps', 'num_frames')
-    }
-    facts['img_size'] = _pair(backbone.get('img_size'))
-    preprocessing: dict[str, Any] = {}
+def metadata_of_config(config: Values) -> ModelMetadata:
+    """Return the metadata that a config in OpenMMLab's style stands for."""
+    model = _table(config.get('model'))
+    backbone, preprocessor = _table(model.get('backbone')), _table(model.get('data_preprocessor'))
     steps = list(_steps(_pipeline_of(config)))
-    normalise = preprocessor or _dict(config.get('img_norm_cfg')) or _normalise_step(steps)
+    normalise = preprocessor or _table(config.get('img_norm_cfg')) or _normalise_step(steps)
+    preprocessing: dict[str, object] = _present(metadata_of_pipeline(steps))
     for key, without in (('mean', 0.0), ('std', 1.0)):
-        if _is_numbers(normalise.get(key)):
-            preprocessing[key] = [round(float(x) / 255, 6) for x in normalise[key]]
+        values = normalise.get(key)
+        if _is_numbers(values):
+            preprocessing[key] = [round(float(x) / 255, 6) for x in values]
         elif _kind(preprocessor) == 'ActionDataPreprocessor' and preprocessor.get(key) is None:
             preprocessing[key] = [round(without / 255, 6)] * 3  # pixels from 0 to 255 as they are
     if 'mean' in preprocessing:
         swap = 'to_rgb' if preprocessor else 'to_bgr'  # frames are decoded as RGB
         preprocessing['channel_order'] = 'BGR' if normalise.get(swap) is True else 'RGB'
-    preprocessing |= metadata_of_pipeline(steps)
-    if preprocessing:
-        facts['preprocessing'] = preprocessing
-    return {key: value for key, value in facts.items() if value is not None}
+    keys = ('attention_type', 'num_heads', 'norm_eps', 'num_frames')
+    return ModelMetadata.parse(
+        {
+            **{key: backbone.get(key) for key in keys},
+            'img_size': _pair(backbone.get('img_size')),
+            'preprocessing': preprocessing,
+        }
+    )
 
 
-def metadata_of_pipeline(pipeline: Any) -> dict[str, Any]:
-    """Frames and size of the clips that a pipeline gives: what its samplers and crops say.
-
-    Args:
-        pipeline: The configs of the transforms, of MMAction2's and ours.
-
-    Returns:
-        ``sampling``, ``num_frames``, ``frame_interval`` and ``size``; what is not known is absent.
-    """
-    facts: dict[str, Any] = {}
+def metadata_of_pipeline(pipeline: object) -> Preprocessing:
+    """Return frames and size of the clips, from the samplers and crops of a pipeline's config."""
+    values: dict[str, object] = {}
     for step in _steps(pipeline):
         kind = _kind(step)
         if kind in SAMPLERS:
             interval = SAMPLERS[kind]
-            facts['num_frames'] = step.get('clip_len')
+            values['num_frames'] = step.get('clip_len')
             if interval is None:
-                facts['sampling'] = 'segments'
+                values['sampling'] = 'segments'
             else:
-                facts['frame_interval'] = step.get('frame_interval', interval)
+                values['frame_interval'] = step.get('frame_interval', interval)
         elif kind == 'BuildPseudoClip':  # an image, repeated
-            facts['num_frames'] = step.get('clip_len')
+            values['num_frames'] = step.get('clip_len')
         elif kind in CROPS:
-            width_height = _pair(step.get(CROPS[kind]))
-            facts['size'] = None if width_height is None else _side(width_height[::-1])
+            values['size'] = _height_width(step.get(CROPS[kind]))
         elif kind in RESIZES:
-            facts['size'] = _size_after_resize(kind, step, facts.get('size'))
-    return {key: value for key, value in facts.items() if value is not None}
+            values['size'] = _size_after_resize(kind, step, values.get('size'))
+    return ModelMetadata.parse({'preprocessing': values}).preprocessing
 
 
-def _size_after_resize(kind: str, step: Mapping[str, Any], before: Any) -> Any:
-    """Side of a frame, or ``(height, width)``, where a resize leaves one that is known."""
+def _height_width(width_height: object) -> Size | None:
+    pair = _pair(width_height)
+    return None if pair is None else _side(pair[::-1])
+
+
+def _size_after_resize(kind: str, step: Values, before: object) -> Size | None:
+    """Return the size of a frame after a resize; None where it depends on the video."""
     argument = RESIZES[kind]
     value = None if argument is None else step.get(argument)
     if kind == 'Resize' and not step.get('keep_ratio', True):
-        width_height = _pair(value)
-        return None if width_height is None else _side(width_height[::-1])
+        return _height_width(value)
     if not isinstance(before, int) or kind not in ('Resize', 'ShortSideResize'):
         return None  # the long side depends on the video
     if isinstance(value, float) and _is_number(value):
@@ -263,134 +382,126 @@ def _size_after_resize(kind: str, step: Mapping[str, Any], before: Any) -> Any:
     return None if pair is None else max(pair) if -1 in pair else min(pair)
 
 
-def _pipeline_of(config: Mapping[str, Any]) -> Any:
-    """The transforms by which a config's model is tested, else validated, else trained.
+def _pipeline_of(config: Values) -> object:
+    """Return the transforms by which a config's model is tested, else validated, else trained.
 
     A data loader's own come first: they are what runs. Old configs have them in ``data.test``.
     """
     for stage in ('test', 'val', 'train'):
-        dataset = _dict(_dict(config.get(f'{stage}_dataloader')).get('dataset'))
-        old = _dict(_dict(config.get('data')).get(stage))
+        dataset = _table(_table(config.get(f'{stage}_dataloader')).get('dataset'))
+        old = _table(_table(config.get('data')).get(stage))
         for holder in (dataset, old):
             while isinstance(holder.get('dataset'), Mapping):  # in a wrapper such as RepeatDataset
-                holder = holder['dataset']
+                holder = _table(holder['dataset'])
             if holder.get('pipeline'):
                 return holder['pipeline']
-        if config.get(f'{stage}_pipeline'):
-            return config[f'{stage}_pipeline']
+        if pipeline := config.get(f'{stage}_pipeline'):
+            return pipeline
     return []
 
 
-def _normalise_step(steps: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The arguments of ``Normalize``, by which MMAction2 0.x normalised."""
+def _normalise_step(steps: Iterable[Values]) -> Values:
+    """Return the arguments of ``Normalize``, by which MMAction2 0.x normalised."""
     return next((step for step in steps if _kind(step) == 'Normalize'), {})
 
 
-def differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """Say where a checkpoint's preprocessing and a config's differ, both values each time."""
-    theirs = _dict(checkpoint.get('preprocessing'))
-    ours = _dict(config.get('preprocessing'))
-    is_official = _plain(checkpoint.get('source')) == 'official'
-    if is_official and _plain(theirs.get('channel_order')) == 'BGR':
-        theirs = {**theirs, 'sampling': 'segments'}  # SSv2: of theirs, it alone is BGR
-    said = []
+def differences(checkpoint: ModelMetadata, config: ModelMetadata) -> list[str]:
+    """List where a checkpoint's preprocessing and a config's differ, with both values."""
+    theirs, ours = checkpoint.preprocessing, config.preprocessing
+    if checkpoint.source == 'official' and theirs.channel_order == 'BGR':
+        theirs = replace(theirs, sampling='segments')  # SSv2: of theirs, it alone is BGR
     samplings = _sampling(theirs), _sampling(ours)
-    by_interval = samplings[0] != BY_SEGMENTS != samplings[1]
-    for key in ('mean', 'std', 'channel_order', 'sampling', 'num_frames', 'frame_interval', 'size'):
-        a, b = _plain(theirs.get(key)), _plain(ours.get(key))
-        if key == 'sampling':
-            a, b = (None, None) if by_interval else samplings
-        elif key == 'frame_interval' and not by_interval:
-            continue  # of one of the two it follows the length of each video
-        elif key == 'size':
-            a, b = _side(a), _side(b)
-        if a is not None and b is not None and not _same(a, b):
-            said.append(
-                f'{key}: the checkpoint was trained with {_show(a)}, the config gives {_show(b)}'
-            )
-    a, b = _plain(checkpoint.get('norm_eps')), _plain(config.get('norm_eps'))
-    if a is not None and b is not None and a != b:
-        said.append(f'norm_eps: the checkpoint was trained with {a}, the config gives {b}')
-    return said
+    by_interval = BY_SEGMENTS not in samplings
+    keys = ('mean', 'std', 'channel_order', 'sampling', 'num_frames', 'frame_interval', 'size')
+    pairs = {key: (getattr(theirs, key), getattr(ours, key)) for key in keys}
+    pairs['norm_eps'] = checkpoint.norm_eps, config.norm_eps
+    pairs['channel_order'] = _printable(theirs.channel_order), _printable(ours.channel_order)
+    pairs['sampling'] = samplings
+    # With segments on one side, the interval follows the length of each video there.
+    del pairs['sampling' if by_interval else 'frame_interval']
+    return [
+        f'{key}: the checkpoint was trained with {_show(a)}, the config gives {_show(b)}'
+        for key, (a, b) in pairs.items()
+        if a is not None and b is not None and not _same(a, b)
+    ]
 
 
-def _sampling(preprocessing: Mapping[str, Any]) -> str | None:
-    """How frames are chosen, in words; None where that is not known."""
-    if _plain(preprocessing.get('sampling')) == 'segments':
+def _sampling(preprocessing: Preprocessing) -> str | None:
+    """Return in words how frames are chosen; None where that is not known."""
+    if preprocessing.sampling == 'segments':
         return BY_SEGMENTS
-    interval = _plain(preprocessing.get('frame_interval'))
+    interval = preprocessing.frame_interval
     return None if interval is None else f'frames {interval} apart'
 
 
-def heads_of(width: int, told: int | None = None) -> int:
-    """How many heads a width has: as told, else as in ViT.
+def heads_of(width: int, num_heads: int | None = None) -> int:
+    """Return the number of heads: as stored, else as a ViT of this width has.
 
     Raises:
-        ValueError: The checkpoint does not tell, and no ViT has this width.
+        ValueError: None is stored, and no ViT has this width.
     """
-    if told:
-        return told
+    if num_heads:
+        return num_heads
     if width in HEADS:
         return HEADS[width]
     raise ValueError(
-        f'the checkpoint does not tell its number of heads, and no ViT has the width {width}; '
+        f'the checkpoint does not give its number of heads, and no ViT has the width {width}; '
         'give num_heads (--num-heads)'
     )
 
 
-def _of_huggingface(config: Mapping[str, Any], preprocessor: Mapping[str, Any]) -> dict[str, Any]:
-    facts: dict[str, Any] = {
+def _of_huggingface(config: Values, preprocessor: Values) -> dict[str, object]:
+    of_timm = _table(config.get('pretrained_cfg'))
+    size = _table(preprocessor.get('crop_size')) or _table(preprocessor.get('size'))
+    values: dict[str, object] = {
         'num_heads': config.get('num_attention_heads'),
         'norm_eps': config.get('layer_norm_eps'),
         'num_frames': config.get('num_frames'),
         'img_size': _pair(config.get('image_size')),
+        'preprocessing': {
+            'mean': preprocessor.get('image_mean') or of_timm.get('mean'),
+            'std': preprocessor.get('image_std') or of_timm.get('std'),
+            'channel_order': preprocessor.get('channel_order'),
+            'frame_interval': preprocessor.get('frame_interval'),
+            'num_frames': config.get('num_frames'),
+            'size': size.get('height') or size.get('shortest_edge'),
+        },
     }
     if config.get('model_type') == 'timesformer':
-        facts['attention_type'] = config.get('attention_type', 'divided_space_time')
-        labels = _dict(config.get('id2label'))
+        values['attention_type'] = config.get('attention_type', 'divided_space_time')
+        labels = _table(config.get('id2label'))
         labels = labels if all(re.fullmatch(r'\d{1,9}', str(k)) for k in labels) else {}
         names = [str(labels[k]) for k in sorted(labels, key=lambda k: int(k))]
         if any(not name.startswith('LABEL_') for name in names):
-            facts['classes'] = names
-    of_timm = _dict(config.get('pretrained_cfg'))
-    size = _dict(preprocessor.get('crop_size')) or _dict(preprocessor.get('size'))
-    facts['preprocessing'] = _present(
-        mean=preprocessor.get('image_mean') or of_timm.get('mean'),
-        std=preprocessor.get('image_std') or of_timm.get('std'),
-        channel_order=preprocessor.get('channel_order'),
-        frame_interval=preprocessor.get('frame_interval'),
-        num_frames=config.get('num_frames'),
-        size=size.get('height') or size.get('shortest_edge'),
-    )
-    return facts
+            values['classes'] = names
+    return values
 
 
-def _of_official(text: str) -> dict[str, Any]:
-    """The official config is YAML; ``safe_load`` builds plain values and nothing else."""
+def _of_official(text: str) -> dict[str, object]:
+    """Read the official config, which is YAML, as plain values."""
     import yaml  # type: ignore[import-untyped]
 
     try:
-        config = _dict(parse_yaml(text, 'the config (cfg) in the checkpoint'))
+        config = _table(parse_yaml(text, 'the config (cfg) in the checkpoint'))
     except yaml.YAMLError:
         return {}
-    data, model = _dict(config.get('DATA')), _dict(config.get('TIMESFORMER'))
-    size = data.get('TEST_CROP_SIZE')
+    data = _table(config.get('DATA'))
     return {
-        'attention_type': model.get('ATTENTION_TYPE'),
+        'attention_type': _table(config.get('TIMESFORMER')).get('ATTENTION_TYPE'),
         'num_frames': data.get('NUM_FRAMES'),
-        'dataset': _dict(config.get('TRAIN')).get('DATASET'),
-        'preprocessing': _present(
-            mean=data.get('MEAN'),
-            std=data.get('STD'),
-            frame_interval=data.get('SAMPLING_RATE'),
-            num_frames=data.get('NUM_FRAMES'),
-            size=size,
-        ),
+        'dataset': _table(config.get('TRAIN')).get('DATASET'),
+        'preprocessing': {
+            'mean': data.get('MEAN'),
+            'std': data.get('STD'),
+            'frame_interval': data.get('SAMPLING_RATE'),
+            'num_frames': data.get('NUM_FRAMES'),
+            'size': data.get('TEST_CROP_SIZE'),
+        },
     }
 
 
 def read_literals(text: str) -> dict[str, Any]:
-    """The plain values that a Python config assigns: numbers, text, lists, ``dict(…)``.
+    """Read the plain values that a Python config assigns: numbers, text, lists, ``dict(…)``.
 
     The text is parsed and never run: a call other than ``dict``, or any name, gives nothing.
     """
@@ -405,7 +516,7 @@ def read_literals(text: str) -> dict[str, Any]:
     return values
 
 
-def _literal(node: ast.expr) -> Any:
+def _literal(node: ast.expr) -> object:
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
@@ -424,65 +535,41 @@ def _literal(node: ast.expr) -> Any:
     return None
 
 
-def _steps(pipeline: Any) -> Iterator[Mapping[str, Any]]:
-    """The transforms of a pipeline, also those inside of others, such as ``RepeatClips``."""
+def _steps(pipeline: object) -> Iterator[Values]:
+    """Yield the transforms of a pipeline, also those inside of others, such as ``RepeatClips``."""
     for step in pipeline if isinstance(pipeline, list | tuple) else ():
         if isinstance(step, Mapping):
             yield step
             yield from _steps(step.get('transforms'))
 
 
-def _kind(step: Mapping[str, Any]) -> str:
-    """The name of a component's class, without its scope; its type may be the class itself."""
+def _kind(step: Values) -> str:
+    """Return the class name of a component, without its scope; its type may be the class itself."""
     kind = step.get('type', '')
     name = kind if isinstance(kind, str) else getattr(kind, '__name__', '')
     return str(name).rpartition('.')[2]
 
 
-def _dict(value: Any) -> Mapping[str, Any]:
+def _table(value: object) -> Values:
     return value if isinstance(value, Mapping) else {}
 
 
-def _present(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
+def _present(values: Preprocessing | ModelMetadata) -> dict[str, Any]:
+    return {key: value for key, value in vars(values).items() if value is not None}
 
 
-def _pair(size: Any) -> tuple[int, int] | None:
-    if isinstance(size, int):
-        return size, size
-    if isinstance(size, list | tuple) and len(size) == 2 and _is_numbers(size):
-        return int(size[0]), int(size[1])
-    return None
+def _printable(text: str | None) -> str | None:
+    """Return a text that can be shown in a message, whatever a file holds; None for any other."""
+    return text if text is not None and len(text) <= 64 and text.isprintable() else None
 
 
-def _side(size: Any) -> int | tuple[int, int] | None:
-    """One number for a square, ``(height, width)`` for another size."""
-    pair = _pair(size)
-    return pair[0] if pair is not None and pair[0] == pair[1] else pair
-
-
-def _is_numbers(value: Any) -> bool:
-    return isinstance(value, list | tuple) and len(value) <= 16 and all(map(_is_number, value))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and abs(value) < LARGEST  # not NaN
-
-
-def _plain(value: Any) -> Any:
-    """A value that can be compared and shown, whatever a file holds; None for any other."""
-    if isinstance(value, str):
-        return value if len(value) <= 64 and value.isprintable() else None
-    return value if _is_number(value) or _is_numbers(value) else None
-
-
-def _same(a: Any, b: Any) -> bool:
+def _same(a: object, b: object) -> bool:
     if _is_numbers(a) and _is_numbers(b):
         return len(a) == len(b) and all(abs(x - y) < 1e-3 for x, y in zip(a, b, strict=True))
-    return bool(a == b)
+    return a == b
 
 
-def _show(value: Any) -> str:
+def _show(value: object) -> str:
     if _is_numbers(value):
         return '(' + ', '.join(f'{x:g}' for x in value) + ')'
     return str(value)

@@ -1,20 +1,18 @@
-"""Reading without trust, writing without loss.
+"""Read checkpoint files of torch, safetensors, NumPy and Paddle; execute nothing in them.
 
-A file is what its bytes say, whatever its name: torch's zip or older pickle, safetensors, NumPy's
-zip, Paddle's pickle, or a folder in Hugging Face's layout. Nothing in any of them is executed.
-What is written appears whole under its name, or not at all.
+The first bytes of a file decide how it is read, not its name: torch's zip or older pickle,
+safetensors, NumPy's zip, Paddle's pickle, or a folder in Hugging Face's layout.
 """
 
 import json
 import os
 import re
 import struct
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -23,9 +21,8 @@ from torch import Tensor
 
 from mmtimesformer.checkpoints.dcp import load_sharded
 from mmtimesformer.checkpoints.metadata import find_metadata
-from mmtimesformer.checkpoints.torch_checkpoints import load_bounded_torch
-from mmtimesformer.cli import require_file
-from mmtimesformer.fileio.file_names import short_file_name
+from mmtimesformer.checkpoints.torch_checkpoints import load_bounded_torch, require_checkpoint
+from mmtimesformer.fileio.atomic import write_atomically
 from mmtimesformer.fileio.numpy_files import read_npy
 from mmtimesformer.fileio.safe_pickle import (
     DamagedError,
@@ -35,11 +32,8 @@ from mmtimesformer.fileio.safe_pickle import (
 )
 from mmtimesformer.fileio.safe_text import parse_json, read_json
 from mmtimesformer.fileio.safe_zip import SafeZip, ZipError
-from mmtimesformer.fileio.stand_ins import (
-    NUMPY_IN_PLACE,
-    PLAIN,
-)
-from mmtimesformer.fileio.torch_files import LEGACY_MAGIC
+from mmtimesformer.fileio.stand_ins import NUMPY_IN_PLACE, PLAIN
+from mmtimesformer.fileio.torch_files import LEGACY_MAGIC, MapLocation
 
 FOLDER_FILES = (
     'model.safetensors',
@@ -54,32 +48,32 @@ MOST_TENSORS = 20_000  # of one safetensors or .npz file; a training of ViT-g ha
 
 @dataclass
 class Contents:
-    """What a file holds.
+    """The content of a checkpoint file.
 
     Attributes:
         container: ``'torch'``, ``'safetensors'``, ``'npz'`` or ``'paddle'``.
         tensors: Names and weights as they are in the file.
-        beside: What stands beside the weights: ``meta``, ``cfg``, ``optimizer`` and so on in a
-            torch file; ``config`` and ``preprocessor_config`` in a folder.
-        whole: The torch file's object itself, for those who resume from it.
+        extras: The other entries: ``meta``, ``cfg``, ``optimizer`` and so on in a torch file;
+            ``config`` and ``preprocessor_config`` in a folder.
+        checkpoint: The torch file's object itself, to resume from.
     """
 
     container: str
     tensors: dict[str, Tensor]
-    beside: dict[str, Any] = field(default_factory=dict)
-    whole: Any = None
+    extras: dict[str, object] = field(default_factory=dict)
+    checkpoint: Any = None
 
 
 def read_file(
-    path: str | os.PathLike[str], *, trust: bool = False, map_location: Any = 'cpu'
+    path: str | os.PathLike[str], *, trust: bool = False, map_location: MapLocation = 'cpu'
 ) -> Contents:
     """Read a checkpoint file or folder, by its content.
 
     Args:
-        path: A file, or a folder with ``config.json`` and weights beside it.
+        path: A file, or a folder with weights and ``config.json``.
         trust: Let this one torch file run the code it holds. Only for files of your own.
         map_location: Where the tensors of a torch file go, as in :func:`torch.load`; those of
-            the other containers come to the CPU.
+            other files go to the CPU.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -95,35 +89,32 @@ def read_file(
         contents = _read_shards(path, trust, map_location)
     else:
         contents = _READERS[container](path)
-    if not contents.tensors and contents.whole is None:
+    if not contents.tensors and contents.checkpoint is None:
         raise ValueError(f'checkpoint {path} holds no weights; give a file that does')
     if path.name in FOLDER_FILES:
-        contents.beside.update(_read_configs(path.parent))
+        contents.extras.update(_read_configs(path.parent))
     try:
-        find_metadata(contents.beside, contents.tensors)
+        find_metadata(contents.extras, contents.tensors)
     except ValueError as error:
         raise ValueError(f'checkpoint {path} is refused: {error}') from None
     return contents
 
 
 def container_of(path: Path) -> str:
-    """Tell the container by its first bytes, and a zip by its members.
+    """Detect the container by its first bytes, and a zip by its members.
 
     Returns:
         ``'torch'``, ``'safetensors'``, ``'npz'``, ``'paddle'`` or ``'index'``.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is none of these; the message says what it looks like.
+        ValueError: It is none of these; the message states what it looks like.
     """
-    require_file(path, 'checkpoint', 'check the path')
+    require_checkpoint(path)
     size = path.stat().st_size
-    if not path.is_file() or size == 0:
-        what = 'is empty' if path.is_file() else 'is not a file'
-        raise ValueError(f'checkpoint {path} {what}; give a file of weights')
     with path.open('rb') as file:
         head = file.read(512)
-    # First, because the length that safetensors begins with can look like any other beginning.
+    # First, because the length at the start of safetensors can look like any other magic number.
     header = struct.unpack('<Q', head[:8])[0] if head[8:9] == b'{' else 0
     if 0 < header <= size - 8:
         return 'safetensors'
@@ -168,15 +159,14 @@ def _container_of_zip(path: Path) -> str:
 # -- torch -----------------------------------------------------------------------------------------
 
 
-def _read_torch(path: Path, trust: bool, map_location: Any) -> Contents:
+def _read_torch(path: Path, trust: bool, map_location: MapLocation) -> Contents:
     if trust:
-        # What the caller asked for by name: the file may do anything.
         with path.open('rb') as file:
-            whole = torch.load(file, map_location=map_location, weights_only=False)
+            checkpoint = torch.load(file, map_location=map_location, weights_only=False)
     else:
         _warn_of_old_torch()
-        whole = load_bounded_torch(path, map_location)
-    return from_torch(load_sharded(whole, path), path)
+        checkpoint = load_bounded_torch(path, map_location)
+    return from_torch(load_sharded(checkpoint, path), path)
 
 
 def _warn_of_old_torch() -> None:
@@ -190,23 +180,23 @@ def _warn_of_old_torch() -> None:
         )
 
 
-def from_torch(whole: Any, path: Path | str = 'given') -> Contents:
-    """Find the weights in what ``torch.save`` was given: a state dict, or a dict around one."""
-    if not isinstance(whole, Mapping):
+def from_torch(checkpoint: object, path: Path | str = 'given') -> Contents:
+    """Find the weights in the object of a torch file: a state dict, or a dict around one."""
+    if not isinstance(checkpoint, Mapping):
         raise ValueError(
-            f'checkpoint {path} holds a {type(whole).__name__}, not a dictionary of weights; '
+            f'checkpoint {path} holds a {type(checkpoint).__name__}, not a dictionary of weights; '
             'save model.state_dict() instead'
         )
     for key in ('state_dict', 'model_state', 'model_state_dict', 'model'):
-        inner = whole.get(key)
+        inner = checkpoint.get(key)
         if isinstance(inner, Mapping) and any(isinstance(v, Tensor) for v in inner.values()):
-            beside = {name: value for name, value in whole.items() if name != key}
-            return Contents('torch', _only_tensors(inner), beside, whole)
-    return Contents('torch', _only_tensors(whole), {}, whole)
+            extras = {name: value for name, value in checkpoint.items() if name != key}
+            return Contents('torch', _only_tensors(inner), extras, checkpoint)
+    return Contents('torch', _only_tensors(checkpoint), {}, checkpoint)
 
 
-def _only_tensors(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Keep what is a weight; a state dict may carry other things, such as its own metadata."""
+def _only_tensors(state_dict: Mapping[Any, object]) -> dict[str, Tensor]:
+    """Keep the tensors; a state dict may have other entries, such as its own metadata."""
     return {str(k): v for k, v in state_dict.items() if isinstance(v, Tensor)}
 
 
@@ -222,20 +212,20 @@ def _read_safetensors(path: Path) -> Contents:
             metadata = file.metadata() or {}
     except OSError:
         raise
-    except Exception as error:  # of the library, of what is no number or too large
+    except Exception as error:  # the library raises many types
         raise ValueError(
             f'checkpoint {path} is damaged or incomplete ({_line(error)}); copy or download it '
             'again'
         ) from error
-    beside: dict[str, Any] = {}
+    extras: dict[str, object] = {}
     if 'mmtimesformer' in metadata:
         what = f'the metadata "mmtimesformer" of checkpoint {path}'
-        beside['meta'] = parse_json(metadata['mmtimesformer'], what)
-    return Contents('safetensors', tensors, beside)
+        extras['meta'] = parse_json(metadata['mmtimesformer'], what)
+    return Contents('safetensors', tensors, extras)
 
 
 def _check_header(path: Path) -> None:
-    """Check what the safetensors library does not: the size of a header, and names that repeat."""
+    """Check the size of a header, and names that repeat, which the safetensors library does not."""
     with path.open('rb') as file:
         size = struct.unpack('<Q', file.read(8))[0]
         if size > LARGEST_SAFETENSORS_HEADER:
@@ -246,7 +236,7 @@ def _check_header(path: Path) -> None:
         header = file.read(size)
     _check_number(parse_json(header, f'the header of checkpoint {path}'), path)
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
         if len(found := dict(pairs)) != len(pairs):
             raise ValueError(f'checkpoint {path} is refused: two of its tensors have the same name')
         return found
@@ -254,7 +244,7 @@ def _check_header(path: Path) -> None:
     json.loads(header, object_pairs_hook=unique)
 
 
-def _check_number(names: Any, path: Path) -> None:
+def _check_number(names: object, path: Path) -> None:
     if isinstance(names, Sized) and len(names) > MOST_TENSORS:
         raise ValueError(
             f'checkpoint {path} is refused: it holds {len(names):,} tensors, and at most '
@@ -263,12 +253,12 @@ def _check_number(names: Any, path: Path) -> None:
 
 
 def _line(error: Exception) -> str:
-    """One line of an error of a library, which may quote the file."""
+    """Return one line of a library's error, which may quote the file."""
     lines = ascii(str(error))[1:-1].split('\\n')
     return lines[0][:200]
 
 
-def _import_safetensors(path: Path) -> Any:
+def _import_safetensors(path: Path) -> ModuleType:
     try:
         import safetensors
         import safetensors.torch
@@ -306,7 +296,7 @@ def _from_numpy(array: np.ndarray, key: str, path: Path) -> Tensor:
     if array.dtype == np.uint16 or array.dtype.str == '|V2':  # how NumPy carries bfloat16
         return torch.from_numpy(array.view(np.int16).copy()).view(torch.bfloat16)
     if array.dtype.kind not in 'biuf':
-        raise ValueError(f'checkpoint {path}: {key} is of dtype {array.dtype}, not a number')
+        raise ValueError(f'checkpoint {path}: {key} is of dtype {array.dtype}, not numeric')
     if not array.dtype.isnative:
         array = array.astype(array.dtype.newbyteorder('='))
     return torch.from_numpy(np.require(array, requirements=['C', 'W']))
@@ -319,7 +309,7 @@ def _read_paddle(path: Path) -> Contents:
     size = path.stat().st_size
     try:
         with path.open('rb') as file:
-            whole = read_pickle(file, size, {**PLAIN, **NUMPY_IN_PLACE}, factor=8)
+            checkpoint = read_pickle(file, size, {**PLAIN, **NUMPY_IN_PLACE}, factor=8)
     except (RefusedError, InstructionError) as error:
         what = 'asks for' if isinstance(error, RefusedError) else 'holds the instruction'
         raise ValueError(
@@ -330,11 +320,13 @@ def _read_paddle(path: Path) -> Contents:
         raise ValueError(
             f'checkpoint {path} is damaged or incomplete ({error}); copy or download it again'
         ) from None
-    if not isinstance(whole, dict):
-        raise ValueError(f'checkpoint {path} holds a {type(whole).__name__}, not named weights')
+    if not isinstance(checkpoint, dict):
+        raise ValueError(
+            f'checkpoint {path} holds a {type(checkpoint).__name__}, not named weights'
+        )
     tensors = {}
-    for key in list(whole):
-        value = whole.pop(key)
+    for key in list(checkpoint):
+        value = checkpoint.pop(key)
         if isinstance(value, np.ndarray) and type(key) is str:
             tensors[key] = _from_numpy(value, key, path)
     return Contents('paddle', tensors)
@@ -343,7 +335,7 @@ def _read_paddle(path: Path) -> Contents:
 # -- folders ---------------------------------------------------------------------------------------
 
 
-def _read_folder(folder: Path, trust: bool, map_location: Any) -> Contents:
+def _read_folder(folder: Path, trust: bool, map_location: MapLocation) -> Contents:
     for name in FOLDER_FILES:
         if (folder / name).is_file():
             return read_file(folder / name, trust=trust, map_location=map_location)
@@ -352,7 +344,7 @@ def _read_folder(folder: Path, trust: bool, map_location: Any) -> Contents:
     )
 
 
-def _read_shards(index: Path, trust: bool, map_location: Any) -> Contents:
+def _read_shards(index: Path, trust: bool, map_location: MapLocation) -> Contents:
     contents = Contents('torch', {})
     for name in _files_of(index):
         shard = index.parent / name
@@ -365,7 +357,7 @@ def _read_shards(index: Path, trust: bool, map_location: Any) -> Contents:
 
 
 def _files_of(index: Path) -> list[str]:
-    """Read the files that an index of weights names, each in its folder."""
+    """Return the files that an index of weights names, which are in its folder."""
     content = read_json(index)
     weight_map = content.get('weight_map') if isinstance(content, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
@@ -380,12 +372,12 @@ def _files_of(index: Path) -> list[str]:
             )
         if Path(name).name != name or len(name) > 255 or '\0' in name:
             raise ValueError(
-                f'{index} points outside its folder, at {name[:80]!a}; that is refused'
+                f'{index} points outside its folder, at {name[:80]!a}, which is refused'
             )
     return sorted(set(weight_map.values()))
 
 
-def _read_configs(folder: Path) -> dict[str, Any]:
+def _read_configs(folder: Path) -> dict[str, object]:
     configs = {}
     for name in ('config', 'preprocessor_config'):
         path = folder / f'{name}.json'
@@ -409,54 +401,14 @@ _READERS: dict[str, Callable[[Path], Contents]] = {
 # -- writing ---------------------------------------------------------------------------------------
 
 
-@contextmanager
-def write_atomically(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a path to write to; afterwards the whole content stands under the wanted name.
-
-    The content goes to a temporary file beside it, is synced to the disk, and then takes the name
-    in one step. If anything fails, what stood there before stands there still.
-
-    Example:
-        >>> with write_atomically('model.pth') as file:
-        ...     torch.save(weights, file)
-    """
-    path = Path(path).expanduser()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f'.{short_file_name(path.name)}.'
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix='.part')
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open('r+b') as file:
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    if hasattr(os, 'O_DIRECTORY'):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def write_torch(whole: Mapping[str, Any], path: Path) -> None:
-    """Write what :func:`torch.load` reads with ``weights_only=True``."""
+def write_torch(checkpoint: Mapping[str, object], path: Path) -> None:
+    """Write a file that :func:`torch.load` reads with ``weights_only=True``."""
     with write_atomically(path) as file:
-        torch.save(whole, file)
+        torch.save(checkpoint, file)
 
 
 def write_safetensors(
-    tensors: Mapping[str, Tensor], path: Path, meta: Mapping[str, Any] | None = None
+    tensors: Mapping[str, Tensor], path: Path, meta: Mapping[str, object] | None = None
 ) -> None:
     """Write a safetensors file; ``meta`` goes into its header, as JSON."""
     safetensors = _import_safetensors(path)
@@ -467,9 +419,3 @@ def write_safetensors(
         safetensors.torch.save_file(
             {name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata
         )
-
-
-def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Write a JSON file that a person can read."""
-    with write_atomically(path) as file:
-        file.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')

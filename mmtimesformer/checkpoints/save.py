@@ -1,4 +1,4 @@
-"""Out of a model or a conversion, into a file that one of four systems reads."""
+"""Save a model or converted weights in a file of one of four formats."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +10,9 @@ from mmtimesformer.checkpoints.convert import Weights, attention_type_of, to_can
 from mmtimesformer.checkpoints.key_maps import is_square
 from mmtimesformer.checkpoints.load import HEADS_OF_MODELS, Source, backbone_of
 from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport
-from mmtimesformer.checkpoints.metadata import heads_of
-from mmtimesformer.checkpoints.readers import write_json, write_safetensors, write_torch
+from mmtimesformer.checkpoints.metadata import ModelMetadata, heads_of
+from mmtimesformer.checkpoints.readers import write_safetensors, write_torch
+from mmtimesformer.fileio.atomic import write_json_atomically
 
 ENDINGS = ('.pth', '.pyth', '.pt', '.safetensors')
 
@@ -20,9 +21,9 @@ def save_checkpoint(
     weights: Weights | nn.Module | Mapping[str, Tensor],
     path: Source,
     to: str = 'mmtimesformer',
-    meta: Mapping[str, Any] | None = None,
+    meta: Mapping[str, object] | None = None,
 ) -> LoadReport:
-    """Write weights as one of four systems reads them.
+    """Write weights in one of four formats.
 
     Args:
         weights: What :func:`read_checkpoint` gives, a model of ours, or a state dict in any
@@ -30,42 +31,45 @@ def save_checkpoint(
         path: ``….pth`` or ``….safetensors``; for ``'huggingface'``, a folder, or a
             ``….safetensors`` file alone.
         to: ``'mmtimesformer'``, ``'official'``, ``'huggingface'`` or ``'mmaction2'``.
-        meta: Facts to add to those of the weights, see
+        meta: Metadata to add to those of the weights, see
             :mod:`~mmtimesformer.checkpoints.metadata`.
 
     Raises:
-        CheckpointError: Not every key is accounted for, or the system cannot hold the weights.
+        CheckpointError: A key is missing or unknown, or the format cannot hold the weights.
     """
     path = Path(path).expanduser()
     weights = _weights_of(weights)
-    weights.facts = {**weights.facts, **(meta or {})}
+    weights.metadata.update(ModelMetadata.parse(meta or {}, strict=True))
     weights.load_report.check()
-    told = weights.describe()
+    metadata = weights.describe()
     if path.suffix not in ENDINGS and not (to == 'huggingface' and path.suffix == ''):
         raise ValueError(
-            f'{path} has no ending that says its container; end it with .pth or .safetensors'
+            f'{path} has no known ending; end it with .pth or .safetensors'
             + (', or give a folder' if to == 'huggingface' else '')
         )
     tensors = {name: tensor.contiguous() for name, tensor in to_format(weights, to).items()}
-    whole_meta = {'mmtimesformer': told}
-    if told.get('classes'):
-        whole_meta['dataset_meta'] = {'classes': told['classes']}
+    meta_entry = metadata.to_meta()
     if path.suffix == '.safetensors':
-        write_safetensors(tensors, path, whole_meta)
+        write_safetensors(tensors, path, meta_entry)
     elif to == 'huggingface' and path.suffix == '':
-        write_json(_huggingface_config(weights, told), path / 'config.json')
-        write_json(_huggingface_preprocessor(weights, told), path / 'preprocessor_config.json')
-        write_safetensors(tensors, path / 'model.safetensors', whole_meta)
+        write_json_atomically(path / 'config.json', _huggingface_config(weights, metadata))
+        write_json_atomically(
+            path / 'preprocessor_config.json', _huggingface_preprocessor(weights, metadata)
+        )
+        write_safetensors(tensors, path / 'model.safetensors', meta_entry)
     elif to == 'official':
-        whole: dict[str, Any] = {'model_state': tensors, 'cfg': _official_config(weights, told)}
+        entries: dict[str, Any] = {
+            'model_state': tensors,
+            'cfg': _official_config(weights, metadata),
+        }
         if weights.grid is not None and weights.grid[0] != weights.grid[1]:
-            whole['meta'] = whole_meta  # its config has no place for a height and a width
-        write_torch(whole, path)
+            entries['meta'] = meta_entry  # its config has no place for a height and a width
+        write_torch(entries, path)
     elif to == 'huggingface':
         _refuse_a_square_by_chance(weights)
         write_torch(tensors, path)
     else:
-        write_torch({'meta': whole_meta, 'state_dict': tensors}, path)
+        write_torch({'meta': meta_entry, 'state_dict': tensors}, path)
     return weights.load_report
 
 
@@ -79,27 +83,23 @@ def _weights_of(weights: Weights | nn.Module | Mapping[str, Tensor]) -> Weights:
         raise TypeError(f'{type(weights).__name__} has no TimeSformer of ours inside')
     backbone = found[1]
     height, width = (n * backbone.patch_size for n in backbone.grid)
-    told = {
-        'num_heads': getattr(getattr(backbone.blocks[0], 'attn', None), 'num_heads', None),
-        'norm_eps': backbone.norm.eps,
-        'img_size': (height, width),
-        'attention_type': attention_type_of(backbone.state_dict()),
-    }
-    return to_canonical(
-        {f'backbone.{name}': tensor for name, tensor in backbone.state_dict().items()}
-        | {
-            f'cls_head.fc_cls.{name.rsplit(".", 1)[1]}': tensor
-            for name, tensor in weights.state_dict().items()
-            if name.startswith(HEADS_OF_MODELS)
-        },
-        facts={key: value for key, value in told.items() if value is not None},
+    metadata = ModelMetadata(
+        num_heads=getattr(getattr(backbone.blocks[0], 'attn', None), 'num_heads', None),
+        norm_eps=backbone.norm.eps,
+        img_size=(height, width),
+        attention_type=attention_type_of(backbone.state_dict()),
     )
+    tensors = {f'backbone.{name}': tensor for name, tensor in backbone.state_dict().items()}
+    for name, tensor in weights.state_dict().items():
+        if name.startswith(HEADS_OF_MODELS):
+            tensors[f'cls_head.fc_cls.{name.rsplit(".", 1)[1]}'] = tensor
+    return to_canonical(tensors, metadata=metadata)
 
 
-# -- what the others want beside the weights -------------------------------------------------------
+# -- config files of the other formats -------------------------------------------------------------
 
 
-def _huggingface_config(weights: Weights, told: Mapping[str, Any]) -> dict[str, Any]:
+def _huggingface_config(weights: Weights, metadata: ModelMetadata) -> dict[str, Any]:
     height, width = weights.known_size()
     if height != width:
         raise CheckpointError(
@@ -108,6 +108,7 @@ def _huggingface_config(weights: Weights, told: Mapping[str, Any]) -> dict[str, 
             weights.load_report,
         )
     has_head = 'head.weight' in weights.tensors
+    width = weights.tensors['cls_token'].shape[-1]
     config: dict[str, Any] = {
         'model_type': 'timesformer',
         'architectures': ['TimesformerForVideoClassification' if has_head else 'TimesformerModel'],
@@ -115,17 +116,17 @@ def _huggingface_config(weights: Weights, told: Mapping[str, Any]) -> dict[str, 
         'image_size': height,
         'patch_size': weights.patch_size,
         'num_channels': weights.tensors['patch_embed.proj.weight'].shape[1],
-        'num_frames': weights.num_frames or told.get('num_frames') or 8,
-        'hidden_size': told['embed_dims'],
+        'num_frames': metadata.num_frames or 8,
+        'hidden_size': width,
         'num_hidden_layers': weights.depth,
-        'num_attention_heads': heads_of(told['embed_dims'], told.get('num_heads')),
+        'num_attention_heads': heads_of(width, metadata.num_heads),
         'intermediate_size': len(weights.tensors['blocks.0.mlp.fc1.weight']),
         'hidden_act': 'gelu',
-        'layer_norm_eps': told.get('norm_eps', 1e-6),
+        'layer_norm_eps': 1e-6 if metadata.norm_eps is None else metadata.norm_eps,
         'qkv_bias': weights.has_qkv_bias,
     }
     if has_head:
-        names = told.get('classes') or [f'LABEL_{i}' for i in range(told['num_classes'])]
+        names = metadata.classes or [f'LABEL_{i}' for i in range(metadata.num_classes or 0)]
         config['id2label'] = {str(i): name for i, name in enumerate(names)}
         config['label2id'] = {name: i for i, name in enumerate(names)}
     return config
@@ -142,9 +143,9 @@ def _refuse_a_square_by_chance(weights: Weights) -> None:
         )
 
 
-def _huggingface_preprocessor(weights: Weights, told: Mapping[str, Any]) -> dict[str, Any]:
-    facts = told.get('preprocessing', {})
-    size = facts.get('size') or weights.known_size()[0]
+def _huggingface_preprocessor(weights: Weights, metadata: ModelMetadata) -> dict[str, Any]:
+    preprocessing = metadata.preprocessing
+    size = preprocessing.size or weights.known_size()[0]
     config = {
         'image_processor_type': 'VideoMAEImageProcessor',
         'do_resize': True,
@@ -154,33 +155,33 @@ def _huggingface_preprocessor(weights: Weights, told: Mapping[str, Any]) -> dict
         'do_rescale': True,
         'rescale_factor': 1 / 255,
         'do_normalize': True,
-        'image_mean': facts.get('mean'),
-        'image_std': facts.get('std'),
-        'channel_order': facts.get('channel_order'),
-        'frame_interval': facts.get('frame_interval'),
+        'image_mean': preprocessing.mean,
+        'image_std': preprocessing.std,
+        'channel_order': preprocessing.channel_order,
+        'frame_interval': preprocessing.frame_interval,
     }
-    if facts.get('mean') is None:
+    if preprocessing.mean is None:
         weights.load_report.warnings.append(
-            'the checkpoint does not tell its mean and std, so preprocessor_config.json does not '
-            'either, and Hugging Face will use its own; add them there if you know them'
+            'the checkpoint has no mean and std, so preprocessor_config.json has none either, and '
+            'Hugging Face will use its own; add them there if you know them'
         )
     return {key: value for key, value in config.items() if value is not None}
 
 
-def _official_config(weights: Weights, told: Mapping[str, Any]) -> str:
-    """The official config is YAML; these are the keys that its model and transforms read."""
-    facts = told.get('preprocessing', {})
-    size = facts.get('size') or (weights.img_size or [None])[0]
+def _official_config(weights: Weights, metadata: ModelMetadata) -> str:
+    """Return the official config, which is YAML: the keys that its model and transforms read."""
+    preprocessing = metadata.preprocessing
+    size = preprocessing.size or (weights.img_size or [None])[0]
     data = {
-        'MEAN': facts.get('mean'),
-        'STD': facts.get('std'),
-        'NUM_FRAMES': weights.num_frames or told.get('num_frames'),
-        'SAMPLING_RATE': facts.get('frame_interval'),
+        'MEAN': preprocessing.mean,
+        'STD': preprocessing.std,
+        'NUM_FRAMES': metadata.num_frames,
+        'SAMPLING_RATE': preprocessing.frame_interval,
         'TEST_CROP_SIZE': size,
         'TRAIN_CROP_SIZE': size,
     }
     lines = ['DATA:']
     lines += [f'  {key}: {value}' for key, value in data.items() if value is not None]
     lines += ['TIMESFORMER:', f'  ATTENTION_TYPE: {weights.attention_type}', 'MODEL:']
-    lines += [f'  NUM_CLASSES: {told.get("num_classes", 0)}', '  ARCH: vit']
+    lines += [f'  NUM_CLASSES: {metadata.num_classes or 0}', '  ARCH: vit']
     return '\n'.join(lines) + '\n'

@@ -1,13 +1,10 @@
-"""Read torch files that hold what MMEngine puts beside the weights; execute nothing.
+"""Read torch files of MMEngine, with loss curves and other training state; execute nothing.
 
 ``torch.load(weights_only=True)`` refuses a training checkpoint of MMEngine: with the weights it has
 the curves of the logged losses (``HistoryBuffer``, made of NumPy arrays) and, for each curve, the
-names of its statistics (``getattr(HistoryBuffer, 'mean')``). The hint that torch prints then, to
-allow ``HistoryBuffer`` and ``getattr``, gives the file all of Python.
-
-Here files are read by :mod:`mmtimesformer.fileio.safe_pickle`, with a table in which those names
-stand for plain numbers and text. The real classes are never looked up, so MMEngine need not be
-installed.
+names of its statistics (``getattr(HistoryBuffer, 'mean')``). To allow ``HistoryBuffer`` and
+``getattr``, as torch then suggests, gives the file all of Python. Here these names stand for plain
+numbers and text, see :mod:`mmtimesformer.fileio.safe_pickle`; MMEngine need not be installed.
 """
 
 import os
@@ -30,24 +27,20 @@ from mmtimesformer.fileio.safe_pickle import (
     shown,
 )
 from mmtimesformer.fileio.safe_zip import SafeZip, ZipError
-from mmtimesformer.fileio.stand_ins import (
-    NUMPY,
-    PLAIN,
-    ArrayStandIn,
-)
-from mmtimesformer.fileio.torch_files import ZIP_MAGIC, read_torch_file
+from mmtimesformer.fileio.stand_ins import NUMPY, PLAIN, ArrayStandIn
+from mmtimesformer.fileio.torch_files import ZIP_MAGIC, MapLocation, read_torch_file
 
 PICKLE_MAGIC = b'\x80'
 STATISTICS = ('min', 'max', 'mean', 'current')
 AGAIN = 'copy or download it again, or take an earlier one'
 
 
-def load_torch(path: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
+def load_torch(path: str | os.PathLike[str], map_location: MapLocation = 'cpu') -> Any:
     """Read a file that ``torch.save`` wrote; nothing in the file is executed.
 
     NumPy arrays and scalars come back as such, MMEngine's loss curves as :class:`ScalarHistory`.
-    What a file shares stays shared, so it may be far larger when printed than in memory; use
-    :func:`load_bounded_torch` before walking through a file of somebody else.
+    Repeated references stay references, so the result may be far larger when printed than in
+    memory; use :func:`load_bounded_torch` before reading all of an untrusted file.
 
     Args:
         path: The file, in torch's zip format or the one before it.
@@ -60,12 +53,12 @@ def load_torch(path: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
     return _load(Path(path).expanduser(), map_location, bounded=False)
 
 
-def load_bounded_torch(path: str | os.PathLike[str], map_location: Any = 'cpu') -> Any:
-    """Read a file as :func:`load_torch` does, and refuse what could not be printed or compared."""
+def load_bounded_torch(path: str | os.PathLike[str], map_location: MapLocation = 'cpu') -> Any:
+    """Read a file as :func:`load_torch` does, and refuse what is too large to print or compare."""
     return _load(Path(path).expanduser(), map_location, bounded=True)
 
 
-def _load(path: Path, map_location: Any, bounded: bool) -> Any:
+def _load(path: Path, map_location: MapLocation, bounded: bool) -> Any:
     _check_container(path)
     try:
         with path.open('rb') as file:
@@ -83,20 +76,25 @@ def _load(path: Path, map_location: Any, bounded: bool) -> Any:
     return content
 
 
-def read_torch(file: BinaryIO, size: int, map_location: Any = 'cpu') -> Any:
+def read_torch(file: BinaryIO, size: int, map_location: MapLocation = 'cpu') -> Any:
     """Read an open torch file; the errors are those of the unpickler."""
     return read_torch_file(file, size, NAMES, map_location)
 
 
-def _check_container(path: Path) -> None:
-    """Check that a file can be a torch file at all, and say what it is instead."""
+def require_checkpoint(path: Path) -> None:
+    """Raise an error if there is no such file, or if it is empty."""
     require_file(path, 'checkpoint', 'check the path')
     if not path.is_file():
-        raise ValueError(f'checkpoint {path} is not a file; give the path of a .pth file')
+        raise ValueError(f'checkpoint {path} is not a file; give a file of weights')
+    if path.stat().st_size == 0:
+        raise ValueError(f'checkpoint {path} is empty; copy or download it again')
+
+
+def _check_container(path: Path) -> None:
+    """Check that a file can be a torch file at all; the error states what it is instead."""
+    require_checkpoint(path)
     with path.open('rb') as file:
         head = file.read(8)
-        if not head:
-            raise ValueError(f'checkpoint {path} is empty; copy or download it again')
         if head.startswith(ZIP_MAGIC):
             try:
                 members = SafeZip(file, path.stat().st_size).members
@@ -115,7 +113,7 @@ def _check_container(path: Path) -> None:
 
 
 def why_refused(error: Exception) -> str:
-    """Say what a refused file wanted, and what to do."""
+    """Return why a file is refused, and what to do."""
     if isinstance(error, ZipError):
         return f'{error}; {AGAIN}'
     if isinstance(error, InstructionError):
@@ -156,7 +154,7 @@ class ScalarHistory(StandIn):
     def build(self, machine: Unpickler, state: Any) -> None:
         known = {'_log_history', '_count_history', 'max_length', 'statistics_methods'}
         if type(state) is not dict or not all(type(k) is str and k in known for k in state):
-            raise RefusedError('a HistoryBuffer of another make')
+            raise RefusedError('a HistoryBuffer with other fields')
         rows = []
         for key in ('_log_history', '_count_history'):
             given = state.get(key)
@@ -183,7 +181,7 @@ def _history(machine: Unpickler) -> ScalarHistory:
 
 
 def _statistic(machine: Unpickler, owner: Any, name: Any) -> str:
-    """``getattr``, where it names a statistic of a curve: no object is touched, the name stays."""
+    """Return the name of a curve's statistic for ``getattr``; no object is touched."""
     if type(name) is not str or name not in STATISTICS:
         raise RefusedError(f'getattr(…, {shown(name)})')
     if type(owner) is not Name or owner.meaning is not _history:

@@ -155,7 +155,7 @@ def _check(classifier: VideoClassifier) -> None:
             f'backbone.out_type={backbone.out_type!r} leaves no class token for a classifier; set '
             "it to 'cls_token'"
         )
-    if fresh := classifier.load_report.keys('fresh'):
+    if fresh := classifier.load_report.keys('newly initialized'):
         raise ValueError(
             f'checkpoint {classifier.checkpoint} has no weights for {", ".join(fresh)}, so the '
             'labels of the file would mean nothing; give the config that it was trained with'

@@ -1,4 +1,4 @@
-"""Read and write files safely: restricted unpickling, checked zip archives, bounded JSON and YAML.
+"""Read and write files safely: atomic writes, restricted unpickling, checked zip, JSON and YAML.
 
-Knows no model and no MMEngine.
+Imports no model and no MMEngine.
 """

@@ -1,4 +1,4 @@
-"""Names of files that a disk takes: at most 255 bytes, also while the file is written."""
+"""Shorten file names to what a file system allows: at most 255 bytes, also for temporary files."""
 
 import hashlib
 
@@ -6,9 +6,9 @@ MOST_BYTES = 200  # leaves room for endings, numbers, and what marks an unfinish
 
 
 def short_file_name(name: str, most: int = MOST_BYTES) -> str:
-    """Return a name of at most so many bytes in UTF-8.
+    """Return a name of at most ``most`` bytes in UTF-8.
 
-    A longer name is cut and ends in a hash of the whole, so that different names stay different.
+    A longer name is cut and ends in a hash of all of it, so that different names stay different.
 
     Args:
         name: Without its folder.

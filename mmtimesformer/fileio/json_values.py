@@ -1,4 +1,4 @@
-"""Convert the value of any metric to what JSON can hold.
+"""Convert the value of any metric to JSON values.
 
 A metric may return a number, a tensor (``ConfusionMatrix``), an array, text, or lists and dicts of
 these. JSON has no NaN and no infinity: both become ``null``.

@@ -1,4 +1,4 @@
-"""Read arrays of ``numpy.save``, whose headers may ask for more memory than the file has bytes."""
+"""Read ``.npy`` and ``.npz`` arrays safely: the header may not ask for more than the file has."""
 
 import io
 import math
@@ -42,11 +42,11 @@ def read_npy_file(path: Path) -> np.ndarray:
             return np.zeros(shape, dtype)
         return np.memmap(path, dtype, 'r', start, shape, order)
     except (RefusedError, ZipError) as error:
-        raise ValueError(f'{path} is no array of numbers ({error}); write it again') from None
+        raise ValueError(f'{path} is not an array of numbers ({error}); write it again') from None
 
 
 def parse_npy(content: memoryview, what: str) -> np.ndarray:
-    """Return the array of these bytes, over the very bytes."""
+    """Return the array in these bytes, without a copy."""
     dtype, shape, fortran, start = _header(bytes(content[: LONGEST_HEADER + 128]), what)
     if math.prod(shape) * dtype.itemsize != len(content) - start:
         raise ZipError(f'is damaged: the header and the size of {what} differ')
@@ -66,7 +66,7 @@ def _header(start: bytes, what: str) -> tuple[np.dtype, tuple[int, ...], bool, i
         shape, fortran, dtype = read(file, max_header_size=LONGEST_HEADER)
     except (RefusedError, ZipError):
         raise
-    except Exception as error:  # of the parser of Python that NumPy reads headers by
+    except Exception as error:  # NumPy parses headers as Python
         raise ZipError(f'is damaged: {what} has no header ({type(error).__name__})') from None
     if dtype.hasobject:
         raise RefusedError('pickled Python objects')

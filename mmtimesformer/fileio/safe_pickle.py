@@ -2,24 +2,23 @@
 
 A pickle is a program for a small machine. Python's machine can import and call anything; the one
 here can build plain Python values, and stand-ins for what the *names table* of its caller allows.
-What follows from its construction, and not from a list of known attacks:
+These properties follow from its construction, not from a list of known attacks:
 
 * **Nothing of this process is touched.** A name in the file becomes a :class:`Name` of ours, never
   a class or function. ``REDUCE`` and ``NEWOBJ`` call only what the table holds for a name;
   ``BUILD`` changes only stand-ins that this very pickle has made. Tensors and arrays are made after
-  the last instruction (:func:`settle`), of arguments that were checked. The stand-ins and tables
-  are in :mod:`mmtimesformer.fileio.stand_ins`.
+  the last instruction (:func:`settle`), from arguments that were checked. The stand-ins and
+  tables are in :mod:`mmtimesformer.fileio.stand_ins`.
 * **Time is linear in the size of the file.** Each instruction costs a fixed time, or a time in
-  proportion to the bytes that it reads. Nothing that the file gave is printed, hashed or compared
-  as long as it may be nested: dictionary keys are text, whole numbers, truth values, bytes or None,
+  proportion to the bytes that it reads. No value of the file that may be nested is printed, hashed
+  or compared: dictionary keys are text, whole numbers, truth values, bytes or None,
   and messages give the *type* of a wrong value, or a short text in ASCII.
 * **Memory is bounded by the size of the file.** Each instruction is charged the bytes that its
   object takes, against a :class:`Budget` of ``base + factor * size``. Lengths are compared with the
   bytes that are left before anything is allocated.
 * **No recursion.** The machine and :func:`settle` are loops, so no depth ends in RecursionError.
 
-Limits, chosen so that a training checkpoint of 7 GB (1 MB of pickle) and the results of 100,000
-videos pass with room: see the constants below.
+The limits below leave room for a training checkpoint of 7 GB and the results of 100,000 videos.
 """
 
 import io
@@ -28,6 +27,7 @@ import struct
 import sys
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
 BASE = 32 << 20  # bytes of Python objects that any pickle may make
@@ -36,10 +36,10 @@ LONGEST_KEY = 4096  # characters
 LONGEST_NAME = 500  # characters of `module name`
 LONGEST_INT = 255  # bytes
 LARGEST_INT_KEY = 2**61 - 2  # above, different numbers have the same hash
-VIEWS_BASE, VIEWS_FACTOR = 64 << 20, 4  # bytes of all tensors, of those of their storages
-DEEPEST = 100  # levels of containers, for those who walk through them recursively
-SHARED_BASE, SHARED_FACTOR = 16 << 20, 8  # characters when printed, of those when shared
-LONG_TEXT = 64  # characters, from which on a text counts once however often it is shared
+VIEWS_BASE, VIEWS_FACTOR = 64 << 20, 4  # bytes of all tensors, and of their storages
+DEEPEST = 100  # levels of containers, for recursive functions
+SHARED_BASE, SHARED_FACTOR = 16 << 20, 8  # characters when printed, and of those in memory
+LONG_TEXT = 64  # characters; a longer text counts once, however often it is referred to
 
 
 class RefusedError(Exception):
@@ -64,7 +64,7 @@ def shown(value: Any) -> str:
 
 
 class Budget:
-    """The bytes of Python objects that a pickle may still make.
+    """Count the bytes of Python objects that a pickle may still make.
 
     Args:
         size: Bytes of the pickle.
@@ -99,7 +99,7 @@ class StandIn:
     may_be_key = False
 
     def build(self, machine: 'Unpickler', state: Any) -> None:
-        """Take the state that ``BUILD`` gives.
+        """Set the state that ``BUILD`` gives.
 
         Raises:
             RefusedError: The state is not one of such an object.
@@ -107,10 +107,18 @@ class StandIn:
         raise RefusedError(f'a change of a {type(self).__name__.strip("_")}')
 
     def settle(self, blocks: 'Blocks') -> Any:
-        """Return what this stands for; called once, after the last instruction."""
+        """Return the value of this stand-in; called once, after the last instruction."""
         raise RefusedError(f'a bare {type(self).__name__.strip("_")}')
 
 
+@dataclass(slots=True, eq=False)
+class Constant:
+    """The meaning of a name that stands for a plain value, such as ``torch.float32``."""
+
+    value: Any
+
+
+@dataclass(slots=True, eq=False)
 class Name(StandIn):
     """A name of a class or function in a pickle.
 
@@ -120,10 +128,8 @@ class Name(StandIn):
             :class:`Constant`.
     """
 
-    __slots__ = ('meaning', 'path')
-
-    def __init__(self, path: str, meaning: Any) -> None:
-        self.path, self.meaning = path, meaning
+    path: str
+    meaning: Callable[..., Any] | Constant
 
     def build(self, machine: 'Unpickler', state: Any) -> NoReturn:
         raise RefusedError('a change of a class')
@@ -134,13 +140,10 @@ class Name(StandIn):
         raise RefusedError(f'{self.path} itself')
 
 
-class Constant:
-    """The meaning of a name that stands for a plain value, such as ``torch.float32``."""
-
-    __slots__ = ('value',)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
+def constant_of(name: object) -> Any:
+    """Return the value of a name that stands for a :class:`Constant`, else None."""
+    meaning = name.meaning if type(name) is Name else None
+    return meaning.value if type(meaning) is Constant else None
 
 
 Names = Mapping[str, Callable[..., Any] | Constant]
@@ -163,7 +166,7 @@ class Unpickler:
     """Run a pickle on stand-ins.
 
     Args:
-        file: Where the pickle begins; afterwards it stands behind the pickle.
+        file: Positioned at the pickle; afterwards, at its end.
         end: The byte at which the file ends.
         names: What the names in the pickle mean; every other name is refused.
         budget: The bytes of objects that may be made.
@@ -219,7 +222,7 @@ class Unpickler:
             raise DamagedError(f'it is no pickle ({type(error).__name__})') from None
 
     def charge_view(self, nbytes: int) -> None:
-        """Count the bytes of a tensor, which may share its storage with others."""
+        """Count the bytes of a tensor, whose storage other tensors may use too."""
         self.views_left -= nbytes
         if self.views_left < 0:
             raise RefusedError(
@@ -278,10 +281,9 @@ class Unpickler:
         return self.found[path]
 
     def call(self, function: Any, args: Any) -> Any:
-        if type(function) is not Name or type(function.meaning) is Constant:
-            raise RefusedError(
-                f'a call of {function.path if type(function) is Name else "a value"}'
-            )
+        if not isinstance(function, Name) or isinstance(function.meaning, Constant):
+            called = function.path if isinstance(function, Name) else 'a value'
+            raise RefusedError(f'a call of {called}')
         if type(args) is not tuple:
             raise RefusedError(f'arguments that are a {type(args).__name__}')
         cost = 0
@@ -323,7 +325,7 @@ class Unpickler:
         state = self.stack.pop()
         made = self.stack[-1]
         if type(state) in _SIZED:
-            self.charge(16 * len(state))  # a state may be shared, and is looked through each time
+            self.charge(16 * len(state))  # a state may be used often, and is read each time
         if isinstance(made, StandIn):
             made.build(self, state)
         elif type(made) is OrderedDict:  # a state dict's versions of its modules
@@ -352,7 +354,7 @@ class Unpickler:
         self.stack[-1].extend(items)
 
     def _dict(self) -> dict[Any, Any]:
-        made = self.stack[-1]
+        made: dict[Any, Any] = self.stack[-1]
         if type(made) not in _DICTS:
             raise RefusedError(f'entries of a {type(made).__name__}')
         return made
@@ -435,7 +437,7 @@ class Unpickler:
 _RENAMED = {'__builtin__': 'builtins', 'torch.tensor': 'torch._tensor'}
 _SIZED = {str, bytes, tuple, list, dict}
 _DICTS = {dict, OrderedDict, Counter}
-_VERSION = 400  # bytes of the version of a module, beside a state dict
+_VERSION = 400  # bytes of the version of a module, in the attributes of a state dict
 
 
 def _unknown(code: int) -> Callable[[Unpickler], None]:
@@ -535,9 +537,9 @@ def _parts(value: Any) -> Iterator[Any]:
 
 
 def settle(root: Any, blocks: Blocks | None = None) -> Any:
-    """Put tensors, arrays and constants in the place of their stand-ins.
+    """Replace stand-ins by tensors, arrays and constants.
 
-    What a file shares stays shared; containers are changed in place, tuples are made again.
+    References to one object stay so; containers are changed in place, tuples are made again.
 
     Args:
         root: What :meth:`Unpickler.load` returned.
@@ -603,10 +605,10 @@ def _versions(metadata: Any) -> 'OrderedDict[str, Any]':
 
 
 def check_bounded(root: Any) -> None:
-    """Check that what was read can be walked through, printed and compared.
+    """Check that an object can be printed, compared and read recursively.
 
-    A file of a few bytes can hold a list that holds another list twice, and so on: small as long as
-    it is shared, endless when it is printed.
+    A file of a few bytes can hold a list that holds another list twice, and so on: small in memory,
+    endless when it is printed.
 
     Raises:
         RefusedError: It is nested more than :data:`DEEPEST` levels deep, or is far larger when
@@ -642,7 +644,7 @@ def check_bounded(root: Any) -> None:
             raise RefusedError(f'containers in containers, more than {DEEPEST} levels deep')
         sizes[id(value)] = size, depth
     if sizes.get(id(root), (0, 0))[0] > SHARED_BASE + SHARED_FACTOR * distinct:
-        raise RefusedError('containers that hold each other so often that nobody could print them')
+        raise RefusedError('containers that hold each other too often to be printed')
 
 
 def _size_of(value: Any) -> int:
@@ -669,7 +671,7 @@ def read_pickle(
         size: Bytes of it.
         names: What the names in it mean.
         factor: Bytes of objects for each byte of it.
-        bounded: Refuse what could not be printed, see :func:`check_bounded`.
+        bounded: Refuse what cannot be printed, see :func:`check_bounded`.
 
     Raises:
         RefusedError: It asks for more than data needs.
@@ -685,6 +687,6 @@ def read_pickle(
             check_bounded(value)
     except (RefusedError, InstructionError, DamagedError, OSError):
         raise
-    except Exception as error:  # of torch or NumPy, of what no check of ours has seen
+    except Exception as error:  # of torch or NumPy, where no check of ours was enough
         raise DamagedError(f'it contradicts itself ({type(error).__name__})') from error
     return value

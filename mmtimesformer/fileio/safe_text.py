@@ -1,6 +1,6 @@
-"""Read JSON, YAML and Python literals of files from elsewhere, bounded in size, depth and time.
+"""Read JSON, YAML and Python literals of untrusted files, bounded in size, depth and time.
 
-Each refusal names the file: what could not be read, the limit, and what to do.
+Each error names the file, the limit and what to do.
 """
 
 import ast
@@ -12,11 +12,11 @@ from typing import Any
 from mmtimesformer.fileio.safe_pickle import DEEPEST, RefusedError, check_bounded
 
 LARGEST_JSON = 8 << 20  # bytes; the index of a model of 40,000 tensors
-LARGEST_LITERALS = 256 << 10  # characters of a Python config; MMEngine's dumps have 5,000 to 30,000
+LARGEST_LITERALS = 256 << 10  # characters of a Python config; MMEngine's have 5,000 to 30,000
 LARGEST_YAML = 64 << 10  # characters; the official configs have 4,000
 BASE_CONTAINERS = 100_000  # lists and objects of a JSON text, and one more for each 16 characters
 MOST_OPERATORS = 5000  # of a Python config, which needs none but minus
-# Without its end it matches too, up to the line's: so no text is scanned twice.
+# An open quote matches to the end of its line, so that no text is scanned twice.
 QUOTED = re.compile(r"""'(?:[^'\\\n]|\\.)*'?|"(?:[^"\\\n]|\\.)*"?""")
 OPERATOR = re.compile(r'(?<!\d)\.(?!\d)|[+*/%@&|^~<>-]|\b(?:not|and|or|if|lambda)\b')
 
@@ -30,7 +30,7 @@ def read_text(path: Path, largest: int = LARGEST_JSON) -> str:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no regular file (a pipe would wait for ever), too large, or no text.
+        ValueError: It is not a regular file (reading a pipe blocks), too large, or not text.
     """
     if not path.exists():
         raise FileNotFoundError(f'{path} does not exist; check the path')
@@ -62,7 +62,7 @@ def parse_json(text: str | bytes, what: str, largest: int = LARGEST_JSON) -> Any
 
     Args:
         text: The JSON.
-        what: What it is called in errors, such as the path of its file.
+        what: Its name in errors, such as the path of its file.
         largest: Characters that it may have.
 
     Raises:
@@ -86,8 +86,8 @@ def parse_json(text: str | bytes, what: str, largest: int = LARGEST_JSON) -> Any
             'source you trust'
         ) from None
     except UnicodeDecodeError:
-        raise ValueError(f'{what} is not JSON: it is no text in UTF-8') from None
-    except ValueError as error:  # of a number of thousands of digits, too
+        raise ValueError(f'{what} is not JSON: it is not text in UTF-8') from None
+    except ValueError as error:  # also of a number of thousands of digits
         is_syntax = isinstance(error, json.JSONDecodeError)
         why = str(error).splitlines()[0][:200] if is_syntax else 'a number'
         raise ValueError(f'{what} is not JSON ({why}); copy or download it again') from None
@@ -97,12 +97,11 @@ def parse_json(text: str | bytes, what: str, largest: int = LARGEST_JSON) -> Any
 def parse_yaml(text: str, what: str) -> Any:
     """Read plain values from YAML: no tags that make objects, and no aliases.
 
-    Aliases repeat a part of the text by name, and a part that repeats parts grows without bound
-    (a "billion laughs"); configs of checkpoints have none.
+    Aliases of aliases grow without bound (a "billion laughs"); configs of checkpoints have none.
 
     Args:
         text: The YAML.
-        what: What it is called in errors.
+        what: Its name in errors.
 
     Raises:
         TooLargeError: It is too large or too deep, or has an alias.
@@ -115,21 +114,16 @@ def parse_yaml(text: str, what: str) -> Any:
             f'{what} has {len(text):,} characters, and at most {LARGEST_YAML:,} are read'
         )
 
-    class Loader(yaml.SafeLoader):
-        depth = 0
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            if self.check_event(yaml.AliasEvent):
-                raise TooLargeError(f'{what} has an alias (*name); write the value itself')
-            self.depth += 1
-            if self.depth > DEEPEST:
-                raise TooLargeError(f'{what} is nested more than {DEEPEST} levels deep')
-            node = super().compose_node(parent, index)
-            self.depth -= 1
-            return node
-
+    depth = 0
     try:
-        return yaml.load(text, Loader)  # a safe one
+        for event in yaml.parse(text, yaml.SafeLoader):  # without recursion; makes no objects
+            if isinstance(event, yaml.AliasEvent):
+                raise TooLargeError(f'{what} has an alias (*name); write the value itself')
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise TooLargeError(f'{what} is nested more than {DEEPEST} levels deep')
+        return yaml.safe_load(text)
     except TooLargeError:
         raise
     except yaml.YAMLError:
@@ -139,11 +133,11 @@ def parse_yaml(text: str, what: str) -> Any:
 
 
 def parse_python(text: str, what: str) -> list[tuple[str, ast.expr]]:
-    """Parse a config in Python, of which nothing is run; give its assignments.
+    """Parse a Python config without running it; return its assignments.
 
     Args:
         text: The config.
-        what: What it is called in errors.
+        what: Its name in errors.
 
     Raises:
         TooLargeError: It is too large or too deep.

@@ -1,7 +1,6 @@
-"""Zip archives, checked before anything in them is read.
+"""Read zip archives safely: sizes, overlaps, names and methods are checked first.
 
-A zip file says itself how large its members are: 5 MB may unpack to gigabytes, a table of contents
-may name the same bytes a thousand times. So sizes, overlaps, names and methods are checked first.
+5 MB may unpack to gigabytes, and a table of contents may name the same bytes a thousand times.
 """
 
 import io
@@ -28,7 +27,7 @@ class SafeZip:
         size: Its bytes.
 
     Raises:
-        ZipError: It is no whole archive, or asks for more than is allowed.
+        ZipError: It is not a complete archive, or asks for more than is allowed.
     """
 
     def __init__(self, file: BinaryIO, size: int) -> None:
@@ -103,7 +102,7 @@ class SafeZip:
         except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, UnicodeError) as error:
             raise ZipError(f'is damaged: a member cannot be unpacked ({error})') from None
         if done != len(target) or rest:
-            raise ZipError('is damaged: a member has another size than it says')
+            raise ZipError('is damaged: a member has another size than the table of contents gives')
 
     def corrupt_member(self) -> str | None:
         """Return the first member whose bytes do not match its checksum, or None; all are read."""
@@ -122,7 +121,7 @@ class SafeZip:
         self.file.seek(member.header_offset)
         header = self.file.read(30)
         if len(header) != 30 or header[:4] != b'PK\x03\x04':
-            raise ZipError('is damaged: a member is not where the table of contents says')
+            raise ZipError('is damaged: a member is not where the table of contents has it')
         name, extra = struct.unpack('<HH', header[26:30])
         self.file.seek(name + extra, io.SEEK_CUR)
         done = 0

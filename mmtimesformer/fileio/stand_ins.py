@@ -1,13 +1,14 @@
-"""What the names in pickles stand for: tensors, arrays, and a few of Python's own types.
+"""Stand-ins of the restricted unpickler for tensors, arrays and a few Python types.
 
-Each function here is called by the restricted unpickler in place of the one that a pickle names; it
-checks its arguments and makes a stand-in or a plain value. The tables at the end are the names that
-files may use.
+The unpickler calls these functions in place of those that a pickle names. Each checks its
+arguments and makes a stand-in or a plain value. The tables at the end hold the names that files may
+use.
 """
 
 import math
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -21,14 +22,16 @@ from mmtimesformer.fileio.safe_pickle import (
     RefusedError,
     StandIn,
     Unpickler,
+    constant_of,
     shown,
 )
 
 MOST_DIMENSIONS = 64
 
 
+@dataclass(slots=True, eq=False)
 class Block:
-    """The bytes that tensors share.
+    """The bytes of one or several tensors.
 
     Attributes:
         key: Its name in the file.
@@ -38,36 +41,31 @@ class Block:
         content: The bytes, once they are read.
     """
 
-    __slots__ = ('content', 'element', 'key', 'location', 'nbytes')
+    key: str
+    nbytes: int
+    location: str
+    element: int
+    content: torch.UntypedStorage | None = None
 
-    def __init__(self, key: str, nbytes: int, location: str, element: int) -> None:
-        self.key, self.nbytes, self.location, self.element = key, nbytes, location, element
-        self.content: torch.UntypedStorage | None = None
 
-
+@dataclass(slots=True, eq=False)
 class Storage(StandIn):
     """A typed view of a block, ``start`` bytes into it."""
 
-    __slots__ = ('block', 'dtype', 'nbytes', 'start')
+    block: Block
+    dtype: torch.dtype
+    start: int
+    nbytes: int
 
-    def __init__(self, block: Block, dtype: torch.dtype, start: int, nbytes: int) -> None:
-        self.block, self.dtype, self.start, self.nbytes = block, dtype, start, nbytes
 
-
+@dataclass(slots=True, eq=False)
 class _Tensor(StandIn):
-    __slots__ = ('dtype', 'offset', 'requires_grad', 'size', 'storage', 'stride')
-
-    def __init__(
-        self,
-        storage: Storage | None,
-        dtype: torch.dtype,
-        offset: int,
-        size: tuple[int, ...],
-        stride: tuple[int, ...],
-        requires_grad: bool,
-    ) -> None:
-        self.storage, self.dtype, self.offset = storage, dtype, offset
-        self.size, self.stride, self.requires_grad = size, stride, requires_grad
+    storage: Storage | None
+    dtype: torch.dtype
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    requires_grad: bool
 
     def settle(self, blocks: Blocks) -> torch.Tensor:
         if self.storage is None:
@@ -81,16 +79,29 @@ class _Tensor(StandIn):
         return tensor
 
 
+@dataclass(slots=True, eq=False)
 class _Parameter(StandIn):
-    __slots__ = ('requires_grad', 'tensor')
-
-    def __init__(self, tensor: _Tensor, requires_grad: bool) -> None:
-        self.tensor, self.requires_grad = tensor, requires_grad
+    tensor: _Tensor
+    requires_grad: bool
 
     def settle(self, blocks: Blocks) -> torch.nn.Parameter:
         tensor = self.tensor.settle(blocks).detach()
         wanted = self.requires_grad and (tensor.is_floating_point() or tensor.is_complex())
         return torch.nn.Parameter(tensor, requires_grad=wanted)
+
+
+def _refusing(what: str) -> Callable[..., NoReturn]:
+    """Return the meaning of a class that a pickle may name, but not call."""
+
+    def refuse(machine: Unpickler, *_: object) -> NoReturn:
+        raise RefusedError(what)
+
+    return refuse
+
+
+_no_tensor = _refusing('a torch.Tensor without a storage')
+_no_parameter = _refusing('a torch.nn.Parameter of an old kind')
+_no_array = _refusing('numpy.ndarray without _reconstruct')
 
 
 def _dimensions(values: Any, what: str) -> tuple[int, ...]:
@@ -109,11 +120,11 @@ def _flag(value: Any) -> bool:
     return value
 
 
-def _constant_of(name: Any, kind: type, what: str) -> Any:
-    value = name.meaning.value if type(name) is Name and type(name.meaning) is Constant else None
-    if not isinstance(value, kind):
-        raise RefusedError(f'a tensor whose {what} is a {type(name).__name__}')
-    return value
+def _dtype_of(name: object) -> torch.dtype:
+    dtype = constant_of(name)
+    if not isinstance(dtype, torch.dtype):
+        raise RefusedError(f'a tensor whose dtype is a {type(name).__name__}')
+    return dtype
 
 
 def _rebuild_tensor(
@@ -127,7 +138,7 @@ def _rebuild_tensor(
     metadata: Any = None,
     dtype: torch.dtype | None = None,
 ) -> _Tensor:
-    """``torch._utils._rebuild_tensor_v2``; hooks are always empty, and left out."""
+    """``torch._utils._rebuild_tensor_v2``; hooks are always empty, and dropped."""
     if type(storage) is not Storage:
         raise RefusedError(f'a tensor whose storage is a {type(storage).__name__}')
     size, stride = _dimensions(size, 'size'), _dimensions(stride, 'stride')
@@ -160,7 +171,7 @@ def _rebuild_tensor_v3(
     dtype: Any,
     metadata: Any = None,
 ) -> _Tensor:
-    kind = _constant_of(dtype, torch.dtype, 'dtype')
+    kind = _dtype_of(dtype)
     return _rebuild_tensor(
         machine, storage, offset, size, stride, requires_grad, hooks, metadata, kind
     )
@@ -170,11 +181,13 @@ def _rebuild_meta_tensor(
     machine: Unpickler, dtype: Any, size: Any, stride: Any, requires_grad: Any
 ) -> _Tensor:
     """A tensor of a shape and no content."""
-    kind = _constant_of(dtype, torch.dtype, 'dtype')
+    kind = _dtype_of(dtype)
     size, stride = _dimensions(size, 'size'), _dimensions(stride, 'stride')
-    if len(size) != len(stride) or math.prod(size) * kind.itemsize >= 2**62:
-        raise RefusedError('a tensor whose size and stride do not fit')
-    if sum(n * step for n, step in zip(size, stride, strict=True)) >= 2**58:
+    if (
+        len(size) != len(stride)
+        or math.prod(size) * kind.itemsize >= 2**62
+        or sum(n * step for n, step in zip(size, stride, strict=True)) >= 2**58
+    ):
         raise RefusedError('a tensor whose size and stride do not fit')
     machine.charge(700)
     return _Tensor(None, kind, 0, size, stride, _flag(requires_grad))
@@ -192,7 +205,7 @@ def _rebuild_parameter(
 def _rebuild_from_type(
     machine: Unpickler, make: Any, kind: Any, args: Any, _state: Any
 ) -> _Tensor | _Parameter:
-    """A tensor with attributes of its own, which are left out."""
+    """A tensor with attributes of its own, which are dropped."""
     if type(make) is not Name or make.meaning not in (_rebuild_tensor, _rebuild_tensor_v3):
         raise RefusedError('a tensor made by something else than _rebuild_tensor_v2')
     if type(kind) is not Name or kind.meaning not in (_no_tensor, _no_parameter):
@@ -202,14 +215,6 @@ def _rebuild_from_type(
     tensor: _Tensor = make.meaning(machine, *args)
     is_parameter = kind.meaning is _no_parameter
     return _Parameter(tensor, tensor.requires_grad) if is_parameter else tensor
-
-
-def _no_tensor(machine: Unpickler, *_: Any) -> NoReturn:
-    raise RefusedError('a torch.Tensor without a storage')
-
-
-def _no_parameter(machine: Unpickler, *_: Any) -> NoReturn:
-    raise RefusedError('a torch.nn.Parameter of an old kind')
 
 
 def _torch_size(machine: Unpickler, values: Any = ()) -> torch.Size:
@@ -326,10 +331,6 @@ def _numbers_in(dtype: Any, data: Any) -> np.ndarray:
     if kind.itemsize == 0 or len(data) % kind.itemsize:
         raise RefusedError('an array whose content is not a number of elements')
     return np.frombuffer(data, kind)
-
-
-def _no_array(machine: Unpickler, *_: Any) -> NoReturn:
-    raise RefusedError('numpy.ndarray without _reconstruct')
 
 
 def _reconstruct(machine: Unpickler, kind: Any, *_shape_and_code: Any) -> ArrayStandIn:
@@ -452,13 +453,11 @@ _STORAGES = {
 }  # fmt: skip
 
 
+@dataclass(slots=True, eq=False)
 class StorageType:
-    """The meaning of ``torch.FloatStorage`` and its like: an element type."""
+    """The meaning of ``torch.FloatStorage`` and similar names: an element type."""
 
-    __slots__ = ('dtype',)
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+    dtype: torch.dtype
 
 
 TORCH: Names = {

@@ -1,7 +1,7 @@
-"""Read files of ``torch.save``, new (zip) and old, by the restricted unpickler.
+"""Read files of ``torch.save``, zip and legacy format, with the restricted unpickler.
 
 The pickle is run to its end first. Storages are read afterwards, each of exactly as many bytes as
-the file has for it, so that a file that is refused costs no more than its pickle.
+the file has for it, so that refusing a file costs no more than its pickle.
 """
 
 import io
@@ -19,31 +19,29 @@ from mmtimesformer.fileio.safe_pickle import (
     VIEWS_FACTOR,
     Blocks,
     Budget,
-    Constant,
     DamagedError,
-    Name,
     Names,
     RefusedError,
     Unpickler,
+    constant_of,
     settle,
     shown,
 )
 from mmtimesformer.fileio.safe_zip import SafeZip, ZipError
-from mmtimesformer.fileio.stand_ins import (
-    TORCH,
-    Block,
-    Storage,
-    StorageType,
-)
+from mmtimesformer.fileio.stand_ins import TORCH, Block, Storage, StorageType
 
 ZIP_MAGIC = b'PK\x03\x04'
 LEGACY_MAGIC = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 LEGACY_NUMBER, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 LOCATION = re.compile(r'[a-z_]{1,32}(:\d{1,3})?')
+# Where tensors go, as :func:`torch.load` takes it.
+MapLocation = str | torch.device | dict[str, str] | Callable[[Any, str], Any] | None
 KEY = re.compile(r'\d{1,20}|[\w.-]{1,60}', re.ASCII)
 
 
-def read_torch_file(file: BinaryIO, size: int, names: Names, map_location: Any = 'cpu') -> Any:
+def read_torch_file(
+    file: BinaryIO, size: int, names: Names, map_location: MapLocation = 'cpu'
+) -> Any:
     """Read a file that ``torch.save`` wrote; nothing in it is executed.
 
     Args:
@@ -76,7 +74,7 @@ class _Storages(Blocks):
     """
 
     def __init__(
-        self, fill: Callable[[Block, memoryview], None], available: int, map_location: Any
+        self, fill: Callable[[Block, memoryview], None], available: int, map_location: MapLocation
     ) -> None:
         self.fill, self.available, self.map_location = fill, available, map_location
         self.blocks: dict[str, Block] = {}
@@ -109,9 +107,7 @@ class _Storages(Blocks):
         word, kind, key, location, count = given
         if type(word) is not str or word != 'storage':
             raise RefusedError(f'content named {shown(word)}')
-        value = (
-            kind.meaning.value if type(kind) is Name and type(kind.meaning) is Constant else None
-        )
+        value = constant_of(kind)
         if type(value) is not StorageType:
             raise RefusedError(f'a storage whose type is a {type(kind).__name__}')
         if type(key) is not str or not KEY.fullmatch(key):
@@ -153,14 +149,14 @@ def _component(dtype: torch.dtype) -> int:
     return dtype.itemsize // 2 if dtype.is_complex else dtype.itemsize
 
 
-def _is_meta(map_location: Any) -> bool:
+def _is_meta(map_location: MapLocation) -> bool:
     return (
         isinstance(map_location, str | torch.device) and torch.device(map_location).type == 'meta'
     )
 
 
-def _moved(content: torch.UntypedStorage, location: str, map_location: Any) -> Any:
-    """Bring a storage to its device: the one that it was on, if ``map_location`` names no other."""
+def _moved(content: torch.UntypedStorage, location: str, map_location: MapLocation) -> Any:
+    """Move a storage to its device: the saved one, if ``map_location`` names no other."""
     if callable(map_location):
         moved = map_location(content, location)
         if moved is not None:
@@ -177,7 +173,7 @@ def _moved(content: torch.UntypedStorage, location: str, map_location: Any) -> A
 # -- The zip format --------------------------------------------------------------------------------
 
 
-def _read_zip(archive: SafeZip, names: Names, map_location: Any) -> Any:
+def _read_zip(archive: SafeZip, names: Names, map_location: MapLocation) -> Any:
     found = [name for name in archive.members if name.endswith('/data.pkl')]
     if len(found) != 1:
         raise DamagedError(f'it has {len(found)} members called data.pkl')
@@ -223,25 +219,25 @@ def _is_other_order(archive: SafeZip, name: str) -> bool:
     return order != sys.byteorder.encode()
 
 
-# -- The format before it --------------------------------------------------------------------------
+# -- The legacy format -----------------------------------------------------------------------------
 
 
-def _read_legacy(file: BinaryIO, size: int, names: Names, map_location: Any) -> Any:
-    """Magic number, version, facts of the system, the object, keys of storages, their bytes."""
+def _read_legacy(file: BinaryIO, size: int, names: Names, map_location: MapLocation) -> Any:
+    """Read magic number, version, system information, the object, keys and bytes of storages."""
     budget = Budget(size, factor=1)
     _check_start(file, size, budget)
     return settle(*_legacy(file, size, names, map_location, budget))
 
 
 def _check_start(file: BinaryIO, size: int, budget: Budget) -> None:
-    for wanted in (LEGACY_NUMBER, LEGACY_VERSION, dict):  # the last one of the system, unused
+    for wanted in (LEGACY_NUMBER, LEGACY_VERSION, dict):  # the system information, unused
         value = Unpickler(file, size, {}, budget, protocol=2).load()
         if type(value) is not wanted and (type(value) is not int or value != wanted):
             raise DamagedError('its beginning is not that of a torch file')
 
 
 def _legacy(
-    file: BinaryIO, size: int, names: Names, map_location: Any, budget: Budget
+    file: BinaryIO, size: int, names: Names, map_location: MapLocation, budget: Budget
 ) -> tuple[Any, _Storages]:
     def never(block: Block, target: memoryview) -> None:
         raise DamagedError(f'the storage {block.key} is missing')
@@ -267,7 +263,7 @@ def _legacy(
     return root, storages
 
 
-def _fill_legacy(file: BinaryIO, size: int, block: Block, map_location: Any) -> None:
+def _fill_legacy(file: BinaryIO, size: int, block: Block, map_location: MapLocation) -> None:
     head = file.read(8)
     if len(head) != 8 or block.nbytes > size - file.tell():
         raise DamagedError('a storage is cut short')

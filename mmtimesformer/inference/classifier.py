@@ -23,7 +23,7 @@ import mmtimesformer.heads  # both register parts that configs name
 from mmtimesformer.checkpoints import read_file
 from mmtimesformer.checkpoints.download import fetch
 from mmtimesformer.checkpoints.load import adapt_contents
-from mmtimesformer.checkpoints.metadata import differences, metadata_of_config
+from mmtimesformer.checkpoints.metadata import ModelMetadata, differences, metadata_of_config
 from mmtimesformer.cli import require_file
 from mmtimesformer.compat.data_samples import scores_of
 from mmtimesformer.config.find import find_config
@@ -122,7 +122,7 @@ class VideoClassifier:
         self.device = _check_device(device)
         self.given_config = None if config is None else str(getattr(config, 'filename', config))
         contents = read_file(fetch(_check_there(checkpoint)))
-        meta = contents.beside.get('meta')
+        meta = contents.extras.get('meta')
         self._dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
         register_all_modules(init_default_scope=False)
         limit: AbstractContextManager[None] = nullcontext()
@@ -135,23 +135,23 @@ class VideoClassifier:
             self.model = MODELS.build(_to_build(self.recipe))
             self.views = Views(self.recipe.pipeline)
         adapted = adapt_contents(contents, self.model)
-        fresh = set(adapted.load_report.keys('fresh'))
+        fresh = set(adapted.load_report.keys('newly initialized'))
         state = self.model.state_dict() if fresh else {}
         self.model.load_state_dict({**{name: state[name] for name in fresh}, **adapted.state_dict})
         self._has_classifier = not fresh
-        self._source_classes = adapted.facts.get('num_classes')
+        self._source_classes = adapted.metadata.num_classes
         self.load_report = adapted.load_report
         asked = metadata_of_config(
             {'model': self.recipe.model, 'test_pipeline': self.recipe.pipeline}
         )
         for warning in dict.fromkeys(
-            [*adapted.load_report.warnings, *differences(adapted.facts, asked)]
+            [*adapted.load_report.warnings, *differences(adapted.metadata, asked)]
         ):
             warnings.warn(warning, stacklevel=2)
         self.model.to(self.device).eval()
         self.precision = precision
         prepare(self.model, precision, self.device)
-        self.classes = self._name_classes(classes, adapted.facts)
+        self.classes = self._name_classes(classes, adapted.metadata)
 
     @property
     def num_classes(self) -> int:
@@ -488,7 +488,7 @@ class VideoClassifier:
             '(features need none)'
         )
 
-    def _name_classes(self, given: Any, facts: dict[str, Any]) -> list[str] | None:
+    def _name_classes(self, given: Any, metadata: ModelMetadata) -> list[str] | None:
         """Find the names: given, in the checkpoint, or in the config's data set."""
         if given is not None:
             names = read_classes(given)
@@ -502,7 +502,7 @@ class VideoClassifier:
         told = self.recipe.classes
         if isinstance(told, str) and (self.given_config is None or not Path(told).is_file()):
             told = None  # a file that is not here, or that only a checkpoint names
-        for source in (stored.get('classes'), facts.get('classes'), told):
+        for source in (stored.get('classes'), metadata.classes, told):
             if source and (isinstance(source, list | tuple) or source is told):
                 names = read_classes(source)
                 if len(names) == self.num_classes:

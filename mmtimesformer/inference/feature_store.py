@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmtimesformer.checkpoints import read_file, write_atomically
+from mmtimesformer.checkpoints import read_file
 from mmtimesformer.checkpoints.readers import write_safetensors
+from mmtimesformer.fileio.atomic import write_atomically, write_json_atomically
 from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.fileio.numpy_files import read_npy_file
 from mmtimesformer.fileio.safe_pickle import shown
@@ -129,8 +130,7 @@ class FeatureFolder:
             'shapes': self.shapes,
             'failed': failed,
         }
-        with write_atomically(self.manifest) as part:
-            part.write_text(json.dumps(content, indent=2, allow_nan=False) + '\n', encoding='utf-8')
+        write_json_atomically(self.manifest, content)
 
     def _check_same(self) -> None:
         try:

@@ -116,7 +116,7 @@ def inference_config_of_checkpoint(
     Raises:
         ValueError: It does not tell enough, or its config holds something else than plain values.
     """
-    meta = contents.beside.get('meta')
+    meta = contents.extras.get('meta')
     text = meta.get('cfg') if isinstance(meta, Mapping) else None
     multi_label = False
     if isinstance(text, str):
@@ -407,17 +407,20 @@ def _config_of_metadata(contents: Contents, source: str) -> tuple[InferenceConfi
     """Build the model that the weights are of, and feed it as its system does."""
     weights = contents_to_canonical(contents)
     weights.load_report.check()
-    told = weights.describe()
-    seen = told.get('preprocessing') or {}
-    frames = told.get('num_frames') or seen.get('num_frames')
+    metadata = weights.describe()
+    stored, seen = metadata.to_dict(), metadata.preprocessing
+    height, _ = img_size = weights.known_size()
+    mean, std, interval = seen.mean or [], seen.std or [], seen.frame_interval or 0
+    source_format = metadata.source or ''
+    frames = metadata.num_frames or seen.num_frames
     missing = [
         what
         for what, value in {
-            'a video classifier': told.get('num_classes'),
+            'a video classifier': metadata.num_classes,
             'its number of frames': frames,
-            'frame_interval': seen.get('frame_interval'),
-            'mean and std': seen.get('mean') and seen.get('std'),
-            'the system it is from': PROTOCOLS.get(told['source']),
+            'frame_interval': interval,
+            'mean and std': mean and std,
+            'the system it is from': PROTOCOLS.get(source_format),
         }.items()
         if not value
     ]
@@ -426,46 +429,45 @@ def _config_of_metadata(contents: Contents, source: str) -> tuple[InferenceConfi
             f'checkpoint {source} does not tell how videos are shown to its model (it lacks '
             f'{" and ".join(missing)}); {GIVE_CONFIG}'
         )
-    swap = seen.get('channel_order') == 'BGR'
-    is_ssv2 = swap and told['source'] == 'official'  # which alone were trained on BGR
-    is_pp = told['source'] == 'paddle' and not told['qkv_bias']
-    name = 'kinetics_pp-paddle' if is_pp else PROTOCOLS[told['source']]
+    swap = seen.channel_order == 'BGR'
+    is_ssv2 = swap and source_format == 'official'  # which alone were trained on BGR
+    is_pp = source_format == 'paddle' and not metadata.qkv_bias
+    name = 'kinetics_pp-paddle' if is_pp else PROTOCOLS[source_format]
     protocol = _shipped_protocol('ssv2_official' if is_ssv2 else name)
     preprocessor = {
         **protocol['data_preprocessor'],
-        'mean': [255 * x for x in seen['mean']],
-        'std': [255 * x for x in seen['std']],
+        'mean': [255 * x for x in mean],
+        'std': [255 * x for x in std],
         'to_rgb': swap,
         'blending': None,  # of a training
     }
-    width = told['embed_dims']
-    hidden = weights.tensors['blocks.0.mlp.fc1.weight'].shape[0]
+    hidden, width = weights.tensors['blocks.0.mlp.fc1.weight'].shape
     keys = ('attention_type', 'patch_size', 'embed_dims', 'num_layers', 'qkv_bias', 'norm_eps')
     model = {
         'type': 'Recognizer3D',
         'backbone': {
             'type': 'mmtimesformer.TimeSformer',
-            **{key: told[key] for key in keys if key in told},
+            **{key: stored[key] for key in keys if key in stored},
             'num_frames': frames,
-            'img_size': tuple(told['img_size']),
-            'num_heads': heads_of(width, told.get('num_heads')),
+            'img_size': img_size,
+            'num_heads': heads_of(width, metadata.num_heads),
             'mlp_ratio': hidden / width,
         },
         'cls_head': {
             'type': 'TimeSformerHead',
-            'num_classes': told['num_classes'],
+            'num_classes': metadata.num_classes,
             'in_channels': width,
             **protocol['fusion'],
         },
         'data_preprocessor': preprocessor,
     }
-    size = seen.get('size') or told['img_size'][0]
-    pipeline = list(_resized(protocol['test_pipeline'], frames, seen['frame_interval'], size))
+    size = seen.size or height
+    pipeline = list(_resized(protocol['test_pipeline'], frames, interval, size))
     recipe = InferenceConfig(
-        model, pipeline, told.get('classes'), protocol['protocol'], f'the facts in {source}'
+        model, pipeline, metadata.classes, protocol['protocol'], f'the metadata in {source}'
     )
     tensors = to_format(weights, 'mmtimesformer')
-    return recipe, Contents('torch', dict(tensors), {'meta': {'mmtimesformer': told}})
+    return recipe, Contents('torch', dict(tensors), {'meta': {'mmtimesformer': stored}})
 
 
 def _shipped_protocol(name: str) -> Config:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmtimesformer.cli import near_name
 from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.fileio.atomic import write_atomically
 from mmtimesformer.inference import Prediction, VideoClassifier
 from mmtimesformer.models import AttentionMaps
 from mmtimesformer.non_finite import NonFiniteError
@@ -271,8 +272,7 @@ def write_attention_video(
     steps = np.full(len(frames), 0.25)
     if seconds is not None and len(frames) > 1 and (np.diff(seconds) > 0).all():
         steps = np.append(np.diff(seconds), np.diff(seconds)[-1])
-    partial = path.with_name(f'.{path.stem}.partial.mp4')
-    with av.open(str(partial), 'w') as container:
+    with write_atomically(path) as partial, av.open(str(partial), 'w', 'mp4') as container:
         stream = container.add_stream('libx264', rate=Fraction(rate), options={'crf': '18'})
         stream.height, stream.width = pair.shape[1:3]
         stream.pix_fmt = 'yuv420p'
@@ -282,7 +282,6 @@ def write_attention_video(
                 shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(one), format='rgb24')
                 container.mux(stream.encode(shown))
         container.mux(stream.encode())
-    partial.replace(path)
 
 
 def enlarge(frames: np.ndarray, side: int = 224) -> np.ndarray:

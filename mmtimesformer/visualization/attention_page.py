@@ -18,6 +18,7 @@ import numpy as np
 from einops import rearrange
 from matplotlib import colormaps
 
+from mmtimesformer.fileio.atomic import write_text_atomically
 from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.models import AttentionMaps
 from mmtimesformer.terminal import safe_text
@@ -126,10 +127,7 @@ def write_page(
     text = json.dumps(data, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
     page = TEMPLATE.read_text(encoding='utf-8').replace('/*DATA*/null', text, 1)
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    partial.write_text(page, encoding='utf-8')
-    partial.replace(path)
+    write_text_atomically(path, page)
     return PageReport(path, path.stat().st_size, shown, with_heads)
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from mmtimesformer.fileio.atomic import write_atomically
 from mmtimesformer.terminal import safe_text
 
 INK, GREY, FAINT = '#1f2933', '#7b8794', '#e4e7eb'
@@ -75,10 +76,8 @@ def picture(
             figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=gap, h_pad=gap)
         )
         yield figure, figure.subplots(**subplots)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f'.{path.name}.partial')
-        figure.savefig(partial, dpi=110, format='png', facecolor='white')
-        partial.replace(path)
+        with write_atomically(path) as partial:
+            figure.savefig(partial, dpi=110, format='png', facecolor='white')
 
 
 def shown_name(name: object) -> str:

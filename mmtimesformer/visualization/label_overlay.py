@@ -9,8 +9,8 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.fileio.atomic import write_atomically
 from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.inference import Prediction
 from mmtimesformer.inference.inputs import stream_frames

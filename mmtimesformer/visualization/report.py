@@ -13,6 +13,7 @@ import numpy as np
 
 from mmtimesformer.analysis.metrics import TestResults, calibration, class_accuracy, top_k
 from mmtimesformer.analysis.view_agreement import ViewAgreement, view_agreement
+from mmtimesformer.fileio.atomic import write_text_atomically
 from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.non_finite import REASON
 from mmtimesformer.terminal import safe_text
@@ -54,10 +55,7 @@ def write_report(run: TestResults, path: str | Path, mistakes: int = 8) -> Path:
     }
     page = re.sub(r'\{\{(\w+)\}\}', lambda blank: blanks[blank[1]], PAGE)  # once, not in names
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}.partial')
-    partial.write_text(page, encoding='utf-8', errors='backslashreplace')
-    partial.replace(path)
+    write_text_atomically(path, page, errors='backslashreplace')
     return path
 
 

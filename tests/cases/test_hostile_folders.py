@@ -124,7 +124,7 @@ def test_shares_that_are_no_names_of_files_are_refused(value: object, tmp_path: 
     checkpoint = load_torch(path)
     checkpoint['shares']['files'] = value
     write_torch(checkpoint, path)
-    with pytest.raises(ValueError, match=r'epoch_1\.pth does not say where its shares are'):
+    with pytest.raises(ValueError, match=r'epoch_1\.pth does not name the folder of its shards'):
         read_file(path)
 
 
@@ -141,7 +141,7 @@ def test_a_hostile_array_of_features_is_refused(tmp_path: Path) -> None:
     assert folder.read('a.mp4').tolist() == [[1, 1, 1], [1, 1, 1]]
     file = tmp_path / 'features/a.mp4.npy'
     file.write_bytes(file.read_bytes().replace(b'(2, 3)', b'(2000000000, 300)'))
-    with pytest.raises(ValueError, match=r'a\.mp4\.npy is no array of numbers'):
+    with pytest.raises(ValueError, match=r'a\.mp4\.npy is not an array of numbers'):
         folder.read('a.mp4')
 
 

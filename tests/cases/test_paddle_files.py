@@ -21,6 +21,7 @@ from mmengine.registry import DefaultScope
 
 from mmtimesformer import TimeSformer
 from mmtimesformer.checkpoints import read_checkpoint, read_model_checkpoint, save_checkpoint
+from mmtimesformer.checkpoints.metadata import Preprocessing
 
 ROOT = Path(__file__).parents[2]
 PP = 'pp-timesformer_divST_8xb8-8x32x1-20e_kinetics400-rgb'
@@ -132,12 +133,11 @@ def test_a_distilled_model_is_converted(
     assert 'missing     0' in printed
     assert 'unknown     0' in printed
     told = read_checkpoint(tmp_path / 'out.pth').describe()
-    assert told['source'] == 'paddle'
-    assert told['qkv_bias'] is False
-    assert told['preprocessing'] == {
-        'mean': [0.0] * 3, 'std': [1.0] * 3, 'channel_order': 'RGB', 'frame_interval': 32,
-        'num_frames': frames, 'size': 32,
-    }  # fmt: skip
+    assert told.source == 'paddle'
+    assert told.qkv_bias is False
+    assert told.preprocessing == Preprocessing(
+        [0.0] * 3, [1.0] * 3, 'RGB', frame_interval=32, num_frames=frames, size=32
+    )
     converted = torch.load(tmp_path / 'out.pth')['state_dict']
     assert {our_name(name) for name in converted} == set(weights)
 

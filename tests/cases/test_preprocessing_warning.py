@@ -20,8 +20,12 @@ from mmengine.registry import DefaultScope
 
 from mmtimesformer import TimeSformer
 from mmtimesformer.checkpoints import convert_state_dict, read_checkpoint, read_model_checkpoint
-from mmtimesformer.checkpoints import metadata as table
 from mmtimesformer.checkpoints.metadata import (
+    CROPS,
+    RESIZES,
+    SAMPLERS,
+    ModelMetadata,
+    Preprocessing,
     differences,
     metadata_of_config,
     metadata_of_pipeline,
@@ -110,37 +114,35 @@ def test_what_a_pipeline_says_is_what_it_does(name: str) -> None:
     from mmaction.registry import TRANSFORMS
 
     pipeline = {**SHIPPED, **OTHERS}[name]
-    facts = metadata_of_pipeline(pipeline)
+    clip_metadata = metadata_of_pipeline(pipeline)
     kinds = [step['type'].rpartition('.')[2] for step in pipeline]
-    (sampler,) = (
-        step for kind, step in zip(kinds, pipeline, strict=True) if kind in table.SAMPLERS
-    )
+    (sampler,) = (step for kind, step in zip(kinds, pipeline, strict=True) if kind in SAMPLERS)
     video: dict[str, Any] = {'total_frames': 2000, 'avg_fps': 30.0, 'start_index': 0}
     sampled = TRANSFORMS.build(copy.deepcopy(sampler))({**video, 'frame_dir': '', 'filename': ''})
     if sampled.get('clip_len') is not None:
-        assert facts['num_frames'] == sampled['clip_len']
-    if facts.get('sampling') == 'segments':
-        assert 'frame_interval' not in facts
-        assert np.ptp(sampled['frame_inds']) > 2000 * (1 - 2 / facts['num_frames']) - 1
+        assert clip_metadata.num_frames == sampled['clip_len']
+    if clip_metadata.sampling == 'segments':
+        assert clip_metadata.frame_interval is None
+        assert np.ptp(sampled['frame_inds']) > 2000 * (1 - 2 / sampler['clip_len']) - 1
     else:
-        assert facts['frame_interval'] == sampled['frame_interval']
+        assert clip_metadata.frame_interval == sampled['frame_interval']
 
     frames = [np.zeros((360, 640, 3), np.uint8)] * 2
     clip = {'imgs': frames, 'img_shape': (360, 640), 'modality': 'RGB', 'num_clips': 1}
     for kind, step in zip(kinds, pipeline, strict=True):
-        if kind in table.CROPS or kind in table.RESIZES:
+        if kind in CROPS or kind in RESIZES:
             clip = TRANSFORMS.build(copy.deepcopy(step))(clip)
     height, width = clip['imgs'][0].shape[:2]
     if 'no crop' in name:
-        assert 'size' not in facts
+        assert clip_metadata.size is None
     else:
-        assert facts['size'] == (height if height == width else (height, width))
+        assert clip_metadata.size == (height if height == width else (height, width))
 
 
 @every_config
 def test_every_transform_of_a_shipped_config_is_known(name: str) -> None:
-    """A new one belongs into a table of ``facts``, or into the list of this file."""
-    known = {*table.SAMPLERS, *table.CROPS, *table.RESIZES, *NEITHER}
+    """A new one belongs into a table of ``metadata``, or into the list of this file."""
+    known = {*SAMPLERS, *CROPS, *RESIZES, *NEITHER}
     for stage in STAGES:
         for step in read(name)[f'{stage}_dataloader'].dataset.pipeline:
             assert step['type'].rpartition('.')[2] in known, step
@@ -156,18 +158,20 @@ def test_the_transforms_that_run_are_read() -> None:
         {'train_pipeline': [dict(type='mmtimesformer.RepeatClips', transforms=other)]},
         {'data': {'test': {'pipeline': other}}},
     ):
-        assert metadata_of_config(config)['preprocessing'] == {'num_frames': 5, 'frame_interval': 1}
+        assert metadata_of_config(config).preprocessing == Preprocessing(
+            num_frames=5, frame_interval=1
+        )
 
 
 def test_pixels_that_are_not_normalised_are_read_as_they_are() -> None:
     preprocessor = {'type': 'ActionDataPreprocessor', 'format_shape': 'NCTHW'}
-    facts = metadata_of_config({'model': {'data_preprocessor': preprocessor}})
-    assert facts['preprocessing']['mean'] == [0] * 3
-    assert facts['preprocessing']['std'] == pytest.approx([1 / 255] * 3, abs=1e-6)
+    found = metadata_of_config({'model': {'data_preprocessor': preprocessor}})
+    assert found.preprocessing.mean == [0] * 3
+    assert found.preprocessing.std == pytest.approx([1 / 255] * 3, abs=1e-6)
     old = [dict(type='Normalize', mean=[127.5] * 3, std=[127.5] * 3, to_bgr=True)]
-    assert metadata_of_config({'test_pipeline': old})['preprocessing'] == {
-        'mean': [0.5] * 3, 'std': [0.5] * 3, 'channel_order': 'BGR',
-    }  # fmt: skip
+    assert metadata_of_config({'test_pipeline': old}).preprocessing == Preprocessing(
+        [0.5] * 3, [0.5] * 3, 'BGR'
+    )
 
 
 # -- weights of their own and of others ------------------------------------------------------------
@@ -233,7 +237,8 @@ def own_checkpoint(name: str, folder: Path) -> Path:
 @every_config
 def test_weights_of_a_config_give_no_warning_in_it(name: str, tmp_path: Path) -> None:
     told = read_checkpoint(own_checkpoint(name, tmp_path)).describe()
-    assert told['preprocessing'].keys() >= {'mean', 'std', 'num_frames', 'frame_interval', 'size'}
+    for key in ('mean', 'std', 'num_frames', 'frame_interval', 'size'):
+        assert getattr(told.preprocessing, key) is not None, key
     assert differences(told, metadata_of_config(read(name))) == []
 
 
@@ -366,7 +371,7 @@ def test_weights_without_a_config_give_the_warnings_of_their_system(
 def test_a_conversion_to_another_clip_is_for_that_clip(tmp_path: Path) -> None:
     path = own_checkpoint(OFFICIAL, tmp_path)
     told = read_checkpoint(path, num_frames=16, img_size=448).describe()
-    assert (told['preprocessing']['num_frames'], told['preprocessing']['size']) == (16, 448)
+    assert (told.preprocessing.num_frames, told.preprocessing.size) == (16, 448)
     asked = metadata_of_config(
         read('timesformer_divST-HR_8xb1-16x16x1-15e_kinetics400-rgb_official')
     )
@@ -380,10 +385,11 @@ def test_hostile_values_are_neither_compared_nor_shown() -> None:
     endless.append(endless)
     asked = metadata_of_config(read(OFFICIAL))
     for value in (endless, {'a': endless}, 10**5000, float('nan'), 'x' * 10**6, '\x1b[31m', b'x'):
-        told = dict.fromkeys(asked['preprocessing'], value) | {'sampling': value}
-        assert differences({'preprocessing': told, 'norm_eps': value}, asked) == []
-    assert differences({'preprocessing': endless}, asked) == []
+        stored = dict.fromkeys(vars(asked.preprocessing), value)
+        hostile = ModelMetadata.parse({'preprocessing': stored, 'norm_eps': value})
+        assert differences(hostile, asked) == []
+    assert differences(ModelMetadata.parse({'preprocessing': endless}), asked) == []
     text = (
         'test_pipeline = [dict(type="CenterCrop", crop_size=8), dict(type="Resize", scale=1e999)]'
     )
-    assert 'preprocessing' not in metadata_of_config(read_literals(text))
+    assert metadata_of_config(read_literals(text)).preprocessing == Preprocessing()

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from mmtimesformer.checkpoints import write_atomically
 from mmtimesformer.cli import SignalExit, exit_on_signals, run_tool
 from mmtimesformer.engine.distributed.process_signals import STOP_SIGNALS
 from mmtimesformer.engine.distributed.stop_signals import StopSignals
+from mmtimesformer.fileio.atomic import write_atomically
 from tests.tools.conftest import tiny_config  # noqa: F401  (a fixture)
 from tests.tools.running import finish, start
 

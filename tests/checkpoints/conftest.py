@@ -55,7 +55,7 @@ def random_weights(
     grid: int = GRID,
     qkv_bias: bool = True,
 ) -> dict[str, Tensor]:
-    """A whole model under the official names, every tensor different from every other."""
+    """A complete model under the official names, every tensor different from every other."""
     generator = torch.Generator().manual_seed(7)
 
     def rand(*shape: int) -> Tensor:

@@ -107,7 +107,7 @@ def test_seeding_refuses_to_overwrite_temporal_weights() -> None:
 
 
 @pytest.mark.parametrize(('has', 'wanted'), list(itertools.permutations(SCHEMES, 2)))
-def test_another_attention_type_is_refused_and_said_and_allowed_by_a_flag(has, wanted) -> None:
+def test_another_attention_type_is_refused_by_default_and_allowed_by_a_flag(has, wanted) -> None:
     ours = _ours(random_weights(has))
     with pytest.raises(CheckpointError) as error:
         convert_state_dict(ours, attention_type=wanted)
@@ -136,7 +136,7 @@ def test_an_unknown_and_a_missing_key_are_named() -> None:
     with pytest.raises(CheckpointError) as error:
         convert_state_dict(ours)
     assert 'lacks blocks.1.mlp.fc1.bias' in str(error.value)
-    assert 'has backbone.blocks.1.gamma, which means nothing here' in str(error.value)
+    assert 'has backbone.blocks.1.gamma, which no known format has' in str(error.value)
     assert error.value.load_report.keys('missing') == ['blocks.1.mlp.fc1.bias']
 
 
@@ -147,7 +147,7 @@ def test_an_unknown_key_alone_is_an_error() -> None:
         convert_state_dict(ours)
 
 
-def test_a_key_without_its_query_is_missing_and_its_rest_is_said() -> None:
+def test_a_qkv_without_its_query_is_missing_and_the_rest_is_reported_as_dropped() -> None:
     from .conftest import as_huggingface_vit
 
     vit = as_huggingface_vit(random_weights('space_only'))
@@ -169,7 +169,7 @@ def test_a_key_without_its_query_is_missing_and_its_rest_is_said() -> None:
         ('head.weight', (7, 21), r'\(7, 20\)'),
     ],
 )
-def test_a_wrong_shape_is_said_with_both_shapes(name, shape, must) -> None:
+def test_a_wrong_shape_is_reported_with_both_shapes(name, shape, must) -> None:
     weights = random_weights()
     weights[name] = torch.zeros(shape)
     has = str(tuple(shape)).replace('(', r'\(').replace(')', r'\)')
@@ -198,7 +198,7 @@ def test_positions_of_a_grid_that_is_not_square_need_its_size() -> None:
         convert_state_dict(_ours(weights), source_size=25)
 
 
-def test_a_size_of_no_whole_patches_is_refused() -> None:
+def test_a_size_that_is_no_multiple_of_the_patch_is_refused() -> None:
     with pytest.raises(ValueError, match='22 x 20 pixels cannot be cut into whole patches of 5'):
         convert_state_dict(_ours(random_weights()), img_size=(22, 20))
 
@@ -226,12 +226,12 @@ def test_an_unknown_choice_is_answered_with_the_choices(argument: str, value: st
         convert_state_dict(_ours(random_weights()), **{argument: value, 'img_size': 20})
 
 
-def test_weights_of_nobody_we_know_are_refused_with_the_list_of_whom_we_know() -> None:
+def test_weights_of_an_unknown_format_are_refused_with_the_list_of_formats() -> None:
     with pytest.raises(CheckpointError, match='no known format .*layer1.*Google'):
         convert_state_dict({f'layer{i}.conv.weight': torch.zeros(1) for i in range(4)})
 
 
-def test_hugging_faces_broken_space_only_is_said() -> None:
+def test_hugging_faces_broken_space_only_gives_a_warning() -> None:
     _, load_report = convert_state_dict(_ours(random_weights('space_only')), 'huggingface')
     assert 'space_only is broken' in load_report.warnings[0]
 
@@ -250,7 +250,7 @@ def test_paddle_joint_and_space_only_come_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ('name', 'change', 'said'),
+    ('name', 'change', 'message'),
     [
         ('cls_token', lambda w: w.to(torch.int8), 'numbers of torch.int8'),
         ('cls_token', lambda w: w > 0, 'numbers of torch.bool'),
@@ -264,11 +264,11 @@ def test_paddle_joint_and_space_only_come_in() -> None:
     ],
 )
 def test_a_tensor_that_can_be_no_weight_is_refused(
-    name: str, change: Callable[[torch.Tensor], torch.Tensor], said: str
+    name: str, change: Callable[[torch.Tensor], torch.Tensor], message: str
 ) -> None:
     weights = random_weights('divided_space_time')
     weights[name] = change(weights[name])
-    with pytest.raises(CheckpointError, match=f'{name} has .*{said}'):
+    with pytest.raises(CheckpointError, match=f'{name} has .*{message}'):
         convert_state_dict(_ours(weights), 'official')
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint with a folder of shares is read whole, or refused by a sentence."""
+"""A sharded checkpoint is read completely, or refused with an error message."""
 
 import io
 import os
@@ -21,8 +21,7 @@ from torch.distributed.checkpoint.metadata import (
     MetadataIndex,
 )
 
-from mmtimesformer.checkpoints import dcp as shares
-from mmtimesformer.checkpoints import load_torch, read_file
+from mmtimesformer.checkpoints import dcp, load_torch, read_file
 from mmtimesformer.checkpoints.dcp import (
     change_tensors,
     corruption_of_shards,
@@ -40,7 +39,7 @@ PART = '__0_0.distcp'
 
 
 def training() -> dict[str, Any]:
-    """What is cut into shares, as a training has it."""
+    """Return the state of a training, to be sharded."""
     noise = torch.Generator().manual_seed(0)
     return {
         'state_dict': {
@@ -60,7 +59,7 @@ def training() -> dict[str, Any]:
 
 
 def save(path: Path, state: dict[str, Any] | None = None) -> Path:
-    """Write a checkpoint with shares; return their folder."""
+    """Write a sharded checkpoint; return its folder."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch's own, of a process that is alone
         parts = write_shares(training() if state is None else state, path)
@@ -70,7 +69,7 @@ def save(path: Path, state: dict[str, Any] | None = None) -> Path:
 
 def assert_whole(path: Path, state: dict[str, Any] | None = None) -> None:
     expected = {'meta': {'epoch': 3}, **(state or training())}
-    read = read_file(path).whole
+    read = read_file(path).checkpoint
     assert list(read) == list(expected)
     assert read['optimizer']['param_groups'] == expected['optimizer']['param_groups']
     for (place, one), (other_place, other) in zip(
@@ -86,7 +85,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / 'epoch_3.pth'
 
 
-def test_it_is_read_whole(path: Path) -> None:
+def test_a_sharded_checkpoint_is_read_completely(path: Path) -> None:
     state = training()
     folder = save(path, state)
     assert re.fullmatch(r'epoch_3\.pth\.[0-9a-f]{8}\.shares', folder.name)
@@ -107,7 +106,7 @@ def test_it_is_read_where_it_was_moved_to(path: Path, tmp_path: Path) -> None:
     assert_whole(elsewhere / path.name, state)
 
 
-def test_a_second_one_of_the_same_name_has_shares_of_its_own(path: Path) -> None:
+def test_a_second_checkpoint_of_the_same_name_has_a_folder_of_its_own(path: Path) -> None:
     first = save(path)
     changed = training()
     changed['state_dict']['steps'] += 1
@@ -178,7 +177,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize('damage', DAMAGES)
-def test_damage_is_told_and_the_checkpoint_before_is_taken(path: Path, damage: str) -> None:
+def test_damage_is_reported_and_the_checkpoint_before_is_taken(path: Path, damage: str) -> None:
     before = path.with_name('epoch_2.pth')
     save(before)
     spoil, words = DAMAGES[damage]
@@ -187,13 +186,13 @@ def test_damage_is_told_and_the_checkpoint_before_is_taken(path: Path, damage: s
     assert latest_valid_checkpoint(path.parent, pytest.fail) == str(path)
     spoil(folder)
     if spoil is not flip:  # torch looks at checksums of tensors only when asked to
-        with pytest.raises((ValueError, FileNotFoundError), match=words) as told:
+        with pytest.raises((ValueError, FileNotFoundError), match=words) as raised:
             read_file(path)
-        assert str(folder) in str(told.value)
+        assert str(folder) in str(raised.value)
     assert re.search(words, str(corruption_of_shards(path)))
-    said: list[str] = []
-    assert latest_valid_checkpoint(path.parent, said.append) == str(before)
-    assert 'epoch_3.pth is damaged' in said[0]
+    message: list[str] = []
+    assert latest_valid_checkpoint(path.parent, message.append) == str(before)
+    assert 'epoch_3.pth is damaged' in message[0]
 
 
 # -- malice ----------------------------------------------------------------------------------------
@@ -239,7 +238,7 @@ def test_a_description_may_not_ask_for_what_python_has(path: Path, name: str) ->
         read_file(path)
 
 
-def test_shares_may_not_hold_objects_which_torch_would_execute(path: Path, tmp_path: Path) -> None:
+def test_shards_may_not_hold_objects_which_torch_would_execute(path: Path, tmp_path: Path) -> None:
     """As a part that is described as bytes, but has the size of a tensor."""
     folder = save(path)
     made, metadata = tmp_path / 'made', metadata_of(path)
@@ -263,22 +262,22 @@ def test_shares_may_not_hold_objects_which_torch_would_execute(path: Path, tmp_p
         read_file(path)
     assert not made.exists()
 
-    from mmtimesformer.checkpoints import dcp_metadata as share_metadata
+    from mmtimesformer.checkpoints import dcp_metadata
 
-    allowed = share_metadata.ALLOWED['torch.distributed.checkpoint.metadata'] | {
+    allowed = dcp_metadata.ALLOWED['torch.distributed.checkpoint.metadata'] | {
         'BytesStorageMetadata'
     }
     with pytest.MonkeyPatch.context() as patch:  # nor by what is described alone
-        patch.setitem(share_metadata.ALLOWED, 'torch.distributed.checkpoint.metadata', allowed)
+        patch.setitem(dcp_metadata.ALLOWED, 'torch.distributed.checkpoint.metadata', allowed)
         with pytest.raises(ValueError, match='refused: it asks for a BytesStorageMetadata'):
             read_file(path)
-        patch.setattr(share_metadata, '_check', lambda *_: None)
+        patch.setattr(dcp_metadata, '_check', lambda *_: None)
         with pytest.raises(ValueError, match='damaged .*something else than tensors'):
             read_file(path)
     assert not made.exists()
 
 
-def test_shares_do_not_point_elsewhere(path: Path) -> None:
+def test_shards_do_not_point_outside_their_folder(path: Path) -> None:
     folder = save(path)
     metadata = metadata_of(path)
     for info in metadata.storage_data.values():
@@ -295,7 +294,7 @@ def test_shares_do_not_point_elsewhere(path: Path) -> None:
         checkpoint = load_torch(path)
         checkpoint['shares'][key] = value
         write_torch(checkpoint, path)
-        with pytest.raises(ValueError, match='does not say where its shares are'):
+        with pytest.raises(ValueError, match='does not name the folder of its shards'):
             read_file(path)
     save(path)
     checkpoint = load_torch(path)
@@ -336,7 +335,7 @@ def test_what_is_described_is_all_there(path: Path, what: str) -> None:
         read_file(path)
 
 
-def test_a_tensor_that_is_not_there_is_told(path: Path) -> None:
+def test_a_missing_tensor_is_reported(path: Path) -> None:
     folder = save(path)
     checkpoint = load_torch(path)
     checkpoint['state_dict']['more'] = torch.empty(2, device='meta')
@@ -391,7 +390,7 @@ def test_a_bug_is_not_a_full_disk(
         save(path)
 
 
-def test_who_wants_the_end_is_not_told_of_a_full_disk(
+def test_an_interrupt_is_not_reported_as_a_full_disk(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def end(*_: Any, **__: Any) -> None:
@@ -403,7 +402,7 @@ def test_who_wants_the_end_is_not_told_of_a_full_disk(
     monkeypatch.undo()
     state = training()
     save(path, state)
-    monkeypatch.setattr(shares, 'read_torch', end)  # of a part, by which the content is read
+    monkeypatch.setattr(dcp, 'read_torch', end)  # of a part, by which the content is read
     with pytest.raises(KeyboardInterrupt):
         load_sharded({**load_torch(path)}, path)
 

@@ -15,7 +15,7 @@ from .conftest import IMAGE_FILES, VIDEO_FILES, random_weights
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ('docs/checkpoints.md', 'README.md')
-# Heads are told by the width, so it is that of ViT-Ti; 224 pixels are 14 patches of 16.
+# The width, which gives the number of heads, is that of ViT-Ti; 224 pixels are 14 patches of 16.
 SIZE = {'width': 192, 'depth': 1, 'patch': 16, 'grid': 14}
 SOURCES = {
     'TimeSformer_divST_8x32_224_K400.pyth': VIDEO_FILES['official'],

@@ -66,7 +66,7 @@ def test_a_web_address_is_downloaded_once_with_progress(server, cache, capsys) -
 
 
 @pytest.mark.parametrize('digits', [8, 64])
-def test_a_hash_is_verified_in_the_address_or_beside_it(digits, server, cache) -> None:
+def test_a_hash_is_verified_in_the_address_or_as_an_argument(digits, server, cache) -> None:
     VIDEO_FILES['official'](random_weights(), server.folder / 'model.pyth')
     right = _sha256(server.folder / 'model.pyth')[:digits]
     wrong = ('0' if right[0] != '0' else '1') + right[1:]
@@ -98,7 +98,7 @@ def test_a_download_that_breaks_off_leaves_nothing(server, cache) -> None:
     assert read_checkpoint(f'{server.url}/model.pyth').load_report.complete
 
 
-def test_an_address_that_is_not_there_is_told(server, cache) -> None:
+def test_a_missing_address_is_an_error_with_its_status(server, cache) -> None:
     with pytest.raises(ValueError, match='cannot download .*nothing.pth .*404'):
         fetch(f'{server.url}/nothing.pth')
 
@@ -140,7 +140,7 @@ def test_a_repository_of_hugging_face_is_read_with_its_config(hub) -> None:
     (hub.folder / 'config.json').write_text(config)
     (hub.folder / 'training_args.bin').write_text('not wanted')
     read = read_checkpoint('hf://owner/name@v1')
-    assert read.describe()['num_heads'] == 4
+    assert read.describe().num_heads == 4
     wanted = ('config.json', 'preprocessor_config.json', 'model.safetensors')
     assert hub.calls == [('owner/name', wanted, 'v1')]
 
@@ -163,7 +163,7 @@ def test_a_repository_without_known_weights_asks_for_the_file(hub) -> None:
         fetch('hf://owner/name')
 
 
-def test_a_failure_of_the_hub_is_told_in_one_sentence(hub, monkeypatch) -> None:
+def test_a_failure_of_the_hub_is_an_error_in_one_sentence(hub, monkeypatch) -> None:
     def fail(*args, **kwargs):
         raise OSError('no route to host')
 
@@ -174,7 +174,7 @@ def test_a_failure_of_the_hub_is_told_in_one_sentence(hub, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize('source', ['hf://owner', 'hf://'])
-def test_what_is_no_repository_is_told_how_to_write_one(source, hub) -> None:
+def test_the_error_for_a_malformed_repository_shows_the_form(source, hub) -> None:
     with pytest.raises(ValueError, match='write hf://owner/name'):
         fetch(source)
 
@@ -192,7 +192,7 @@ def test_timm_names_the_file_and_the_hub_brings_it(hub, monkeypatch) -> None:
     assert hub.calls[0][0] == 'timm/vit_base_patch16_224.augreg_in21k'
 
 
-def test_a_model_that_timm_does_not_have_is_told(monkeypatch) -> None:
+def test_an_unknown_timm_model_is_an_error_that_names_the_list(monkeypatch) -> None:
     def fail(name, allow_unregistered):
         raise RuntimeError('Model architecture has no pretrained cfg registered.')
 
@@ -215,7 +215,7 @@ def test_timm_weights_at_a_web_address_are_downloaded(server, cache, monkeypatch
 @pytest.mark.parametrize(
     ('source', 'package'), [('hf://owner/name', 'huggingface_hub'), ('timm://vit', 'timm')]
 )
-def test_without_the_extra_the_command_that_adds_it_is_said(source, package, monkeypatch) -> None:
+def test_the_error_without_the_package_names_the_pip_command(source, package, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ValueError, match=f'needs the package {package}.*pip install {package}'):
         fetch(source)

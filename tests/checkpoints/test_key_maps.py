@@ -17,10 +17,10 @@ def test_renaming_is_a_bijection_on_the_known_keys(name: str) -> None:
         names = form.names(prefix, depth=3)
         backbone = {k: v for k, v in names.items() if not v[0].startswith('head.')}
         assert max(Counter(backbone.values()).values()) == 1  # no two keys for one place
-        spellings = form.spellings(3, prefix)
+        written = form.written_names(3, prefix)
         for theirs, (ours, place) in backbone.items():
             if place == 0:
-                assert spellings[ours] == theirs
+                assert written[ours] == theirs
 
 
 @pytest.mark.parametrize('scheme', SCHEMES)

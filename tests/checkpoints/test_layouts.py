@@ -1,4 +1,4 @@
-"""Each system's files, laid out by hand, come in value by value."""
+"""Each system's files, laid out by hand, are read value by value."""
 
 import pickle
 from pathlib import Path
@@ -97,14 +97,14 @@ def test_vit_s_b_l_and_h_with_any_patch_come_in(
     read = read_checkpoint(tmp_path / 'vit.npz')
     name = 'blocks.0.attn.qkv.weight'
     torch.testing.assert_close(read.tensors[name], weights[name], rtol=0, atol=0)
-    assert read.describe()['num_heads'] == heads
+    assert read.describe().num_heads == heads
 
 
 def test_square_matrices_of_paddle_are_turned(tmp_path: Path) -> None:
     weights = random_weights()
     laid_out = as_paddle(weights)
     name = 'blocks.1.temporal_fc.weight'
-    assert laid_out[f'backbone.{name}'].shape == weights[name].shape  # no shape would tell
+    assert laid_out[f'backbone.{name}'].shape == weights[name].shape  # the shapes do not differ
     assert not torch.equal(torch.from_numpy(laid_out[f'backbone.{name}']), weights[name])
     VIDEO_FILES['paddle'](weights, tmp_path / 'x.pdparams')
     assert torch.equal(read_checkpoint(tmp_path / 'x.pdparams').tensors[name], weights[name])
@@ -134,7 +134,7 @@ def test_the_linear_layers_of_paddles_vit_are_turned_and_nothing_else(
 
 
 def test_an_image_vit_of_paddle_is_not_taken_for_a_video_model(tmp_path: Path) -> None:
-    """Nor the other way round; a backbone without prefix is told by its times."""
+    """Nor the other way round; a backbone without prefix is detected by its temporal weights."""
     images, videos = random_weights('space_only'), random_weights()
     found = {}
     for name, laid_out in {
@@ -195,7 +195,7 @@ def test_pp_timesformer_without_bias_of_queries_stays_without(tmp_path: Path) ->
     VIDEO_FILES['paddle'](weights, tmp_path / 'pp.pdparams')
     read = read_checkpoint(tmp_path / 'pp.pdparams')
     assert not read.has_qkv_bias
-    assert read.describe()['qkv_bias'] is False
+    assert read.describe().qkv_bias is False
     assert set(read.tensors) == set(weights)
 
 

@@ -88,17 +88,22 @@ def test_our_own_file_keeps_its_grid_that_is_not_square(tmp_path) -> None:
     assert torch.equal(again.backbone.pos_embed, model.backbone.pos_embed)
 
 
-def test_another_number_of_classes_leaves_a_fresh_classifier_and_says_so(tmp_path) -> None:
+def test_another_number_of_classes_leaves_a_newly_initialized_classifier_in_the_report(
+    tmp_path,
+) -> None:
     VIDEO_FILES['mmaction2'](random_weights(), tmp_path / 'a')
     model = Recognizer(num_classes=4)
     before = model.cls_head.fc_cls.weight.clone()
     load_report = load_checkpoint(model, tmp_path / 'a')
     assert torch.equal(model.cls_head.fc_cls.weight, before)
     assert 'a classifier of 7 classes, the model has 4' in load_report.table()
-    assert load_report.keys('fresh') == ['cls_head.fc_cls.weight', 'cls_head.fc_cls.bias']
+    assert load_report.keys('newly initialized') == [
+        'cls_head.fc_cls.weight',
+        'cls_head.fc_cls.bias',
+    ]
 
 
-def test_a_backbone_alone_drops_the_classifier_and_says_so(tmp_path) -> None:
+def test_a_backbone_alone_drops_the_classifier_and_reports_it(tmp_path) -> None:
     VIDEO_FILES['huggingface'](random_weights(), tmp_path / 'a')
     load_report = load_checkpoint(TimeSformer(**toy()), tmp_path / 'a')
     assert load_report.keys('dropped') == ['classifier.bias', 'classifier.weight']
@@ -127,7 +132,9 @@ def test_a_backbone_alone_drops_the_classifier_and_says_so(tmp_path) -> None:
         ({'qkv_bias': False}, 'no place for .*qkv.bias.*set backbone.qkv_bias to True'),
     ],
 )
-def test_a_model_that_does_not_fit_is_told_the_key_to_change(changes, message, tmp_path) -> None:
+def test_the_error_for_a_model_that_does_not_fit_names_the_key_to_change(
+    changes, message, tmp_path
+) -> None:
     VIDEO_FILES['mmaction2'](random_weights(), tmp_path / 'a')
     model = Recognizer(**changes)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -193,10 +200,10 @@ def test_a_part_of_ones_own_is_missing_unless_allowed_by_name(tmp_path) -> None:
         load_checkpoint(WithAdapter(), tmp_path / 'a')
     allow = ['blocks.0.adapter', 'backbone.blocks.1.adapter']
     load_report = load_checkpoint(WithAdapter(), tmp_path / 'a', allow_missing=allow)
-    assert len(load_report.keys('fresh')) == 4
+    assert len(load_report.keys('newly initialized')) == 4
 
 
-def test_a_checkpoint_of_a_model_with_ones_own_parts_comes_back_whole(tmp_path) -> None:
+def test_a_checkpoint_of_a_model_with_ones_own_modules_is_loaded_completely(tmp_path) -> None:
     model = WithAdapter()
     torch.save({'meta': {}, 'state_dict': model.state_dict()}, tmp_path / 'a.pth')
     again = WithAdapter()
@@ -204,7 +211,7 @@ def test_a_checkpoint_of_a_model_with_ones_own_parts_comes_back_whole(tmp_path) 
     assert load_report.complete
     assert all(torch.equal(model.state_dict()[k], v) for k, v in again.state_dict().items())
     with_other_head = WithAdapter(num_classes=4)
-    assert load_checkpoint(with_other_head, tmp_path / 'a.pth').keys('fresh')
+    assert load_checkpoint(with_other_head, tmp_path / 'a.pth').keys('newly initialized')
     with pytest.raises(CheckpointError, match=r'adapter.weight'):
         load_checkpoint(Recognizer(), tmp_path / 'a.pth')
 
@@ -301,3 +308,25 @@ def test_the_package_never_imports_the_models() -> None:
         allowed = ('checkpoints', 'fileio', 'non_finite', 'resize', 'terminal')
         foreign += [m for m in ours if m.split('.')[1] not in allowed]
         assert not foreign, file
+
+
+def test_each_option_of_loading_has_its_effect(tmp_path) -> None:
+    path = tmp_path / 'a'
+    VIDEO_FILES['mmaction2'](random_weights(), path)
+
+    with pytest.raises(CheckpointError, match='allow exactly that with change_attention'):
+        load_checkpoint(Recognizer(attention_type='space_only'), path)
+    space = load_checkpoint(Recognizer(attention_type='space_only'), path, change_attention=True)
+    assert 'time_embed' in [entry.key.rpartition('.')[2] for entry in space.entries]
+
+    model = Recognizer()
+    load_report = load_checkpoint(model, path, keep_head=False)
+    assert len(load_report.keys('newly initialized')) == 2
+
+    larger = [Recognizer(img_size=PATCH * 5) for _ in range(2)]
+    for one, resize in zip(larger, ('grid', 'legacy-1d-nearest'), strict=True):
+        load_checkpoint(one, path, resize=resize)
+    assert not torch.equal(larger[0].backbone.pos_embed, larger[1].backbone.pos_embed)
+
+    with pytest.raises(CheckpointError, match='is not a size of 10 x 10 pixels'):
+        load_checkpoint(Recognizer(), path, source_size=10)

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from mmtimesformer.checkpoints import config_differences, read_checkpoint, save_checkpoint
-from mmtimesformer.checkpoints.metadata import heads_of, metadata_of_config
+from mmtimesformer.checkpoints.metadata import (
+    ModelMetadata,
+    Preprocessing,
+    heads_of,
+    metadata_of_config,
+)
 
 from .conftest import VIDEO_FILES, as_mmaction2, as_official, random_weights
 
@@ -32,54 +37,49 @@ def _official(path, cfg=OFFICIAL_CFG, **how):
     return path
 
 
-def test_the_official_yaml_tells_its_preprocessing_and_licence(tmp_path) -> None:
-    told = read_checkpoint(_official(tmp_path / 'a.pyth')).describe()
-    assert told['preprocessing'] == {
-        'mean': [0.45] * 3,
-        'std': [0.225] * 3,
-        'channel_order': 'RGB',
-        'frame_interval': 32,
-        'num_frames': 3,
-        'size': 15,
-    }
-    assert 'CC-BY-NC' in told['licence']
+def test_preprocessing_and_licence_are_read_from_the_official_yaml(tmp_path) -> None:
+    metadata = read_checkpoint(_official(tmp_path / 'a.pyth')).describe()
+    assert metadata.preprocessing == Preprocessing(
+        mean=[0.45] * 3,
+        std=[0.225] * 3,
+        channel_order='RGB',
+        frame_interval=32,
+        num_frames=3,
+        size=15,
+    )
+    assert 'CC-BY-NC' in metadata.licence
 
 
 @pytest.mark.parametrize(
     'cfg', ['TRAIN: {DATASET: Ssv2}', OFFICIAL_CFG.replace('kinetics', 'ssv2')]
 )
 def test_official_weights_of_something_something_are_bgr(cfg, tmp_path) -> None:
-    told = read_checkpoint(_official(tmp_path / 'a.pyth', cfg)).describe()
-    assert told['preprocessing']['channel_order'] == 'BGR'
+    metadata = read_checkpoint(_official(tmp_path / 'a.pyth', cfg)).describe()
+    assert metadata.preprocessing.channel_order == 'BGR'
 
 
-def test_174_classes_tell_something_something_where_there_is_no_config(tmp_path) -> None:
+def test_174_classes_without_a_config_are_taken_for_something_something(tmp_path) -> None:
     weights = random_weights()
     weights['head.weight'], weights['head.bias'] = torch.zeros(174, 20), torch.zeros(174)
     torch.save({'model_state': as_official(weights)}, tmp_path / 'a.pyth')
-    told = read_checkpoint(tmp_path / 'a.pyth').describe()
-    assert told['preprocessing']['channel_order'] == 'BGR'
+    metadata = read_checkpoint(tmp_path / 'a.pyth').describe()
+    assert metadata.preprocessing.channel_order == 'BGR'
 
 
-def test_mmaction2s_config_text_tells_its_preprocessing_and_classes(tmp_path) -> None:
+def test_preprocessing_and_classes_are_read_from_mmaction2s_config_text(tmp_path) -> None:
     names = [f'class {i}' for i in range(7)]
     meta = {'cfg': CONFIG_TEXT, 'dataset_meta': {'classes': names}}
     weights = as_mmaction2(random_weights())
     torch.save({'meta': meta, 'state_dict': weights}, tmp_path / 'a.pth')
-    told = read_checkpoint(tmp_path / 'a.pth').describe()
-    assert told['preprocessing'] == {
-        'mean': [0.5] * 3,
-        'std': [0.5] * 3,
-        'channel_order': 'RGB',
-        'num_frames': 3,
-        'frame_interval': 32,
-        'size': 15,
-    }
-    assert told['classes'] == names
-    assert told['num_heads'] == 4
+    metadata = read_checkpoint(tmp_path / 'a.pth').describe()
+    assert metadata.preprocessing == Preprocessing(
+        mean=[0.5] * 3, std=[0.5] * 3, channel_order='RGB', num_frames=3, frame_interval=32, size=15
+    )
+    assert metadata.classes == names
+    assert metadata.num_heads == 4
 
 
-def test_facts_travel_through_hugging_faces_folder_and_back(tmp_path) -> None:
+def test_metadata_survive_hugging_faces_folder_and_back(tmp_path) -> None:
     names = [f'class {i}' for i in range(7)]
     weights = read_checkpoint(_official(tmp_path / 'a.pyth'))
     save_checkpoint(
@@ -94,28 +94,28 @@ def test_facts_travel_through_hugging_faces_folder_and_back(tmp_path) -> None:
     VIDEO_FILES['huggingface'](weights.tensors, tmp_path / 'hf' / 'model.safetensors')
     back = read_checkpoint(tmp_path / 'hf').describe()
     first = weights.describe()
-    assert back['preprocessing'] == first['preprocessing']
-    assert back['classes'] == names
+    assert back.preprocessing == first.preprocessing
+    assert back.classes == names
 
 
 @pytest.mark.parametrize('ending', ['pth', 'safetensors'])
-def test_facts_travel_through_our_own_files(ending, tmp_path) -> None:
+def test_metadata_survive_our_own_files(ending, tmp_path) -> None:
     weights = read_checkpoint(_official(tmp_path / 'a.pyth'))
     save_checkpoint(weights, tmp_path / f'b.{ending}')
-    told = read_checkpoint(tmp_path / f'b.{ending}').describe()
-    assert told == weights.describe()
-    assert told['source'] == 'official'
+    metadata = read_checkpoint(tmp_path / f'b.{ending}').describe()
+    assert metadata == weights.describe()
+    assert metadata.source == 'official'
 
 
-def test_a_config_that_feeds_other_pixels_is_said_with_both_values(tmp_path) -> None:
+def test_another_normalisation_in_the_config_is_reported_with_both_values(tmp_path) -> None:
     save_checkpoint(read_checkpoint(_official(tmp_path / 'a.pyth')), tmp_path / 'b.pth')
     checkpoint = torch.load(tmp_path / 'b.pth')
     config = {
         'model': {'data_preprocessor': {'mean': [127.5] * 3, 'std': [127.5] * 3}},
         'test_pipeline': [{'type': 'SampleFrames', 'clip_len': 3, 'frame_interval': 4}],
     }
-    said = config_differences(checkpoint, config)
-    assert said == [
+    message = config_differences(checkpoint, config)
+    assert message == [
         'mean: the checkpoint was trained with (0.45, 0.45, 0.45), the config gives '
         '(0.5, 0.5, 0.5)',
         'std: the checkpoint was trained with (0.225, 0.225, 0.225), the config gives '
@@ -129,13 +129,13 @@ def test_a_config_that_feeds_other_pixels_is_said_with_both_values(tmp_path) -> 
     assert config_differences(checkpoint, same) == []
 
 
-def test_bgr_weights_under_an_rgb_config_are_said(tmp_path) -> None:
+def test_bgr_weights_under_an_rgb_config_are_reported(tmp_path) -> None:
     path = _official(tmp_path / 'a.pyth', 'TRAIN: {DATASET: ssv2}')
     save_checkpoint(read_checkpoint(path), tmp_path / 'b.pth')
     preprocessor = {'mean': [114.75] * 3, 'std': [57.375] * 3}
     config = {'model': {'data_preprocessor': preprocessor}}
-    said = config_differences(torch.load(tmp_path / 'b.pth'), config)
-    assert said == ['channel_order: the checkpoint was trained with BGR, the config gives RGB']
+    message = config_differences(torch.load(tmp_path / 'b.pth'), config)
+    assert message == ['channel_order: the checkpoint was trained with BGR, the config gives RGB']
     preprocessor['to_rgb'] = True  # MMAction2's name for swapping the channels
     assert config_differences(torch.load(tmp_path / 'b.pth'), config) == []
 
@@ -149,10 +149,27 @@ def test_a_config_text_is_read_as_the_config_itself() -> None:
     assert parsed == metadata_of_config(Config.fromstring(CONFIG_TEXT, '.py'))
 
 
-def test_heads_that_nobody_tells_are_asked_for() -> None:
+def test_an_unknown_number_of_heads_is_an_error_that_names_the_option() -> None:
     assert heads_of(1280) == 16
-    assert heads_of(20, told=4) == 4
+    assert heads_of(20, num_heads=4) == 4
     with pytest.raises(
         ValueError, match=r'no ViT has the width 20; give num_heads \(--num-heads\)'
     ):
         heads_of(20)
+
+
+def test_what_a_file_gives_goes_before_the_habits_of_its_system(tmp_path) -> None:
+    cfg = OFFICIAL_CFG.replace('MEAN: [0.45, 0.45, 0.45]', 'MEAN: [0.1, 0.2, 0.3]')
+    metadata = read_checkpoint(_official(tmp_path / 'a.pyth', cfg)).describe()
+    assert metadata.preprocessing.mean == [0.1, 0.2, 0.3]
+
+
+def test_values_of_the_wrong_type_are_dropped_or_refused_by_name() -> None:
+    values = {'num_frames': 8, 'num_heads': '12', 'note': 'kept', 'preprocessing': {'std': 'x'}}
+    metadata = ModelMetadata.parse(values)
+    assert metadata == ModelMetadata(num_frames=8, other={'note': 'kept'})
+    assert metadata.to_dict() == {'num_frames': 8, 'note': 'kept'}
+    for key in ('num_heads', 'preprocessing'):
+        what = {'num_heads': 'num_heads', 'preprocessing': 'std'}[key]
+        with pytest.raises(ValueError, match=f'has {what}=.*it must be a'):
+            ModelMetadata.parse({key: values[key]}, strict=True)

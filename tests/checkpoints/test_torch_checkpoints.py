@@ -1,4 +1,4 @@
-"""A checkpoint is data: what training writes is read whole, what would run is refused unrun."""
+"""Training checkpoints are read completely; files with programs are refused, not run."""
 
 import contextlib
 import pickle
@@ -115,7 +115,7 @@ def save(tmp_path: Path, content: Any, **options: Any) -> Path:
 
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
-def test_a_training_checkpoint_is_read_whole(tmp_path: Path, zipped: bool) -> None:
+def test_a_training_checkpoint_is_read_completely(tmp_path: Path, zipped: bool) -> None:
     saved = training_checkpoint()
     path = save(tmp_path, saved, _use_new_zipfile_serialization=zipped)
     with pytest.raises(pickle.UnpicklingError):
@@ -274,7 +274,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         (b'PK\x03\x04 and nothing more', 'is cut short'),
     ],
 )
-def test_other_files_are_told_from_checkpoints(
+def test_other_files_than_checkpoints_are_refused(
     tmp_path: Path, content: bytes, message: str
 ) -> None:
     path = tmp_path / 'other.pth'
@@ -289,7 +289,7 @@ def test_a_folder_is_not_a_checkpoint(tmp_path: Path) -> None:
         load_torch(tmp_path)
 
 
-def test_a_foreign_zip_is_told(tmp_path: Path) -> None:
+def test_a_zip_that_torch_did_not_write_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / 'weights.npz', kernel=np.zeros(3))
     with pytest.raises(ValueError, match=r'zip archive that torch.save did not write'):
         load_torch(tmp_path / 'weights.npz')
@@ -297,7 +297,7 @@ def test_a_foreign_zip_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('kept', [0.2, 0.5, 0.9])
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
-def test_a_truncated_checkpoint_is_told(tmp_path: Path, zipped: bool, kept: float) -> None:
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, zipped: bool, kept: float) -> None:
     path = save(tmp_path, training_checkpoint(), _use_new_zipfile_serialization=zipped)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])

@@ -1,14 +1,10 @@
-"""Names of files fit on a disk, and different names stay different."""
+"""File names fit the file system, and different names stay different."""
 
 import importlib.util
 import json
 import shutil
 from pathlib import Path
 
-import pytest
-
-from mmtimesformer.checkpoints import write_atomically
-from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.fileio.file_names import MOST_BYTES, short_file_name
 from mmtimesformer.inference.feature_store import FeatureFolder
 
@@ -22,17 +18,6 @@ def test_short_names_stay_and_long_ones_stay_different() -> None:
     assert len(set(short)) == len(names)
     assert all(len(name.encode()) <= MOST_BYTES for name in short)
     assert short_file_name('\ud800' * 99).isascii()
-
-
-@pytest.mark.parametrize('write', [write_atomically, None], ids=['checkpoint', 'list'])
-def test_a_file_whose_name_has_255_bytes_is_written(tmp_path: Path, write: object) -> None:
-    path = tmp_path / f'{LONG}.mp4'
-    if write is None:
-        write_text(path, ['a'])
-    else:
-        with write_atomically(path) as part:
-            part.write_text('a')
-    assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 def test_features_of_videos_with_long_names_are_written_and_found_again(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ FORBIDDEN = (
 )  # fmt: skip
 
 Mutation = Callable[[bytes, random.Random], bytes]
-# Write a file, say which part of it is changed and how; what reads it.
+# Each writes a file and returns it, how it is changed, and what reads it.
 Made = tuple[Path, Mutation, Callable[[], object]]
 
 
@@ -113,7 +113,7 @@ def _huggingface_file(file: str) -> Callable[[Path], Made]:
 
 def _sharded(folder: Path) -> Made:
     path = folder / 'epoch_3.pth'
-    shares = save_sharded(path)
+    folder = save_sharded(path)
 
     checkpoint = load_torch(path)
 
@@ -124,13 +124,13 @@ def _sharded(folder: Path) -> Made:
         write_torch(checkpoint, path)
         return changed
 
-    return shares / METADATA, change, lambda: read_file(path)
+    return folder / METADATA, change, lambda: read_file(path)
 
 
 def _sharded_file(folder: Path) -> Made:
     path = folder / 'epoch_3.pth'
-    shares = save_sharded(path)
-    (part,) = shares.glob('__0_*')
+    folder = save_sharded(path)
+    (part,) = folder.glob('__0_*')
 
     def change(content: bytes, chance: random.Random) -> bytes:
         changed = mutations.bytes_changed(content, chance)[: len(content)]
@@ -275,8 +275,8 @@ def assert_survives(form: str, folder: Path, count: int) -> None:
             try:
                 read()
             except (ValueError, FileNotFoundError) as error:
-                said = str(error)
-                assert said and len(said) < 3000, where
+                message = str(error)
+                assert message and len(message) < 3000, where
             except OSError as error:
                 assert error.strerror, where
             except Exception as error:

@@ -28,7 +28,7 @@ def test_honest_texts_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('text', 'said'),
+    ('text', 'message'),
     [
         ('{', 'x.json is not JSON'),
         ('[' * 10**5, 'x.json is nested more than 100 levels'),
@@ -38,18 +38,18 @@ def test_honest_texts_are_read(tmp_path: Path) -> None:
         ('"' + 'x' * (9 << 20) + '"', 'x.json has 9,437,186'),
     ],
 )
-def test_json_without_end_is_refused(text: str, said: str, tmp_path: Path) -> None:
+def test_json_without_end_is_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / 'x.json').write_text(text)
     for read in (lambda: read_json(tmp_path / 'x.json'), lambda: parse_json(text, 'x.json')):
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             read()
 
 
 def test_what_is_no_text_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / 'pipe')
     (tmp_path / 'binary').write_bytes(b'\xff\xfe')
-    for name, said in (('pipe', 'not a file'), ('.', 'not a file'), ('binary', 'not text')):
-        with pytest.raises(ValueError, match=said):
+    for name, message in (('pipe', 'not a file'), ('.', 'not a file'), ('binary', 'not text')):
+        with pytest.raises(ValueError, match=message):
             read_text(tmp_path / name)
     with pytest.raises(FileNotFoundError, match='nowhere'):
         read_text(tmp_path / 'nowhere')
@@ -62,7 +62,7 @@ def test_yaml_without_end_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize('text', ['a: 2001-99-99', 'a: !!python/name:os.system', '? [a]\n: 1', '{'])
-def test_yaml_that_is_none_is_told(text: str) -> None:
+def test_malformed_yaml_is_an_error(text: str) -> None:
     with pytest.raises(yaml.YAMLError):
         parse_yaml(text, 'the config')
 
@@ -76,7 +76,7 @@ def test_python_without_end_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize('text', ['x = (', '(' * 10**4, 'x = ' + '-' * 4000 + '1', 'x\0 = 1'])
-def test_python_that_cannot_be_parsed_is_told(text: str) -> None:
+def test_python_that_cannot_be_parsed_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match='the config cannot be read'):
         parse_python(text, 'the config')
 

@@ -127,9 +127,9 @@ def _pickle_with_code(weights, path):
 
 
 @pytest.mark.parametrize(
-    ('damage', 'says'),
+    ('damage', 'message'),
     [
-        (_unknown_key, 'has blocks.0.ls1.gamma, which means nothing here'),
+        (_unknown_key, 'has blocks.0.ls1.gamma, which no known format has'),
         (_missing_key, 'lacks blocks.1.mlp.fc1.bias'),
         (_wrong_shape, 'blocks.0.attn.proj.weight has shape (20, 19), but'),
         (_wrong_scheme, 'is divided_space_time, but space_only is wanted; this would drop'),
@@ -140,7 +140,7 @@ def _pickle_with_code(weights, path):
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_an_exit_code(
-    main, damage, says, tmp_path, capsys
+    main, damage, message, tmp_path, capsys
 ) -> None:
     damage(_weights(), tmp_path / 'source')
     args = [str(tmp_path / 'source'), str(tmp_path / 'target.pth')]
@@ -149,14 +149,14 @@ def test_what_is_wrong_is_one_sentence_and_an_exit_code(
     captured = capsys.readouterr()
     last = captured.err.strip().splitlines()[-1]
     assert last.startswith('error: ')
-    assert says in last
+    assert message in last
     assert 'Traceback' not in captured.out + captured.err
     assert not (tmp_path / 'target.pth').exists()
 
     assert main([*args, *scheme, '--json']) == 1
-    said = json.loads(capsys.readouterr().out)
-    assert said['complete'] is False
-    assert says in said['error']
+    output = json.loads(capsys.readouterr().out)
+    assert output['complete'] is False
+    assert message in output['error']
 
 
 def test_unknown_and_missing_keys_are_in_the_printed_table(main, tmp_path, capsys) -> None:
@@ -281,7 +281,7 @@ def test_a_test_takes_the_same_weights_in_every_format_and_gives_the_same_scores
             ['convert_checkpoint', str(official), target, '--to', to, '--num-heads', '2']
         )
         commands.append(['test', str(tiny_config), target, '--dump', f'{target}.pkl'])
-    said = _run_tools(tools, tmp_path, *commands)
+    output = _run_tools(tools, tmp_path, *commands)
 
     dumps = [pickle.loads(path.read_bytes()) for path in sorted(tmp_path.glob('*.pkl'))]
     assert len(dumps) == 5
@@ -289,7 +289,7 @@ def test_a_test_takes_the_same_weights_in_every_format_and_gives_the_same_scores
     for other in scores[1:]:
         assert torch.equal(other, scores[0])
     assert scores[0].std() > 0
-    assert 'mean: the checkpoint was trained with (0.45, 0.45, 0.45), the config gives' in said
+    assert 'mean: the checkpoint was trained with (0.45, 0.45, 0.45), the config gives' in output
 
 
 def test_a_training_starts_from_an_image_vit_by_load_from_and_by_init_cfg(

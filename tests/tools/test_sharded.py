@@ -38,7 +38,7 @@ def test_what_is_saved_is_read_by_the_tools(
         assert code == 0, said
     assert list(sharded.glob('best_acc_top1_epoch_*.pth'))
     # After a validation of the average, whose weights the model had meanwhile.
-    one, other = (read_file(folder / 'epoch_4.pth').whole for folder in (whole, sharded))
+    one, other = (read_file(folder / 'epoch_4.pth').checkpoint for folder in (whole, sharded))
     assert bool(list(sharded.glob('best_acc_top1_epoch_*.shares'))) == (way == 'shares')
     assert list(one['state_dict']) == list(other['state_dict'])
     for name, tensor in one['state_dict'].items():

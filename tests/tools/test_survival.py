@@ -28,7 +28,7 @@ def config(tiny_config: Path) -> Path:
 
 
 def weights(path: Path) -> dict[str, Any]:
-    saved = read_file(path).whole
+    saved = read_file(path).checkpoint
     return {**saved['state_dict'], **{f'ema.{k}': v for k, v in saved['ema_state_dict'].items()}}
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
-from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.checking import check_videos, list_videos, name_in
 from mmtimesformer.datasets.preparation.finding import NotVideos
 from mmtimesformer.datasets.preparation.reading import read_lines
+from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import ArgumentParser, echo, track
 
 SHOWN = 10  # bad files on the terminal; --out has all
@@ -83,9 +83,9 @@ def check(args: argparse.Namespace) -> int:
         echo(f'… and {len(bad) - SHOWN:,} more')
     if args.out:
         lines = [as_csv('path', 'reason'), *(as_csv(*item) for item in bad.items())]
-        write_text(args.out, lines, 'surrogateescape')
+        write_lines_atomically(args.out, lines, 'surrogateescape')
     if args.good:
-        write_text(
+        write_lines_atomically(
             args.good, [line for line in read_lines(args.source) if name_in(line) not in bad]
         )
     total = len(names) + len(skipped.faults)

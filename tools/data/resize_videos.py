@@ -17,9 +17,9 @@ from pathlib import Path
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
-from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.finding import NotVideos, list_line
 from mmtimesformer.datasets.preparation.resizing import plan_resizes, resize_videos
+from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import ArgumentParser, echo, track
 
 
@@ -82,7 +82,7 @@ def resize(args: argparse.Namespace) -> int:
     if skipped.note():
         echo(skipped.note())
     if failed:
-        write_text(args.dst / 'failed.txt', sorted(failed), 'surrogateescape')
+        write_lines_atomically(args.dst / 'failed.txt', sorted(failed), 'surrogateescape')
         echo(f'{len(failed):,} videos were not written; {args.dst / "failed.txt"} says why')
     else:
         (args.dst / 'failed.txt').unlink(missing_ok=True)

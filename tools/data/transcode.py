@@ -20,7 +20,6 @@ from pathlib import Path
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
-from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.finding import NotVideos, list_line
 from mmtimesformer.datasets.preparation.transcoding import (
     PRESETS,
@@ -30,6 +29,7 @@ from mmtimesformer.datasets.preparation.transcoding import (
     rewrite_annotation,
     transcode_videos,
 )
+from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import ArgumentParser, echo, track
 
 
@@ -108,13 +108,13 @@ def transcode(args: argparse.Namespace) -> int:
     if skipped.note():
         echo(skipped.note())
     if failed:
-        write_text(args.dst / 'failed.txt', sorted(failed), 'surrogateescape')
+        write_lines_atomically(args.dst / 'failed.txt', sorted(failed), 'surrogateescape')
         echo(f'{len(failed):,} videos were not written; {args.dst / "failed.txt"} says why')
     else:
         (args.dst / 'failed.txt').unlink(missing_ok=True)
     for path in args.annotations:
         lines, missing = rewrite_annotation(path, args.dst, {name for name, _ in refused})
-        write_text(args.dst / path.name, lines)
+        write_lines_atomically(args.dst / path.name, lines)
         without = f', {missing:,} left out' if missing else ''
         echo(f'{args.dst / path.name}: {len(lines):,} videos{without}')
     report(written, done)

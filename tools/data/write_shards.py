@@ -15,7 +15,6 @@ from pathlib import Path
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
-from mmtimesformer.datasets.preparation.annotations import write_text
 from mmtimesformer.datasets.preparation.finding import list_line
 from mmtimesformer.datasets.preparation.packing import (
     list_entries,
@@ -24,6 +23,7 @@ from mmtimesformer.datasets.preparation.packing import (
     write_shards,
 )
 from mmtimesformer.datasets.tar_shards.index import INDEX, format_index
+from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import ArgumentParser, echo, track
 
 
@@ -82,11 +82,11 @@ def pack(args: argparse.Namespace) -> int:
     entries, failed = list_entries(shards)
     if failed:
         lines = [f'{list_line(file)}\t{list_line(why)}' for file, why in failed.items()]
-        write_text(args.out / 'failed.txt', lines, 'surrogateescape')
+        write_lines_atomically(args.out / 'failed.txt', lines, 'surrogateescape')
         echo(f'{len(failed):,} videos could not be read; {args.out / "failed.txt"} says why')
     else:
         (args.out / 'failed.txt').unlink(missing_ok=True)
-    write_text(args.out / INDEX, format_index(entries))
+    write_lines_atomically(args.out / INDEX, format_index(entries))
     total = sum(shard.path.stat().st_size for shard in shards)
     echo(f'{len(todo):,} shards written, {len(shards) - len(todo):,} there already')
     echo(

@@ -1,11 +1,6 @@
 """Writing what a config names: annotation files, class names, a manifest; and what is missing."""
 
 import hashlib
-import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +9,7 @@ from mmtimesformer.cli import require_file
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import VideoFolder
 from mmtimesformer.datasets.preparation.listing import DataSet, Label, Split, unwritable
-from mmtimesformer.fileio.file_names import short_file_name
+from mmtimesformer.fileio.atomic import write_json_atomically, write_lines_atomically
 from mmtimesformer.terminal import echo, echo_lines, safe_text
 
 
@@ -73,8 +68,8 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
 
     for part in found.values():
         lines = [delimiter.join([file, *_words(label)]) for file, label in part.files]
-        write_text(out / part.split.annotation, lines)
-    write_text(out / 'classes.txt', data.classes)
+        write_lines_atomically(out / part.split.annotation, lines)
+    write_lines_atomically(out / 'classes.txt', data.classes)
     missing = [
         f'{name}\t{safe_text(video)}\t{why}'
         for name, part in found.items()
@@ -82,10 +77,10 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
     ]
     missing += [f'-\t{safe_text(file)}\t{why}' for file, why in faults]
     if missing:
-        write_text(out / 'missing.txt', missing)
+        write_lines_atomically(out / 'missing.txt', missing)
     else:
         (out / 'missing.txt').unlink(missing_ok=True)
-    write_text(out / 'manifest.json', [json.dumps(_manifest(data, found, delimiter), indent=2)])
+    write_json_atomically(out / 'manifest.json', _manifest(data, found, delimiter))
 
     notes = _notes(data, found, folders, delimiter, out)
     echo_lines(_table(found))
@@ -246,40 +241,3 @@ def _manifest(data: DataSet, found: dict[str, Found], delimiter: str) -> dict[st
             for file in sorted(data.sources)
         },
     }
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a hidden file beside ``path`` to write to, which then takes its name in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f'.{short_file_name(path.name)}.'
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix='.part')
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        take_name(part, path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def take_name(part: Path, path: Path) -> None:
-    """Let a finished file take its name, its content safe on the disk before."""
-    with part.open('r+b') as file:
-        os.fsync(file.fileno())
-    umask = os.umask(0)
-    os.umask(umask)
-    part.chmod(0o666 & ~umask)
-    part.replace(path)
-
-
-def write_text(path: Path, lines: list[str], errors: str = 'strict') -> None:
-    """Write lines as UTF-8, the file whole or not at all.
-
-    Args:
-        path: The file.
-        lines: Its lines.
-        errors: ``'surrogateescape'`` writes names of files that are not UTF-8 as their bytes.
-    """
-    with written_whole(path) as part:
-        part.write_text(''.join(f'{line}\n' for line in lines), 'utf-8', errors, newline='\n')

@@ -23,7 +23,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmtimesformer.datasets.preparation.annotations import take_name, write_text
 from mmtimesformer.datasets.preparation.finding import no_folder
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.preparation.reading import read_json, read_lines
@@ -31,7 +30,11 @@ from mmtimesformer.datasets.preparation.resizing import discard, sweep
 from mmtimesformer.datasets.tar_shards.index import Entry, Member, key_of
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_io.errors import UnreadableVideo
-from mmtimesformer.fileio.file_names import short_file_name
+from mmtimesformer.fileio.atomic import (
+    partial_path,
+    rename_atomically,
+    write_lines_atomically,
+)
 from mmtimesformer.fileio.safe_text import parse_json
 
 PLAN = 'plan.json'
@@ -139,12 +142,12 @@ def plan_shards(
         raise ValueError(f'{out} has shards and no {PLAN}; give another folder')
     else:
         counts = _fill([_size(folder / video.name) for video in videos], shard_bytes, folder)
-        write_text(out / PLAN, [json.dumps({**asked, 'videos_per_shard': counts})])
+        write_lines_atomically(out / PLAN, [json.dumps({**asked, 'videos_per_shard': counts})])
     sweep(out, timeout)
     shards, rest = [], iter(videos)
     for number, count in enumerate(counts):
         path = out.absolute() / f'shard-{number:06d}.tar'
-        part = path.with_name(f'.{short_file_name(path.name)}.{os.getpid()}.part')
+        part = partial_path(path)
         inside = tuple(islice(rest, count))
         shards.append(Shard(folder.absolute(), inside, path, part))
     return shards
@@ -217,7 +220,7 @@ def write_shard(shard: Shard) -> None:
             found[member.number] = _digest(file, member.size)
     if found != written:
         raise ValueError(f'{shard.path} did not come back from the disk as it was written')
-    take_name(shard.part, shard.path)
+    rename_atomically(shard.part, shard.path)
 
 
 def _write_part(shard: Shard) -> dict[int, str]:

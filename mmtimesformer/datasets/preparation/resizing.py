@@ -16,14 +16,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from mmtimesformer.datasets.preparation.annotations import take_name
 from mmtimesformer.datasets.preparation.checking import open_complete
 from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_apart
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_io.pyav_reader import decoded_frames
 from mmtimesformer.datasets.video_io.safe_open import open_container
-from mmtimesformer.fileio.file_names import short_file_name
+from mmtimesformer.fileio.atomic import PARTIAL_FILES, partial_path, rename_atomically
 
 MOST_EXACT = Fraction(1, 90_000)  # seconds; of MPEG-TS
 
@@ -95,7 +94,7 @@ def plan_resizes(
         resize = Resize(
             (source / name).absolute(),
             path.absolute(),
-            part_of(path).absolute(),
+            partial_path(path).absolute(),
             short_side,
             quality,
             ffmpeg,
@@ -174,14 +173,9 @@ def exists(path: Path) -> bool:
         return False
 
 
-def part_of(path: Path) -> Path:
-    """Return the hidden file that becomes ``path`` when it is finished; its name is short."""
-    return path.with_name(f'.{short_file_name(path.name)}.{os.getpid()}.part')
-
-
 def sweep(folder: Path, timeout: float) -> None:
     """Remove unfinished files that are older than ``timeout`` seconds."""
-    for left in folder.rglob('.*.part') if folder.is_dir() else ():
+    for left in folder.rglob(PARTIAL_FILES) if folder.is_dir() else ():
         with suppress(OSError):  # another run sweeps too
             if time.time() - left.stat().st_mtime > timeout:
                 left.unlink(missing_ok=True)
@@ -234,7 +228,7 @@ def resize_video(resize: Resize) -> str:
         resize.target.parent.mkdir(parents=True, exist_ok=True)
         if short_side <= resize.short_side:
             shutil.copyfile(resize.source, resize.part)
-            take_name(resize.part, resize.copy)
+            rename_atomically(resize.part, resize.copy)
             return 'copied'
         if resize.ffmpeg:
             _by_ffmpeg(resize, resize.ffmpeg)
@@ -244,7 +238,7 @@ def resize_video(resize: Resize) -> str:
         check_written(frames, resize.part)
     except av.FFmpegError as error:
         raise ValueError(error.strerror) from error
-    take_name(resize.part, resize.target)
+    rename_atomically(resize.part, resize.target)
     return 'resized'
 
 

@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mmtimesformer.datasets.preparation.annotations import take_name
 from mmtimesformer.datasets.preparation.checking import name_in, open_complete
 from mmtimesformer.datasets.preparation.finding import NotVideos, no_folder, walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_apart
@@ -32,10 +31,10 @@ from mmtimesformer.datasets.preparation.resizing import (
     discard,
     encode_again,
     exists,
-    part_of,
     sweep,
 )
 from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.fileio.atomic import partial_path, rename_atomically
 
 CLIP = (8, 32)  # frames, and from one to the next: what is read to tell how much faster it is
 TIMED = 12  # files in which that is measured
@@ -169,7 +168,7 @@ def plan_transcodes(
             Transcode(
                 (source / name).absolute(),
                 path.absolute(),
-                part_of(path).absolute(),
+                partial_path(path).absolute(),
                 preset,
                 timed=len(todo) < TIMED,
             )
@@ -227,7 +226,7 @@ def transcode_video(job: Transcode) -> Written:
     psnr = _psnr(source, target)
     speedup = _clip_seconds(job.source) / _clip_seconds(job.part) if job.timed else None
     before, after = job.source.stat().st_size, job.part.stat().st_size
-    take_name(job.part, job.target)
+    rename_atomically(job.part, job.target)
     return Written(before, after, psnr, speedup)
 
 

@@ -11,9 +11,7 @@ from pathlib import Path
 
 from mmengine.fileio import FileClient, HardDiskBackend, LocalBackend, register_backend
 
-from mmtimesformer.checkpoints.readers import write_atomically
-
-PARTIAL = '.*.part'  # how write_atomically names what is not whole yet
+from mmtimesformer.fileio.atomic import PARTIAL_FILES, write_atomically
 
 
 class AtomicBackend(LocalBackend):
@@ -47,7 +45,7 @@ def sweep_partial_files(folder: str | os.PathLike[str]) -> list[Path]:
 
     Call it only where no other process writes, such as under the lock of a ``work_dir``.
     """
-    partial = sorted(Path(folder).glob(PARTIAL))
+    partial = sorted(Path(folder).glob(PARTIAL_FILES))
     for path in partial:
         path.unlink(missing_ok=True)
     return partial

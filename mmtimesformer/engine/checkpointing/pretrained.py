@@ -122,7 +122,7 @@ class AdaptCheckpointHook(Hook):
             )
         if not _is_same(load_report):
             runner.logger.info(f'What became of the checkpoint\n{load_report.table()}')
-        fresh = load_report.keys('fresh')
+        fresh = load_report.keys('newly initialized')
         if fresh and _is_test(runner):
             raise CheckpointError(
                 f'{some(fresh)} did not come from the checkpoint'

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmtimesformer.checkpoints.dcp import corruption_of_shards
-from mmtimesformer.checkpoints.readers import write_atomically
+from mmtimesformer.fileio.atomic import write_text_atomically
 from mmtimesformer.fileio.safe_text import read_text
 from mmtimesformer.fileio.safe_zip import SafeZip
 
@@ -17,8 +17,7 @@ MID_EPOCH = 'mid_epoch.pth'  # saved between two regular checkpoints, and gone a
 
 def note_checkpoint(work_dir: str | os.PathLike[str], checkpoint: str) -> None:
     """Name the newest checkpoint in ``last_checkpoint``, as MMEngine does, in one step."""
-    with write_atomically(Path(work_dir) / NOTE) as note:
-        note.write_text(checkpoint)
+    write_text_atomically(Path(work_dir) / NOTE, checkpoint)
 
 
 def latest_checkpoint(work_dir: str | os.PathLike[str]) -> str | None:

@@ -15,22 +15,22 @@ from torch.distributed.tensor import DTensor
 
 from mmtimesformer.checkpoints.dcp import (
     KEY,
+    allocate_full,
     is_sharded_checkpoint,
     load_sharded,
     may_be_sharded,
     problem_of,
     tensors_of,
-    whole,
     without_content,
 )
 from mmtimesformer.checkpoints.dcp_metadata import METADATA, read_description
-from mmtimesformer.checkpoints.readers import sync_folder
 from mmtimesformer.checkpoints.torch_checkpoints import load_bounded_torch
 from mmtimesformer.engine.distributed.collectives import (
     all_ranks,
     broadcast_from_rank0,
     raise_on_all_ranks,
 )
+from mmtimesformer.fileio.atomic import sync_folder
 
 WRITING = re.compile('PytorchStreamWriter|inline_container')  # torch's words for an OSError
 PATIENCE = 10  # seconds, until a file of one machine is seen by another
@@ -160,4 +160,4 @@ def _room_like(held: Tensor | None, saved: Tensor) -> Tensor:
     """Make room for a tensor, cut as another one of its shape is."""
     if isinstance(held, DTensor) and held.shape == saved.shape:
         return torch.empty_like(held, dtype=saved.dtype, requires_grad=False)
-    return whole('', saved)
+    return allocate_full('', saved)

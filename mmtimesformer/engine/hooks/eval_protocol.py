@@ -1,6 +1,5 @@
 """Log the evaluation protocol with every score, and store it with dumped results."""
 
-import json
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
+from mmtimesformer.fileio.atomic import write_json_atomically
 from mmtimesformer.fileio.json_values import to_json
 from mmtimesformer.registry import HOOKS
 
@@ -61,7 +61,8 @@ class EvalProtocolHook(Hook):
         for metric in runner.test_loop.evaluator.metrics:
             if isinstance(metric, DumpResults) and is_main_process():
                 path = meta_path(metric.out_file_path)
-                _write(path, {**protocol, **_origin(runner), 'scores': metrics or {}})
+                content = {**protocol, **_origin(runner), 'scores': metrics or {}}
+                write_json_atomically(path, to_json(content))
                 runner.logger.info(f'The metadata of these results are in {path}.')
 
 
@@ -126,9 +127,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(to_json(content), indent=2, allow_nan=False)
-    path.write_text(text + '\n', encoding='utf-8')

@@ -22,6 +22,7 @@ from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
 from mmtimesformer.engine.distributed.fsdp import is_sharded
 from mmtimesformer.engine.optim import amp as precision
 from mmtimesformer.engine.runner import Runner
+from mmtimesformer.fileio.atomic import write_text_atomically
 from mmtimesformer.non_finite import NonFiniteError
 from mmtimesformer.terminal import echo, safe_lines
 
@@ -159,7 +160,7 @@ def _keep_trace(work_dir: Path) -> None:
     if work_dir.is_dir() and is_main_process():
         path = work_dir / 'failure.txt'
         with suppress(OSError):  # of a full disk, which may be what the trace is about
-            path.write_text(safe_lines(traceback.format_exc()), encoding='utf-8')
+            write_text_atomically(path, safe_lines(traceback.format_exc()))
             echo(f'\nthe stack trace is in {path}', file=sys.stderr)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmtimesformer.datasets.preparation.annotations import prepare, write_text
+from mmtimesformer.datasets.preparation.annotations import prepare
 from mmtimesformer.datasets.preparation.checking import list_videos, name_in
 from mmtimesformer.datasets.preparation.finding import VideoFolder
 from mmtimesformer.datasets.preparation.isolation import call_apart
@@ -138,14 +138,6 @@ def test_a_rounded_figure_forgives_two_per_cent(tmp_path) -> None:
         assert prepare(data, tmp_path) == code
     assert Published(10_000, '', True).agrees_with(9_801)
     assert not Published(10_000, '', True).agrees_with(9_799)
-
-
-def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path) -> None:
-    write_text(tmp_path / 'a.txt', ['old'])
-    with pytest.raises(UnicodeEncodeError):
-        write_text(tmp_path / 'a.txt', ['\udc80'])
-    assert (tmp_path / 'a.txt').read_text() == 'old\n'
-    assert list(tmp_path.iterdir()) == [tmp_path / 'a.txt']
 
 
 # -- lists -----------------------------------------------------------------------------------------

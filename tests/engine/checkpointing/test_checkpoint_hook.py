@@ -113,7 +113,7 @@ def kill_while_saving(work_dir: Path, kills: int, shares: bool = False) -> tuple
         newest = latest_valid_checkpoint(work_dir, pytest.fail)
         lost += newest is None and reported > 0
         for path in work_dir.glob('*.pth'):
-            whole = read_file(path).whole
+            whole = read_file(path).checkpoint
             assert torch.equal(whole['state_dict']['w'], torch.full((2_500_000,), whole['iter']))
         lost += newest is not None and load_torch(newest)['iter'] < reported
         assert len(list(work_dir.glob('*.pth'))) <= 2

@@ -43,7 +43,7 @@ def losses(folder: Path, job: str, processes: int = 2) -> torch.Tensor:
 
 
 def saved(folder: Path, job: str, name: str = 'epoch_2.pth') -> dict[str, Any]:
-    return read_file(folder / job / name).whole
+    return read_file(folder / job / name).checkpoint
 
 
 def shares(folder: Path, job: str) -> dict[str, list[str]]:
@@ -238,7 +238,7 @@ def test_a_training_that_diverges_ends_in_all_processes_with_the_last_good_check
     assert Path(good[1]).name == ('iter_3.pth' if job == 'diverged_shares' else 'iter_5.pth')
     assert (more / job / 'last_checkpoint').read_text() == good[1]
     assert not (more / job / 'iter_6.pth').is_file()
-    whole = read_file(good[1]).whole
+    whole = read_file(good[1]).checkpoint
     assert all(tensor.isfinite().all() for tensor in whole['state_dict'].values())
 
 
