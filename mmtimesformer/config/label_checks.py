@@ -246,12 +246,23 @@ def _check_metric_options(key: str, options: Any) -> None:
         )
 
 
+def check_metric_names(key: str, metric: Any) -> None:
+    """Check the names in ``metric_list`` of an ``AccMetric``.
+
+    Raises:
+        ValueError: There is no such metric.
+        TypeError: ``metric_list`` is neither text nor a tuple.
+    """
+    known = sorted(SINGLE_LABEL | MULTI_LABEL)
+    for name in _names_of(key, metric) if _name(metric) == 'AccMetric' else ():
+        if name not in known:
+            near = near_name(name, known)
+            raise ValueError(
+                f'{key}.metric_list: AccMetric has no {name!r}, only {", ".join(known)}{near}'
+            )
+
+
 def _check_metric(key: str, name: str, kind: str | None) -> None:
-    if name not in SINGLE_LABEL | MULTI_LABEL:
-        known = sorted(SINGLE_LABEL | MULTI_LABEL)
-        raise ValueError(
-            f'{key}: AccMetric has no {name!r}, only {", ".join(known)}{near_name(name, known)}'
-        )
     if kind == MULTI and name in SINGLE_LABEL:
         raise ValueError(
             f'{key}: {name} needs one label for each video and the data set has multi_class=True; '

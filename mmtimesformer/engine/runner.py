@@ -25,7 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmtimesformer.cli import STOPPED, RunStopped
-from mmtimesformer.config.component_arguments import OURS
+from mmtimesformer.config.components import REPLACEMENTS
 from mmtimesformer.engine.checkpointing.pretrained import AdaptCheckpointHook
 from mmtimesformer.engine.checkpointing.resume import corruption_of, latest_valid_checkpoint
 from mmtimesformer.engine.checkpointing.resumed_settings import (
@@ -487,8 +487,8 @@ def _ours(part: Any) -> Any:
     kind = part.get('type') if isinstance(part, dict) else None
     if inspect.isclass(kind) and kind.__module__.startswith('mmengine.'):
         kind = kind.__name__
-    if isinstance(kind, str) and kind in OURS:
-        return {**part, 'type': OURS[kind]}
+    if isinstance(kind, str) and kind in REPLACEMENTS:
+        return {**part, 'type': REPLACEMENTS[kind]}
     return part
 
 

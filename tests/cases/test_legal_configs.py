@@ -14,7 +14,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import AdamW
 
-from mmtimesformer.config.components import check_parts
+from mmtimesformer.config.components import check_components
 from mmtimesformer.config.find import shipped_configs
 from mmtimesformer.config.validate import check_config, check_sections
 from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook
@@ -48,7 +48,7 @@ def check_all(cfg: Any) -> None:
     check_sections(cfg)
     for purpose in ('train', 'test'):
         if cfg.get(f'{purpose}_dataloader') is not None:
-            check_parts(cfg, purpose)
+            check_components(cfg, purpose)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_legal_config_is_not_refused(name: str, demo: Any) -> None:
         for word in filter(None, parent.split('.')):
             place = place[word]
         place[leaf] = value
-    check_parts(cfg, 'train')
+    check_components(cfg, 'train')
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_legal_config_is_not_refused(name: str, demo: Any) -> None:
 )
 def test_a_legal_transform_is_not_refused(step: dict[str, Any], demo: Any) -> None:
     demo.train_dataloader.dataset.pipeline.append(step)
-    check_parts(demo, 'train')
+    check_components(demo, 'train')
 
 
 def test_a_config_in_pure_python_is_not_refused_and_gets_our_loop_and_hook(

@@ -150,11 +150,17 @@ def test_a_number_out_of_range_is_refused_with_its_range(refused, command: str, 
         ('train_dataloader.num_workers=1.5', 'num_workers=1.5 is not a whole number from 0 on'),
         (
             'train_dataloader.persistent_workers=True',
-            'train_dataloader.persistent_workers=True needs worker processes; set '
-            'train_dataloader.num_workers above 0, or train_dataloader.persistent_workers to False',
+            'train_dataloader.persistent_workers=True: persistent_workers option needs num_workers',
         ),
-        ('train_dataloader.prefetch_factor=2', 'prefetch_factor=2 needs worker processes'),
-        ('train_dataloader.timeout=-1', 'timeout=-1 '),
+        (
+            'train_dataloader.prefetch_factor=2',
+            'train_dataloader.prefetch_factor=2: prefetch_factor',
+        ),
+        (
+            'train_dataloader.timeout=-1',
+            'train_dataloader.timeout=-1: timeout option should be non',
+        ),
+        ('train_dataloader.timeout=5', 'train_dataloader.timeout=5 needs worker processes; set'),
         ('train_cfg.max_epochs=0', 'train_cfg.max_epochs=0 is not a whole number from 1 on'),
         ('train_cfg.max_epochs=-1', 'train_cfg.max_epochs=-1 is not a whole number from 1 on'),
         ('train_cfg.val_interval=0', 'train_cfg.val_interval=0 is not a whole number from 1 on'),

@@ -31,7 +31,7 @@ def config(folder: Path, lines: list[str], loader: str = 'train_dataloader', **d
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
         test_evaluator=[],
         **{f'{stage}_cfg': {'max_epochs': 1} if stage == 'train' else {}},
-        **{loader: {'dataset': whole}},
+        **{loader: {'dataset': whole, 'sampler': {'type': 'DefaultSampler'}}},
     )
 
 
@@ -178,7 +178,8 @@ def test_a_full_disk_is_told_before_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('content', 'letter'), [(b'\x89PNG', 'is no text'), (b' \n', 'is empty'), (None, 'is no path')]
+    ('content', 'letter'),
+    [(b'\x89PNG', 'is no text'), (b' \n', 'is empty'), (None, 'is not a path')],
 )
 def test_a_list_that_is_none_is_told(tmp_path: Path, content: bytes | None, letter: str) -> None:
     cfg = config(tmp_path, ['a.mp4 0'])
@@ -215,7 +216,7 @@ def test_labels_that_are_no_numbers_are_named(tmp_path: Path) -> None:
 def test_tests_that_fit_their_labels_are_taken(
     tmp_path: Path, head: Any, dataset: Any, metric: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('mmtimesformer.config.validate.check_parts', lambda *args: [])
+    monkeypatch.setattr('mmtimesformer.config.validate.check_components', lambda *args: [])
     cfg = config(tmp_path, ['a.mp4 1'], 'test_dataloader', **dataset)
     cfg.model.cls_head.update(head)
     if dataset.get('type') == 'HVUDataset':
