@@ -142,7 +142,7 @@ def test_a_number_out_of_range_is_refused_with_its_range(refused, command: str, 
     ('option', 'said'),
     [
         ('test_pipeline.99.type=A', '--cfg-options test_pipeline.99.type=A: Index 99 exceeds'),
-        ('test_pipeline.a.type=A', 'a part of a list is named by its number, from 0'),
+        ('test_pipeline.a.type=A', 'an item of a list is named by its index, from 0'),
         ('model.backbone.num_frames.x=3', 'num_frames.x=3: num_frames='),
         ('model.backbone.num_frames=abc', "model.backbone.num_frames='abc' is text"),
         ('train_dataloader.batch_size=True', 'batch_size=True is not a whole number from 1 on'),
