@@ -14,7 +14,7 @@ import re
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,6 @@ COUNTS = (  # positive integers that a training divides by or counts to
 )  # fmt: skip
 HOOK_NAMES = 'runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint'
 MODEL_KEYS = ('model', 'backbone', 'neck', 'cls_head', 'data_preprocessor')  # of MMAction2
-KINDS: list[tuple[Any, str]] = [
-    (str, 'text'), (bool, 'a truth value'), (int | float, 'a number'), (list | tuple, 'a list')
-]  # fmt: skip
 TRUSTED = {'mmengine', 'mmaction', 'mmcv', 'mmtimesformer', 'torch'}  # their constructors are cheap
 RECOGNIZERS = 'mmaction.models.recognizers.'  # models that download nothing when they are built
 OTHER_BACKBONES = ('timm.', 'torchvision.', 'mmcls.', 'mmpretrain.')
@@ -106,7 +103,12 @@ def check_components(cfg: Config, purpose: str) -> list[str]:
         if purpose == 'train':
             _check_optimization(cfg, model)
         _build_hooks(cfg)
-    return list(_notes_on_hooks(cfg.get('default_hooks')))
+    names = {name: near_name(name, HOOK_NAMES, 0.8) for name in cfg.get('default_hooks') or ()}
+    return [
+        f"default_hooks.{name} is added to MMEngine's default hooks{near}"
+        for name, near in names.items()
+        if near and name not in HOOK_NAMES
+    ]
 
 
 def replaced(cfg: Any) -> Any:
@@ -124,15 +126,8 @@ def _build(
 ) -> Any:
     """Build a component as MMEngine does, with its key in every error.
 
-    Args:
-        key: Its key in the config.
-        cfg: Its dictionary; an object that was built already is left alone.
-        registry: Where its type is looked up.
-        popped: Keys that do not reach its constructor.
-        injected: Arguments that MMEngine adds.
-
-    Returns:
-        The component; ``None`` if it is not built.
+    Keys in ``popped`` do not reach its constructor; MMEngine adds what is ``injected``. Returns
+    ``None`` for a user's own class, which is not built.
     """
     if not _is_component(key, cfg):
         return None
@@ -156,7 +151,11 @@ def _check_call(
     args = {name: value for name, value in args.items() if name not in ('type', '_scope_')}
     _check_arguments(key, function, args)
     try:
-        inspect.signature(function).bind(**injected | args)
+        signature = inspect.signature(function)
+    except ValueError:  # of a function in C
+        return
+    try:
+        signature.bind(**injected | args)
     except TypeError as error:
         _refuse(error, key, args, function)
 
@@ -184,7 +183,11 @@ def _find(key: str, cfg: Mapping[str, Any], registry: Registry) -> Any:
 
 
 def _is_trusted(cls: Any) -> bool:
-    return str(getattr(cls, '__module__', '')).partition('.')[0] in TRUSTED
+    return _module(cls).partition('.')[0] in TRUSTED
+
+
+def _module(cls: Any) -> str:
+    return str(getattr(cls, '__module__', ''))
 
 
 def _require(package: str | None, what: str) -> None:
@@ -241,7 +244,8 @@ def _parameters(cls: Any) -> dict[str, inspect.Parameter]:
     functions = [vars(parent)['__init__'] for parent in parents if '__init__' in vars(parent)]
     found: dict[str, inspect.Parameter] = {}
     for function in functions if inspect.isclass(cls) else [cls]:
-        found = {**inspect.signature(function).parameters, **found}
+        with suppress(ValueError):  # of functions in C
+            found = {**inspect.signature(function).parameters, **found}
     return found
 
 
@@ -300,28 +304,32 @@ class _WithoutWeights(TorchFunctionMode):
 
 def _build_model(cfg: Any) -> nn.Module | None:
     """Build a recognizer without memory for its weights; compare other models with signatures."""
-    _is_component('model', cfg)
-    cfg, parts = copy.deepcopy(cfg), []
+    if not _is_component('model', cfg):
+        return None
+    cfg, components = copy.deepcopy(cfg), []
     for key, part in _dicts('model', cfg):
         name = key.rstrip('.0123456789').rpartition('.')[2]
         if name == 'init_cfg':
             _check_initializer(key, part)
-        elif name in MODEL_KEYS and 'type' in part:
-            for child in MODEL_KEYS:
-                _is_component(f'{key}.{child}', part.get(child))
-            kind = str(part['type'])
+        elif name in MODEL_KEYS and _is_component(key, part):
+            kind, cls = str(part['type']), None
             if kind.startswith(OTHER_BACKBONES):
                 _require(kind.partition('.')[0], f'{key}.type={kind!r}')
             else:
-                parts.append((key, part, _find(key, part, roots.MODELS)))
-        if 'pretrained' in part:
+                cls = _find(key, part, roots.MODELS)
+                for child in MODEL_KEYS:
+                    if not isinstance(part.get(child), list | tuple):
+                        _is_component(f'{key}.{child}', part.get(child))
+            components.append((key, cls, part))
+        if 'pretrained' in part:  # some constructors load it
             part['pretrained'] = None
-    classes = [cls for _, _, cls in parts]
-    if classes and classes[0].__module__.startswith(RECOGNIZERS) and all(map(_is_trusted, classes)):
+    classes = [cls for _, cls, _ in components]
+    if _module(classes[0]).startswith(RECOGNIZERS) and all(map(_is_trusted, classes)):
         with _WithoutWeights():
             return _build('model', cfg, roots.MODELS)
-    for key, part, cls in parts:
-        _check_call(key, cls, part)
+    for key, cls, part in components:
+        if cls is not None:
+            _check_call(key, cls, part)
     return None
 
 
@@ -365,15 +373,14 @@ def _build_dataset(key: str, cfg: Any) -> Any:
             for i, step in enumerate(_list(f'{key}.pipeline', cfg['pipeline']))
         ]
         built['pipeline'] = [step for step in steps if step is not None]
-    inner = []
     if 'dataset' in cfg:
         built['dataset'] = _build_dataset(f'{key}.dataset', cfg['dataset'])
-        inner = [built['dataset']]
     if 'datasets' in cfg:
         several = enumerate(_list(f'{key}.datasets', cfg['datasets']))
-        built['datasets'] = inner = [_build_dataset(f'{key}.datasets.{i}', x) for i, x in several]
+        built['datasets'] = [_build_dataset(f'{key}.datasets.{i}', inner) for i, inner in several]
     cls = _find(key, cfg, roots.DATASETS)
-    if 'lazy_init' in _parameters(cls) and None not in inner:
+    unknown = None in (built.get('dataset', 0), *built.get('datasets', ()))
+    if 'lazy_init' in _parameters(cls) and not unknown:
         return _build(key, cfg, roots.DATASETS, ('lazy_init', *built), lazy_init=True, **built)
     return _check_call(key, cls, cfg)
 
@@ -417,23 +424,29 @@ def _check_optimization(cfg: Config, model: nn.Module | None) -> None:
     """Build optimizer, its wrapper and schedulers, for the model or one in its place."""
     key, settings, built = 'optim_wrapper', copy.deepcopy(cfg.get('optim_wrapper')), None
     if _is_dict(key, settings):
-        if 'constructor' in settings:
+        classes = [_find(key, {'type': 'OptimWrapper', **settings}, roots.OPTIM_WRAPPERS)]
+        custom = 'constructor' in settings
+        if custom:
             given = {'optim_wrapper_cfg': settings, 'paramwise_cfg': settings.get('paramwise_cfg')}
             constructor = {'type': settings['constructor']}
-            _build(f'{key}.constructor', constructor, roots.OPTIM_WRAPPER_CONSTRUCTORS, **given)
+            where, registry = f'{key}.constructor', roots.OPTIM_WRAPPER_CONSTRUCTORS
+            _build(where, constructor, registry, **given)
+            classes.append(_find(where, constructor, registry))
         elif 'optimizer' not in settings:
             raise TypeError(f'{key} has no `optimizer`; set {key}.optimizer')
-        if _is_component(f'{key}.optimizer', settings.get('optimizer')):
-            _find(f'{key}.optimizer', settings['optimizer'], roots.OPTIMIZERS)
-        cls = _find(key, {'type': 'OptimWrapper', **settings}, roots.OPTIM_WRAPPERS)
-        if cls is AmpOptimWrapper:  # which needs a GPU
-            own = inspect.signature(cls).parameters.keys() | {'type'}
+        optimizer = settings.get('optimizer')
+        if _is_component(f'{key}.optimizer', optimizer):
+            classes.append(_find(f'{key}.optimizer', optimizer, roots.OPTIMIZERS))
+            if not custom:  # a constructor may take some of the arguments
+                _check_call(f'{key}.optimizer', classes[-1], optimizer, params=None)
+        if classes[0] is AmpOptimWrapper:  # which needs a GPU
+            own = inspect.signature(AmpOptimWrapper).parameters.keys() | {'type'}
             settings = {name: value for name, value in settings.items() if name not in own}
-        if model is not None or 'constructor' not in settings:
+        if all(map(_is_trusted, classes)) and (model is not None or not custom):
             try:
                 built = build_optim_wrapper(model or nn.Linear(1, 1), copy.deepcopy(settings))
             except Exception as error:
-                _refuse(error, key, settings, cls)
+                _refuse(error, key, settings, classes[0])
     if isinstance(built, OptimWrapper) and built.clip_grad_kwargs:
         clip = dict(built.clip_grad_kwargs)
         _check_call(f'{key}.clip_grad', built.clip_func, clip, parameters=None)
@@ -465,14 +478,6 @@ def _build_hooks(cfg: Config) -> None:
             _check_call(key, Runner.save_checkpoint, built.args, **at_save)
         if isinstance(built, EMAHook):
             _build(key, built.ema_cfg, roots.MODELS, model=nn.Linear(1, 1))
-
-
-def _notes_on_hooks(hooks: Any) -> Iterator[str]:
-    """Note names that are nearly MMEngine's; any name is legal and adds a hook."""
-    for name in hooks or ():
-        near = near_name(name, HOOK_NAMES, 0.8)
-        if near and name not in HOOK_NAMES:
-            yield f"default_hooks.{name} is added to MMEngine's default hooks{near}"
 
 
 def _check_complete(cfg: Config, purpose: str) -> None:
@@ -551,9 +556,9 @@ def _check_path(key: str, value: Any) -> None:
 
 def _is_dict(key: str, value: Any) -> bool:
     """Whether there is a dictionary, and not ``None`` or an object that is built already."""
-    for kind, name in KINDS:
-        if isinstance(value, kind):
-            raise TypeError(f'{key}={value!r} is {name}, where a dict is wanted')
+    if isinstance(value, str | int | float | list | tuple):
+        kind = type(value).__name__
+        raise TypeError(f'{key}={value!r} is a {kind}, where a dict is wanted')
     return isinstance(value, dict)
 
 

@@ -71,7 +71,7 @@ LEGAL: dict[str, dict[str, Any]] = {
         'model.backbone.attn_cfg': own_attention(drop_rate=0.1),
         'model.backbone.ffn_cfg': {'type': 'mmtimesformer.FFN', 'drop_rate': 0.1},
     },
-    'parts of a model that a parent completes': {
+    'components of a model that a parent completes': {
         'model.backbone': {
             'type': 'ResNet3dSlowOnly',
             'depth': 50,

@@ -80,7 +80,7 @@ def test_a_turn_of_the_hue_turns_the_hue_alone(factor: float, processing: Any) -
 
 
 @pytest.fixture
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def package_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package `mmaction` in the place of the installed one, with its `ColorJitter` alone."""
     folder = tmp_path / 'mmaction' / 'datasets' / 'transforms'
     folder.mkdir(parents=True)
@@ -101,7 +101,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize('first', ['mmaction', 'mmtimesformer'])
-def test_color_jitter_is_repaired_whoever_is_imported_first(fresh: Path, first: str) -> None:
+def test_color_jitter_is_repaired_whoever_is_imported_first(package_copy: Path, first: str) -> None:
     if first == 'mmaction':
         importlib.import_module(PROCESSING)
         numpy_2.repair_color_jitter()
@@ -114,8 +114,8 @@ def test_color_jitter_is_repaired_whoever_is_imported_first(fresh: Path, first: 
     assert (module.ColorJitter.adjust_hue(frame, -0.1) == frame).all()
 
 
-def test_a_version_without_color_jitter_is_left_alone(fresh: Path) -> None:
-    (fresh / 'processing.py').write_text('Other = 1\n')
+def test_a_version_without_color_jitter_is_left_alone(package_copy: Path) -> None:
+    (package_copy / 'processing.py').write_text('Other = 1\n')
     numpy_2.repair_color_jitter()
     assert importlib.import_module(PROCESSING).Other == 1
 
@@ -143,7 +143,7 @@ def test_a_transform_without_its_package_is_refused_before_the_run(
         check_components(cfg, 'train')
 
 
-def test_a_package_that_cannot_be_imported_is_told_with_its_error(
+def test_a_package_that_cannot_be_imported_is_named_with_its_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / 'imgaug').mkdir()
