@@ -11,6 +11,7 @@ import inspect
 import logging
 import random
 import re
+import reprlib
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -170,7 +171,7 @@ def _find(key: str, cfg: Mapping[str, Any], registry: Registry) -> Any:
     _require(READERS.get(kind.removeprefix('mmaction.')), f'{key}.type={kind!r}')
     if found is not None:
         return found
-    package = kind.partition('.')[0] if '.' in kind else place.scope
+    package = cfg.get('_scope_') or (kind.partition('.')[0] if '.' in kind else place.scope)
     if package.startswith('mm'):  # of OpenMMLab
         _require(package, f'{key}.type={kind!r}')
     known = {*place.module_dict, *place.root.module_dict}
@@ -228,7 +229,7 @@ def _refuse(error: Exception, key: str, cfg: Mapping[str, Any], cls: Any) -> Non
         if f"argument '{argument}'" in text:
             near = near_name(argument, _parameters(cls))
             raise TypeError(f'{key}.{argument}: {name} has no such argument{near}') from error
-    named = next((x for x in re.findall(r'\w+', text) if x in cfg and x != 'type'), None)
+    named = next((x for x in re.findall(r'\w+', text.lower()) if x in cfg and x != 'type'), None)
     if named and f'{named}={cfg[named]!r}' not in text:
         key = f'{key}.{named}={cfg[named]!r}'
     kind = next((k for k in (FileNotFoundError, TypeError) if isinstance(error, k)), ValueError)
@@ -386,22 +387,22 @@ def _build_dataset(key: str, cfg: Any) -> Any:
 
 
 def _build_loader(key: str, cfg: Any) -> None:
-    """Build samplers and a data loader, with numbers in place of the videos."""
+    """Build a data loader and its samplers, with numbers in place of the videos."""
     _check_count(f'{key}.batch_size', cfg.get('batch_size', 1), 1)
     _check_count(f'{key}.num_workers', cfg.get('num_workers', 0), 0)
-    numbers = list(range(64))
-    loader = {name: value for name, value in cfg.items() if name != 'clips_per_video'}
-    given: dict[str, Any] = {'dataset': numbers, 'seed': 0}
-    if 'sampler' in cfg:
-        loader['sampler'] = _build(f'{key}.sampler', cfg['sampler'], roots.DATA_SAMPLERS, **given)
-    if cfg.get('batch_sampler') is not None:
-        given = {'sampler': loader['sampler'], 'batch_size': loader.pop('batch_size', 1)}
-        batches = _build(f'{key}.batch_sampler', cfg['batch_sampler'], roots.DATA_SAMPLERS, **given)
-        loader['batch_sampler'] = batches
+    loader = {k: v for k, v in cfg.items() if k != 'clips_per_video'}
+    loader['dataset'] = list(range(64))
+    given = {'sampler': ('dataset', 'seed'), 'batch_sampler': ('sampler', 'batch_size')}
+    for name, arguments in given.items():
+        where, sampler = f'{key}.{name}', cfg.get(name)
+        if _is_component(where, sampler):
+            cls = _find(where, sampler, roots.DATA_SAMPLERS)
+            _check_call(where, cls, sampler, **dict.fromkeys(arguments))
+            loader[name] = sampler if _is_trusted(cls) else None
     try:
-        built = Runner.build_dataloader(loader | {'dataset': numbers}, seed=0)
+        built = Runner.build_dataloader(loader, seed=0)
     except Exception as error:
-        _refuse(error, key, cfg, DataLoader)
+        _refuse(error, key, loader, DataLoader)
         return
     if built.timeout and not built.num_workers:
         raise ValueError(
@@ -457,7 +458,7 @@ def _check_optimization(cfg: Config, model: nn.Module | None) -> None:
         one = built[name] if isinstance(built, OptimWrapperDict) and several else built
         one = one or torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1, 0.9)
         for i, item in enumerate(_list(key, [group] if isinstance(group, dict) else group)):
-            _build(f'{key}.{i}', item, roots.PARAM_SCHEDULERS, optimizer=one, epoch_length=1)
+            _build(f'{key}.{i}', item, roots.PARAM_SCHEDULERS, optimizer=one, epoch_length=1000)
 
 
 def _build_hooks(cfg: Config) -> None:
@@ -557,8 +558,8 @@ def _check_path(key: str, value: Any) -> None:
 def _is_dict(key: str, value: Any) -> bool:
     """Whether there is a dictionary, and not ``None`` or an object that is built already."""
     if isinstance(value, str | int | float | list | tuple):
-        kind = type(value).__name__
-        raise TypeError(f'{key}={value!r} is a {kind}, where a dict is wanted')
+        found = f'{key}={reprlib.repr(value)} is a {type(value).__name__}'
+        raise TypeError(f'{found}, where a dict is wanted')
     return isinstance(value, dict)
 
 

@@ -60,10 +60,16 @@ LEGAL: dict[str, dict[str, Any]] = {
         'param_scheduler': [{'type': CosineAnnealingLR, 'T_max': 2}],
         'default_hooks.checkpoint': {'type': CheckpointHook, 'interval': 1},
     },
+    'a scheduler that ends within an epoch': {
+        'param_scheduler': [
+            {'type': 'LinearLR', 'end': 0.5, 'by_epoch': True, 'convert_to_iter_based': True}
+        ]
+    },
     'a scheduler alone': {'param_scheduler': {'type': 'ConstantLR', 'factor': 0.5}},
     'schedulers of several optimisers': {
         'param_scheduler': {'one': [{'type': 'ConstantLR'}], 'other': {'type': 'LinearLR'}}
     },
+    'a sampler without an end': {'train_dataloader.sampler': {'type': 'InfiniteSampler'}},
     'a loop by iterations': {
         'train_cfg': {'by_epoch': False, 'max_iters': 5, 'val_interval': 2},
     },
