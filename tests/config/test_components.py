@@ -336,7 +336,7 @@ def test_backbones_of_other_packages_are_left_to_the_run(
         (
             'train_dataloader__dataset__pipeline__3',
             {'type': 'Resize', 'scale': '224'},
-            r'pipeline\.3: ',
+            r"pipeline\.3\.scale='224': Scale must be",
         ),
         ('model__backbone__num_heads', 5, r'^model\.backbone: .*num_heads=5'),
         ('train_dataloader__sampler', {}, 'train_dataloader.sampler has no `type`'),
