@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader
 from mmtimesformer.cli import near_name
 from mmtimesformer.config.label_checks import check_metric_names
 
-# Ours do what MMEngine's do, and survive more. With the prefix `mmengine.` MMEngine's are meant.
+# Components of MMEngine that the Runner replaces by ours; `mmengine.CheckpointHook` stays.
 REPLACEMENTS = {
     'EpochBasedTrainLoop': 'mmtimesformer.ResumableEpochLoop',
     'CheckpointHook': 'mmtimesformer.AtomicCheckpointHook',
@@ -49,7 +49,7 @@ TOGETHER = {
     'val': ('val_dataloader', 'val_cfg', 'val_evaluator'),
     'test': ('test_dataloader', 'test_cfg', 'test_evaluator'),
 }
-# Dictionaries that are read key by key, so that a misspelt key would be ignored.
+# Dictionaries that are read key by key, where a misspelt key would be ignored.
 KEYS: dict[str, set[str]] = {
     'env_cfg': {'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'},
     'env_cfg.mp_cfg': {'mp_start_method', 'opencv_num_threads'},
@@ -184,11 +184,7 @@ def _find(key: str, cfg: Mapping[str, Any], registry: Registry) -> Any:
 
 
 def _is_trusted(cls: Any) -> bool:
-    return _module(cls).partition('.')[0] in TRUSTED
-
-
-def _module(cls: Any) -> str:
-    return str(getattr(cls, '__module__', ''))
+    return str(getattr(cls, '__module__', '')).partition('.')[0] in TRUSTED
 
 
 def _require(package: str | None, what: str) -> None:
@@ -203,22 +199,9 @@ def _refuse(error: Exception, key: str, cfg: Mapping[str, Any], cls: Any) -> Non
     text = ' '.join(str(error).split())
     if NOT_OF_THE_CONFIG.search(text):
         return
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        inner = frame.f_locals.get('cfg')
-        if frame.f_code is build_from_cfg.__code__ and isinstance(inner, dict):
-            inside = ((k, d) for k, d in _dicts(key, cfg) if 'type' in d)
-            key = next((k for k, d in inside if all(inner.get(n) == d[n] for n in d)), key)
-            cfg, cls = inner, _find(key, inner, frame.f_locals['registry'])
-        elif frame.f_code.co_name == '<module>':
-            package = frame.f_globals['__name__'].partition('.')[0]
-            raise ValueError(
-                f'{key}.type={cls.__name__!r} needs the package {package}, which cannot be '
-                f'imported here ({text}); take another type'
-            ) from error
+    key, cfg, cls = _innermost(error, key, cfg, cls)
     name = getattr(cls, '__name__', str(cls))
-    for cause in (error, error.__context__):
-        if isinstance(cause, ModuleNotFoundError) and cause.name:
-            _require(cause.name.partition('.')[0], f'{key}.type={name!r}')
+    _check_imports(error, f'{key}.type={name!r}')
     _check_arguments(key, cls, cfg)
     missing = re.search(r"missing .*required .*argument.*: '(\w+)'", text)
     if isinstance(error, KeyError):
@@ -239,6 +222,29 @@ def _refuse(error: Exception, key: str, cfg: Mapping[str, Any], cls: Any) -> Non
     raise kind(f'{key}: {text}') from error
 
 
+def _innermost(error: Exception, key: str, cfg: Any, cls: Any) -> tuple[str, Any, Any]:
+    """Find which component inside has failed, by the calls of MMEngine's ``build_from_cfg``."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        inner = frame.f_locals.get('cfg')
+        if frame.f_code is build_from_cfg.__code__ and isinstance(inner, dict):
+            inside = ((k, d) for k, d in _dicts(key, cfg) if 'type' in d)
+            key = next((k for k, d in inside if all(inner.get(n) == d[n] for n in d)), key)
+            cfg, cls = inner, _find(key, inner, frame.f_locals['registry'])
+    return key, cfg, cls
+
+
+def _check_imports(error: Exception, what: str) -> None:
+    """Name a package that is not installed or cannot be imported."""
+    for cause in (error, error.__context__):
+        if isinstance(cause, ModuleNotFoundError) and cause.name:
+            _require(cause.name.partition('.')[0], what)
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == '<module>':
+            package = frame.f_globals['__name__'].partition('.')[0]
+            why = f'cannot be imported here ({error}); take another type'
+            raise ValueError(f'{what} needs the package {package}, which {why}') from error
+
+
 def _parameters(cls: Any) -> dict[str, inspect.Parameter]:
     """Return what a function takes, or a constructor and those of its parents, by name."""
     parents = inspect.getmro(cls)[:-1] if inspect.isclass(cls) else ()
@@ -251,10 +257,7 @@ def _parameters(cls: Any) -> dict[str, inspect.Parameter]:
 
 
 def _check_arguments(key: str, cls: Any, args: Mapping[str, Any]) -> None:
-    """Refuse what constructors take and fail of later, or ignore.
-
-    That is text where a type hint wants numbers, and a misspelt name that ``**kwargs`` swallows.
-    """
+    """Refuse text where a type hint wants numbers, and a misspelt name that ``**kwargs`` takes."""
     parameters = _parameters(cls)
     for name, value in args.items():
         parameter = parameters.get(name)
@@ -325,7 +328,7 @@ def _build_model(cfg: Any) -> nn.Module | None:
         if 'pretrained' in part:  # some constructors load it
             part['pretrained'] = None
     classes = [cls for _, cls, _ in components]
-    if _module(classes[0]).startswith(RECOGNIZERS) and all(map(_is_trusted, classes)):
+    if all(map(_is_trusted, classes)) and classes[0].__module__.startswith(RECOGNIZERS):
         with _WithoutWeights():
             return _build('model', cfg, roots.MODELS)
     for key, cls, part in components:
@@ -423,42 +426,46 @@ def _build_metrics(key: str, cfg: Any) -> None:
 
 def _check_optimization(cfg: Config, model: nn.Module | None) -> None:
     """Build optimizer, its wrapper and schedulers, for the model or one in its place."""
-    key, settings, built = 'optim_wrapper', copy.deepcopy(cfg.get('optim_wrapper')), None
-    if _is_dict(key, settings):
-        classes = [_find(key, {'type': 'OptimWrapper', **settings}, roots.OPTIM_WRAPPERS)]
-        custom = 'constructor' in settings
-        if custom:
-            given = {'optim_wrapper_cfg': settings, 'paramwise_cfg': settings.get('paramwise_cfg')}
-            constructor = {'type': settings['constructor']}
-            where, registry = f'{key}.constructor', roots.OPTIM_WRAPPER_CONSTRUCTORS
-            _build(where, constructor, registry, **given)
-            classes.append(_find(where, constructor, registry))
-        elif 'optimizer' not in settings:
-            raise TypeError(f'{key} has no `optimizer`; set {key}.optimizer')
-        optimizer = settings.get('optimizer')
-        if _is_component(f'{key}.optimizer', optimizer):
-            classes.append(_find(f'{key}.optimizer', optimizer, roots.OPTIMIZERS))
-            if not custom:  # a constructor may take some of the arguments
-                _check_call(f'{key}.optimizer', classes[-1], optimizer, params=None)
-        if classes[0] is AmpOptimWrapper:  # which needs a GPU
-            own = inspect.signature(AmpOptimWrapper).parameters.keys() | {'type'}
-            settings = {name: value for name, value in settings.items() if name not in own}
-        if all(map(_is_trusted, classes)) and (model is not None or not custom):
-            try:
-                built = build_optim_wrapper(model or nn.Linear(1, 1), copy.deepcopy(settings))
-            except Exception as error:
-                _refuse(error, key, settings, classes[0])
-    if isinstance(built, OptimWrapper) and built.clip_grad_kwargs:
-        clip = dict(built.clip_grad_kwargs)
-        _check_call(f'{key}.clip_grad', built.clip_func, clip, parameters=None)
+    optimizer = _build_optimizer('optim_wrapper', cfg.get('optim_wrapper'), model)
     schedulers = cfg.get('param_scheduler')
     several = isinstance(schedulers, dict) and 'type' not in schedulers  # of several optimizers
     for name, group in schedulers.items() if several else [('', schedulers)]:
         key = f'param_scheduler.{name}'.rstrip('.')
-        one = built[name] if isinstance(built, OptimWrapperDict) and several else built
+        one = optimizer[name] if several and isinstance(optimizer, OptimWrapperDict) else optimizer
         one = one or torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1, 0.9)
         for i, item in enumerate(_list(key, [group] if isinstance(group, dict) else group)):
             _build(f'{key}.{i}', item, roots.PARAM_SCHEDULERS, optimizer=one, epoch_length=1000)
+
+
+def _build_optimizer(key: str, cfg: Any, model: nn.Module | None) -> Any:
+    """Build an optimizer in its wrapper; ``None`` if a user's own class takes part."""
+    if not _is_dict(key, cfg):
+        return None
+    classes = [_find(key, {'type': 'OptimWrapper', **cfg}, roots.OPTIM_WRAPPERS)]
+    custom = 'constructor' in cfg
+    if custom:
+        where, registry = f'{key}.constructor', roots.OPTIM_WRAPPER_CONSTRUCTORS
+        given = {'optim_wrapper_cfg': cfg, 'paramwise_cfg': cfg.get('paramwise_cfg')}
+        _build(where, {'type': cfg['constructor']}, registry, **given)
+        classes.append(_find(where, {'type': cfg['constructor']}, registry))
+    elif 'optimizer' not in cfg:
+        raise TypeError(f'{key} has no `optimizer`; set {key}.optimizer')
+    if _is_component(f'{key}.optimizer', cfg.get('optimizer')):
+        classes.append(_find(f'{key}.optimizer', cfg['optimizer'], roots.OPTIMIZERS))
+        if not custom:  # a constructor may take some of the arguments
+            _check_call(f'{key}.optimizer', classes[-1], cfg['optimizer'], params=None)
+    if not all(map(_is_trusted, classes)) or (custom and model is None):
+        return None
+    own = inspect.signature(AmpOptimWrapper).parameters.keys() | {'type'}
+    if classes[0] is AmpOptimWrapper:  # which needs a GPU
+        cfg = {name: value for name, value in cfg.items() if name not in own}
+    try:
+        built = build_optim_wrapper(model or nn.Linear(1, 1), copy.deepcopy(cfg))
+    except Exception as error:
+        return _refuse(error, key, cfg, classes[0])
+    if isinstance(built, OptimWrapper) and built.clip_grad_kwargs:
+        _check_call(f'{key}.clip_grad', built.clip_func, built.clip_grad_kwargs, parameters=None)
+    return built
 
 
 def _build_hooks(cfg: Config) -> None:
