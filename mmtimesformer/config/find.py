@@ -1,6 +1,9 @@
-"""Finding a config by its path, or one of ours by its name."""
+"""Find a config by its path, or a shipped one by its name, and read it."""
 
 from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
 
 from mmtimesformer.cli import near_name
 
@@ -27,8 +30,8 @@ def find_config(name_or_path: str) -> Path:
             ``timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb``, with or without ``.py``.
 
     Raises:
-        ValueError: The file is of another kind.
-        FileNotFoundError: It is neither; the message lists the nearest names.
+        ValueError: The file is no config.
+        FileNotFoundError: There is no such file or name; the message lists the nearest names.
     """
     path = Path(name_or_path).expanduser()
     if path.is_file():
@@ -45,3 +48,37 @@ def find_config(name_or_path: str) -> Path:
         f'config {name_or_path} is neither a file (looked in {path.absolute().parent}) nor the '
         'name of a shipped config' + near_name(name, shipped, 0.3, 3)
     )
+
+
+def read_config(name_or_path: str, options: dict[str, Any] | None = None) -> Config:
+    """Find and read a config, and merge options into it.
+
+    Args:
+        name_or_path: As in :func:`find_config`.
+        options: Values by dotted key, as ``--cfg-options`` gives them.
+
+    Raises:
+        ValueError: The file cannot be read, or an option does not fit the config.
+        FileNotFoundError: There is no such file or name.
+    """
+    path = find_config(name_or_path)
+    try:
+        cfg = Config.fromfile(path)
+    except Exception as error:
+        raise ValueError(f'config {path} cannot be read: {error}') from error
+    if options:
+        from mmtimesformer.config.validate import check_options
+
+        check_options(cfg, options)
+    for key, value in (options or {}).items():  # one by one, so that an error names the option
+        try:
+            cfg.merge_from_dict({key: value})
+        except Exception as error:  # noqa: PERF203 (options are few)
+            text = error.args[0] if isinstance(error, KeyError) and error.args else error
+            reason = str(text).partition(' of list [')[0].partition('. You may set')[0]
+            if isinstance(error, TypeError) and 'list indices' in reason:
+                reason = 'an item of a list is named by its index, from 0'
+            raise ValueError(
+                f'--cfg-options {key}={value}: {reason}; correct the name or the value'
+            ) from error
+    return cfg

@@ -31,10 +31,11 @@ MULTI, SINGLE = 'multi-label', 'single-label'
 
 
 def check_labels(cfg: Any, stages: dict[str, list[tuple[str, Any]]]) -> list[str]:
-    """Check the parts of a config that depend on how many labels a video has.
+    """Check that data sets, head, loss, fusion of views and metrics fit single or multiple labels.
 
-    Where each class was trained by itself and the config says ``'prob'`` or nothing, ``'sigmoid'``
-    is written into it; MMAction2's ``TimeSformerHead`` becomes ours where only ours has the fusion.
+    ``average_clips`` of a head with a sigmoid for each class is set to ``'sigmoid'`` if it is
+    ``'prob'`` or missing. MMAction2's ``TimeSformerHead`` is replaced by ours for fusions that only
+    ours has.
 
     Args:
         cfg: The config; ``model.cls_head`` may be changed.
@@ -45,8 +46,7 @@ def check_labels(cfg: Any, stages: dict[str, list[tuple[str, Any]]]) -> list[str
         What was changed, or is legal and unusual, one sentence each.
 
     Raises:
-        ValueError: Parts contradict each other, or a metric is unknown.
-        TypeError: ``metric_list`` is no text or tuple.
+        ValueError: Components contradict each other, or an option of a metric would be ignored.
     """
     head = cfg.model.get('cls_head') or {}
     notes: list[str] = []
@@ -79,7 +79,7 @@ def kind_of(dataset: Any) -> str | None:
 
 
 def scores_are_sigmoids(head: Any, multi_label_data: bool = False) -> bool:
-    """Whether the config of a head says that each class was trained by itself, as a sigmoid.
+    """Whether a head has a sigmoid for each class, by its config.
 
     Args:
         head: ``model.cls_head``.
@@ -246,12 +246,23 @@ def _check_metric_options(key: str, options: Any) -> None:
         )
 
 
+def check_metric_names(key: str, metric: Any) -> None:
+    """Check the names in ``metric_list`` of an ``AccMetric``.
+
+    Raises:
+        ValueError: There is no such metric.
+        TypeError: ``metric_list`` is neither text nor a tuple.
+    """
+    known = sorted(SINGLE_LABEL | MULTI_LABEL)
+    for name in _names_of(key, metric) if _name(metric) == 'AccMetric' else ():
+        if name not in known:
+            near = near_name(name, known)
+            raise ValueError(
+                f'{key}.metric_list: AccMetric has no {name!r}, only {", ".join(known)}{near}'
+            )
+
+
 def _check_metric(key: str, name: str, kind: str | None) -> None:
-    if name not in SINGLE_LABEL | MULTI_LABEL:
-        known = sorted(SINGLE_LABEL | MULTI_LABEL)
-        raise ValueError(
-            f'{key}: AccMetric has no {name!r}, only {", ".join(known)}{near_name(name, known)}'
-        )
     if kind == MULTI and name in SINGLE_LABEL:
         raise ValueError(
             f'{key}: {name} needs one label for each video and the data set has multi_class=True; '
@@ -344,17 +355,17 @@ def _uses_sigmoid(loss: Any) -> bool:
     return isinstance(loss, dict) and bool(loss.get('use_sigmoid'))
 
 
-def _name(part: Any) -> str:
-    """Return the name of a part's class, without the scope."""
-    kind = part.get('type') if isinstance(part, dict) else None
+def _name(component: Any) -> str:
+    """Return the name of a component's class, without the scope."""
+    kind = component.get('type') if isinstance(component, dict) else None
     return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
 
-def _classes(part: Any) -> Sequence[type]:
-    """Return the class of a part and its parents, if it is registered; nothing is imported."""
-    cls = part.get('type') if isinstance(part, dict) else None
+def _classes(component: Any) -> Sequence[type]:
+    """Return the class of a component and its parents, if it is registered; nothing is imported."""
+    cls = component.get('type') if isinstance(component, dict) else None
     if isinstance(cls, str):
         registries = (roots.MODELS, *roots.MODELS.children.values())
-        found = (registry.module_dict.get(_name(part)) for registry in registries)
+        found = (registry.module_dict.get(_name(component)) for registry in registries)
         cls = next((one for one in found if one is not None), None)
     return cls.__mro__ if isinstance(cls, type) else ()

@@ -1,7 +1,6 @@
-"""Looking at a config before the run: what would fail later is said now, with the key to change.
+"""Validate a config before the run: sections, components, labels, annotation files and videos.
 
-Only what is cheap is looked at: text files are read, some of the videos are looked for, nothing is
-decoded. What a constructor checks (an unknown attention type) is left to it.
+Annotation files are read and some of the videos are looked up; no video is decoded.
 """
 
 import inspect
@@ -11,18 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmtimesformer.cli import near_name, require_file
-from mmtimesformer.config.components import check_parts
+from mmtimesformer.config.components import check_components
 from mmtimesformer.config.label_checks import check_labels
 from mmtimesformer.engine.distributed.fsdp import check_sharding
 
 LOADERS = {'train': ('train_dataloader', 'val_dataloader'), 'test': ('test_dataloader',)}
 FIRST_FILES = 65536  # bytes, about: of the config, of the first lines of the log
-VIDEOS_LOOKED_FOR = 64  # a network disk answers a few hundred such questions in a second
+VIDEOS_LOOKED_UP = 64  # a network disk finds a few hundred files in a second
 
-# What is read at the top of a config: the Runner's arguments, and what it takes from the config.
+# Keys at the top of a config: the Runner's arguments, and what it reads from the config.
 SECTIONS = {
     *inspect.signature(Runner.__init__).parameters,
     'activation_checkpointing',
@@ -35,74 +35,72 @@ SECTIONS = {
 } - {'self', 'cfg'}
 
 
-def check_options(cfg: Any, options: dict[str, Any]) -> None:
-    """Refuse a ``--cfg-options`` key that nothing would read.
-
-    Below the top a wrong key reaches a constructor, which refuses it; at the top it would be
-    ignored in silence.
+def check_options(cfg: Config, options: dict[str, Any]) -> None:
+    """Refuse a ``--cfg-options`` key whose section nothing reads.
 
     Raises:
-        ValueError: An option's first word names no section.
+        ValueError: The first word of an option names no section.
     """
     known = SECTIONS | set(cfg)
     for option in options:
         section = option.split('.')[0]
         if section not in known:
-            raise ValueError(
-                f'--cfg-options {option}: the config has no section {section!r}'
-                + near_name(section, known)
-            )
+            near = near_name(section, known)
+            raise ValueError(f'--cfg-options {option}: the config has no section {section!r}{near}')
 
 
-def check_sections(cfg: Any) -> None:
-    """Refuse a key at the top of a config that is nearly the name of a section.
+def check_sections(cfg: Config) -> None:
+    """Refuse a key at the top of a config that is nearly the name of a missing section.
 
-    A config may have names of its own at its top, such as ``train_pipeline``, so that a misspelt
-    section is ignored in silence.
+    Other names are legal there, such as ``train_pipeline``.
 
     Raises:
-        ValueError: A key is one or two letters away from a section that the config lacks.
+        ValueError: A key differs from a missing section by one or two characters.
     """
-    missing = sorted(SECTIONS - set(cfg))
     for key in sorted(set(cfg) - SECTIONS):
-        if near := near_name(key, missing, 0.88):
+        near = near_name(key, SECTIONS - set(cfg), 0.88)
+        if near:
             raise ValueError(f'the config has a section {key!r}, which nothing reads{near}')
 
 
-def check_config(cfg: Any, purpose: str) -> list[str]:
-    """Check parts, data and sampling of a run.
+def check_config(cfg: Config, purpose: str) -> list[str]:
+    """Check a config for a run.
 
     Args:
-        cfg: The config, options merged.
+        cfg: The config, options merged; ``model.cls_head`` may be changed, see ``check_labels``.
         purpose: ``'train'`` or ``'test'``.
 
     Returns:
-        What is legal and may yet surprise, one sentence each.
+        Notes on what is legal and may surprise, one sentence each.
 
     Raises:
         FileNotFoundError: An annotation file, a video folder, a video or a checkpoint is missing.
         OSError: The ``work_dir`` cannot be written to.
-        ValueError: An annotation is wrong, a clip has no frames, or a part does not exist.
-        TypeError: A part does not take what it is given.
+        ValueError: An annotation is wrong, a clip has no frames, or a component is refused.
+        TypeError: A component does not take an argument, or a value has the wrong type.
     """
     check_sections(cfg)
-    notes = check_parts(cfg, purpose)
+    notes = check_components(cfg, purpose)
     if purpose == 'train':
         check_sharding(cfg)
     head = cfg.model.get('cls_head') or {}
     backbone = cfg.model.get('backbone') or {}
-    notes += check_labels(cfg, _stages(cfg, purpose))
-    for loader in LOADERS[purpose]:
-        if cfg.get(loader) is None:
-            continue
-        if loader != 'train_dataloader' and cfg[loader].get('drop_last'):
+    stages = {
+        loader.partition('_')[0]: list(_datasets(cfg[loader].get('dataset'), f'{loader}.dataset'))
+        for loader in LOADERS[purpose]
+        if cfg.get(loader) is not None
+    }
+    notes += check_labels(cfg, stages)
+    for stage, datasets in stages.items():
+        loader = f'{stage}_dataloader'
+        if stage != 'train' and cfg[loader].get('drop_last'):
             notes.append(
                 f'{loader}.drop_last=True leaves the videos of an incomplete batch out of the '
                 'scores; set it to False to count all'
             )
-        for key, dataset in _datasets(cfg[loader].get('dataset'), f'{loader}.dataset'):
+        for key, dataset in datasets:
             # A multi-label video may have none of the classes
-            labels_needed = loader != 'test_dataloader' and not dataset.get('multi_class')
+            labels_needed = stage != 'test' and not dataset.get('multi_class')
             notes += _check_annotations(key, dataset, head.get('num_classes'), labels_needed)
             notes += _check_names(key, dataset, head.get('num_classes'))
             notes += _check_sampling(key, dataset, backbone)
@@ -110,17 +108,8 @@ def check_config(cfg: Any, purpose: str) -> list[str]:
     return notes
 
 
-def _stages(cfg: Any, purpose: str) -> dict[str, list[tuple[str, Any]]]:
-    """Return the data sets of each stage that will run, with their keys."""
-    return {
-        loader.partition('_')[0]: list(_datasets(cfg[loader].get('dataset'), f'{loader}.dataset'))
-        for loader in LOADERS[purpose]
-        if cfg.get(loader) is not None
-    }
-
-
 def _check_work_dir(work_dir: str | None) -> None:
-    """See that a run can write where it is to write, before it has something to lose."""
+    """Check that the run can write to its folder."""
     if work_dir is None:
         return
     try:
@@ -135,23 +124,19 @@ def _check_work_dir(work_dir: str | None) -> None:
 
 
 def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Walk through wrappers such as ``RepeatDataset`` to the data sets themselves."""
+    """Walk through a data set and those inside wrappers such as ``RepeatDataset``, with keys."""
     if not isinstance(dataset, dict):
         return
     yield key, dataset
     yield from _datasets(dataset.get('dataset'), f'{key}.dataset')
-    for i, part in enumerate(dataset.get('datasets') or ()):
-        yield from _datasets(part, f'{key}.datasets.{i}')
+    for i, inner in enumerate(dataset.get('datasets') or ()):
+        yield from _datasets(inner, f'{key}.datasets.{i}')
 
 
 def _check_annotations(
     key: str, dataset: Any, num_classes: int | None, labels_needed: bool
 ) -> list[str]:
     ann_file = dataset.get('ann_file')
-    if not isinstance(ann_file, str | Path):
-        if ann_file is not None:
-            raise TypeError(f'{key}.ann_file={ann_file!r} is no path')
-        return []
     if not ann_file or '://' in str(ann_file):
         return []
     root = Path(dataset.get('data_root') or '')
@@ -163,7 +148,7 @@ def _check_annotations(
         lines = path.read_text(encoding='utf-8').splitlines()
     except UnicodeDecodeError:
         raise ValueError(
-            f'annotation file {path} is no text; write one "video label" a line, or set '
+            f'annotation file {path} is not text; write one "video label" a line, or set '
             f'{key}.ann_file'
         ) from None
     _check_no_mark(path, lines)
@@ -185,20 +170,22 @@ def _check_annotations(
     notes = list(_contradicting(path, [video for _, video in videos]))
     if '://' in str(prefix.get('video')):
         return notes
-    some = videos[:: -(-len(videos) // VIDEOS_LOOKED_FOR)]
+    some = videos[:: -(-len(videos) // VIDEOS_LOOKED_UP)]
     missing = [(where, name) for where, (name, _) in some if not (folder / name).exists()]
     if not missing:
         return notes
     where, name = missing[0]
-    letter = (
+    message = (
         f'video {folder / name} does not exist ({where}); '
         f'correct the line or {key}.data_prefix.video'
     )
-    resume_hint = dataset['type'] == 'mmtimesformer.VideoDataset' and len(missing) <= len(some) / 2
-    if not resume_hint:
-        raise FileNotFoundError(letter)
-    missing_videos = f'{len(missing)} of {len(some)} videos that were looked for are missing'
-    return [*notes, f'{missing_videos}: {letter}']
+    skips_videos = dataset['type'] == 'mmtimesformer.VideoDataset'
+    if not skips_videos or len(missing) > len(some) / 2:
+        raise FileNotFoundError(message)
+    return [
+        *notes,
+        f'{len(missing)} of {len(some)} videos that were looked up are missing: {message}',
+    ]
 
 
 def _check_no_mark(path: Path, lines: list[str]) -> None:
@@ -223,7 +210,7 @@ def _contradicting(path: Path, videos: list[tuple[str, list[int]]]) -> Iterator[
 
 
 def _check_names(key: str, dataset: Any, num_classes: int | None) -> Iterator[str]:
-    """Look for the file of class names; without it MMEngine would take its path for the names."""
+    """Check the file of class names; MMEngine takes the path of a missing one for the names."""
     path = (dataset.get('metainfo') or {}).get('classes')
     if not isinstance(path, str):
         return
@@ -275,7 +262,7 @@ def _check_labels(
 
 
 def _check_sampling(key: str, dataset: Any, backbone: Any) -> list[str]:
-    """Compare the frames that a pipeline takes with those that the model was built for."""
+    """Check frame sampling, and compare its clip length with that of the model."""
     built_for = backbone.get('num_frames')
     notes = []
     for i, transform in enumerate(dataset.get('pipeline') or ()):

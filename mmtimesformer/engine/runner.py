@@ -1,7 +1,6 @@
 """MMEngine's Runner, which also works on CPUs in several processes and after a folder was moved."""
 
 import copy
-import inspect
 import logging
 import math
 import os
@@ -25,7 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmtimesformer.cli import STOPPED, RunStopped
-from mmtimesformer.config.component_arguments import OURS
+from mmtimesformer.config.components import replaced
 from mmtimesformer.engine.checkpointing.pretrained import AdaptCheckpointHook
 from mmtimesformer.engine.checkpointing.resume import corruption_of, latest_valid_checkpoint
 from mmtimesformer.engine.checkpointing.resumed_settings import (
@@ -166,7 +165,7 @@ class Runner(MMEngineRunner):
         if isinstance(loop, dict) and loop.get('by_epoch'):
             loop = {'type': 'EpochBasedTrainLoop', **loop}
             del loop['by_epoch']
-        return super().build_train_loop(_ours(loop))
+        return super().build_train_loop(replaced(loop))
 
     def train(self) -> nn.Module:
         """Train; alone in the ``work_dir``, and with an ear for signals that ask to stop."""
@@ -234,8 +233,8 @@ class Runner(MMEngineRunner):
             **(default_hooks or {}),
         }
         super().register_hooks(
-            {name: _ours(hook) for name, hook in default_hooks.items()},
-            [_ours(hook) for hook in custom_hooks or ()],
+            {name: replaced(hook) for name, hook in default_hooks.items()},
+            [replaced(hook) for hook in custom_hooks or ()],
         )
         for ours in (
             AdaptCheckpointHook, EvalProtocolHook, LoopStateHook, NonFiniteStepHook,
@@ -482,19 +481,6 @@ def _check_batches(loader: DataLoader) -> None:
         f'an incomplete batch out, so there is no batch; in {keys} set batch_size to {videos} or '
         'less, or drop_last to False'
     )
-
-
-def _ours(part: Any) -> Any:
-    """Put our part in the place of MMEngine's where a config names MMEngine's without a prefix.
-
-    A config in pure Python names the class itself.
-    """
-    kind = part.get('type') if isinstance(part, dict) else None
-    if inspect.isclass(kind) and kind.__module__.startswith('mmengine.'):
-        kind = kind.__name__
-    if isinstance(kind, str) and kind in OURS:
-        return {**part, 'type': OURS[kind]}
-    return part
 
 
 def _writes_file(handler: logging.Handler) -> bool:

@@ -26,7 +26,7 @@ from mmtimesformer.checkpoints.load import adapt_contents
 from mmtimesformer.checkpoints.metadata import ModelMetadata, differences, metadata_of_config
 from mmtimesformer.cli import require_file
 from mmtimesformer.compat.data_samples import scores_of
-from mmtimesformer.config.find import find_config
+from mmtimesformer.config.find import read_config
 from mmtimesformer.config.label_checks import to_build
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.heads import FUSIONS
@@ -523,12 +523,8 @@ def _check_there(checkpoint: str | os.PathLike[str]) -> str | os.PathLike[str]:
 def _read_recipe(config: Any) -> InferenceConfig:
     if isinstance(config, Config):
         return inference_config_of(config.to_dict(), str(config.filename or 'the config'))
-    path = find_config(str(config))
-    try:
-        cfg = Config.fromfile(path)
-    except Exception as error:
-        raise ValueError(f'config {path} cannot be read: {error}') from error
-    return inference_config_of(cfg.to_dict(), f'config {path.name}')
+    cfg = read_config(str(config))
+    return inference_config_of(cfg.to_dict(), f'config {Path(cfg.filename).name}')
 
 
 def _to_build(recipe: InferenceConfig) -> dict[str, Any]:

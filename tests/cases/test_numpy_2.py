@@ -11,7 +11,7 @@ import pytest
 from mmengine.config import Config
 
 from mmtimesformer.compat import numpy_2
-from mmtimesformer.config.components import check_parts
+from mmtimesformer.config.components import check_components
 from mmtimesformer.config.find import shipped_configs
 
 PROCESSING = 'mmaction.datasets.transforms.processing'
@@ -80,7 +80,7 @@ def test_a_turn_of_the_hue_turns_the_hue_alone(factor: float, processing: Any) -
 
 
 @pytest.fixture
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def package_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package `mmaction` in the place of the installed one, with its `ColorJitter` alone."""
     folder = tmp_path / 'mmaction' / 'datasets' / 'transforms'
     folder.mkdir(parents=True)
@@ -101,7 +101,7 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize('first', ['mmaction', 'mmtimesformer'])
-def test_color_jitter_is_repaired_whoever_is_imported_first(fresh: Path, first: str) -> None:
+def test_color_jitter_is_repaired_whoever_is_imported_first(package_copy: Path, first: str) -> None:
     if first == 'mmaction':
         importlib.import_module(PROCESSING)
         numpy_2.repair_color_jitter()
@@ -114,8 +114,8 @@ def test_color_jitter_is_repaired_whoever_is_imported_first(fresh: Path, first: 
     assert (module.ColorJitter.adjust_hue(frame, -0.1) == frame).all()
 
 
-def test_a_version_without_color_jitter_is_left_alone(fresh: Path) -> None:
-    (fresh / 'processing.py').write_text('Other = 1\n')
+def test_a_version_without_color_jitter_is_left_alone(package_copy: Path) -> None:
+    (package_copy / 'processing.py').write_text('Other = 1\n')
     numpy_2.repair_color_jitter()
     assert importlib.import_module(PROCESSING).Other == 1
 
@@ -135,28 +135,27 @@ def test_a_version_without_color_jitter_is_left_alone(fresh: Path) -> None:
 def test_a_transform_without_its_package_is_refused_before_the_run(
     step: dict[str, Any], package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import mmtimesformer.config.component_arguments as arguments
-
-    real = arguments.find_spec
-    monkeypatch.setattr(arguments, 'find_spec', lambda x: None if x == package else real(x))
+    monkeypatch.setitem(sys.modules, package, None)
     cfg = Config.fromfile(shipped_configs()['timesformer_divST-tiny_moving-shapes'])
     cfg.train_dataloader.dataset.pipeline.insert(3, step)
     key = f'train_dataloader.dataset.pipeline.3.type={step["type"]!r}'
     with pytest.raises(ValueError, match=f'{key} needs the package {package}, which is not inst'):
-        check_parts(cfg, 'train')
+        check_components(cfg, 'train')
 
 
-def test_a_package_that_cannot_be_imported_is_told_with_its_error(
+def test_a_package_that_cannot_be_imported_is_named_with_its_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / 'imgaug.py').write_text('import numpy\nnumpy.sctypes_of_old\n')
+    (tmp_path / 'imgaug').mkdir()
+    (tmp_path / 'imgaug' / '__init__.py').write_text('import numpy\nnumpy.sctypes_of_old\n')
+    (tmp_path / 'imgaug' / 'augmenters.py').write_text('class Augmenter: ...\nSequential = dict\n')
     monkeypatch.syspath_prepend(tmp_path)
     cfg = Config.fromfile(shipped_configs()['timesformer_divST-tiny_moving-shapes'])
-    cfg.train_dataloader.dataset.pipeline.insert(3, {'type': 'ImgAug', 'transforms': 'default'})
+    cfg.train_dataloader.dataset.pipeline.insert(3, {'type': 'ImgAug', 'transforms': []})
     with pytest.raises(ValueError, match=r"imgaug, which cannot be imported here \(module 'numpy'"):
-        check_parts(cfg, 'train')
-    (tmp_path / 'imgaug.py').write_text('')
+        check_components(cfg, 'train')
+    (tmp_path / 'imgaug/__init__.py').write_text('')
     sys.modules.pop('imgaug', None)
     importlib.invalidate_caches()
-    check_parts(cfg, 'train')
+    check_components(cfg, 'train')
     sys.modules.pop('imgaug', None)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmtimesformer.config import find as configs
-from mmtimesformer.config.find import find_config, shipped_configs
+from mmtimesformer.config.find import find_config, read_config, shipped_configs
 
 NAME = 'timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb'
 
@@ -47,7 +47,33 @@ def test_a_miss_lists_near_names() -> None:
         find_config('timesformer_divST_kinetics400')
 
 
-def test_a_wrong_folder_is_not_forgiven(tmp_path: Path) -> None:
+def test_a_wrong_folder_is_an_error(tmp_path: Path) -> None:
     """``wrong/NAME.py`` is a mistyped path, not a name."""
     with pytest.raises(FileNotFoundError, match='neither a file'):
         find_config(str(tmp_path / f'{NAME}.py'))
+
+
+def test_a_config_is_read_with_options() -> None:
+    cfg = read_config(NAME, {'model.backbone.num_frames': 16, 'train_cfg.max_epochs': 3})
+    assert (cfg.model.backbone.num_frames, cfg.train_cfg.max_epochs) == (16, 3)
+    assert read_config(NAME).model.backbone.num_frames == 8
+
+
+def test_a_file_that_is_not_python_is_named(tmp_path: Path) -> None:
+    (tmp_path / 'a.py').write_text('model = dict(')
+    with pytest.raises(ValueError, match=r'a\.py cannot be read: '):
+        read_config(str(tmp_path / 'a.py'))
+
+
+@pytest.mark.parametrize(
+    ('option', 'message'),
+    [
+        ('modle.x', "the config has no section 'modle'; did you mean 'model'"),
+        ('test_pipeline.99.type', 'Index 99 exceeds'),
+        ('test_pipeline.a.type', 'an item of a list is named by its index, from 0'),
+        ('model.backbone.num_frames.x', 'num_frames'),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named(option: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f'--cfg-options {option}.*{message}'):
+        read_config(NAME, {option: 3})

@@ -1,4 +1,4 @@
-"""A config is looked at before the run; the letters themselves are held in tests/tools."""
+"""A config is validated before the run; tests/tools/test_errors.py holds the error messages."""
 
 import resource
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from mmengine.config import ConfigDict
 
-from mmtimesformer.config.validate import VIDEOS_LOOKED_FOR, check_config, check_options
+from mmtimesformer.config.validate import VIDEOS_LOOKED_UP, check_config, check_options
 
 
 def config(folder: Path, lines: list[str], loader: str = 'train_dataloader', **dataset: Any) -> Any:
@@ -15,7 +15,7 @@ def config(folder: Path, lines: list[str], loader: str = 'train_dataloader', **d
     (folder / 'list.txt').write_text('\n'.join(lines))
     for line in lines:
         (folder / line.split()[0]).touch()
-    whole = {
+    settings = {
         'type': 'VideoDataset',
         'ann_file': str(folder / 'list.txt'),
         'data_prefix': {'video': str(folder)},
@@ -31,7 +31,7 @@ def config(folder: Path, lines: list[str], loader: str = 'train_dataloader', **d
         optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
         test_evaluator=[],
         **{f'{stage}_cfg': {'max_epochs': 1} if stage == 'train' else {}},
-        **{loader: {'dataset': whole}},
+        **{loader: {'dataset': settings, 'sampler': {'type': 'DefaultSampler'}}},
     )
 
 
@@ -39,7 +39,7 @@ def test_a_right_config_has_no_notes(tmp_path: Path) -> None:
     assert check_config(config(tmp_path, ['a.mp4 0', 'b.mp4 2']), 'train') == []
 
 
-def test_another_number_of_frames_is_legal_and_said(tmp_path: Path) -> None:
+def test_another_number_of_frames_is_legal_and_noted(tmp_path: Path) -> None:
     cfg = config(tmp_path, ['a.mp4 0'], pipeline=[{'type': 'SampleFrames', 'clip_len': 16}])
     (note,) = check_config(cfg, 'train')
     assert note.startswith('train_dataloader.dataset takes clips of 16 frames')
@@ -73,7 +73,7 @@ def test_a_video_that_is_listed_again_with_another_label_is_noted(tmp_path: Path
     assert 'lists 1 videos again with another label, such as b.mp4' in note
 
 
-def test_missing_class_names_are_said_and_left_out(tmp_path: Path) -> None:
+def test_missing_class_names_are_noted_and_removed(tmp_path: Path) -> None:
     cfg = config(tmp_path, ['a.mp4 0'], metainfo={'classes': str(tmp_path / 'classes.txt')})
     (note,) = check_config(cfg, 'train')
     assert 'classes.txt does not exist (train_dataloader.dataset.metainfo.classes)' in note
@@ -84,12 +84,12 @@ def test_missing_class_names_are_said_and_left_out(tmp_path: Path) -> None:
 def test_class_names_are_counted(names: str, notes: int, tmp_path: Path) -> None:
     (tmp_path / 'classes.txt').write_text(names)
     cfg = config(tmp_path, ['a.mp4 0'], metainfo={'classes': str(tmp_path / 'classes.txt')})
-    said = check_config(cfg, 'train')
-    assert len(said) == notes
-    assert all('has 2 class names and the model 3 classes' in note for note in said)
+    found = check_config(cfg, 'train')
+    assert len(found) == notes
+    assert all('has 2 class names and the model 3 classes' in note for note in found)
 
 
-def test_a_wrapped_data_set_is_looked_at(tmp_path: Path) -> None:
+def test_a_wrapped_data_set_is_checked(tmp_path: Path) -> None:
     cfg = config(tmp_path, ['a.mp4 9'])
     inner = cfg.train_dataloader.dataset
     cfg.train_dataloader.dataset = {'type': 'RepeatDataset', 'times': 2, 'dataset': inner}
@@ -117,9 +117,9 @@ def test_names_with_spaces_are_read_with_another_delimiter(tmp_path: Path) -> No
     assert check_config(cfg, 'train') == []
 
 
-def test_a_long_list_is_read_whole_and_its_videos_are_sampled(tmp_path: Path) -> None:
+def test_all_lines_of_a_long_list_are_read_and_its_videos_sampled(tmp_path: Path) -> None:
     cfg = config(tmp_path, ['a.mp4 0'])
-    long = ['a.mp4 0'] * (10 * VIDEOS_LOOKED_FOR)
+    long = ['a.mp4 0'] * (10 * VIDEOS_LOOKED_UP)
     (tmp_path / 'list.txt').write_text('\n'.join([*long, 'nowhere.mp4 1']))
     assert check_config(cfg, 'train') == []  # one missing among many is met in training
     (tmp_path / 'list.txt').write_text('\n'.join([*long, 'a.mp4 3']))
@@ -127,14 +127,14 @@ def test_a_long_list_is_read_whole_and_its_videos_are_sampled(tmp_path: Path) ->
         check_config(cfg, 'train')
 
 
-def test_a_data_set_that_goes_on_without_a_video_may_miss_some(tmp_path: Path) -> None:
+def test_a_data_set_that_skips_unreadable_videos_may_miss_some(tmp_path: Path) -> None:
     cfg = config(tmp_path, ['a.mp4 0', 'b.mp4 1'])
     (tmp_path / 'b.mp4').unlink()
     with pytest.raises(FileNotFoundError, match=r'b\.mp4 does not exist .*line 2'):
         check_config(cfg, 'train')
     cfg.train_dataloader.dataset.type = 'mmtimesformer.VideoDataset'
     (note,) = check_config(cfg, 'train')
-    assert note.startswith('1 of 2 videos that were looked for are missing: video ')
+    assert note.startswith('1 of 2 videos that were looked up are missing: video ')
     (tmp_path / 'a.mp4').unlink()
     with pytest.raises(FileNotFoundError, match=r'a\.mp4 does not exist'):
         check_config(cfg, 'train')
@@ -153,7 +153,7 @@ def test_options_for_what_a_runner_reads_are_taken() -> None:
         check_options(cfg, {'max_epochs': 3})
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_before_the_run(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_run(tmp_path: Path) -> None:
     (tmp_path / 'file').touch()
     cfg = config(tmp_path, ['a.mp4 0'])
     cfg.work_dir = str(tmp_path / 'file/work')
@@ -164,7 +164,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_the_run(tmp_path: Pat
     assert list((tmp_path / 'new/work').iterdir()) == []
 
 
-def test_a_full_disk_is_told_before_the_run(tmp_path: Path) -> None:
+def test_a_full_disk_is_refused_before_the_run(tmp_path: Path) -> None:
     """No file may grow beyond a kilobyte, as if there were no more room."""
     cfg = config(tmp_path, ['a.mp4 0'])
     cfg.work_dir = str(tmp_path / 'work')
@@ -178,15 +178,18 @@ def test_a_full_disk_is_told_before_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('content', 'letter'), [(b'\x89PNG', 'is no text'), (b' \n', 'is empty'), (None, 'is no path')]
+    ('content', 'message'),
+    [(b'\x89PNG', 'is not text'), (b' \n', 'is empty'), (None, 'is not a path')],
 )
-def test_a_list_that_is_none_is_told(tmp_path: Path, content: bytes | None, letter: str) -> None:
+def test_a_list_that_is_not_text_or_empty_is_refused(
+    tmp_path: Path, content: bytes | None, message: str
+) -> None:
     cfg = config(tmp_path, ['a.mp4 0'])
     if content is None:
         cfg.train_dataloader.dataset.ann_file = [cfg.train_dataloader.dataset.ann_file]
     else:
         (tmp_path / 'list.txt').write_bytes(content)
-    with pytest.raises((ValueError, TypeError), match=letter):
+    with pytest.raises((ValueError, TypeError), match=message):
         check_config(cfg, 'train')
 
 
@@ -195,7 +198,7 @@ MAP = {'type': 'AccMetric', 'metric_list': 'mean_average_precision'}
 ROWS = {'multi_class': True, 'num_classes': 3}
 
 
-def test_labels_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+def test_labels_that_are_not_numbers_are_named(tmp_path: Path) -> None:
     cfg = config(tmp_path, ['a.mp4 0 1-2'], **ROWS)
     cfg.model.cls_head.update(BCE)
     with pytest.raises(ValueError, match=r"line 1: label '1-2' is not a whole number; .* several"):
@@ -215,11 +218,11 @@ def test_labels_that_are_no_numbers_are_named(tmp_path: Path) -> None:
 def test_tests_that_fit_their_labels_are_taken(
     tmp_path: Path, head: Any, dataset: Any, metric: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('mmtimesformer.config.validate.check_parts', lambda *args: [])
+    monkeypatch.setattr('mmtimesformer.config.validate.check_components', lambda *args: [])
     cfg = config(tmp_path, ['a.mp4 1'], 'test_dataloader', **dataset)
     cfg.model.cls_head.update(head)
     if dataset.get('type') == 'HVUDataset':
-        cfg.model.cls_head.type = 'I3DHead'  # another head's fusion is its own matter
+        cfg.model.cls_head.type = 'I3DHead'  # the fusion of other heads is not checked
     cfg.test_evaluator = [metric] if metric else []
     assert check_config(cfg, 'test') == []
 

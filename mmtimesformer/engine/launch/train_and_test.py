@@ -16,8 +16,8 @@ from mmengine.dist import is_main_process
 
 from mmtimesformer.cli import RunStopped, require_file
 from mmtimesformer.config.command_line import check_order, check_output
-from mmtimesformer.config.find import find_config
-from mmtimesformer.config.validate import check_config, check_options
+from mmtimesformer.config.find import read_config
+from mmtimesformer.config.validate import check_config
 from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
 from mmtimesformer.engine.distributed.fsdp import is_sharded
 from mmtimesformer.engine.optim import amp as precision
@@ -29,7 +29,7 @@ from mmtimesformer.terminal import echo, safe_lines
 
 def train(args: Namespace) -> None:
     """Train as the config says, with the changes of the command line."""
-    cfg = read_config(args.config, args.cfg_options, args.work_dir)
+    cfg = _read_config(args)
     cfg.launcher = args.launcher
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -49,7 +49,7 @@ def train(args: Namespace) -> None:
 def test(args: Namespace) -> None:
     """Test a checkpoint as the config says, with the changes of the command line."""
     check_order(args.config, args.checkpoint)
-    cfg = read_config(args.config, args.cfg_options, args.work_dir)
+    cfg = _read_config(args)
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
     cfg.resume = False
@@ -77,41 +77,14 @@ def test(args: Namespace) -> None:
     _run(cfg, 'test')
 
 
-def read_config(
-    name_or_path: str, options: dict[str, Any] | None = None, work_dir: str | None = None
-) -> Config:
-    """Read a config and merge options into it.
-
-    ``work_dir`` is the argument, else the config's, else ``work_dirs/`` and the config's name.
-    """
-    path = find_config(name_or_path)
-    try:
-        cfg = Config.fromfile(path)
-    except Exception as error:
-        raise ValueError(f'config {path} cannot be read: {error}') from error
-    if options:
-        check_options(cfg, options)
-        _merge(cfg, options)
-    if work_dir is not None:
-        cfg.work_dir = work_dir
+def _read_config(args: Namespace) -> Config:
+    """Read the config; its ``work_dir`` is the option, else its own, else ``work_dirs/NAME``."""
+    cfg = read_config(args.config, args.cfg_options)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / path.stem)
+        cfg.work_dir = str(Path('work_dirs') / Path(cfg.filename).stem)
     return cfg
-
-
-def _merge(cfg: Config, options: dict[str, Any]) -> None:
-    """Merge options one by one, so that an error names the option."""
-    for key, value in options.items():
-        try:
-            cfg.merge_from_dict({key: value})
-        except Exception as error:  # noqa: PERF203 (options are few)
-            text = error.args[0] if isinstance(error, KeyError) and error.args else error
-            reason = str(text).partition(' of list [')[0].partition('. You may set')[0]
-            if isinstance(error, TypeError) and 'list indices' in reason:
-                reason = 'a part of a list is named by its number, from 0'
-            raise ValueError(
-                f'--cfg-options {key}={value}: {reason}; correct the name or the value'
-            ) from error
 
 
 def _run(cfg: Config, purpose: str, settings_given: tuple[str, ...] = ()) -> None:
