@@ -51,6 +51,17 @@ def test_core_is_torch_einops_mmengine_and_numpy() -> None:
     assert {line.name for line in _requirements()} == {'torch', 'einops', 'mmengine', 'numpy'}
 
 
+@pytest.mark.parametrize(
+    ('name', 'bound'), [('torch', 'TORCH_BOUND'), ('mmengine', 'MMENGINE_BOUND')]
+)
+def test_upper_bounds_of_private_contracts_are_those_of_check_env(name: str, bound: str) -> None:
+    tool = (ROOT / 'tools' / 'check_env.py').read_text()
+    (names, values) = re.search(r'^(\w+BOUND, \w+BOUND) = (.*?)  #', tool, re.MULTILINE).groups()
+    bounds = dict(zip(names.split(', '), ast.literal_eval(f'({values})'), strict=True))
+    (line,) = (line for line in _requirements() if line.name == name)
+    assert f'<{bounds[bound]}' in str(line.specifier).split(',')
+
+
 @pytest.mark.parametrize('word', ['mmcv', 'opencv', 'torchvision'])
 def test_core_never_touches_an_existing_mmcv_or_opencv(word: str) -> None:
     assert not [line for line in _requirements() if word in line.name]

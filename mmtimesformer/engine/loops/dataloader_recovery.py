@@ -20,9 +20,14 @@ from typing import Any, Protocol
 
 from mmengine.hooks import Hook
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from mmtimesformer.compat.upstream import require_attributes
 from mmtimesformer.engine.distributed.process_signals import stop_signals_blocked
 from mmtimesformer.registry import HOOKS
+
+require_attributes(DataLoader, '_iterator', used_by=__name__)
+require_attributes(_MultiProcessingDataLoaderIter, '_shutdown', '_workers', used_by=__name__)
 
 PATIENCE = 1.0  # seconds without a batch after which to look for dead processes
 OUT_OF_MEMORY = 'MemoryError: Unable to allocate', "can't allocate memory", '[Errno 12]'

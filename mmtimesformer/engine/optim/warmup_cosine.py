@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.optim import CosineAnnealingLR
 
+from mmtimesformer.compat.upstream import overrides
 from mmtimesformer.registry import PARAM_SCHEDULERS
 
 
@@ -101,6 +102,7 @@ class WarmupCosineLR(CosineAnnealingLR):
             **kwargs,
         )
 
+    @overrides(CosineAnnealingLR)
     def _get_value(self) -> list[float]:
         """Return the rate of each parameter group, as a multiple of its present one.
 
