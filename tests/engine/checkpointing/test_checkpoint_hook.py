@@ -294,7 +294,7 @@ def test_a_full_disk_is_outlived_and_tried_again(
         assert runner.message_hub.get_info('last_ckpt') == f'{tmp_path}/work/epoch_1.pth'
         there.append(sorted(p.name for p in tmp_path.glob('work/*.pth')))
 
-    look = At(10, look_at)
+    look = At(13, look_at)  # epoch 2 ended with step 12
     capsys.readouterr()
     train(
         At(7, disk.fill),
@@ -332,7 +332,7 @@ def test_last_checkpoint_stays_when_the_disk_is_full_under_it(
         )
 
     monkeypatch.setattr(Path, 'write_text', write_text)
-    train(At(11, note), checkpoint={'retry_interval': 100})
+    train(At(13, note), checkpoint={'retry_interval': 100})
     assert noted == [(f'{tmp_path}/work/epoch_1.pth',) * 2]
     assert (tmp_path / 'work/last_checkpoint').read_text() == f'{tmp_path}/work/epoch_3.pth'
 
