@@ -445,7 +445,8 @@ TRAPS = (
     Trap(
         'a fork under the original name',
         find_forks,
-        'The onedl forks overwrite mmengine and mmcv and have no mmaction2; untested with us.',
+        'The onedl forks overwrite mmengine and mmcv and have no mmaction2. `make test-all` trains '
+        'and tests with onedl-mmengine 0.10.12 in place of mmengine; onedl-mmcv is untested.',
         f'pip uninstall -y onedl-mmengine onedl-mmcv && {REFERENCE}',
         breaks=False,
     ),
