@@ -157,6 +157,15 @@ def test_a_validation_that_a_stop_cut_short_is_made_up_for(train: Train, tmp_pat
     )
 
 
+def test_a_validation_that_was_done_is_not_due_in_a_checkpoint_after_it(
+    train: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(RunStopped):
+        train(At(8, ask_to_stop), val_interval=1)
+    position = load_torch(tmp_path / 'work/mid_epoch.pth')['meta']['position']
+    assert (position['step'], position['owes_validation']) == (3, False)
+
+
 def test_another_batch_goes_on_at_the_same_sample_and_says_so(train: Train, tmp_path: Path) -> None:
     with pytest.raises(RunStopped):
         train(At(3, ask_to_stop))
