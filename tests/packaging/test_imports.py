@@ -38,7 +38,7 @@ MAY_IMPORT = {
     '__init__': set(),
     '__main__': set(),
 }
-# Parts of our own that each part may import, beside itself. All may import these:
+# Parts of our own that each part may import, besides itself. All may import these:
 COMMON = {'cli', 'fileio', 'non_finite', 'registry', 'resize', 'terminal', 'version'}
 GROUND = {  # the common ones themselves
     'version': set(),

@@ -1,4 +1,4 @@
-"""What is required, what is pinned, and which version this is: the same wherever it is said."""
+"""Requirements, pins and the version are the same in every file that states them."""
 
 import ast
 import re
@@ -143,7 +143,7 @@ def test_version_is_a_plain_assignment_that_a_build_can_read_without_importing()
     assert ast.literal_eval(assigned['__version__']) == mmtimesformer.__version__
 
 
-def test_changelog_and_citation_tell_this_version() -> None:
+def test_changelog_and_citation_have_this_version() -> None:
     changelog = (ROOT / 'CHANGELOG.md').read_text()
     versions = re.findall(r'^## \[([\d.]+)\]', changelog, re.MULTILINE)
     assert versions[0] == mmtimesformer.__version__

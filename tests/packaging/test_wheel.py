@@ -156,5 +156,5 @@ def test_tools_run_by_name_outside_the_checkout(site: Path) -> None:
         'runpy.run_module("mmtimesformer", run_name="__main__")'
     )
     for name in ('predict', 'visualize_attention', 'export', 'data/folder'):
-        said = _python(site, code.format(name))
-        assert said.startswith(f'usage: {Path(name).name}.py')
+        output = _python(site, code.format(name))
+        assert output.startswith(f'usage: {Path(name).name}.py')
