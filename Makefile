@@ -11,7 +11,8 @@ PY = "$(VENV)/bin/python"
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo demo-attention app test test-all bench lint format clean
+PARTS = cases engine tools stacks rest  # of `make test-all`
+.PHONY: help env demo demo-attention app test test-all $(PARTS:%=test-all-%) bench lint format clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -35,8 +36,29 @@ app: env  ## a page in the browser to try the model of make demo
 test: env  ## what every change must pass (minutes)
 	$(PYTEST) -m "not slow" $(ARGS)
 
-test-all: env  ## also the slow tests: full sizes, wheels, the two other stacks
-	$(PYTEST) $(ARGS)
+test-all: env  ## also the slow tests, in the five parts below, one after the other (hours)
+	@failed=; for part in $(PARTS); do \
+	  $(MAKE) --no-print-directory "test-all-$$part" || failed="$$failed test-all-$$part"; done; \
+	if [ "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
+
+# $(call timed,PATHS): run pytest, print the seconds, end with its exit code
+timed = @begin=$$(date +%s); code=0; $(PYTEST) $(1) $(ARGS) || code=$$?; \
+	echo "$@: $$(($$(date +%s) - begin)) s, exit code $$code"; exit $$code
+
+test-all-cases: env  ## inputs that once gave a wrong result, a hang or a stack trace
+	$(call timed,tests/cases)
+
+test-all-engine: env  ## training: resume, signals, disks, several processes
+	$(call timed,tests/engine)
+
+test-all-tools: env  ## the tools as a user starts them
+	$(call timed,tests/tools)
+
+test-all-stacks: env  ## wheels, and other versions of MMEngine and MMAction2
+	$(call timed,tests/packaging)
+
+test-all-rest: env  ## all other folders: models at full size, checkpoints, data, pages
+	$(call timed,tests $(patsubst %,--ignore=tests/%,cases engine tools packaging))
 
 # Long clips and large pictures by divided attention alone: of 96 frames, a peer's joint attention
 # would form 17 GB of weights in every layer.

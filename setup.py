@@ -16,7 +16,7 @@ class BuildWithConfigs(build_py):
     """
 
     def run(self):
-        """Build, then copy what is shipped beside the code."""
+        """Build, then copy what is shipped with the code."""
         super().run()
         if self.editable_mode:
             return

@@ -6,9 +6,9 @@
 The second form takes the lines of constraints.txt, replaced package by package by those of the
 file named. Standard library only, and readable by an old Python 3, which it sends away in words.
 
-An environment is in one of three states, and a file inside it says which:
+An environment is in one of three states, marked by a file inside it:
 `.made`        finished; holds the fingerprint of what it was made from
-`.unfinished`  an install was interrupted here: it is thrown away and made anew
+`.unfinished`  an install was interrupted here: it is deleted and made again
 neither        not made by this script: never touched
 """
 
@@ -39,8 +39,8 @@ def main(arguments):
         return 1
     except subprocess.CalledProcessError:
         print(
-            f'make_env: the step above failed and its own message says why; {arguments[0]} is '
-            'made anew at the next try',
+            f'make_env: the step above failed, see its own message; {arguments[0]} is '
+            'made again at the next try',
             file=sys.stderr,
         )
         return 1
@@ -59,7 +59,7 @@ def check_python(version):
 
 
 def make_environment(venv, overlay=None):
-    """Make or update `venv`, unless its fingerprint says that it is up to date."""
+    """Make or update `venv`, unless its fingerprint is up to date."""
     pins = merge_pins((ROOT / 'requirements' / 'constraints.txt').read_text())
     if overlay:
         pins = merge_pins('\n'.join(pins), Path(overlay).read_text())
@@ -74,7 +74,7 @@ def make_environment(venv, overlay=None):
         install(venv, pins)
         (venv / '.unfinished').write_text(fingerprint)
         (venv / '.unfinished').replace(venv / '.made')
-        say(f'{venv.name} is ready after {time.time() - started:.0f} s')
+        log(f'{venv.name} is ready after {time.time() - started:.0f} s')
 
 
 def merge_pins(text, overlay=''):
@@ -108,7 +108,7 @@ def this_python():
 
 
 def is_up_to_date(venv, fingerprint):
-    """Tell whether `venv` was finished from exactly this fingerprint and still has its Python."""
+    """Return whether `venv` was finished from exactly this fingerprint and still has its Python."""
     made = venv / '.made'
     return made.is_file() and made.read_text() == fingerprint and python_of(venv).exists()
 
@@ -127,12 +127,12 @@ def prepare_folder(venv):
     made, unfinished = venv / '.made', venv / '.unfinished'
     if made.is_file():
         if made.read_text().startswith(this_python() + ' ') and python_of(venv).exists():
-            say(f'bringing {venv} up to date')
+            log(f'bringing {venv} up to date')
             made.replace(unfinished)
             return
-        say(f'{venv} belongs to another Python: making it anew')
+        log(f'{venv} belongs to another Python: making it again')
     elif unfinished.is_file():
-        say(f'an earlier install of {venv} was interrupted: making it anew')
+        log(f'an earlier install of {venv} was interrupted: making it again')
     elif venv.exists() and (not venv.is_dir() or any(venv.iterdir())):
         raise ValueError(
             f'{venv} exists and make did not make it, so it is left alone; '
@@ -145,7 +145,7 @@ def prepare_folder(venv):
             shutil.rmtree(entry)
         elif entry != unfinished:
             entry.unlink()
-    say(f'making {venv} with {sys.executable}, once')
+    log(f'making {venv} with {sys.executable}, once')
     subprocess.run([sys.executable, '-m', 'venv', str(venv)], check=True)
 
 
@@ -154,12 +154,12 @@ def install(venv, pins):
     constraints = venv / 'constraints.txt'
     constraints.write_text('\n'.join(pins) + '\n')
     torch = next(pin for pin in pins if pin.startswith('torch=='))
-    say(f'  {torch} and the libraries of its build')
+    log(f'  {torch} and the libraries of its build')
     pip(venv, '-c', str(constraints), torch)
     # --no-deps: the list is whole, and mmaction2 insists on decord also where it has no wheel
-    say(f'  the pinned packages, {len(pins)} lines')
+    log(f'  the pinned packages, {len(pins)} lines')
     pip(venv, '--no-deps', '-r', str(constraints))
-    say('  mmtimesformer itself, from this checkout')
+    log('  mmtimesformer itself, from this checkout')
     pip(venv, '--no-deps', '--no-build-isolation', '-e', str(ROOT))
 
 
@@ -182,12 +182,12 @@ def one_at_a_time():
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say('waiting for another make in this checkout')
+            log('waiting for another make in this checkout')
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def say(text):
+def log(text):
     """Print at once, also into a pipe."""
     print(text, flush=True)
 

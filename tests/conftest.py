@@ -70,7 +70,7 @@ def write_video(
 
 @pytest.fixture(scope='session')
 def tiny_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of six mp4 files of two classes, with ``train.txt`` and ``val.txt`` beside them."""
+    """A folder of six mp4 files of two classes, with ``train.txt`` and ``val.txt``."""
     folder = tmp_path_factory.mktemp('tiny_videos')
     lines = []
     for i in range(6):

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mmtimesformer.checkpoints import convert_state_dict
 from mmtimesformer.resize import resize_positions, resize_times
@@ -22,6 +24,16 @@ def test_a_constant_grid_stays_constant(grid: tuple[int, int], mode: str) -> Non
     resized = resize_positions(positions, (2, 5), grid, mode)
     assert resized.shape == (1, 1 + grid[0] * grid[1], 3)
     torch.testing.assert_close(resized, torch.full_like(resized, 0.7))
+
+
+@pytest.mark.parametrize('grid', [(24, 32), (12, 16), (5, 7), (3, 20)])
+def test_positions_are_resized_as_pillow_resizes_a_picture(grid: tuple[int, int]) -> None:
+    """Bicubic with antialias, by an implementation that is not torch's."""
+    picture = torch.rand(12, 16)
+    positions = torch.cat([torch.zeros(1, 1, 1), picture.reshape(1, -1, 1)], 1)
+    resized = resize_positions(positions, (12, 16), grid)[0, 1:, 0].reshape(grid)
+    expected = Image.fromarray(picture.numpy()).resize(grid[::-1], Image.Resampling.BICUBIC)
+    torch.testing.assert_close(resized, torch.tensor(np.array(expected)), rtol=0, atol=1e-5)
 
 
 def test_rows_and_columns_are_not_mixed_up() -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 REFERENCE = "pip install mmaction2==1.1.0 'mmengine>=0.11.0rc3' mmcv-lite==2.0.1"
 TRAP_KEYS = 'name', 'happens', 'fix', 'breaks'  # of the JSON report
+TORCH_BOUND, MMENGINE_BOUND = '2.14', '0.12'  # as in pyproject.toml
 ONE_MMCV = 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.0.1'
 
 # Packages of the report, in this order, and their use.
@@ -131,6 +132,11 @@ def all_of(*names: str) -> Callable[[Machine], str]:
 def older(name: str, bound: str) -> Callable[[Machine], str]:
     """Return a detector of a distribution before a version."""
     return lambda machine: installed(machine, [name]) if machine.below(name, bound) else ''
+
+
+def not_below(name: str, bound: str) -> Callable[[Machine], str]:
+    """Return a detector of a distribution from a version on."""
+    return lambda machine: '' if machine.below(name, bound) else installed(machine, [name])
 
 
 def find_wrong_python(machine: Machine) -> str:
@@ -372,7 +378,23 @@ TRAPS = (
         older('torch', '2.10'),
         'weights_only has known holes (CVE-2025-32434, CVE-2026-24747): a checkpoint from a '
         'stranger may run code. Safe reading is promised from 2.10 on.',
-        "pip install 'torch>=2.10'",
+        f"pip install 'torch>=2.10,<{TORCH_BOUND}'",
+        breaks=False,
+    ),
+    Trap(
+        'torch newer than its bound',
+        not_below('torch', TORCH_BOUND),
+        'Private names of torch are relied on, and were checked below this version only: '
+        '`import mmtimesformer` fails where one is missing, and names it.',
+        f"pip install 'torch>=2.10,<{TORCH_BOUND}'",
+        breaks=False,
+    ),
+    Trap(
+        'MMEngine newer than its bound',
+        not_below('mmengine', MMENGINE_BOUND),
+        'Private names of MMEngine are relied on, and were checked below this version only: '
+        '`import mmtimesformer` fails where one is missing, and names it.',
+        f"pip install 'mmengine>=0.11.0rc3,<{MMENGINE_BOUND}'",
         breaks=False,
     ),
     Trap(
@@ -424,7 +446,8 @@ TRAPS = (
     Trap(
         'a fork under the original name',
         find_forks,
-        'The onedl forks overwrite mmengine and mmcv and have no mmaction2; untested with us.',
+        'The onedl forks overwrite mmengine and mmcv and have no mmaction2. `make test-all` trains '
+        'and tests with onedl-mmengine 0.10.12 in place of mmengine; onedl-mmcv is untested.',
         f'pip uninstall -y onedl-mmengine onedl-mmcv && {REFERENCE}',
         breaks=False,
     ),

@@ -24,6 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmtimesformer.cli import STOPPED, RunStopped
+from mmtimesformer.compat.upstream import overrides, require_attributes
 from mmtimesformer.config.components import replaced
 from mmtimesformer.engine.checkpointing.pretrained import AdaptCheckpointHook
 from mmtimesformer.engine.checkpointing.resume import corruption_of, latest_valid_checkpoint
@@ -62,6 +63,12 @@ from mmtimesformer.engine.loops.resumable_loop import ResumableEpochLoop
 from mmtimesformer.engine.optim.amp import keep_scores_in_float32
 from mmtimesformer.engine.optim.weight_average import note_on_average
 from mmtimesformer.terminal import safe_lines
+
+require_attributes(
+    MMEngineRunner, '_has_loaded', '_load_from', '_resume', '_test_loop', '_train_dataloader',
+    '_train_loop', '_val_loop', used_by=__name__,
+)  # fmt: skip
+require_attributes(OptimWrapper, '_accumulative_counts', used_by=__name__)
 
 # What MMEngine says on every run and no user can change: in its log, and as Python's warnings.
 LOGGED_NOISE = (
@@ -216,6 +223,7 @@ class Runner(MMEngineRunner):
             model_wrapper_cfg = {'device_ids': None, **shared}
         return super().wrap_model(model_wrapper_cfg, model)
 
+    @overrides(MMEngineRunner)
     def _init_model_weights(self) -> None:
         if not isinstance(self.model, FSDPModelWrapper):
             super()._init_model_weights()

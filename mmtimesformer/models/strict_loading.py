@@ -6,7 +6,7 @@ happens to match and goes on, also when nothing matched: the model then predicts
 
 from collections.abc import Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 ADVICE = (
     "load it by mmtimesformer's tools/train.py or tools/test.py, which bring any checkpoint to the "
@@ -15,7 +15,7 @@ ADVICE = (
 
 
 def refuse_other_weights(
-    own: Mapping[str, Tensor], state_dict: Mapping[str, Tensor], prefix: str
+    backbone: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_: object
 ) -> None:
     """Refuse the weights of another model, of another attention type, or of another size.
 
@@ -23,13 +23,14 @@ def refuse_other_weights(
     some people keep only what they trained. Nothing at all may come too, for a classifier alone.
 
     Args:
-        own: The backbone's weights, by their names.
+        backbone: The backbone, to be registered by ``register_load_state_dict_pre_hook``.
         state_dict: What is being loaded, perhaps into a larger model.
         prefix: What stands before the backbone's names in that model.
 
     Raises:
         ValueError: The message says what does not fit, and how to make it fit.
     """
+    own = backbone.state_dict()
     given = {
         name.removeprefix(prefix): tensor
         for name, tensor in state_dict.items()

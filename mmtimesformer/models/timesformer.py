@@ -126,6 +126,7 @@ class TimeSformer(BaseModule):
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
+        self.register_load_state_dict_pre_hook(refuse_other_weights)
         _check_choice('attention_type', attention_type, tuple(BLOCKS))
         _check_choice('out_type', out_type, OUT_TYPES)
         _check_choice('with_cp', with_cp, LEVELS)
@@ -297,12 +298,6 @@ class TimeSformer(BaseModule):
         super().train(mode)
         self._freeze()
         return self
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Tensor], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        refuse_other_weights(self.state_dict(), state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _videos_at_a_time(self, video: Tensor) -> int | None:
         """Return how many videos to run together; ``None`` is all, but for inference on a CPU.

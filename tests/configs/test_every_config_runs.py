@@ -24,8 +24,12 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = [
     path for path in sorted((ROOT / 'configs/timesformer').glob('*.py')) if 'tiny' not in path.stem
 ]
-# Of the same clips, crops and pipeline as a config of Kinetics-400 or Something-Something.
-ALIKE = re.compile(r'divST-(HR|L)_.*(kinetics600|diving48)|split[23]')
+# Slow: the pipeline of another config that runs here. They differ in width, depth, frames or
+# attention, which other tests cover.
+ALIKE = re.compile(
+    r'divST-(HR|L)_.*(kinetics600|diving48)|split[23]|(32|64|96)x32x1|vit-(large|huge)|'
+    r'(jointST|spaceOnly)_.*official|8x32x1.*(kinetics600|distill)'
+)
 SMALL = [
     'model.backbone.embed_dims=16',
     'model.backbone.num_layers=1',

@@ -51,6 +51,24 @@ def test_scores_are_those_of_a_test(
     assert np.ptp(found[0].all_scores) > 0.05  # or every model would pass
 
 
+@pytest.mark.parametrize('most', [1, 2])
+def test_max_testing_views_bounds_the_views_of_a_batch_and_changes_no_score(
+    clf: VideoClassifier, config: Path, checkpoint: Path, tiny_videos: Path, most: int
+) -> None:
+    videos = [tiny_videos / f'{i}.mp4' for i in range(3)]
+    text = config.read_text().replace('model = dict(', 'model = dict(test_cfg=VIEWS,')
+    config.write_text(f'VIEWS = dict(max_testing_views={most})\n{text}')
+    in_parts = VideoClassifier(config, checkpoint, device='cpu')
+    together: list[int] = []
+    in_parts.model.backbone.register_forward_pre_hook(
+        lambda _, video: together.append(len(video[0]))
+    )
+    found = in_parts(videos, batch_size=3)
+    assert together == {1: [1] * 9, 2: [2, 1] * 3}[most]  # three crops of each video
+    for one, other in zip(found, clf(videos), strict=True):
+        assert np.abs(one.all_scores - other.all_scores).max() < 1e-6
+
+
 def test_a_training_checkpoint_is_enough(
     clf: VideoClassifier, checkpoint: Path, tiny_videos: Path
 ) -> None:

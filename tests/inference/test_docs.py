@@ -59,6 +59,7 @@ def made_by_the_demo(
     DefaultScope._instance_dict.update(before)
 
 
+@pytest.mark.slow  # each tool has tests of its own
 @pytest.mark.filterwarnings('ignore')  # of others: exporters, and MMEngine's Runner
 def test_each_printed_command_runs_as_printed(
     made_by_the_demo: Path, monkeypatch: pytest.MonkeyPatch

@@ -39,6 +39,14 @@ def test_what_was_added_is_read_again(tmp_path: Path, form: str) -> None:
     assert not list((tmp_path / 'out').rglob('*.part'))
 
 
+def test_a_video_that_failed_keeps_no_features_of_an_earlier_run(tmp_path: Path) -> None:
+    folder = FeatureFolder(tmp_path, 'npy', SETTINGS)
+    for name in NAMES:
+        folder.add(name, np.ones(3))
+    assert folder.finish(NAMES, {NAMES[0]: 'its features are NaN'}) == 1
+    assert [folder.is_done(name) for name in NAMES] == [False, True]
+
+
 def test_hdf5_grows_by_what_is_new(tmp_path: Path) -> None:
     h5py = pytest.importorskip('h5py')
     for name in NAMES:

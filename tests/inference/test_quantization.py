@@ -1,7 +1,6 @@
 """Shorter numbers are an option, change little, and what they change is told."""
 
-import subprocess
-import sys
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +42,14 @@ def test_what_cannot_be_is_refused(config: Path, checkpoint: Path) -> None:
 
 
 def test_the_tool_tells_how_far_scores_move(
-    config: Path, checkpoint: Path, tiny_videos: Path
+    config: Path, checkpoint: Path, tiny_videos: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    command = [sys.executable, TOOL, tiny_videos, config, checkpoint, '--device', 'cpu']
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = [line.split('│') for line in done.stdout.splitlines() if '│' in line]
+    spec = importlib.util.spec_from_file_location('compare_precision', TOOL)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    words = map(str, [tiny_videos, config, checkpoint, '--device', 'cpu'])
+    assert module.main(list(words)) == 0
+    lines = [line.split('│') for line in capsys.readouterr().out.splitlines() if '│' in line]
     rows = {cells[1].strip(): [cell.strip() for cell in cells[2:-1]] for cells in lines}
     assert set(rows) == {'fp32', 'bf16', 'int8'}
     assert float(rows['fp32'][1]) == 0

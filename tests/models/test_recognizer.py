@@ -60,3 +60,19 @@ def test_it_trains_on_a_clip_and_predicts_over_three_views(recognizer: Any) -> N
     scores = scores_of(result)
     assert scores.shape == (5,)
     assert scores.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize('recognizer', ['divided_space_time'], indirect=True)
+def test_max_testing_views_bounds_the_views_that_run_together(recognizer: Any) -> None:
+    views = recognizer.data_preprocessor(
+        dict(inputs=[torch.randint(0, 256, (3, 3, 3, 16, 40), dtype=torch.uint8)], data_samples=[])
+    )['inputs']
+    together: list[int] = []
+    recognizer.eval()
+    recognizer.backbone.register_forward_pre_hook(lambda _, video: together.append(len(video[0])))
+    with torch.no_grad():
+        (all_at_once, _) = recognizer.extract_feat(views, test_mode=True)
+        recognizer.test_cfg = dict(max_testing_views=2)
+        (in_parts, _) = recognizer.extract_feat(views, test_mode=True)
+    assert together == [3, 2, 1]
+    assert torch.allclose(all_at_once, in_parts, atol=1e-6)

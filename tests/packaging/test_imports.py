@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,67 +13,72 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / 'mmtimesformer'
 
 # Third-party packages that each part may import, at the top of a file or inside a function.
-# (MMEngine brings matplotlib, with Pillow, PyYAML and rich along.)
+# (MMEngine brings matplotlib, with Pillow, PyYAML and rich along; torch brings filelock, Jinja2.)
 CORE = {'einops', 'mmengine', 'numpy', 'torch'}
 VIDEO = {'av', 'cv2', 'decord', 'mmaction', 'mmcv'}
 MAY_IMPORT = {
+    'version': set(),
+    'resize': {'einops', 'torch'},
+    'registry': {'mmengine'},
+    'non_finite': {'numpy', 'torch'},
+    'terminal': {'rich'},
+    'cli': {'mmaction', 'rich', 'torch'},  # inside functions only
     'fileio': {'numpy', 'torch', 'yaml'},
-    'models': CORE,
-    'checkpoints': {'einops', 'numpy', 'safetensors', 'torch', 'yaml'},
     'compat': {'torch'},
+    'models': CORE,
+    'checkpoints': {'einops', 'huggingface_hub', 'numpy', 'safetensors', 'torch', 'yaml'},
     'config': CORE,
-    'analysis': CORE | {'sklearn'},
-    'engine': CORE | {'mmaction', 'submitit'},
+    'heads': CORE | {'mmaction'},  # which `import mmtimesformer` leaves out
     'datasets': CORE | VIDEO | {'fsspec', 'rich'},
+    'engine': CORE | {'filelock', 'submitit'},
+    'analysis': CORE | {'sklearn'},
     'inference': CORE | VIDEO | {'rich'},
-    'visualization': CORE | VIDEO | {'matplotlib', 'PIL', 'sklearn'},
+    'visualization': {'PIL', 'av', 'cv2', 'einops', 'jinja2', 'matplotlib', 'numpy', 'torch'},
     'export': CORE | {'mmaction'},
-    'terminal': {'rich'},  # terminal.py
-    'heads': CORE | {'mmaction'},  # heads.py, which `import mmtimesformer` leaves out
-    '.': CORE,  # other files beside these folders, such as registry.py
+    '__init__': set(),
+    '__main__': set(),
 }
-# Parts of our own that each part may import, beside itself and the files at the top.
-MAY_USE = {
+# Parts of our own that each part may import, besides itself. All may import these:
+COMMON = {'cli', 'fileio', 'non_finite', 'registry', 'resize', 'terminal', 'version'}
+GROUND = {  # the common ones themselves
+    'version': set(),
+    'resize': set(),
+    'registry': set(),
+    'non_finite': set(),
     'fileio': set(),
-    'models': set(),
-    'checkpoints': {'fileio'},
-    'compat': set(),
-    'config': {'engine'},  # for check_sharding
-    'analysis': {'checkpoints', 'compat', 'engine', 'fileio'},
-    'engine': {'checkpoints', 'compat', 'config', 'datasets', 'fileio', 'heads', 'models'},
-    'datasets': {'fileio'},
-    'inference': {
-        'checkpoints',
-        'compat',
-        'config',
-        'datasets',
-        'engine',
-        'fileio',
-        'heads',
-        'models',
-    },
-    'visualization': {
-        'analysis',
-        'checkpoints',
-        'datasets',
-        'engine',
-        'fileio',
-        'inference',
-        'models',
-    },
-    'export': {'inference', 'models'},
     'terminal': set(),
-    'heads': {'config'},
-    '.': {'checkpoints', 'compat', 'engine', 'inference', 'models'},  # inference: when asked for
+    'cli': {'terminal'},
 }
+MAY_USE = {
+    'compat': set(),
+    'models': set(),
+    'checkpoints': set(),
+    'config': set(),
+    'heads': {'config'},
+    'datasets': set(),
+    'engine': {'checkpoints', 'compat', 'config', 'datasets', 'heads', 'models'},
+    'analysis': {'checkpoints', 'compat', 'config', 'datasets'},
+    'inference': {'checkpoints', 'compat', 'config', 'datasets', 'engine', 'heads', 'models'},
+    'visualization': {'analysis', 'checkpoints', 'config', 'datasets', 'inference', 'models'},
+    'export': {'analysis', 'checkpoints', 'config', 'datasets', 'inference', 'models'},
+    '__init__': {'compat', 'engine', 'inference', 'models'},  # the last two when they can be
+    '__main__': set(),
+}
+ALLOWED = {**GROUND, **{part: others | COMMON for part, others in MAY_USE.items()}}
+# Of a part, these modules alone.
+ONLY = {('inference', 'engine'): 'mmtimesformer.engine.optim.amp'}
+# The one arrow up: TimeSformer.from_pretrained imports inside the method.
+EXCEPTIONS = {('models/timesformer.py', 'checkpoints')}
+# Files that need less than their part, so that any part may stand on them.
+STANDARD_LIBRARY_ALONE = ('fileio/atomic.py', 'version.py', 'compat/upstream.py')
+# Within models/: each stands on those to its right.
+MODELS = ('timesformer', 'blocks', ('attention', 'ffn', 'embeddings'))
 
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 
 def _part(file: Path) -> str:
-    inside = file.relative_to(PACKAGE)
-    part = inside.with_suffix('').parts[0]
-    return part if len(inside.parts) > 1 or part in MAY_IMPORT else '.'
+    return file.relative_to(PACKAGE).with_suffix('').parts[0]
 
 
 def _imports(file: Path) -> Iterator[str]:
@@ -84,22 +90,75 @@ def _imports(file: Path) -> Iterator[str]:
             yield from (f'{start}.{alias.name}' for alias in node.names)
 
 
+def _part_of_name(name: str) -> str:
+    part = f'{name}.'.split('.')[1]
+    there = (PACKAGE / part).is_dir() or (PACKAGE / f'{part}.py').is_file()
+    return part if part and there else '__init__'
+
+
 @pytest.mark.parametrize('file', FILES, ids=[str(file.relative_to(PACKAGE)) for file in FILES])
 def test_file_imports_only_what_its_part_may(file: Path) -> None:
-    part = _part(file)
-    assert part in MAY_IMPORT, f'{part} is new: add it to both tables above'
+    part, inside = _part(file), str(file.relative_to(PACKAGE))
+    assert part in MAY_IMPORT, f'{part} is new: add it to the tables above'
     for name in _imports(file):
-        assert not name.startswith('.'), f'{name}: say mmtimesformer.… instead'
-        top, *rest = name.split('.')
+        assert not name.startswith('.'), f'{name}: write mmtimesformer.… instead'
+        top = name.split('.')[0]
         if top == 'mmtimesformer':
-            ours = rest[0] if rest and (PACKAGE / rest[0]).is_dir() else '.'
-            assert ours in {'.', part} | MAY_USE[part], f'{part} imports {name}'
+            other = _part_of_name(name)
+            if other == part or (inside, other) in EXCEPTIONS:
+                continue
+            if other == '__init__':  # `mmtimesformer.__version__`
+                assert part in ('export', 'inference', 'engine'), f'{part} imports {name}'
+                continue
+            assert other in ALLOWED[part], f'{part} imports {name}'
+            assert name.startswith(ONLY.get((part, other), '')), f'{part} imports {name}'
         elif top not in sys.stdlib_module_names:
             assert top in MAY_IMPORT[part], f'{part} imports {name}'
+            assert inside not in STANDARD_LIBRARY_ALONE, f'{inside} imports {name}'
+
+
+def test_no_part_stands_on_one_above_it() -> None:
+    order = list(TopologicalSorter(ALLOWED).static_order())  # an error if there is a circle
+    assert set(order) == set(MAY_IMPORT)
+    assert order.index('models') < order.index('engine') < order.index('inference')
+
+
+def test_blocks_stand_on_attention_and_never_the_other_way() -> None:
+    floors = [{floor} if isinstance(floor, str) else set(floor) for floor in MODELS]
+    for above, floor in enumerate(floors[1:], 1):
+        forbidden = set().union(*floors[:above])
+        for module in floor:
+            names = [name.split('.') for name in _imports(PACKAGE / f'models/{module}.py')]
+            models = {name[2] for name in names if name[:2] == ['mmtimesformer', 'models']}
+            assert not models & forbidden, f'models/{module}.py imports {models & forbidden}'
+
+
+def test_cli_imports_torch_and_mmaction_inside_functions_only() -> None:
+    for file in (PACKAGE / 'cli.py', PACKAGE / 'terminal.py'):
+        for node in ast.parse(file.read_text()).body:
+            names = [alias.name for alias in getattr(node, 'names', [])]
+            names.append(str(getattr(node, 'module', '')))
+            assert not {'mmaction', 'rich', 'torch'} & {n.split('.')[0] for n in names}, file
+
+
+def test_configs_name_registry_strings_and_import_nothing() -> None:
+    for file in (ROOT / 'configs').rglob('*.py'):
+        assert not list(_imports(file)), file
+
+
+PAGE = {'fastapi', 'gradio', 'uvicorn'}
+IN_TOOLS = CORE | PAGE | {'mmaction', 'mmtimesformer', 'rich', 'submitit', 'train', 'yaml'}
+
+
+def test_tools_import_the_package_and_what_it_stands_on() -> None:
+    for file in (ROOT / 'tools').rglob('*.py'):
+        for name in _imports(file):
+            top = name.split('.')[0]
+            assert top in IN_TOOLS or top in sys.stdlib_module_names, f'{file} imports {name}'
 
 
 def _python(code: str) -> str:
-    """Run code in a fresh interpreter: other tests have imported everything in this one."""
+    """Run code in a new interpreter: other tests have imported everything in this one."""
     command = [sys.executable, '-c', code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

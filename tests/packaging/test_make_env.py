@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).parents[2] / 'requirements' / 'make_env.py'
 
 
 class Commands(list):
-    """The commands that make_env would have run; may be told to fail at the n-th one."""
+    """The commands that make_env would have run; may fail at the n-th one."""
 
     fail_at: int | None = None
 
@@ -89,11 +89,11 @@ def test_interrupted_install_is_made_anew(
 ) -> None:
     commands.fail_at = step
     assert make_env.main([str(venv)]) == 1
-    assert 'its own message says why' in capsys.readouterr().err
+    assert 'see its own message' in capsys.readouterr().err
     (venv / 'half a package').mkdir(exist_ok=True)
     commands.fail_at = None
     assert make_env.main([str(venv)]) == 0
-    assert 'was interrupted: making it anew' in capsys.readouterr().out
+    assert 'was interrupted: making it again' in capsys.readouterr().out
     assert not (venv / 'half a package').exists()
     assert (venv / '.made').is_file()
 

@@ -1,4 +1,4 @@
-"""What is required, what is pinned, and which version this is: the same wherever it is said."""
+"""Requirements, pins and the version are the same in every file that states them."""
 
 import ast
 import re
@@ -49,6 +49,17 @@ def _requirements(extra: str = '') -> list[Requirement]:
 
 def test_core_is_torch_einops_mmengine_and_numpy() -> None:
     assert {line.name for line in _requirements()} == {'torch', 'einops', 'mmengine', 'numpy'}
+
+
+@pytest.mark.parametrize(
+    ('name', 'bound'), [('torch', 'TORCH_BOUND'), ('mmengine', 'MMENGINE_BOUND')]
+)
+def test_upper_bounds_of_private_contracts_are_those_of_check_env(name: str, bound: str) -> None:
+    tool = (ROOT / 'tools' / 'check_env.py').read_text()
+    (names, values) = re.search(r'^(\w+BOUND, \w+BOUND) = (.*?)  #', tool, re.MULTILINE).groups()
+    bounds = dict(zip(names.split(', '), ast.literal_eval(f'({values})'), strict=True))
+    (line,) = (line for line in _requirements() if line.name == name)
+    assert f'<{bounds[bound]}' in str(line.specifier).split(',')
 
 
 @pytest.mark.parametrize('word', ['mmcv', 'opencv', 'torchvision'])
@@ -132,7 +143,7 @@ def test_version_is_a_plain_assignment_that_a_build_can_read_without_importing()
     assert ast.literal_eval(assigned['__version__']) == mmtimesformer.__version__
 
 
-def test_changelog_and_citation_tell_this_version() -> None:
+def test_changelog_and_citation_have_this_version() -> None:
     changelog = (ROOT / 'CHANGELOG.md').read_text()
     versions = re.findall(r'^## \[([\d.]+)\]', changelog, re.MULTILINE)
     assert versions[0] == mmtimesformer.__version__

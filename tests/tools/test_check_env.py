@@ -119,7 +119,11 @@ GIVES = [
     ('mmcv is a empty folder', lambda machine: machine.modules.update(mmcv=None), ()),
     ('mmcv and mmcv-lite side by side', _install(mmcv='2.0.1'), ()),
     ('mmcv of a version that MMAction2 refuses', _install(mmcv_lite='2.2.0'), ()),
-    ('MMEngine of a version that MMAction2 refuses', _install(mmengine='1.0.0'), ()),
+    (
+        'MMEngine of a version that MMAction2 refuses',
+        _install(mmengine='1.0.0'),
+        ('MMEngine newer than its bound',),
+    ),
     ("MMAction2 1.2.0's wheel lacks a module", _turn_into_1_2_0, ()),
     (
         'MMAction2 1.2.0 lacks a requirement',
@@ -136,6 +140,8 @@ GIVES = [
     ('no video reader', _remove('decord', 'av'), ()),
     ('torchvision of another build than torch', _install(torchvision='0.28.0'), ()),
     ('torch before 2.10', _install(torch='2.9.1'), ()),
+    ('torch newer than its bound', _install(torch='2.14.0'), ()),
+    ('MMEngine newer than its bound', _install(mmengine='0.12.0'), ()),
     (
         'MMEngine before 0.11',
         lambda machine: (
@@ -188,6 +194,8 @@ def test_these_traps_do_not_break_training_or_testing() -> None:
         "MMAction2 1.2.0's wheel lacks a module",
         'two OpenCVs',
         'torch before 2.10',
+        'torch newer than its bound',
+        'MMEngine newer than its bound',
         'MMEngine before 0.11',
         'MMEngine before 0.11 without pkg_resources',
         'mim without pkg_resources',

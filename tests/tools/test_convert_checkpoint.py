@@ -292,6 +292,7 @@ def test_a_test_takes_the_same_weights_in_every_format_and_gives_the_same_scores
     assert 'mean: the checkpoint was trained with (0.45, 0.45, 0.45), the config gives' in output
 
 
+@pytest.mark.slow  # two trainings; the loading is that of tests/checkpoints/test_load.py
 def test_a_training_starts_from_an_image_vit_by_load_from_and_by_init_cfg(
     tools, tiny_config, tmp_path
 ) -> None:

@@ -58,6 +58,7 @@ def test_it_does_not_claim_what_it_did_not_reach(first) -> None:
     assert 'Traceback' not in first.stderr
 
 
+@pytest.mark.slow
 def test_a_finished_one_is_not_done_again(first, folder: Path) -> None:
     again = run_demo(folder, '--epochs', '1')
     assert 'is finished; --fresh starts anew' in again.stdout
@@ -65,6 +66,7 @@ def test_a_finished_one_is_not_done_again(first, folder: Path) -> None:
     assert again.stderr == first.stderr  # the same verdict on the same result
 
 
+@pytest.mark.slow
 def test_another_training_is_not_mixed_into_it(first, folder: Path) -> None:
     other = run_demo(folder, '--epochs', '1', '--seed', '1')
     assert other.returncode == 1

@@ -69,14 +69,24 @@ def checkpoint(trained: tuple[str, Path], tiny_config: Path, tmp_path: Path) -> 
     return Path(shutil.copy(trained[1], tmp_path))
 
 
+@pytest.mark.parametrize(('bias', 'best'), [([30.0, 0.0], 'left'), ([0.0, 30.0], 'right')])
 def test_one_video_is_labelled(
-    tool: Tool, tiny_config: Path, checkpoint: Path, tiny_videos: Path
+    tool: Tool,
+    tiny_config: Path,
+    checkpoint: Path,
+    tiny_videos: Path,
+    bias: list[float],
+    best: str,
 ) -> None:
+    saved = torch.load(checkpoint, weights_only=True)
+    saved['state_dict']['cls_head.fc_cls.bias'] = torch.tensor(bias)
+    torch.save(saved, checkpoint)
     code, out, err = tool('predict', tiny_videos / '0.mp4', tiny_config, checkpoint, '--topk', 1)
     assert (code, err) == (0, '')
-    first, best = out.splitlines()
+    first, answer = out.splitlines()
     assert first == str(tiny_videos / '0.mp4')
-    assert best.split()[0] in ('left', 'right') and best.endswith('%')
+    label, score, unit = answer.split()
+    assert (label, unit) == (best, '%') and float(score) > 99
 
 
 def test_a_training_checkpoint_needs_no_config(

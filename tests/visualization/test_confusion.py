@@ -1,7 +1,9 @@
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from mmtimesformer.visualization import confusion_matrix, draw_confusion
@@ -34,3 +36,18 @@ def test_the_picture_is_small_and_replaces_an_older_one(tmp_path) -> None:
     assert path.stat().st_size < 300_000
     assert width_of(path) > 300
     assert [file.name for file in path.parent.iterdir()] == ['confusion.png']
+
+
+def test_colours_are_fractions_of_the_true_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[np.ndarray] = []
+    imshow = Axes.imshow
+
+    def keep(axes: Axes, image: np.ndarray, **how: object) -> object:
+        drawn.append(image)
+        return imshow(axes, image, **how)
+
+    monkeypatch.setattr(Axes, 'imshow', keep)
+    draw_confusion(np.array([[3, 1], [0, 2]]), ['left', 'right'], tmp_path / 'x.png')
+    assert drawn[0].tolist() == [[0.75, 0.25], [0, 1]]

@@ -19,6 +19,7 @@ from mmengine.hooks import CheckpointHook
 
 from mmtimesformer.checkpoints.dcp import remove_stale_shards
 from mmtimesformer.cli import STOPPED, RunStopped
+from mmtimesformer.compat.upstream import overrides
 from mmtimesformer.engine.checkpointing.atomic_backend import sweep_partial_files
 from mmtimesformer.engine.checkpointing.good_checkpoints import CheckpointHistory, problem_of_state
 from mmtimesformer.engine.checkpointing.resume import MID_EPOCH, note_checkpoint
@@ -247,6 +248,7 @@ class AtomicCheckpointHook(CheckpointHook):
         """
         return self._save_and_note(runner, MID_EPOCH, meta)
 
+    @overrides(CheckpointHook)
     def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
         name = self.filename_tmpl.format(step)
         if self.max_keep_ckpts <= 0:
@@ -357,6 +359,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self._sweep_shares([name])
         return True
 
+    @overrides(CheckpointHook)
     def _save_best_checkpoint(self, runner: Any, metrics: Any) -> None:
         """Save the best one as MMEngine does, but remove the one before it afterwards."""
         for key in getattr(self, 'key_indicators', None) or ():

@@ -15,8 +15,12 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
+from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
 
 from mmtimesformer.checkpoints.metadata import read_literals
+from mmtimesformer.compat.upstream import require_attributes
+
+require_attributes(_ParamScheduler, '_global_step', '_last_value', used_by=__name__)
 
 OPTIMIZER = 'optim_wrapper.optimizer'
 SCHEDULER = 'param_scheduler'

@@ -8,8 +8,12 @@ from functools import partial
 
 from mmengine.visualization import LocalVisBackend, Visualizer
 
+from mmtimesformer.compat.upstream import require_attributes
 from mmtimesformer.fileio.json_values import to_json
 from mmtimesformer.terminal import echo
+
+require_attributes(LocalVisBackend, '_dump', used_by=__name__)
+require_attributes(Visualizer, '_vis_backends', used_by=__name__)
 
 DRAWING = ('add_config', 'add_graph', 'add_image', 'add_scalar', 'add_scalars', 'close')
 

@@ -17,9 +17,14 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from mmtimesformer.compat.upstream import require_attributes
 from mmtimesformer.engine.distributed.process_signals import stop_signals_blocked
 from mmtimesformer.engine.distributed.stop_signals import StopSignals
+
+require_attributes(DataLoader, '_iterator', used_by=__name__)
+require_attributes(_MultiProcessingDataLoaderIter, '_shutdown', '_workers', used_by=__name__)
 
 PATIENCE = 1.0  # seconds without a batch before a check for dead workers
 OUT_OF_MEMORY = 'MemoryError: Unable to allocate', "can't allocate memory", '[Errno 12]'

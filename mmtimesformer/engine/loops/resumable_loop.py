@@ -34,6 +34,7 @@ from torch.utils.data import (
     get_worker_info,
 )
 
+from mmtimesformer.compat.upstream import require_attributes
 from mmtimesformer.engine.checkpointing.checkpoint_hook import save_mid_epoch
 from mmtimesformer.engine.distributed.collectives import any_rank
 from mmtimesformer.engine.distributed.process_signals import StopRequested
@@ -47,6 +48,12 @@ from mmtimesformer.engine.loops.dataloader_recovery import (
 )
 from mmtimesformer.fileio.storage_error import StorageError
 from mmtimesformer.registry import LOOPS
+
+require_attributes(
+    EpochBasedTrainLoop, '_decide_current_val_interval', '_epoch', '_iter', '_max_epochs',
+    '_max_iters', used_by=__name__,
+)  # fmt: skip
+require_attributes(EMAHook, '_swap_ema_parameters', used_by=__name__)
 
 ORDER, SAMPLE, STEP, VALIDATION = range(4)  # the second word of a seed: what it is for
 Key = tuple[int, tuple[int, ...]]  # index of a sample, and the words of its seed

@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.optim import CosineAnnealingLR, OptimWrapper
 from torch.optim import Optimizer
 
+from mmtimesformer.compat.upstream import overrides
 from mmtimesformer.registry import PARAM_SCHEDULERS
 
 
@@ -102,6 +103,7 @@ class WarmupCosineLR(CosineAnnealingLR):
             **kwargs,
         )
 
+    @overrides(CosineAnnealingLR)
     def _get_value(self) -> list[float]:
         """Return the rate of each parameter group, as a multiple of its current one.
 

@@ -288,7 +288,13 @@ def test_a_full_disk_is_outlived_and_tried_again(
     train(work_dir=tmp_path / 'whole')
     disk = FullDisk(monkeypatch, '.pth')
     there = []
-    look = At(10, lambda runner: there.append(sorted(p.name for p in tmp_path.glob('work/*.pth'))))
+
+    def look_at(runner: Any) -> None:
+        assert (tmp_path / 'work/last_checkpoint').read_text() == f'{tmp_path}/work/epoch_1.pth'
+        assert runner.message_hub.get_info('last_ckpt') == f'{tmp_path}/work/epoch_1.pth'
+        there.append(sorted(p.name for p in tmp_path.glob('work/*.pth')))
+
+    look = At(13, look_at)  # epoch 2 ended with step 12
     capsys.readouterr()
     train(
         At(7, disk.fill),
@@ -304,6 +310,31 @@ def test_a_full_disk_is_outlived_and_tried_again(
     assert there == [['epoch_1.pth']]
     assert sorted(p.name for p in tmp_path.glob('work/*.pth')) == ['epoch_3.pth']
     assert not list(tmp_path.glob('work/.*.part'))
+
+
+def test_last_checkpoint_stays_when_the_disk_is_full_under_it(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint is written, and its note is not: the one before is the last one still."""
+    write, noted = Path.write_text, []
+
+    def write_text(path: Path, text: str, *args: Any, **kwargs: Any) -> int:
+        if 'last_checkpoint' in path.name and text.endswith('epoch_2.pth'):
+            raise OSError(errno.ENOSPC, 'No space left on device', str(path))
+        return write(path, text, *args, **kwargs)
+
+    def note(runner: Any) -> None:
+        noted.append(
+            (
+                (tmp_path / 'work/last_checkpoint').read_text(),
+                runner.message_hub.get_info('last_ckpt'),
+            )
+        )
+
+    monkeypatch.setattr(Path, 'write_text', write_text)
+    train(At(13, note), checkpoint={'retry_interval': 100})
+    assert noted == [(f'{tmp_path}/work/epoch_1.pth',) * 2]
+    assert (tmp_path / 'work/last_checkpoint').read_text() == f'{tmp_path}/work/epoch_3.pth'
 
 
 SMALL_DISK = """

@@ -182,6 +182,15 @@ def test_a_validation_that_was_interrupted_is_repeated_on_resume(
     )
 
 
+def test_a_validation_that_was_done_is_not_due_in_a_checkpoint_after_it(
+    train: Train, tmp_path: Path
+) -> None:
+    with pytest.raises(RunStopped):
+        train(At(8, ask_to_stop), val_interval=1)
+    position = load_torch(tmp_path / 'work/mid_epoch.pth')['meta']['position']
+    assert (position['step'], position['owes_validation']) == (3, False)
+
+
 def test_another_batch_size_resumes_at_the_same_sample_and_logs_it(
     train: Train, tmp_path: Path
 ) -> None:
