@@ -8,10 +8,11 @@ model still works, and ``cli.require_mmaction`` says what is missing.
 try:
     from mmtimesformer.engine.checkpointing.atomic_backend import register_atomic_backend
     from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook
-    from mmtimesformer.engine.checkpointing.pretrained import AdaptCheckpointHook, Pretrained
+    from mmtimesformer.engine.checkpointing.pretrained import Pretrained
     from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
     from mmtimesformer.engine.checkpointing.safe_loading import register_checkpoint_readers
     from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
+    from mmtimesformer.engine.hooks.adapt_checkpoint import AdaptCheckpointHook
     from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
     from mmtimesformer.engine.hooks.loop_state import LoopStateHook
     from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from mmtimesformer.cli import STOPPED, RunStopped
 from mmtimesformer.config.component_arguments import OURS
-from mmtimesformer.engine.checkpointing.pretrained import AdaptCheckpointHook
+from mmtimesformer.config.sharded_training import is_sharded
 from mmtimesformer.engine.checkpointing.resume import corruption_of, latest_valid_checkpoint
 from mmtimesformer.engine.checkpointing.resumed_settings import (
     Moment,
@@ -38,15 +38,9 @@ from mmtimesformer.engine.checkpointing.resumed_settings import (
 from mmtimesformer.engine.checkpointing.safe_loading import for_runner
 from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
 from mmtimesformer.engine.distributed.collectives import broadcast_from_rank0, raise_on_all_ranks
-from mmtimesformer.engine.distributed.fsdp import (
-    FSDPModelWrapper,
-    SaveShardedHook,
-    ScatterCheckpointHook,
-    is_sharded,
-    own_checkpoint,
-    parts_to_save,
-)
+from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
 from mmtimesformer.engine.distributed.stop_signals import StopSignals
+from mmtimesformer.engine.hooks.adapt_checkpoint import AdaptCheckpointHook
 from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
 from mmtimesformer.engine.hooks.log_write_errors import (
     tolerate_log_write_errors,
@@ -56,6 +50,12 @@ from mmtimesformer.engine.hooks.loop_state import LoopStateHook
 from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
 from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook
 from mmtimesformer.engine.hooks.restart_workers import RestartWorkersHook
+from mmtimesformer.engine.hooks.sharded_checkpoint_hook import (
+    SaveShardedHook,
+    ScatterCheckpointHook,
+    own_checkpoint,
+    parts_to_save,
+)
 from mmtimesformer.engine.hooks.stop_on_signal import StartWorker, StopOnSignalHook
 from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideosHook
 from mmtimesformer.engine.loops.clips_per_video import with_clips_per_video

@@ -9,35 +9,20 @@ Checkpoints are for any number of processes and for all tools: whole ones, the o
 ordinary training, or a file with a folder of shares, which no process ever has whole.
 """
 
-import inspect
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine import dist
 from mmengine.device import get_device
-from mmengine.hooks import CheckpointHook, EMAHook, Hook
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
-from mmtimesformer.checkpoints.dcp import change_tensors
-from mmtimesformer.cli import near_name
-from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook
-from mmtimesformer.engine.distributed.sharded_checkpoint import (
-    check_seen_by_all,
-    read_own_shards,
-    write_shares,
-)
-from mmtimesformer.registry import HOOKS, MODEL_WRAPPERS
+from mmtimesformer.config.sharded_training import KEY, check_choices
+from mmtimesformer.registry import MODEL_WRAPPERS
 
-NAME = 'mmtimesformer.FSDPModelWrapper'
-KEY = 'model_wrapper_cfg'
-ARGUMENTS = 'shards', 'block_dtype', 'checkpoints'
 DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
-CHOICES = {'block_dtype': tuple(DTYPES), 'checkpoints': ('whole', 'shares')}
 
 
 @MODEL_WRAPPERS.register_module()
@@ -78,7 +63,7 @@ class FSDPModelWrapper(nn.Module):
         checkpoints: str = 'whole',
     ) -> None:
         super().__init__()
-        _check_choices(block_dtype=block_dtype, checkpoints=checkpoints)
+        check_choices(block_dtype=block_dtype, checkpoints=checkpoints)
         mesh = _mesh(shards)
         in_blocks = MixedPrecisionPolicy()
         if DTYPES[block_dtype] is not None:
@@ -114,15 +99,6 @@ class FSDPModelWrapper(nn.Module):
     def test_step(self, data: Any) -> list[Any]:
         """Predict, for a test; all processes together."""
         return self.module.test_step(data)  # type: ignore[operator]
-
-
-def _check_choices(**values: Any) -> None:
-    for name, value in values.items():
-        if value not in CHOICES[name]:
-            raise ValueError(
-                f'{name}={value!r} is not known; set {KEY}.{name} to one of '
-                + ', '.join(CHOICES[name])
-            )
 
 
 def _mesh(shards: int | None) -> DeviceMesh:
@@ -172,203 +148,3 @@ def _place(root: nn.Module, name: str) -> tuple[nn.Module, str]:
             root.add_module(part, nn.Module())
         root = root.get_submodule(part)
     return root, leaf
-
-
-def is_sharded(model_wrapper_cfg: Any) -> bool:
-    """Whether a config asks for sharded training."""
-    kind = model_wrapper_cfg.get('type') if isinstance(model_wrapper_cfg, dict) else None
-    return kind in (NAME, FSDPModelWrapper)
-
-
-def check_sharding(cfg: Any) -> None:
-    """Refuse a config with parts that cannot work on shares, or would wait for ever.
-
-    Raises:
-        TypeError: The wrapper has no such argument.
-        ValueError: Something else in the config does not go together with it.
-    """
-    if not is_sharded(cfg.get(KEY)):
-        return
-    for name in set(cfg[KEY]) - {'type', *ARGUMENTS}:
-        near = near_name(name, ARGUMENTS)
-        raise TypeError(f'{KEY}.{name}: FSDPModelWrapper has no such argument{near}')
-    if 'src_data_rank' not in inspect.signature(distribute_tensor).parameters:
-        raise ValueError(
-            f'{KEY}.type={NAME!r} needs torch 2.7 or newer, and this is {torch.__version__}'
-        )
-    _check_choices(**{name: cfg[KEY][name] for name in CHOICES if name in cfg[KEY]})
-    if cfg[KEY].get('checkpoints') == 'shares':
-        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-        for key, wrong in (
-            ('out_dir', '://' in str(hook.get('out_dir'))),  # no file system
-            ('type', hook.get('type') == 'mmengine.CheckpointHook'),  # which never removes shares
-        ):
-            if wrong:
-                raise ValueError(
-                    f"{KEY}.checkpoints='shares' does not go together with "
-                    f'default_hooks.checkpoint.{key}={hook[key]!r}; leave that out, or take '
-                    f"{KEY}.checkpoints='whole'"
-                )
-    wrapper = cfg.get('optim_wrapper') or {}
-    if wrapper and 'optimizer' not in wrapper:
-        raise ValueError(
-            f'{KEY}.type={NAME!r} knows one optimiser, and optim_wrapper has several optimisers; '
-            'set optim_wrapper.optimizer, and learning rates by paramwise_cfg'
-        )
-    if str(wrapper.get('type')).endswith('AmpOptimWrapper'):
-        raise ValueError(
-            f'{KEY}.type={NAME!r} trains in bfloat16 or float32, and optim_wrapper.type='
-            f'{wrapper["type"]!r} in float16; use --amp bf16 instead of --amp'
-        )
-    for key, instead in (
-        ('activation_checkpointing', 'set model.backbone.with_cp instead'),
-        ('compile', 'leave it out'),
-        ('sync_bn', 'leave it out: a TimeSformer has no batch norms'),
-    ):
-        if cfg.get(key):
-            raise ValueError(f'{KEY}.type={NAME!r} does not go together with {key!r}; {instead}')
-    for loader in ('train_dataloader', 'val_dataloader'):
-        sampler = (cfg.get(loader) or {}).get('sampler')
-        if isinstance(sampler, dict) and not sampler.get('round_up', True):
-            raise ValueError(
-                f'{loader}.sampler.round_up=False gives some processes fewer batches, and a model '
-                f'of which each has a share runs in all or in none; leave it out (videos that come '
-                'twice count once)'
-            )
-
-
-@HOOKS.register_module()
-class ScatterCheckpointHook(Hook):
-    """Let each process take its share of a whole checkpoint that is loaded into a sharded model."""
-
-    priority = (
-        'HIGH'  # after AdaptCheckpointHook, which wants it whole; before a moving average loads it
-    )
-
-    def after_load_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Change the checkpoint in place: weights, their average, and the optimiser's state."""
-        if not isinstance(runner.model, FSDPModelWrapper):
-            return
-        shares = dict(runner.model.module.state_dict())
-        for key, prefix in (('state_dict', ''), ('ema_state_dict', 'module.')):
-            whole = checkpoint.get(key) or {}
-            for name, tensor in whole.items():
-                whole[name] = shard_like(shares.get(name.removeprefix(prefix)), tensor)
-        if getattr(runner, '_resume', False) and 'optimizer' in checkpoint:
-            groups = runner.optim_wrapper.optimizer.param_groups
-            parameters = [parameter for group in groups for parameter in group['params']]
-            for number, state in checkpoint['optimizer'].get('state', {}).items():
-                for name, tensor in state.items():
-                    state[name] = shard_like(parameters[number], tensor)
-
-
-@HOOKS.register_module()
-class SaveShardedHook(Hook):
-    """Let a checkpoint of a sharded model hold what :func:`parts_to_save` gave."""
-
-    priority = 'LOWEST'  # after all that puts tensors into a checkpoint
-
-    def before_train(self, runner: Any) -> None:
-        """Refuse data with which some processes would wait for others that are done.
-
-        Raises:
-            ValueError: Processes have different numbers of batches, or do not see one folder.
-        """
-        if not isinstance(runner.model, FSDPModelWrapper):
-            return
-        if runner.model.checkpoints == 'shares':
-            for hook in runner.hooks:
-                if isinstance(hook, CheckpointHook):
-                    if not isinstance(hook, AtomicCheckpointHook):
-                        raise ValueError(
-                            f"{KEY}.checkpoints='shares' needs a hook that removes shares, and "
-                            f'{type(hook).__module__}.CheckpointHook does not; take '
-                            "type='mmtimesformer.AtomicCheckpointHook'"
-                        )
-                    check_seen_by_all(Path(hook.out_dir))
-        for name, loop in (('train', runner.train_loop), ('val', runner.val_loop)):
-            batches = dist.all_gather_object(len(loop.dataloader)) if loop else []
-            if len(set(batches)) > 1:
-                raise ValueError(
-                    f'the {len(batches)} processes have {batches} batches of {name}_dataloader, '
-                    'and a model of which each has a share runs in all or in none; take a '
-                    f"{name}_dataloader.sampler that gives all the same number, 'DefaultSampler'"
-                )
-
-    def before_save_checkpoint(self, runner: Any, checkpoint: dict[str, Any]) -> None:
-        """Put it in; this is called in the main process alone."""
-        checkpoint.update(getattr(runner, 'parts_to_save', None) or {})
-
-
-def parts_to_save(
-    runner: Any, path: Path, gradients: dict[str, Tensor] | None, with_optimizer: bool = True
-) -> dict[str, Any]:
-    """Make what a checkpoint of a sharded model holds of it: whole in the main process, or shares.
-
-    All processes must call it. Shares are written by it.
-
-    Args:
-        runner: The Runner.
-        path: Where the checkpoint is to be.
-        gradients: Those of a step that is begun, each as this process holds it.
-        with_optimizer: Whether the checkpoint is to be one to go on from.
-
-    Returns:
-        Entries of a checkpoint. Whole, they are those of an ordinary training, in the other
-        processes without tensors.
-
-    Raises:
-        OSError: Shares could not be written.
-    """
-    parts: dict[str, Any] = {'state_dict': runner.model.module.state_dict()}
-    if with_optimizer:
-        parts['optimizer'] = runner.optim_wrapper.state_dict()
-        if gradients:
-            parts['gradients'] = gradients
-    for hook in runner.hooks:
-        if isinstance(hook, EMAHook):
-            hook.before_save_checkpoint(runner, parts)
-    if runner.model.checkpoints == 'shares':
-        return write_shares(parts, path)
-    return gather_full(parts)
-
-
-def gather_full(tree: Any) -> Any:
-    """Make whole all that is cut into shares, one tensor at a time.
-
-    All processes must call it with the same tree; the main one gets the tensors, the others
-    ``None``.
-    """
-
-    def whole(_: str, tensor: Tensor) -> Tensor | None:
-        if isinstance(tensor, DTensor):
-            tensor = tensor.full_tensor()
-        return tensor.detach().cpu() if dist.is_main_process() else None
-
-    return change_tensors(tree, whole)
-
-
-def own_checkpoint(runner: Any, path: str) -> dict[str, Any] | None:
-    """Read what this process holds of a sharded model, see :func:`read_own_shards`."""
-    parameters = None
-    if getattr(runner, '_resume', False):
-        groups = runner.optim_wrapper.optimizer.param_groups
-        parameters = [parameter for group in groups for parameter in group['params']]
-    return read_own_shards(path, dict(runner.model.module.state_dict()), parameters)
-
-
-def shard_like(share: Any, whole: Any) -> Any:
-    """Return this process's share of a whole tensor, cut as another share of such a tensor is.
-
-    What is no tensor of that shape, or not cut, comes back as it is.
-    """
-    if (
-        not isinstance(share, DTensor)
-        or not isinstance(whole, Tensor)
-        or isinstance(whole, DTensor)
-        or whole.shape != share.shape
-    ):
-        return whole
-    cut = distribute_tensor(whole, share.device_mesh, share.placements, src_data_rank=None)
-    own = torch.empty_like(share, dtype=whole.dtype, requires_grad=False)
-    return own.copy_(cut)  # else the whole one would stay in memory, of which the cut one is a view

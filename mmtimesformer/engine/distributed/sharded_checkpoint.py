@@ -11,10 +11,11 @@ from uuid import uuid4
 import torch
 from mmengine import dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmtimesformer.checkpoints.dcp import (
     KEY,
+    change_tensors,
     is_sharded_checkpoint,
     load_sharded,
     may_be_sharded,
@@ -161,3 +162,35 @@ def _room_like(held: Tensor | None, saved: Tensor) -> Tensor:
     if isinstance(held, DTensor) and held.shape == saved.shape:
         return torch.empty_like(held, dtype=saved.dtype, requires_grad=False)
     return whole('', saved)
+
+
+def gather_full(tree: Any) -> Any:
+    """Make whole all that is cut into shares, one tensor at a time.
+
+    All processes must call it with the same tree; the main one gets the tensors, the others
+    ``None``.
+    """
+
+    def whole(_: str, tensor: Tensor) -> Tensor | None:
+        if isinstance(tensor, DTensor):
+            tensor = tensor.full_tensor()
+        return tensor.detach().cpu() if dist.is_main_process() else None
+
+    return change_tensors(tree, whole)
+
+
+def shard_like(share: Any, whole: Any) -> Any:
+    """Return this process's share of a whole tensor, cut as another share of such a tensor is.
+
+    What is no tensor of that shape, or not cut, comes back as it is.
+    """
+    if (
+        not isinstance(share, DTensor)
+        or not isinstance(whole, Tensor)
+        or isinstance(whole, DTensor)
+        or whole.shape != share.shape
+    ):
+        return whole
+    cut = distribute_tensor(whole, share.device_mesh, share.placements, src_data_rank=None)
+    own = torch.empty_like(share, dtype=whole.dtype, requires_grad=False)
+    return own.copy_(cut)  # else the whole one would stay in memory, of which the cut one is a view

@@ -7,7 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor
 
-from mmtimesformer.engine.distributed.fsdp import shard_like
+from mmtimesformer.engine.distributed.sharded_checkpoint import shard_like
 from mmtimesformer.engine.loops.resumable_loop import LoopState, ResumableEpochLoop
 from mmtimesformer.registry import HOOKS
 

@@ -17,9 +17,9 @@ from mmengine.dist import is_main_process
 from mmtimesformer.cli import RunStopped, require_file
 from mmtimesformer.config.command_line import check_order, check_output
 from mmtimesformer.config.find import find_config
+from mmtimesformer.config.sharded_training import is_sharded
 from mmtimesformer.config.validate import check_config, check_options
 from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
-from mmtimesformer.engine.distributed.fsdp import is_sharded
 from mmtimesformer.engine.optim import amp as precision
 from mmtimesformer.engine.runner import Runner
 from mmtimesformer.non_finite import NonFiniteError

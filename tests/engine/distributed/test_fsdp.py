@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.config import Config
 from torch import nn
 
 from mmtimesformer.checkpoints import read_file
-from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper, check_sharding, weights_of
+from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper, weights_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -298,37 +297,6 @@ def test_a_training_in_two_shares_goes_on_in_four(tmp_path: Path, kind: str) -> 
 
 
 # -- what is refused -------------------------------------------------------------------------------
-
-
-def config(**changes: Any) -> Config:
-    return Config({'model_wrapper_cfg': {'type': 'mmtimesformer.FSDPModelWrapper'}, **changes})
-
-
-@pytest.mark.parametrize(
-    'changes, words',
-    [
-        ({'optim_wrapper': {'type': 'AmpOptimWrapper', 'optimizer': {}}}, '--amp bf16'),
-        ({'compile': True}, "does not go together with 'compile'"),
-        ({'activation_checkpointing': ['blocks']}, 'model.backbone.with_cp'),
-        ({'optim_wrapper': {'one': {}, 'other': {}}}, 'several optimisers'),
-        (
-            {'val_dataloader': {'sampler': {'type': 'DefaultSampler', 'round_up': False}}},
-            'val_dataloader.sampler.round_up=False',
-        ),
-    ],
-)
-def test_what_does_not_go_together_is_told_with_its_key(changes: Any, words: str) -> None:
-    check_sharding(config())
-    check_sharding(Config(changes))
-    with pytest.raises(ValueError, match=words):
-        check_sharding(config(**changes))
-
-
-def test_a_misspelt_argument_is_told() -> None:
-    with pytest.raises(TypeError, match=r"model_wrapper_cfg.shard: .*did you mean 'shards'"):
-        check_sharding(
-            config(model_wrapper_cfg={'type': 'mmtimesformer.FSDPModelWrapper', 'shard': 2})
-        )
 
 
 @pytest.mark.parametrize(
