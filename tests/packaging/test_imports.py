@@ -22,7 +22,7 @@ MAY_IMPORT = {
     'compat': {'torch'},
     'config': CORE,
     'analysis': CORE | {'sklearn'},
-    'engine': CORE | {'mmaction', 'submitit'},
+    'engine': CORE | {'filelock', 'mmaction', 'submitit'},
     'datasets': CORE | VIDEO | {'fsspec', 'rich'},
     'inference': CORE | VIDEO | {'rich'},
     'visualization': CORE | VIDEO | {'matplotlib', 'PIL', 'sklearn'},

@@ -68,8 +68,8 @@ def test_a_disk_without_locks_is_told_and_trained_on(
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, 'No locks available')
 
-    monkeypatch.setattr(work_dir_lock.fcntl, 'lockf', no_locks)
+    monkeypatch.setattr('fcntl.flock', no_locks)
     said: list[str] = []
     with only_one_training(tmp_path, said.append):
         pass
-    assert 'cannot be locked' in said[0] and 'see to it yourself' in said[0]
+    assert 'cannot be locked' in said[0] and 'make sure that no other training' in said[0]
