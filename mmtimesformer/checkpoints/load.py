@@ -188,6 +188,8 @@ def read_model_checkpoint(source: Source, map_location: Any = 'cpu') -> Any:
     ``cls_head.fc_cls.…``. The model has the last word, see :func:`adapt_checkpoint`.
     """
     contents = read_file(fetch(source), map_location=map_location or 'cpu')
+    if contents.whole is not None and _is_of_mmengine(contents.whole):
+        return contents.whole
     found = detect(dict(unstack_blocks(contents.tensors)))
     if contents.whole is not None and (
         found is None or found[0].name not in ('official', 'huggingface')
@@ -206,6 +208,12 @@ def read_model_checkpoint(source: Source, map_location: Any = 'cpu') -> Any:
     if told.get('classes'):
         meta['dataset_meta'] = {'classes': told['classes']}
     return {'meta': meta, 'state_dict': tensors}
+
+
+def _is_of_mmengine(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether MMEngine's Runner wrote a checkpoint, so that its names are MMAction2's."""
+    meta = checkpoint.get('meta')
+    return isinstance(meta, dict) and 'mmengine_version' in meta
 
 
 def config_differences(checkpoint: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:

@@ -16,9 +16,9 @@ def config(**changes: Any) -> Config:
     'changes, words',
     [
         ({'optim_wrapper': {'type': 'AmpOptimWrapper', 'optimizer': {}}}, '--amp bf16'),
-        ({'compile': True}, "does not go together with 'compile'"),
+        ({'compile': True}, "does not work with 'compile'"),
         ({'activation_checkpointing': ['blocks']}, 'model.backbone.with_cp'),
-        ({'optim_wrapper': {'one': {}, 'other': {}}}, 'several optimisers'),
+        ({'optim_wrapper': {'one': {}, 'other': {}}}, 'several optimizers'),
         (
             {'val_dataloader': {'sampler': {'type': 'DefaultSampler', 'round_up': False}}},
             'val_dataloader.sampler.round_up=False',

@@ -17,7 +17,7 @@ from tests.tools.test_survival import assert_same_training, config
 __all__ = ['config']  # four epochs of two steps with drop path, workers, and an average
 
 SHARDED = 'model_wrapper_cfg.type=mmtimesformer.FSDPModelWrapper'
-WAYS = {'whole': [SHARDED], 'shares': [SHARDED, 'model_wrapper_cfg.checkpoints=shares']}
+WAYS = {'whole': [SHARDED], 'shares': [SHARDED, 'model_wrapper_cfg.checkpoints=sharded']}
 
 
 def train(tools: Path, config: Path, work_dir: Path, *options: object, processes: int = 2) -> Any:

@@ -54,7 +54,7 @@ def test_train_move_resume_and_test(tools: Path, tiny_config: Path, elsewhere: P
         '--cfg-options', 'optim_wrapper.accumulative_counts=2',
     )  # fmt: skip
     work_dir = elsewhere / 'work_dirs' / 'tiny'
-    assert 'nothing to resume in work_dirs/tiny; starts from the beginning' in said
+    assert re.search(r'Nothing to resume in \S+work_dirs/tiny; starts from the beginning', said)
     assert 'lr 0.01 -> 0.005: one step sees 4 videos' in said
     assert 'System environment' not in said
     assert 'Warning' not in said

@@ -1,25 +1,34 @@
-"""Training what is too large for one card: every process keeps a share of every weight.
+"""Train a model that is too large for one GPU: shard weights, gradients and optimizer state (FSDP).
 
-With data-parallel training each process holds all weights, gradients and optimiser states, 16 bytes
-a weight with AdamW. Here each holds its share of them. The weights of a block come together in all
-processes just before the block runs, and go again after it; its gradients are averaged and go where
-their shares lie. torch's ``fully_shard`` does this, and what is computed is the same.
+Data-parallel training keeps all weights, gradients and optimizer states in each process, 16 bytes
+a weight with AdamW. Here each process keeps a shard of them. torch's ``fully_shard`` gathers the
+weights of a block just before the block runs, frees them afterwards, and averages its gradients
+into the shards. The numbers are those of data-parallel training.
 
-Checkpoints are for any number of processes and for all tools: whole ones, the ordinary file of an
-ordinary training, or a file with a folder of shares, which no process ever has whole.
+Checkpoints work in any number of processes and in all tools: full ones (the ordinary file), or a
+file with a folder of shards, so that no process ever holds the full model.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine import dist
 from mmengine.device import get_device
+from mmengine.hooks import EMAHook
+from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from mmtimesformer.config.sharded_training import KEY, check_choices
+from mmtimesformer.engine.distributed.sharded_checkpoint import (
+    gather_full,
+    read_own_shards,
+    write_shards,
+)
 from mmtimesformer.registry import MODEL_WRAPPERS
 
 DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
@@ -27,24 +36,24 @@ DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
 
 @MODEL_WRAPPERS.register_module()
 class FSDPModelWrapper(nn.Module):
-    """A model of which every process keeps a share, as MMEngine's Runner wants it wrapped.
+    """Shard a model between the processes, as a model wrapper of MMEngine's Runner.
 
-    Each of the model's ``blocks`` is one unit of what comes together, the rest of it another. It is
-    for training by our Runner, which saves and resumes it whole.
+    Each of the model's ``blocks`` is one FSDP unit, and the rest of the model another. It is for
+    training by our Runner, which saves and resumes it.
 
     Args:
-        module: The model, whole, the same in every process; it may lie on the CPU.
-        shards: Into how many shares the weights are cut; a divisor of the number of processes, and
-            all of them if not given. With fewer, each group of ``shards`` processes holds the whole
+        module: The full model, the same in every process; it may be on the CPU.
+        shards: Into how many shards the weights are cut; a divisor of the number of processes, and
+            all of them if not given. With fewer, each group of ``shards`` processes holds a full
             model: with the GPUs of one machine, weights never cross the network between machines.
-        block_dtype: The type in which the weights of blocks travel and blocks compute.
+        block_dtype: The type in which weights of blocks are sent and blocks compute.
             ``'bfloat16'`` halves the traffic of weights and computes all of a block in it, in
             validation too; gradients are averaged, and weights updated, in float32. With
             ``'float32'`` the numbers are those of a training that is not sharded, under ``--amp
             bf16`` too.
-        checkpoints: ``'whole'``, one file that the main process brings together and writes; or
-            ``'shares'``, a small file and beside it a folder to which every process writes what it
-            holds, at once, and from which every process reads what it is to hold. All processes
+        checkpoints: ``'full'``, one file that the main process gathers and writes; or
+            ``'sharded'``, a small file and a folder with the same name, to which every process
+            writes its shard, in parallel, and from which every process reads it. All processes
             must see the folder.
 
     Raises:
@@ -60,7 +69,7 @@ class FSDPModelWrapper(nn.Module):
         module: nn.Module,
         shards: int | None = None,
         block_dtype: str = 'float32',
-        checkpoints: str = 'whole',
+        checkpoints: str = 'full',
     ) -> None:
         super().__init__()
         check_choices(block_dtype=block_dtype, checkpoints=checkpoints)
@@ -70,12 +79,12 @@ class FSDPModelWrapper(nn.Module):
             in_blocks = MixedPrecisionPolicy(
                 param_dtype=DTYPES[block_dtype],
                 reduce_dtype=torch.float32,
-                output_dtype=torch.float32,  # what stands between blocks computes in it
+                output_dtype=torch.float32,  # layers between blocks compute in it
             )
         for block in blocks_of(module):
             fully_shard(block, mesh=mesh, mp_policy=in_blocks, reshard_after_forward=True)
-        # By default the outermost unit would stay together after a validation, and an average that
-        # is swapped in then would be written to what is about to go.
+        # By default the outermost unit would stay gathered after a validation, and averaged weights
+        # that are swapped in then would be written to tensors that are about to be freed.
         fully_shard(module, mesh=mesh, reshard_after_forward=True)
         module.to(get_device())
         module.__deepcopy__ = lambda memo: weights_of(module)  # type: ignore[assignment]
@@ -85,10 +94,10 @@ class FSDPModelWrapper(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         return self.module(*args, **kwargs)
 
-    def train_step(self, data: Any, optim_wrapper: Any) -> dict[str, Tensor]:
-        """Take a step. Accumulated batches average their gradients each: whole ones have no room.
+    def train_step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        """Take a step. Gradients of each accumulated batch are averaged: full ones do not fit.
 
-        MMEngine would otherwise let every process keep whole gradients until the last of them.
+        MMEngine would otherwise keep full gradients in every process until the last batch.
         """
         return self.module.train_step(data, optim_wrapper)  # type: ignore[operator]
 
@@ -99,6 +108,55 @@ class FSDPModelWrapper(nn.Module):
     def test_step(self, data: Any) -> list[Any]:
         """Predict, for a test; all processes together."""
         return self.module.test_step(data)  # type: ignore[operator]
+
+    def checkpoint_state(
+        self,
+        runner: Runner,
+        path: Path,
+        gradients: dict[str, Tensor] | None,
+        with_optimizer: bool,
+    ) -> dict[str, Any]:
+        """Return the entries of a checkpoint; all processes must call it.
+
+        Full ones are gathered in the main process; the others get them without tensors. Sharded
+        ones are written here, and the entries name their folder.
+
+        Args:
+            runner: The Runner.
+            path: The checkpoint file, which is written afterwards.
+            gradients: Those of an unfinished step, each as this process holds it.
+            with_optimizer: Whether a training can be resumed from the checkpoint.
+
+        Raises:
+            OSError: Shards could not be written.
+        """
+        state: dict[str, Any] = {'state_dict': self.module.state_dict()}
+        if with_optimizer:
+            state['optimizer'] = runner.optim_wrapper.state_dict()
+            if gradients:
+                state['gradients'] = gradients
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                hook.before_save_checkpoint(runner, state)
+        return write_shards(state, path) if self.checkpoints == 'sharded' else gather_full(state)
+
+    def read_checkpoint(
+        self, path: str, optim_wrapper: OptimWrapper | None
+    ) -> dict[str, Any] | None:
+        """Read this process's shards of a checkpoint, see :func:`read_own_shards`.
+
+        Args:
+            path: The checkpoint file.
+            optim_wrapper: Whose state to read as well, when a training resumes.
+        """
+        parameters = parameters_of(optim_wrapper) if optim_wrapper is not None else None
+        return read_own_shards(path, dict(self.module.state_dict()), parameters)
+
+
+def parameters_of(optim_wrapper: OptimWrapper) -> list[Tensor]:
+    """Return the parameters of an optimizer, in the order in which its state numbers them."""
+    groups = optim_wrapper.optimizer.param_groups
+    return [parameter for group in groups for parameter in group['params']]
 
 
 def _mesh(shards: int | None) -> DeviceMesh:
@@ -116,7 +174,7 @@ def _mesh(shards: int | None) -> DeviceMesh:
 
 
 def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
-    """Give the members of every list of modules that is called ``blocks``."""
+    """Yield the members of every list of modules that is called ``blocks``."""
     for module in model.modules():
         blocks = getattr(module, 'blocks', None)
         if isinstance(blocks, nn.ModuleList):
@@ -124,24 +182,25 @@ def blocks_of(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def weights_of(model: nn.Module) -> nn.Module:
-    """Copy this process's share of a model: all names and weights, nothing that computes.
+    """Copy this process's shard of a model: all names and weights, without a ``forward``.
 
-    A moving average needs no more, and MMEngine's makes its copy by ``deepcopy``, which torch
+    A moving average needs no more, and MMEngine's copies the model by ``deepcopy``, which torch
     refuses for a sharded model.
     """
     weights = nn.Module()
     for name, parameter in model.named_parameters():
-        place, leaf = _place(weights, name)
+        parent, leaf = _parent(weights, name)
         copied = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
-        place.register_parameter(leaf, copied)
+        parent.register_parameter(leaf, copied)
     saved = model.state_dict().keys()
     for name, buffer in model.named_buffers():
-        place, leaf = _place(weights, name)
-        place.register_buffer(leaf, buffer.detach().clone(), persistent=name in saved)
+        parent, leaf = _parent(weights, name)
+        parent.register_buffer(leaf, buffer.detach().clone(), persistent=name in saved)
     return weights
 
 
-def _place(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+def _parent(root: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Return the module that holds a parameter, which is made if missing, and its own name."""
     *parts, leaf = name.split('.')
     for part in parts:
         if part not in root._modules:

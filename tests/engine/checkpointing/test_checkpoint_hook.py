@@ -27,7 +27,7 @@ from mmtimesformer.engine.checkpointing.atomic_backend import AtomicBackend
 from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook
 from mmtimesformer.engine.checkpointing.resume import corruption_of, latest_valid_checkpoint
 from mmtimesformer.engine.checkpointing.safe_loading import load_from_local
-from mmtimesformer.engine.distributed.sharded_checkpoint import write_shares
+from mmtimesformer.engine.distributed.sharded_checkpoint import write_shards
 from tests.engine.conftest import At, Train, assert_equal, whole_state
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -62,7 +62,7 @@ class SavingRunner:
         if self.shares:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')  # torch's own, of a process that is alone
-                parts = write_shares(parts, Path(out_dir, name))
+                parts = write_shards(parts, Path(out_dir, name))
         hub = self.message_hub.state_dict()
         save_checkpoint({'iter': self.iter, 'message_hub': hub, **parts}, f'{out_dir}/{name}')
 

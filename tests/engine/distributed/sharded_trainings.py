@@ -27,7 +27,7 @@ from mmtimesformer.engine.runner import Runner
 from mmtimesformer.models import TimeSformer
 
 SHARDED = {'type': 'mmtimesformer.FSDPModelWrapper'}
-SHARES = {**SHARDED, 'checkpoints': 'shares'}
+SHARES = {**SHARDED, 'checkpoints': 'sharded'}
 BATCH = 4  # videos of all processes together
 
 

@@ -304,7 +304,7 @@ def test_a_training_in_two_shares_goes_on_in_four(tmp_path: Path, kind: str) -> 
     [
         ({'shards': 3}, 'shards=3 does not divide the 1 processes'),
         ({'block_dtype': 'int8'}, 'set model_wrapper_cfg.block_dtype to one of float32, bfloat16'),
-        ({'checkpoints': 'cut'}, "checkpoints='cut' is not known; set .* one of whole, shares"),
+        ({'checkpoints': 'cut'}, "checkpoints='cut' is not known; set .* one of full, sharded"),
     ],
 )
 def test_wrong_arguments_are_told(arguments: dict[str, Any], words: str) -> None:

@@ -13,7 +13,8 @@ from tests.checkpoints.conftest import IMAGE_FILES, VIDEO_FILES, Recognizer, ran
 
 def _runner(model, cfg=None):
     logger = logging.getLogger('test_adapt_checkpoint')
-    return types.SimpleNamespace(model=model, cfg=cfg or {}, logger=logger)
+    loops = dict.fromkeys(('_train_loop', '_val_loop', '_test_loop'))
+    return types.SimpleNamespace(model=model, cfg=cfg or {}, logger=logger, _resume=False, **loops)
 
 
 @pytest.mark.parametrize(
