@@ -10,7 +10,8 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
 from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
-from mmtimesformer.engine.runner import Runner, _is_for_terminal
+from mmtimesformer.engine.runner import TRAINING_HOOKS, EvalRunner, Runner, _is_for_terminal
+from tests.engine.conftest import Guess, Noise
 
 
 class Said(list):
@@ -129,3 +130,22 @@ def test_a_noted_checkpoint_elsewhere_is_found(tmp_path: Path) -> None:
 def test_the_terminal_shows_progress_and_warnings(level: int, message: str, shown: bool) -> None:
     record = SimpleNamespace(levelno=level, getMessage=lambda: message)
     assert _is_for_terminal(record) is shown  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize('kind', [Runner, EvalRunner])
+def test_a_test_registers_no_hook_of_a_training(kind: type[Runner], tmp_path: Path) -> None:
+    runner = kind(
+        model=Guess(),
+        work_dir=str(tmp_path),
+        train_dataloader={'dataset': Noise(), 'sampler': {'type': 'DefaultSampler'}},
+        train_cfg={'by_epoch': True, 'max_epochs': 1},
+        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
+        default_hooks={'sync_buffers': {'type': 'SyncBuffersHook'}},
+        custom_hooks=[{'type': 'EMAHook'}, {'type': 'mmtimesformer.NonFiniteStepHook'}],
+        experiment_name=tmp_path.name,
+        cfg={},
+    )
+    of_trainings = [type(h).__name__ for h in runner.hooks if isinstance(h, TRAINING_HOOKS)]
+    others = {type(hook).__name__ for hook in runner.hooks} - set(of_trainings)
+    assert len(of_trainings) == (0 if kind is EvalRunner else len(TRAINING_HOOKS))
+    assert {'AdaptCheckpointHook', 'RestartWorkersHook', 'UnreadableVideosHook'} <= others
