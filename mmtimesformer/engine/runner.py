@@ -1,11 +1,13 @@
 """MMEngine's Runner with exact resuming, checkpoints of any format, FSDP and runs on CPUs."""
 
+import atexit
 import copy
 import inspect
 import logging
 import math
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sized
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -52,6 +54,7 @@ from mmtimesformer.engine.checkpointing.safe_loading import for_runner
 from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
 from mmtimesformer.engine.distributed.collectives import broadcast_from_rank0, raise_on_all_ranks
 from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
+from mmtimesformer.engine.distributed.process_group import leave_process_group
 from mmtimesformer.engine.distributed.stop_signals import StopSignals
 from mmtimesformer.engine.hooks.adapt_checkpoint import AdaptCheckpointHook
 from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
@@ -155,6 +158,7 @@ class Runner(MMEngineRunner):
                 )
             seconds = env_cfg.get('dist_cfg', {}).get('timeout', 1800)
             torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))
+            atexit.register(_leave_at_exit, weakref.ref(self))
         super().setup_env(env_cfg)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
@@ -538,6 +542,10 @@ class Runner(MMEngineRunner):
                     f'(processes x {self._samples} x accumulated batches = '
                     f'{" x ".join(map(str, parts))}), auto_scale_lr.base_batch_size={base}.'
                 )
+
+
+def _leave_at_exit(runner: weakref.ref[Runner]) -> None:
+    leave_process_group(runner())
 
 
 def _check_batches(loader: DataLoader) -> None:

@@ -1,6 +1,5 @@
 """Train and test as ``tools/train.py`` and ``tools/test.py`` do, from their parsed options."""
 
-import gc
 import os
 import sys
 import traceback
@@ -9,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
@@ -18,6 +16,7 @@ from mmtimesformer.config.command_line import check_order, check_output
 from mmtimesformer.config.find import find_config
 from mmtimesformer.config.sharded_training import is_sharded
 from mmtimesformer.config.validate import check_config, check_options
+from mmtimesformer.engine.distributed.process_group import leave_process_group, lost_connection
 from mmtimesformer.engine.optim import amp as precision
 from mmtimesformer.engine.runner import EvalRunner, Runner
 from mmtimesformer.non_finite import NonFiniteError
@@ -125,9 +124,11 @@ def _run(cfg: Config, purpose: str, settings_given: tuple[str, ...] = ()) -> Non
         if not isinstance(error, RunStopped | BlockingIOError | NonFiniteError):
             _write_trace(Path(cfg.work_dir))
         traceback.clear_frames(error.__traceback__)  # it refers to the runner
+        if lost := lost_connection(error):
+            raise ConnectionError(lost) from error
         raise
     finally:
-        _leave_process_group()
+        leave_process_group()
 
 
 def _build_and_run(
@@ -141,18 +142,6 @@ def _build_and_run(
         runner.train()
     else:
         runner.test()
-
-
-def _leave_process_group() -> None:
-    """Destroy the process group, when nothing refers to the runner any more.
-
-    NOTE: a model in DistributedDataParallel keeps gloo's threads alive beyond
-    ``destroy_process_group``. A thread that frees its last tensor while Python exits aborts the
-    process, and torchrun reports the finished run as failed.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        gc.collect()
-        torch.distributed.destroy_process_group()
 
 
 def _write_trace(work_dir: Path) -> None:
