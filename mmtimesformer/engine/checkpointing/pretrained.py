@@ -1,7 +1,7 @@
-"""Weights from elsewhere meet a model: at its start, and when MMEngine loads a checkpoint.
+"""Initialize a model of ours from a checkpoint of any format, as its ``init_cfg``.
 
-MMEngine's own ``Pretrained`` and ``load_from`` take what happens to match, log the rest, and go on,
-also when nothing matched. These two give a model of ours every weight, or say which is wrong.
+MMEngine's own ``Pretrained`` loads the keys that happen to match, logs the rest and continues, also
+when no key matched. This one loads every weight, or raises.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ from mmtimesformer.registry import WEIGHT_INITIALIZERS
 
 @WEIGHT_INITIALIZERS.register_module()
 class Pretrained:
-    """Start a model from a checkpoint of any system, as its ``init_cfg``.
+    """Initialize a model from a checkpoint of any format.
 
-    An image ViT gives its weights to space, and time is seeded from them; embeddings are resized
-    to the model's frames and size. The account of all keys goes to the log.
+    From an image ViT, spatial attention takes its weights and temporal attention is seeded from
+    them. Embeddings are resized to the model's frames and size. The load report is logged.
 
     Args:
         checkpoint: A path, a folder, ``https://…``, ``hf://owner/name`` or ``timm://name``.
-        change_attention: Let a checkpoint of one attention type start another.
-        allow_missing: Beginnings of names that may stay as the model made them.
+        change_attention: Allow a checkpoint of another attention type.
+        allow_missing: Prefixes of names that may be missing: newly initialized.
         source_size: Pixels that the checkpoint's ``pos_embed`` is for, where its grid is not
             square.
         resize: ``'grid'``, or ``'legacy-1d-nearest'`` for the official start at 448 pixels.
-        sha256: Hash that the file must have.
-        trust: Let this one file run the code it holds; for files of your own only.
+        sha256: The required hash of the file.
+        trust: Allow this file to run the code it contains; for files of your own only.
 
     Raises:
         CheckpointError: A key is missing or unknown, or a shape differs.
@@ -63,6 +63,6 @@ class Pretrained:
 
     def __call__(self, module: nn.Module) -> None:
         load_report = load_checkpoint(module, self.checkpoint, **self.how)
-        print_log(f'Starts from {self.checkpoint}\n{load_report.table()}', logger='current')
+        print_log(f'Initialized from {self.checkpoint}\n{load_report.table()}', logger='current')
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'Pretrained: load from {self.checkpoint}')

@@ -45,6 +45,10 @@ class Said(list):
 class SavingRunner:
     """As much of a Runner as the hook needs, that saves ten megabytes at each step."""
 
+    _load_from = None
+    _resume = False
+    hooks = ()
+
     def __init__(self, work_dir: Path, shares: bool = False) -> None:
         self.work_dir = str(work_dir)
         self.shares = shares

@@ -83,7 +83,7 @@ def test_no_scheme_is_left_that_reads_without_weights_only() -> None:
 
 
 def test_pavi_is_refused_in_words() -> None:
-    with pytest.raises(ValueError, match='pavi:// is not read'):
+    with pytest.raises(ValueError, match='pavi:// is not supported'):
         CheckpointLoader.load_checkpoint('pavi://model')
 
 

@@ -49,7 +49,7 @@ def test_one_that_is_cut_off_is_missed_and_misses_the_others(machines: list[Mach
     assert 'has not been heard of for 1 s' in sentence
     assert not cut_off
     ((sentence, cut_off),) = machines[1].told
-    assert sentence.startswith('the machine where all meet')
+    assert sentence.startswith('the machine of the rendezvous')
     assert cut_off
 
 
