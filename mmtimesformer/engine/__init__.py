@@ -1,8 +1,8 @@
-"""What training and testing need beyond MMEngine and MMAction2.
+"""Training and testing beyond MMEngine: Runner, hooks, loops, checkpoints, FSDP, launchers.
 
-Importing it makes MMEngine read checkpoints through our reader, and registers our parts. It needs
-MMEngine and torch only. MMEngine's runner needs OpenCV, which comes with MMAction2: without it the
-model still works, and ``cli.require_mmaction`` says what is missing.
+Importing it registers our components, and MMEngine then reads checkpoints by our reader. MMEngine's
+Runner needs OpenCV, which comes with MMAction2: without it the model still works, and
+``cli.require_mmaction`` raises an error that names what is missing.
 """
 
 try:

@@ -8,7 +8,7 @@ import math
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -16,22 +16,17 @@ from typing import Any
 
 import torch
 from mmengine import dist
+from mmengine import hooks as mmengine_hooks
 from mmengine.device import get_device
-from mmengine.hooks import (
-    CheckpointHook,
-    DistSamplerSeedHook,
-    EMAHook,
-    Hook,
-    ParamSchedulerHook,
-    SyncBuffersHook,
-)
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
+from mmengine.optim import BaseOptimWrapper, OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import BaseLoop, CheckpointLoader
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -50,7 +45,7 @@ from mmtimesformer.engine.checkpointing.resumed_settings import (
     check_optimizer,
     reconcile,
 )
-from mmtimesformer.engine.checkpointing.safe_loading import for_runner
+from mmtimesformer.engine.checkpointing.safe_loading import Checkpoint, MapLocation, for_runner
 from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
 from mmtimesformer.engine.distributed.collectives import broadcast_from_rank0, raise_on_all_ranks
 from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
@@ -78,6 +73,8 @@ from mmtimesformer.engine.optim.amp import keep_scores_in_float32
 from mmtimesformer.engine.optim.weight_average import note_on_average
 from mmtimesformer.terminal import safe_lines
 
+Config = dict[str, Any]
+
 # What MMEngine logs or warns of in every run, and no user can change.
 LOGGED_NOISE = (
     '"FileClient" will be deprecated',
@@ -95,8 +92,9 @@ WARNED_NOISE = (
 
 # Hooks that do nothing in a test.
 TRAINING_HOOKS = (
-    CheckpointHook, DistSamplerSeedHook, EMAHook, LoopStateHook, NonFiniteStepHook,
-    ParamSchedulerHook, SaveShardedHook, ScatterCheckpointHook, StopOnSignalHook, SyncBuffersHook,
+    mmengine_hooks.CheckpointHook, mmengine_hooks.DistSamplerSeedHook, EMAHook, LoopStateHook,
+    NonFiniteStepHook, mmengine_hooks.ParamSchedulerHook, SaveShardedHook, ScatterCheckpointHook,
+    StopOnSignalHook, mmengine_hooks.SyncBuffersHook,
 )  # fmt: skip
 OUR_HOOKS = (
     AdaptCheckpointHook, EvalProtocolHook, LoopStateHook, NonFiniteStepHook, StopOnSignalHook,
@@ -114,13 +112,12 @@ class Runner(MMEngineRunner):
     - loads checkpoints of other systems, and refuses one that does not fit the model;
     - resumes exactly, from the newest valid checkpoint, in a ``work_dir`` that may have been moved
       or copied, and locks it against a second training;
-    - counts videos with NaN or infinite scores as wrong, logs their names, and ends with an error;
-    - skips steps with NaN or infinite gradients, and ends after too many of them;
+    - counts videos with NaN or infinite scores as wrong, and skips steps with such gradients;
     - trains sharded models (FSDP), and saves them for any number of processes;
     - stops on SIGTERM, SIGUSR1 and SIGHUP after a step, and saves first;
     - logs the evaluation protocol with every score;
-    - accumulates gradients up to a config's total batch where there are fewer GPUs, if asked;
-    - counts accumulated gradients when it scales the learning rate, and logs the result;
+    - accumulates gradients up to a config's total batch, if asked, and counts them when it scales
+      the learning rate;
     - writes environment, config and hooks to the log file and not to the terminal.
 
     Attributes:
@@ -132,12 +129,12 @@ class Runner(MMEngineRunner):
     _hooks: list[Hook]
     _resume: bool | str
     _load_from: str | None
-    _resumed: tuple[dict[str, Any], list[dict[str, Any]] | None]
-    _scheduler_configs: Any = None
-    _checked: dict[str, Any] | None = None  # a checkpoint that was read for its check
-    _gathered: dict[str, Any] | None = None  # entries of the next checkpoint, of all processes
+    _resumed: tuple[Checkpoint, list[Checkpoint] | None]  # meta, schedulers
+    _scheduler_configs: object = None
+    _checked: Checkpoint | None = None  # a checkpoint that was read for its check
+    _gathered: Checkpoint | None = None  # entries of the next checkpoint, of all processes
 
-    def setup_env(self, env_cfg: dict[str, Any]) -> None:
+    def setup_env(self, env_cfg: Config) -> None:
         """Initialize the process group; MMEngine's own code needs GPUs."""
         for noise in WARNED_NOISE:
             warnings.filterwarnings('ignore', noise)
@@ -176,7 +173,7 @@ class Runner(MMEngineRunner):
         return logger
 
     @staticmethod
-    def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
+    def build_dataloader(dataloader: DataLoader | Config, *args: Any, **kwargs: Any) -> DataLoader:
         """Build it; ``clips_per_video`` takes several clips of each video that is decoded.
 
         Its workers ignore stop signals, which are for the run.
@@ -189,13 +186,13 @@ class Runner(MMEngineRunner):
             loader.worker_init_fn = StartWorker(loader.worker_init_fn)
         return loader
 
-    def build_visualizer(self, visualizer: Any = None) -> Any:
+    def build_visualizer(self, visualizer: Visualizer | Config | None = None) -> Visualizer:
         """Build it; errors when it writes are logged and do not end the run."""
         built = super().build_visualizer(visualizer)
         tolerate_visualizer_write_errors(built, self.logger.warning)
         return built
 
-    def build_train_loop(self, loop: Any) -> Any:
+    def build_train_loop(self, loop: BaseLoop | Config) -> BaseLoop:
         """Build the loop; an epoch-based one is ours, which resumes exactly."""
         if isinstance(loop, dict) and loop.get('by_epoch'):
             loop = {'type': 'EpochBasedTrainLoop', **loop}
@@ -229,7 +226,7 @@ class Runner(MMEngineRunner):
                 raise
             yield
 
-    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
+    def wrap_model(self, model_wrapper_cfg: Config | None, model: nn.Module) -> nn.Module:
         """Wrap the model for several processes, without GPU numbers where it is on a CPU.
 
         A model that is to be sharded is initialized first.
@@ -262,20 +259,11 @@ class Runner(MMEngineRunner):
         return super().test()
 
     def register_hooks(
-        self,
-        default_hooks: dict[str, Any] | None = None,
-        custom_hooks: list[Any] | None = None,
+        self, default_hooks: Config | None = None, custom_hooks: list[object] | None = None
     ) -> None:
-        """Register the hooks of the config, and ours that are missing; in a test only what it uses.
-
-        Args:
-            default_hooks: Of the config, by name.
-            custom_hooks: Of the config.
-        """
-        default_hooks = {
-            'checkpoint': {'type': 'CheckpointHook', 'interval': 1},
-            **(default_hooks or {}),
-        }
+        """Register the hooks of the config and ours; in a test only those that it uses."""
+        saving = {'type': 'CheckpointHook', 'interval': 1}
+        default_hooks = {'checkpoint': saving, **(default_hooks or {})}
         if self.only_tests:
             default_hooks |= dict.fromkeys(('checkpoint', 'param_scheduler', 'sampler_seed'))
         super().register_hooks(
@@ -357,7 +345,7 @@ class Runner(MMEngineRunner):
         filename: str,
         resume_optimizer: bool = True,
         resume_param_scheduler: bool = True,
-        map_location: str | Callable[..., Any] = 'default',
+        map_location: MapLocation = 'default',
     ) -> None:
         """Resume; the state of a sharded model is read into main memory, not onto one GPU."""
         if map_location == 'default' and isinstance(self.model, FSDPModelWrapper):
@@ -390,7 +378,7 @@ class Runner(MMEngineRunner):
         moment = Moment(meta['epoch'], meta['iter'], steps_of_now, converted)
         reconcile(self, configured, schedulers, given, moment, self.logger.warning)
 
-    def build_param_scheduler(self, scheduler: Any) -> Any:
+    def build_param_scheduler(self, scheduler: object) -> object:
         """Build them, and keep the configs, which show which of them count epochs."""
         parts = scheduler if isinstance(scheduler, list | tuple) else [scheduler]
         if any(isinstance(part, dict) for part in parts):
@@ -400,10 +388,10 @@ class Runner(MMEngineRunner):
     def load_checkpoint(
         self,
         filename: str,
-        map_location: str | Callable[..., Any] = 'cpu',
+        map_location: MapLocation = 'cpu',
         strict: bool = False,
         revise_keys: list[tuple[str, str]] | None = None,
-    ) -> dict[str, Any]:
+    ) -> Checkpoint:
         """Load; of a sharded checkpoint, each process of a sharded model reads its own shards.
 
         A checkpoint that does not fit the sharded model as it is, is read in full.
@@ -423,9 +411,7 @@ class Runner(MMEngineRunner):
         self.logger.info(f'Load checkpoint from {filename}')
         return checkpoint
 
-    def _read_checkpoint(
-        self, filename: str, map_location: str | Callable[..., Any]
-    ) -> dict[str, Any]:
+    def _read_checkpoint(self, filename: str, map_location: MapLocation) -> Checkpoint:
         checked, self._checked = self._checked, None
         if checked is not None:
             return checked
@@ -488,7 +474,7 @@ class Runner(MMEngineRunner):
             dist.all_reduce(gradient, 'mean')
         return {name: gradient.cpu() for name, gradient in gradients.items()}
 
-    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+    def build_optim_wrapper(self, optim_wrapper: OptimWrapper | Config) -> BaseOptimWrapper:
         """Build it; with ``auto_scale_lr.accumulate`` one step sees ``base_batch_size`` videos.
 
         Raises:
@@ -517,9 +503,7 @@ class Runner(MMEngineRunner):
         several = self._train_dataloader.get('clips_per_video', 1) > 1
         return 'clips' if several else 'videos'
 
-    def scale_lr(
-        self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
-    ) -> None:
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: Config | None = None) -> None:
         """Scale the learning rate by the number of videos in one optimizer step.
 
         MMEngine counts processes and their batches. A step over ``k`` accumulated batches averages

@@ -43,7 +43,7 @@ PAUSE = 0.5  # seconds between two checks for a signal while a save is retried
 class AtomicCheckpointHook(CheckpointHook):
     """MMEngine's ``CheckpointHook``, which never leaves a run without a checkpoint.
 
-    It takes the same arguments, and the Runner puts it wherever a config says ``CheckpointHook``.
+    It takes the same arguments, and the Runner uses it for every ``CheckpointHook`` of a config.
     Beyond that one,
 
     - an old checkpoint is removed only after the new one is complete and named in

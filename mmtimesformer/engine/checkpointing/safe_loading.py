@@ -24,6 +24,7 @@ from mmtimesformer.checkpoints import read_model_checkpoint
 from mmtimesformer.checkpoints.download import fetch
 from mmtimesformer.checkpoints.torch_checkpoints import ScalarHistory
 
+Checkpoint = dict[str, Any]  # what MMEngine's Runner saves and loads
 MapLocation = str | torch.device | Callable[..., Any] | None
 
 
@@ -39,7 +40,7 @@ def register_checkpoint_readers() -> None:
         CheckpointLoader.register_scheme(prefixes, loader, force=True)
 
 
-def load_from_local(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+def load_from_local(filename: str, map_location: MapLocation = None) -> Checkpoint:
     """Read a checkpoint file of any format as a dict for MMEngine's Runner.
 
     Args:
@@ -59,7 +60,7 @@ def load_from_local(filename: str, map_location: MapLocation = None) -> dict[str
     return for_runner(checkpoint)
 
 
-def load_from_web(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+def load_from_web(filename: str, map_location: MapLocation = None) -> Checkpoint:
     """Download a checkpoint once per machine and read it."""
     try:
         if int(os.environ.get('LOCAL_RANK', 0)) == 0:
@@ -69,13 +70,13 @@ def load_from_web(filename: str, map_location: MapLocation = None) -> dict[str, 
     return load_from_local(filename, map_location)
 
 
-def load_from_store(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+def load_from_store(filename: str, map_location: MapLocation = None) -> Checkpoint:
     """Read a checkpoint from an object store, through MMEngine's backend for it."""
     with get_local_path(filename, backend_args={'backend': 'petrel'}) as path:
         return load_from_local(str(path), map_location)
 
 
-def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> Checkpoint:
     """Read a checkpoint that OpenMMLab lists by name."""
     name = filename.partition('://')[2]
     name = get_deprecated_model_names().get(name, name)
@@ -85,12 +86,12 @@ def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> dict
     return CheckpointLoader.load_checkpoint(urls[name], map_location)
 
 
-def load_from_pavi(filename: str, map_location: MapLocation = None) -> dict[str, Any]:
+def load_from_pavi(filename: str, map_location: MapLocation = None) -> Checkpoint:
     """Refuse a scheme whose client is not public."""
     raise ValueError(f'checkpoint {filename}: pavi:// is not supported; give a downloaded file')
 
 
-def for_runner(checkpoint: dict[str, Any]) -> dict[str, Any]:
+def for_runner(checkpoint: Checkpoint) -> Checkpoint:
     """Restore MMEngine's type of loss curves, and drop the text that MMEngine would execute."""
     hub = checkpoint.get('message_hub')
     curves = hub.get('log_scalars') if isinstance(hub, dict) else None

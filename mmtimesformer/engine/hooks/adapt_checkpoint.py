@@ -5,8 +5,6 @@ no key matched.
 """
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -17,6 +15,7 @@ from torch import nn
 from mmtimesformer.checkpoints import CheckpointError, adapt_checkpoint, config_differences
 from mmtimesformer.checkpoints.key_maps import FORMATS
 from mmtimesformer.checkpoints.load_report import LoadReport, some
+from mmtimesformer.engine.checkpointing.safe_loading import Checkpoint
 from mmtimesformer.non_finite import check_weights
 from mmtimesformer.registry import HOOKS
 
@@ -31,7 +30,7 @@ class AdaptCheckpointHook(Hook):
 
     priority = 'VERY_HIGH'
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Change the checkpoint in place; MMEngine loads it next.
 
         Raises:
@@ -87,7 +86,7 @@ def _is_unchanged(load_report: LoadReport) -> bool:
     return ours and all(entry.action == 'renamed' for entry in load_report.entries)
 
 
-def _shape_mismatch(checkpoint: Mapping[str, Any], model: nn.Module) -> str | None:
+def _shape_mismatch(checkpoint: Checkpoint, model: nn.Module) -> str | None:
     """Describe a weight of another shape than the model's, as after a change of ``num_classes``."""
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     saved = checkpoint.get('state_dict')

@@ -1,7 +1,6 @@
 """Hooks for checkpoints of sharded models (FSDP): scatter what is loaded, check what is saved."""
 
 from pathlib import Path
-from typing import Any
 
 from mmengine import dist
 from mmengine.hooks import CheckpointHook, Hook
@@ -9,6 +8,7 @@ from mmengine.runner import Runner
 
 from mmtimesformer.config.sharded_training import KEY
 from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook
+from mmtimesformer.engine.checkpointing.safe_loading import Checkpoint
 from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper, parameters_of
 from mmtimesformer.engine.distributed.sharded_checkpoint import check_seen_by_all, shard_like
 from mmtimesformer.registry import HOOKS
@@ -20,7 +20,7 @@ class ScatterCheckpointHook(Hook):
 
     priority = 'HIGH'  # after AdaptCheckpointHook, which takes full ones; before EMAHook loads it
 
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+    def after_load_checkpoint(self, runner: Runner, checkpoint: Checkpoint) -> None:
         """Change the checkpoint in place: weights, averaged weights and optimizer state."""
         if not isinstance(runner.model, FSDPModelWrapper):
             return

@@ -43,7 +43,7 @@ class Training:
         """Train; return how it ended.
 
         Raises:
-            RuntimeError: It failed; the job's log says why.
+            RuntimeError: It failed; see the job's log.
         """
         import submitit
 
@@ -54,7 +54,7 @@ class Training:
         if code == STOPPED:
             return 'stopped after saving'
         if code:
-            raise RuntimeError(f'the training ended with code {code}; the log of the job says why')
+            raise RuntimeError(f'the training ended with code {code}; see the log of the job')
         return 'done'
 
     def arguments(self, job: 'submitit.JobEnvironment') -> list[str]:

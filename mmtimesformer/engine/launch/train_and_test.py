@@ -24,7 +24,7 @@ from mmtimesformer.terminal import echo, safe_lines
 
 
 def train(args: Namespace) -> None:
-    """Train as the config says, with the changes of the command line."""
+    """Train from a config, with the changes of the command line."""
     cfg = read_config(args.config, args.cfg_options, args.work_dir)
     cfg.launcher = args.launcher
     if args.no_validate:
@@ -43,7 +43,7 @@ def train(args: Namespace) -> None:
 
 
 def test(args: Namespace) -> None:
-    """Test a checkpoint as the config says, with the changes of the command line."""
+    """Test a checkpoint with a config, with the changes of the command line."""
     check_order(args.config, args.checkpoint)
     cfg = read_config(args.config, args.cfg_options, args.work_dir)
     cfg.launcher = args.launcher

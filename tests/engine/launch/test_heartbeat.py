@@ -88,14 +88,14 @@ def test_only_processes_that_met_with_the_missed_machine_are_ended(
     """Those that were started again while it was silent have met without it."""
     process = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
     monkeypatch.setattr(torchrun, '_children', lambda: [process.pid])
-    missed: dict[int, str] = {}
+    lost: dict[int, str] = {}
     try:
-        torchrun._miss(missed, 'machine 2 is gone', False, 30.0)
-        assert process.poll() is None and not missed and not capsys.readouterr().err
+        torchrun._end_waiting(lost, 'machine 2 is gone', False, 30.0)
+        assert process.poll() is None and not lost and not capsys.readouterr().err
         time.sleep(0.3)
-        torchrun._miss(missed, 'machine 2 is gone', False, 0.2)
+        torchrun._end_waiting(lost, 'machine 2 is gone', False, 0.2)
         assert process.wait(10) == -9
-        assert missed == {process.pid: 'machine 2 is gone'}
+        assert lost == {process.pid: 'machine 2 is gone'}
         assert (
             'machine 2 is gone; the processes on this machine are ended' in capsys.readouterr().err
         )
