@@ -39,7 +39,7 @@ class Small(BaseModule):
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Iterator[Path]:
-    """A file with good weights and something to run beside them."""
+    """A file with good weights and something to run with them."""
     marker = tmp_path / 'executed'
     path = tmp_path / 'hostile.pth'
     torch.save({'state_dict': Small().state_dict(), 'meta': Hostile(marker)}, path)

@@ -138,15 +138,15 @@ def test_each_process_holds_its_share_and_one_block(folder: Path) -> None:
     held = seen_by(folder, 'sharded')
     whole = held[0]['weights']
     for name, copies in (('parameters', 1), ('states', 2), ('averages', 1)):
-        assert sum(share[name] for share in held) == copies * whole, name
-        for share in held:  # the three embeddings are each one row, and are not cut
-            assert share[name] < 0.55 * copies * whole, name
-    for share in held:
-        assert share['together'] == ['blocks.1'], 'while it runs'
+        assert sum(shard[name] for shard in held) == copies * whole, name
+        for shard in held:  # the three embeddings are each one row, and are not cut
+            assert shard[name] < 0.55 * copies * whole, name
+    for shard in held:
+        assert shard['together'] == ['blocks.1'], 'while it runs'
     assert seen_by(folder, 'one', 1)[0]['parameters'] == whole
 
 
-def test_a_broken_training_goes_on_to_the_last_bit(folder: Path) -> None:
+def test_a_broken_training_resumes_to_the_last_bit(folder: Path) -> None:
     assert_same_training(saved(folder, 'broken'), saved(folder, 'sharded'), 0)
     assert saved(folder, 'broken', 'epoch_1.pth')['meta']['epoch'] == 1
 
@@ -162,7 +162,7 @@ def test_each_process_writes_its_share_and_all_of_them_are_the_whole(folder: Pat
 
 
 @pytest.mark.parametrize('source', ['broken', 'shares_broken'])
-def test_a_sharded_training_goes_on_in_one_process_from_the_newest_whole_checkpoint(
+def test_a_sharded_training_resumes_in_one_process_from_the_newest_whole_checkpoint(
     folder: Path, source: str
 ) -> None:
     from tests.engine.distributed import sharded_trainings
@@ -188,7 +188,7 @@ def test_losses_weights_and_states_are_those_of_two_whole_models(more: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_training_of_one_process_goes_on_in_two_shares(more: Path) -> None:
+def test_a_training_of_one_process_resumes_in_two_shards(more: Path) -> None:
     assert seen_by(more, 'from_one')[0]['losses'] == pytest.approx(
         seen_by(more, 'sharded')[0]['losses'][4:], abs=1e-5
     )
@@ -218,7 +218,7 @@ def test_a_process_whose_disk_is_full_is_waited_for_by_all(more: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_in_one_process_is_left_out_by_all(more: Path) -> None:
+def test_a_loss_that_is_not_finite_in_one_process_is_left_out_by_all(more: Path) -> None:
     assert [seen['left_out'] for seen in seen_by(more, 'spoiled')] == [1, 1]
     assert all(tensor.isfinite().all() for tensor in saved(more, 'spoiled')['state_dict'].values())
 
@@ -283,12 +283,12 @@ def test_two_copies_in_four_processes_train_as_four_whole_ones(tmp_path: Path) -
     assert_same_training(saved(tmp_path, 'copies'), saved(tmp_path, 'whole'), 1e-5)
     assert_same_training(saved(tmp_path, 'shares_copies'), saved(tmp_path, 'copies'), 0)
     held = seen_by(tmp_path, 'copies', 4)
-    assert sum(share['parameters'] for share in held) == 2 * held[0]['weights']
+    assert sum(shard['parameters'] for shard in held) == 2 * held[0]['weights']
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['sharded', 'shares_broken'])
-def test_a_training_in_two_shares_goes_on_in_four(tmp_path: Path, kind: str) -> None:
+def test_a_training_in_two_shards_resumes_in_four(tmp_path: Path, kind: str) -> None:
     torchrun(tmp_path, kind)
     job = 'from_sharded' if kind == 'sharded' else 'from_shares'
     begun(tmp_path / kind, tmp_path / job, 'epoch_1.pth')
@@ -307,7 +307,7 @@ def test_a_training_in_two_shares_goes_on_in_four(tmp_path: Path, kind: str) -> 
         ({'checkpoints': 'cut'}, "checkpoints='cut' is not known; set .* one of full, sharded"),
     ],
 )
-def test_wrong_arguments_are_told(arguments: dict[str, Any], words: str) -> None:
+def test_wrong_arguments_are_reported(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         FSDPModelWrapper(nn.Linear(2, 2), **arguments)
 
