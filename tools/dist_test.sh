@@ -5,7 +5,7 @@
 # On several machines run the same line on each, PROCESSES then being those of one machine:
 #     NNODES=2 RDZV_ENDPOINT=first-machine:29400 tools/dist_test.sh CONFIG CHECKPOINT PROCESSES ...
 #
-# The processes find each other and choose their port themselves.
+# The processes choose a free port themselves.
 set -euo pipefail
 
 if [ $# -lt 3 ]; then
@@ -16,11 +16,11 @@ config=$1 checkpoint=$2 processes=$3
 shift 3
 
 if [ "${NNODES:-1}" -gt 1 ]; then
-    meeting=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-id "${RDZV_ID:-mmtimesformer}"
+    rendezvous=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-id "${RDZV_ID:-mmtimesformer}"
         --rdzv-endpoint "${RDZV_ENDPOINT:?set it to first-machine:port, the same on each machine}")
 else
-    meeting=(--standalone)
+    rendezvous=(--standalone)
 fi
-exec "${PYTHON:-python}" -m mmtimesformer.engine.launch.torchrun "${meeting[@]}" \
+exec "${PYTHON:-python}" -m mmtimesformer.engine.launch.torchrun "${rendezvous[@]}" \
     --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" \
     "$(dirname "${BASH_SOURCE[0]}")/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

@@ -5,8 +5,8 @@
 # On several machines run the same line on each, PROCESSES then being those of one machine:
 #     NNODES=2 RDZV_ENDPOINT=first-machine:29400 tools/dist_train.sh CONFIG PROCESSES ...
 #
-# The processes find each other and choose their port themselves. Where one is lost, all end; with
-# MAX_RESTARTS=3 and --resume they start again, up to three times. Exit codes are those of
+# The processes choose a free port themselves. If one is lost, all end; with
+# MAX_RESTARTS=3 and --resume they are restarted, up to three times. Exit codes are those of
 # tools/train.py: 75 is a training that was asked to stop and has saved.
 set -euo pipefail
 
@@ -22,11 +22,11 @@ if [ "${MAX_RESTARTS:-0}" -gt 0 ] && [[ " $* " != *" --resume"* ]]; then
 fi
 
 if [ "${NNODES:-1}" -gt 1 ]; then
-    meeting=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-id "${RDZV_ID:-mmtimesformer}"
+    rendezvous=(--nnodes "$NNODES" --rdzv-backend c10d --rdzv-id "${RDZV_ID:-mmtimesformer}"
         --rdzv-endpoint "${RDZV_ENDPOINT:?set it to first-machine:port, the same on each machine}")
 else
-    meeting=(--standalone)
+    rendezvous=(--standalone)
 fi
-exec "${PYTHON:-python}" -m mmtimesformer.engine.launch.torchrun "${meeting[@]}" \
+exec "${PYTHON:-python}" -m mmtimesformer.engine.launch.torchrun "${rendezvous[@]}" \
     --nproc-per-node "$processes" --max-restarts "${MAX_RESTARTS:-0}" \
     "$(dirname "${BASH_SOURCE[0]}")/train.py" "$config" --launcher pytorch "$@"

@@ -9,9 +9,9 @@
 # GRES               what to ask Slurm for, gpu:GPUS_PER_NODE unless set; empty on CPU machines
 # SRUN_ARGS          further options of srun
 #
-# Slurm starts one torchrun on each machine. They meet on the first one, at a port made from the
-# number of the job, so that two jobs on a machine do not collide. Where one ends alone, the others
-# follow within a minute.
+# Slurm starts one torchrun on each machine. The rendezvous is on the first one, at a port computed
+# from the number of the job, so that two jobs on a machine do not collide. If one ends, the others
+# end within a minute.
 set -euo pipefail
 
 if [ $# -lt 4 ]; then

@@ -9,14 +9,14 @@
 # CPUS_PER_TASK (5)   CPU cores for each process
 # GRES                what to ask Slurm for, gpu:GPUS_PER_NODE unless set; empty on CPU machines
 # SRUN_ARGS           further options of srun, or with BATCH=1 of sbatch: --time=4:00:00 --qos=...
-# MAX_RESTARTS (0)    how often lost processes are started again, with --resume
-# BATCH               1 hands the job to sbatch, and it is queued again until it is done: when its
-#                     time is over, when it makes way for another job, and when a machine is lost
+# MAX_RESTARTS (0)    how often lost processes are restarted, with --resume
+# BATCH               1 submits the job by sbatch; it is queued again until it is done: when its
+#                     time is over, when another job preempts it, and when a machine is lost
 # STOP_SECONDS (120)  with BATCH=1: how long before its end a job is asked to stop and save
 #
-# Slurm starts one torchrun on each machine. They meet on the first one, at a port made from the
-# number of the job, so that two jobs on a machine do not collide. Where one ends alone, the others
-# follow within a minute.
+# Slurm starts one torchrun on each machine. The rendezvous is on the first one, at a port computed
+# from the number of the job, so that two jobs on a machine do not collide. If one ends, the others
+# end within a minute.
 set -euo pipefail
 
 if [ $# -lt 3 ]; then
@@ -32,7 +32,7 @@ if [ $((gpus % per_node)) -ne 0 ]; then
     exit 2
 fi
 if [[ -n "${BATCH:-}" || ${MAX_RESTARTS:-0} -gt 0 ]] && [[ " ${*:4} " != *" --resume"* ]]; then
-    echo "error: what is started again must go on where it was; add --resume" >&2
+    echo "error: a job that is started again must resume; add --resume" >&2
     exit 2
 fi
 gres=${GRES-gpu:$per_node}
@@ -65,7 +65,7 @@ fi
 code=0
 srun "${machines[@]}" "${step[@]}" || code=$?
 case $code in
-    75 | 138 | 143) # asked to stop: it has saved, or had only begun (128 + SIGUSR1, 128 + SIGTERM)
+    75 | 138 | 143) # asked to stop: it has saved, or was starting (128 + SIGUSR1, 128 + SIGTERM)
         # A job that was cancelled, or that Slurm queues again itself, is not running any more.
         if [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
             scontrol requeue "$SLURM_JOB_ID"

@@ -4,9 +4,9 @@
     python tools/submit.py CONFIG --nodes 2 --gpus-per-node 8 --partition video --hours 24
     python tools/submit.py CONFIG --nodes 2 --partition video -- --amp bf16 --work-dir work_dirs/a
 
-What follows ``--`` are options of tools/train.py. When the time of the job is over, or it makes way
-for another, the training saves, and the job is queued again and goes on. ``--cluster local`` runs
-it here and waits, to try it out.
+Options after ``--`` are those of tools/train.py. When the time of the job is over, or another job
+preempts it, the training saves, the job is queued again and resumes. ``--cluster local`` runs it on
+this machine and waits, to try it out.
 """
 
 import argparse
@@ -21,16 +21,16 @@ from mmtimesformer.engine.launch.submitit_job import WARNING, Training
 from mmtimesformer.terminal import ArgumentParser, echo
 
 TRAIN = Path(__file__).resolve().parent / 'train.py'
-ENDS = 1000  # of a job's time, after each of which it is queued again
+REQUEUES = 1000  # how often a job whose time is over is queued again
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line; what follows ``--`` becomes ``training``."""
+    """Parse the command line; options after ``--`` become ``training``."""
     words = sys.argv[1:] if argv is None else argv
     end = words.index('--') if '--' in words else len(words)
     parser = ArgumentParser(
         description='Submit a training to a cluster by submitit.',
-        epilog='What follows -- are options of tools/train.py.',
+        epilog='Options after -- are those of tools/train.py.',
     )
     parser.add_argument('config', help='a config file, or the name of a shipped config')
     parser.add_argument('--cluster', choices=['slurm', 'local'], default='slurm')
@@ -40,13 +40,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--cpus-per-gpu', type=int, default=5, help='CPU cores for each process')
     parser.add_argument('--no-gpus', action='store_true', help='the processes use CPUs')
-    parser.add_argument('--partition', help="Slurm's name of a group of machines")
+    parser.add_argument('--partition', help='partition of Slurm')
     parser.add_argument('--hours', type=float, default=24, help='time of the job')
     parser.add_argument(
-        '--stop-seconds', type=int, default=120, help='how long before its end it is to save'
+        '--stop-seconds',
+        type=int,
+        default=120,
+        help='seconds before its end to stop and save',
     )
     parser.add_argument(
-        '--max-restarts', type=int, default=0, help='how often lost processes are started again'
+        '--max-restarts', type=int, default=0, help='how often lost processes are restarted'
     )
     parser.add_argument('--job-name', help="instead of the config's name")
     parser.add_argument(
@@ -60,7 +63,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def submit(args: argparse.Namespace) -> None:
-    """Check what can be checked here, and hand the job over."""
+    """Check the options, and submit the job."""
     config = find_config(args.config)
     check(args)
     os.environ['SUBMITIT_PREEMPT_SIGNAL'] = WARNING
@@ -70,7 +73,7 @@ def submit(args: argparse.Namespace) -> None:
         [str(TRAIN), str(config), *args.training], args.gpus_per_node, args.max_restarts
     )
     executor = submitit.AutoExecutor(
-        args.logs, cluster=args.cluster, **{f'{args.cluster}_max_num_timeout': ENDS}
+        args.logs, cluster=args.cluster, **{f'{args.cluster}_max_num_timeout': REQUEUES}
     )
     executor.update_parameters(
         name=args.job_name or config.stem,
@@ -86,7 +89,7 @@ def submit(args: argparse.Namespace) -> None:
 
 
 def parameters(args: argparse.Namespace) -> dict[str, object]:
-    """Translate into submitit's words."""
+    """Return the job's parameters under submitit's names."""
     gpus = 0 if args.no_gpus else args.gpus_per_node
     if args.cluster == 'local':
         return {'gpus_per_node': gpus}
@@ -100,7 +103,7 @@ def parameters(args: argparse.Namespace) -> dict[str, object]:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Find a mistake before the job waits in a queue for a day to make it."""
+    """Find mistakes before the job waits in a queue."""
     if importlib.util.find_spec('submitit') is None:
         raise ImportError("submitit is not installed; pip install 'mmtimesformer[slurm]'")
     if args.cluster == 'local' and args.nodes > 1:
@@ -111,7 +114,7 @@ def check(args: argparse.Namespace) -> None:
             raise ValueError(f'{option} {getattr(args, name)} must be at least 1')
     if args.stop_seconds >= args.hours * 3600:
         raise ValueError(
-            f'--stop-seconds {args.stop_seconds} is the whole job of --hours {args.hours:g}; '
+            f'--stop-seconds {args.stop_seconds} is all of --hours {args.hours:g}; '
             'make the job longer'
         )
     if wrong := [word for word in args.slurm if '=' not in word]:
@@ -119,11 +122,11 @@ def check(args: argparse.Namespace) -> None:
     resumes = any(word.startswith('--resume') for word in args.training)
     if args.max_restarts and not resumes:
         raise ValueError(
-            '--max-restarts would start the training from its beginning; add -- --resume'
+            '--max-restarts would restart the training from its beginning; add -- --resume'
         )
-    import train  # beside this file
+    import train  # tools/train.py
 
-    train.parse_args([args.config, *args.training])  # ends with argparse's own words
+    train.parse_args([args.config, *args.training])  # argparse reports mistakes
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from mmtimesformer.terminal import ArgumentParser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line, with MMAction2's options and a few more."""
+    """Parse the command line: MMAction2's options and a few more."""
     parser = ArgumentParser(description='Test a checkpoint.')
     parser.add_argument('config', help='a config file, or the name of a shipped config')
     parser.add_argument('checkpoint', help='the weights to test')
@@ -36,10 +36,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--show-dir', help='folder for a picture of each video and its prediction')
     parser.add_argument('--show', action='store_true', help='open a window with each such picture')
     parser.add_argument(
-        '--interval', type=whole_number(1), default=1, help='draw every how many videos'
+        '--interval', type=whole_number(1), default=1, help='number of videos per picture'
     )
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='how long a window stays, in seconds'
+        '--wait-time', type=float, default=2, help='seconds that a window stays open'
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)

@@ -11,7 +11,7 @@ from mmtimesformer.terminal import ArgumentParser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    """Read the command line, with MMAction2's options and a few more."""
+    """Parse the command line: MMAction2's options and a few more."""
     parser = ArgumentParser(description='Train a model.')
     parser.add_argument('config', help='a config file, or the name of a shipped config')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
@@ -20,9 +20,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='resume from a checkpoint; without a value, from the last good one in the work_dir, '
-        'if any. Settings of optimizer and schedulers are those of the checkpoint, but for what '
-        '--cfg-options gives: optim_wrapper.optimizer.lr=1e-5',
+        help='resume from a checkpoint; without a value, from the newest valid one in the '
+        'work_dir, if any. Settings of optimizer and schedulers are those of the checkpoint, '
+        'except what --cfg-options changes: optim_wrapper.optimizer.lr=1e-5',
     )
     parser.add_argument(
         '--amp',
@@ -35,12 +35,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate by the videos per step over auto_scale_lr.base_batch_size',
+        help='scale the learning rate by videos per step / auto_scale_lr.base_batch_size',
     )
     parser.add_argument(
         '--accumulate',
         action='store_true',
-        help='accumulate gradients until a step sees auto_scale_lr.base_batch_size videos',
+        help='accumulate gradients up to auto_scale_lr.base_batch_size videos per step',
     )
     parser.add_argument(
         '--seed', type=whole_number(0, 4294967295), help="random seed; wins over the config's"
@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--diff-rank-seed', action='store_true', help='add the rank of a process to its seed'
     )
     parser.add_argument(
-        '--deterministic', action='store_true', help='let cuDNN use only repeatable algorithms'
+        '--deterministic', action='store_true', help='use only deterministic algorithms of cuDNN'
     )
     parser.add_argument(
         '--cfg-options',

@@ -192,6 +192,8 @@ def read_model_checkpoint(source: Source, map_location: MapLocation = 'cpu') -> 
     with ``backbone.…`` and ``cls_head.fc_cls.…``. See :func:`adapt_checkpoint` for the next step.
     """
     contents = read_file(fetch(source), map_location=map_location or 'cpu')
+    if contents.checkpoint is not None and _is_of_mmengine(contents.checkpoint):
+        return contents.checkpoint
     found = detect(dict(unstack_blocks(contents.tensors)))
     if contents.checkpoint is not None and (
         found is None or found[0].name not in ('official', 'huggingface')
@@ -213,6 +215,12 @@ def read_model_checkpoint(source: Source, map_location: MapLocation = 'cpu') -> 
         metadata.attention_type = None
     tensors = _moved(to_format(weights, 'mmtimesformer'), map_location)
     return {'meta': metadata.to_meta(), 'state_dict': tensors}
+
+
+def _is_of_mmengine(checkpoint: Mapping[str, object]) -> bool:
+    """Whether MMEngine's Runner wrote a checkpoint, so that its names are MMAction2's."""
+    meta = checkpoint.get('meta')
+    return isinstance(meta, dict) and 'mmengine_version' in meta
 
 
 def config_differences(checkpoint: Mapping[str, object], config: Mapping[str, object]) -> list[str]:

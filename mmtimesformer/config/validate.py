@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from mmtimesformer.cli import near_name, require_file
 from mmtimesformer.config.components import check_components
 from mmtimesformer.config.label_checks import check_labels
-from mmtimesformer.engine.distributed.fsdp import check_sharding
+from mmtimesformer.config.sharded_training import check_sharding
 
 LOADERS = {'train': ('train_dataloader', 'val_dataloader'), 'test': ('test_dataloader',)}
 FIRST_FILES = 65536  # bytes, about: of the config, of the first lines of the log

@@ -1,17 +1,18 @@
-"""What training and testing need beyond MMEngine and MMAction2.
+"""Training and testing beyond MMEngine: Runner, hooks, loops, checkpoints, FSDP, launchers.
 
-Importing it makes MMEngine read checkpoints through our reader, and registers our parts. It needs
-MMEngine and torch only. MMEngine's runner needs OpenCV, which comes with MMAction2: without it the
-model still works, and ``cli.require_mmaction`` says what is missing.
+Importing it registers our components, and MMEngine then reads checkpoints by our reader. MMEngine's
+Runner needs OpenCV, which comes with MMAction2: without it the model still works, and
+``cli.require_mmaction`` raises an error that names what is missing.
 """
 
 try:
     from mmtimesformer.engine.checkpointing.atomic_backend import register_atomic_backend
     from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook
-    from mmtimesformer.engine.checkpointing.pretrained import AdaptCheckpointHook, Pretrained
+    from mmtimesformer.engine.checkpointing.pretrained import Pretrained
     from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
     from mmtimesformer.engine.checkpointing.safe_loading import register_checkpoint_readers
     from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
+    from mmtimesformer.engine.hooks.adapt_checkpoint import AdaptCheckpointHook
     from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
     from mmtimesformer.engine.hooks.loop_state import LoopStateHook
     from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook

@@ -1,10 +1,12 @@
-"""MMEngine's Runner, which also works on CPUs in several processes and after a folder was moved."""
+"""MMEngine's Runner with exact resuming, checkpoints of any format, FSDP and runs on CPUs."""
 
+import atexit
 import copy
 import logging
 import math
 import os
 import warnings
+import weakref
 from collections.abc import Iterator, Sized
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -13,21 +15,29 @@ from typing import Any
 
 import torch
 from mmengine import dist
+from mmengine import hooks as mmengine_hooks
 from mmengine.device import get_device
-from mmengine.hooks import EMAHook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import MMLogger
-from mmengine.optim import OptimWrapper
+from mmengine.model import is_model_wrapper
+from mmengine.optim import BaseOptimWrapper, OptimWrapper
 from mmengine.registry import MODEL_WRAPPERS
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, CheckpointLoader
 from mmengine.runner import Runner as MMEngineRunner
+from mmengine.runner.checkpoint import _load_checkpoint_to_model
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.utils.data import DataLoader
 
 from mmtimesformer.cli import STOPPED, RunStopped
 from mmtimesformer.compat.upstream import overrides, require_attributes
 from mmtimesformer.config.components import replaced
-from mmtimesformer.engine.checkpointing.pretrained import AdaptCheckpointHook
-from mmtimesformer.engine.checkpointing.resume import corruption_of, latest_valid_checkpoint
+from mmtimesformer.config.sharded_training import is_sharded
+from mmtimesformer.engine.checkpointing.resume import (
+    corruption_of,
+    latest_valid_checkpoint,
+    read_valid_checkpoint,
+)
 from mmtimesformer.engine.checkpointing.resumed_settings import (
     Moment,
     Settings,
@@ -35,18 +45,13 @@ from mmtimesformer.engine.checkpointing.resumed_settings import (
     check_optimizer,
     reconcile,
 )
-from mmtimesformer.engine.checkpointing.safe_loading import for_runner
+from mmtimesformer.engine.checkpointing.safe_loading import Checkpoint, MapLocation, for_runner
 from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
 from mmtimesformer.engine.distributed.collectives import broadcast_from_rank0, raise_on_all_ranks
-from mmtimesformer.engine.distributed.fsdp import (
-    FSDPModelWrapper,
-    SaveShardedHook,
-    ScatterCheckpointHook,
-    is_sharded,
-    own_checkpoint,
-    parts_to_save,
-)
+from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
+from mmtimesformer.engine.distributed.process_group import leave_process_group
 from mmtimesformer.engine.distributed.stop_signals import StopSignals
+from mmtimesformer.engine.hooks.adapt_checkpoint import AdaptCheckpointHook
 from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
 from mmtimesformer.engine.hooks.log_write_errors import (
     tolerate_log_write_errors,
@@ -56,6 +61,10 @@ from mmtimesformer.engine.hooks.loop_state import LoopStateHook
 from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
 from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook
 from mmtimesformer.engine.hooks.restart_workers import RestartWorkersHook
+from mmtimesformer.engine.hooks.sharded_checkpoint_hook import (
+    SaveShardedHook,
+    ScatterCheckpointHook,
+)
 from mmtimesformer.engine.hooks.stop_on_signal import StartWorker, StopOnSignalHook
 from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideosHook
 from mmtimesformer.engine.loops.clips_per_video import with_clips_per_video
@@ -70,13 +79,15 @@ require_attributes(
 )  # fmt: skip
 require_attributes(OptimWrapper, '_accumulative_counts', used_by=__name__)
 
-# What MMEngine says on every run and no user can change: in its log, and as Python's warnings.
+Config = dict[str, Any]
+
+# What MMEngine logs or warns of in every run, and no user can change.
 LOGGED_NOISE = (
     '"FileClient" will be deprecated',
     '"HardDiskBackend" is the alias',
     'paramwise_options',  # a line for each parameter
 )
-# Pages that MMEngine's Runner logs before every run; they are in the log file.
+# Long messages that MMEngine's Runner logs before every run; they stay in the log file.
 PAGES = ('System environment:', 'Config:', 'Hooks will be executed in the following order')
 WARNED_NOISE = (
     'Setting (OMP|MKL)_NUM_THREADS',
@@ -85,36 +96,55 @@ WARNED_NOISE = (
 )
 
 
+# Hooks that do nothing in a test.
+TRAINING_HOOKS = (
+    mmengine_hooks.CheckpointHook, mmengine_hooks.DistSamplerSeedHook, EMAHook, LoopStateHook,
+    NonFiniteStepHook, mmengine_hooks.ParamSchedulerHook, SaveShardedHook, ScatterCheckpointHook,
+    StopOnSignalHook, mmengine_hooks.SyncBuffersHook,
+)  # fmt: skip
+OUR_HOOKS = (
+    AdaptCheckpointHook, EvalProtocolHook, LoopStateHook, NonFiniteStepHook, StopOnSignalHook,
+    UnreadableVideosHook, ScatterCheckpointHook, SaveShardedHook, RestartWorkersHook,
+    NonFiniteScoresHook,
+)  # fmt: skip
+
+
 class Runner(MMEngineRunner):
     """Trains and tests from a config; use it as MMEngine's ``Runner``.
 
     Beyond that one, it
 
-    - joins processes by gloo where there is no GPU, and wraps the model without GPU numbers;
+    - trains on CPUs in several processes (gloo);
     - loads checkpoints of other systems, and refuses one that does not fit the model;
-    - resumes exactly, from the newest checkpoint that is whole, in a ``work_dir`` that may have
-      been moved or copied, and lets no second training into it;
-    - counts videos with NaN or infinite scores as wrong, names them, and ends with an error;
-    - leaves out steps that are no number, and ends after too many of them;
-    - trains models of which each process has a share, and saves them for any number of processes;
-    - stops on SIGTERM, SIGUSR1 and SIGHUP after a step, with all saved;
-    - names the protocol with every score;
-    - accumulates gradients up to a config's total batch where there are fewer GPUs, if asked;
-    - counts accumulated gradients when it scales the learning rate, and says what it did;
+    - resumes exactly, from the newest valid checkpoint, in a ``work_dir`` that may have been moved
+      or copied, and locks it against a second training;
+    - counts videos with NaN or infinite scores as wrong, and skips steps with such gradients;
+    - trains sharded models (FSDP), and saves them for any number of processes;
+    - stops on SIGTERM, SIGUSR1 and SIGHUP after a step, and saves first;
+    - logs the evaluation protocol with every score;
+    - accumulates gradients up to a config's total batch, if asked, and counts them when it scales
+      the learning rate;
     - writes environment, config and hooks to the log file and not to the terminal.
+
+    Attributes:
+        settings_given: Keys of ``--cfg-options``, which override the settings of a checkpoint.
     """
 
-    _resume: bool
+    only_tests = False
+    settings_given: tuple[str, ...] = ()
+    _hooks: list[Hook]
+    _resume: bool | str
     _load_from: str | None
-    _resumed: tuple[dict[str, Any], list[dict[str, Any]] | None]
-    _scheduler_configs: Any = None
-    settings_given: tuple[str, ...] = ()  # keys of --cfg-options, which win over a checkpoint's
+    _resumed: tuple[Checkpoint, list[Checkpoint] | None]  # meta, schedulers
+    _scheduler_configs: object = None
+    _checked: Checkpoint | None = None  # a checkpoint that was read for its check
+    _gathered: Checkpoint | None = None  # entries of the next checkpoint, of all processes
 
-    def setup_env(self, env_cfg: dict[str, Any]) -> None:
-        """Join the processes of the run; MMEngine's own way asks for a GPU."""
+    def setup_env(self, env_cfg: Config) -> None:
+        """Initialize the process group; MMEngine's own code needs GPUs."""
         for noise in WARNED_NOISE:
             warnings.filterwarnings('ignore', noise)
-        # Of a class that no video has: MMAction2 leaves it out of the mean average precision
+        # Of a class without videos, which MMAction2 leaves out of the mean average precision
         accuracy = r'mmaction\.evaluation\.functional\.accuracy'
         warnings.filterwarnings('ignore', 'invalid value encountered', module=accuracy)
         if self.launcher == 'pytorch' and 'RANK' not in os.environ:
@@ -131,10 +161,11 @@ class Runner(MMEngineRunner):
                 )
             seconds = env_cfg.get('dist_cfg', {}).get('timeout', 1800)
             torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=seconds))
+            atexit.register(_leave_at_exit, weakref.ref(self))
         super().setup_env(env_cfg)
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
-        """Keep the terminal for progress: what fills a page goes to the log file alone."""
+        """Log progress to the terminal, and long messages to the log file alone."""
         logger = super().build_logger(*args, **kwargs)
         files = [handler.baseFilename for handler in logger.handlers if _writes_file(handler)]
         if files:
@@ -148,10 +179,10 @@ class Runner(MMEngineRunner):
         return logger
 
     @staticmethod
-    def build_dataloader(dataloader: Any, *args: Any, **kwargs: Any) -> DataLoader:
+    def build_dataloader(dataloader: DataLoader | Config, *args: Any, **kwargs: Any) -> DataLoader:
         """Build it; ``clips_per_video`` takes several clips of each video that is decoded.
 
-        Its processes leave signals to the run.
+        Its workers ignore stop signals, which are for the run.
         """
         if isinstance(dataloader, dict) and 'clips_per_video' in dataloader:
             dataloader = with_clips_per_video(dataloader)
@@ -161,26 +192,26 @@ class Runner(MMEngineRunner):
             loader.worker_init_fn = StartWorker(loader.worker_init_fn)
         return loader
 
-    def build_visualizer(self, visualizer: Any = None) -> Any:
-        """Build it, so that it may fail to write without ending the run."""
+    def build_visualizer(self, visualizer: Visualizer | Config | None = None) -> Visualizer:
+        """Build it; errors when it writes are logged and do not end the run."""
         built = super().build_visualizer(visualizer)
         tolerate_visualizer_write_errors(built, self.logger.warning)
         return built
 
-    def build_train_loop(self, loop: Any) -> Any:
-        """Build the loop; one by epochs is ours, which resumes exactly."""
+    def build_train_loop(self, loop: BaseLoop | Config) -> BaseLoop:
+        """Build the loop; an epoch-based one is ours, which resumes exactly."""
         if isinstance(loop, dict) and loop.get('by_epoch'):
             loop = {'type': 'EpochBasedTrainLoop', **loop}
             del loop['by_epoch']
         return super().build_train_loop(replaced(loop))
 
     def train(self) -> nn.Module:
-        """Train; alone in the ``work_dir``, and with an ear for signals that ask to stop."""
-        with StopSignals() as signals, self._alone_in_work_dir(signals):
+        """Train, with a lock on the ``work_dir``, until the end or a signal that asks to stop."""
+        with StopSignals() as signals, self._lock_work_dir(signals):
             return super().train()
 
     @contextmanager
-    def _alone_in_work_dir(self, signals: StopSignals) -> Iterator[None]:
+    def _lock_work_dir(self, signals: StopSignals) -> Iterator[None]:
         with ExitStack() as held:
             try:
                 with raise_on_all_ranks():
@@ -195,16 +226,16 @@ class Runner(MMEngineRunner):
                 if broadcast_from_rank0(isinstance(error, InterruptedError)):
                     raise RunStopped(
                         f'stopped before the training began: another one is in {self.work_dir}; '
-                        'the same command with --resume goes on',
+                        'to resume, give the same command with --resume',
                         STOPPED,
                     ) from error
                 raise
             yield
 
-    def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
-        """Share the model between processes, without GPU numbers where it lies on a CPU.
+    def wrap_model(self, model_wrapper_cfg: Config | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for several processes, without GPU numbers where it is on a CPU.
 
-        One that is to be sharded gets its initial weights first, while it is whole.
+        A model that is to be sharded is initialized first.
         """
         if is_sharded(model_wrapper_cfg):
             if self.distributed:
@@ -212,15 +243,15 @@ class Runner(MMEngineRunner):
                 super()._init_model_weights()
                 return MODEL_WRAPPERS.build(model_wrapper_cfg, default_args={'module': model})
             self.logger.warning(
-                'This process is alone, so the model stays whole; start several by '
-                'tools/dist_train.sh CONFIG PROCESSES to give each a share.'
+                'There is one process, so the model is not sharded; start several by '
+                'tools/dist_train.sh CONFIG PROCESSES.'
             )
         elif self.distributed and get_device() == 'cpu':
-            shared = model_wrapper_cfg or {
+            wrapper = model_wrapper_cfg or {
                 'type': 'MMDistributedDataParallel',
                 'find_unused_parameters': self.cfg.get('find_unused_parameters', False),
             }
-            model_wrapper_cfg = {'device_ids': None, **shared}
+            model_wrapper_cfg = {'device_ids': None, **wrapper}
         return super().wrap_model(model_wrapper_cfg, model)
 
     @overrides(MMEngineRunner)
@@ -234,40 +265,45 @@ class Runner(MMEngineRunner):
             keep_scores_in_float32(self.model)
         return super().test()
 
-    def register_hooks(self, default_hooks: Any = None, custom_hooks: Any = None) -> None:
-        """Register the hooks of the config, and those of ours that are not among them."""
-        default_hooks = {
-            'checkpoint': {'type': 'CheckpointHook', 'interval': 1},
-            **(default_hooks or {}),
-        }
+    def register_hooks(
+        self, default_hooks: Config | None = None, custom_hooks: list[object] | None = None
+    ) -> None:
+        """Register the hooks of the config and ours; in a test only those that it uses."""
+        saving = {'type': 'CheckpointHook', 'interval': 1}
+        default_hooks = {'checkpoint': saving, **(default_hooks or {})}
+        if self.only_tests:
+            default_hooks |= dict.fromkeys(('checkpoint', 'param_scheduler', 'sampler_seed'))
         super().register_hooks(
             {name: replaced(hook) for name, hook in default_hooks.items()},
             [replaced(hook) for hook in custom_hooks or ()],
         )
-        for ours in (
-            AdaptCheckpointHook, EvalProtocolHook, LoopStateHook, NonFiniteStepHook,
-            StopOnSignalHook, UnreadableVideosHook, ScatterCheckpointHook, SaveShardedHook,
-            RestartWorkersHook, NonFiniteScoresHook,
-        ):  # fmt: skip
-            if not any(isinstance(hook, ours) for hook in self.hooks):
-                self.register_hook(ours())
+        if self.only_tests:
+            self._hooks = [hook for hook in self._hooks if not isinstance(hook, TRAINING_HOOKS)]
+        for kind in OUR_HOOKS:
+            is_used = not (self.only_tests and issubclass(kind, TRAINING_HOOKS))
+            if is_used and not any(isinstance(hook, kind) for hook in self.hooks):
+                self.register_hook(kind())
 
     def load_or_resume(self) -> None:
-        """Find the newest checkpoint by its name beside ``last_checkpoint``, wherever that lies.
+        """Load or resume, from the newest valid checkpoint in the ``work_dir`` or a named one.
+
+        ``resume='auto'`` loads ``load_from`` where there is nothing to resume.
 
         Raises:
-            ValueError: The one to resume from is damaged.
+            ValueError: The checkpoint to resume from is damaged.
         """
-        if self._resume and self._load_from is not None and not self._has_loaded:
-            self._check_whole(self._load_from)
-        if self._resume and self._load_from is None and not self._has_loaded:
-            newest = self._newest_checkpoint()
-            self._load_from, self._resume = newest, newest is not None
-            self.logger.info(
-                f'Resumes from {newest}.'
-                if newest
-                else f'Nothing to resume in {self.work_dir}; starts from the beginning.'
-            )
+        if self._resume and not self._has_loaded:
+            if self._load_from is not None and self._resume != 'auto':
+                self._check_named(self._load_from)
+            else:
+                newest = self._newest_checkpoint()
+                self._resume, self._load_from = newest is not None, newest or self._load_from
+                self.logger.info(
+                    f'Resumes from {newest}.'
+                    if newest
+                    else f'Nothing to resume in {self.work_dir}; starts from '
+                    f'{self._load_from or "the beginning"}.'
+                )
         super().load_or_resume()
         if isinstance(self._train_loop, BaseLoop):
             for hook in self.hooks:
@@ -276,24 +312,24 @@ class Runner(MMEngineRunner):
                     if note is not None:
                         self.logger.warning(note)
 
-    def _check_whole(self, checkpoint: str) -> None:
-        """Let the main process read all of a checkpoint that was named, and all fail with it."""
+    def _check_named(self, checkpoint: str) -> None:
+        """Let the main process read all of a named checkpoint; all fail if it is damaged."""
         damage = None
         if dist.is_main_process() and '://' not in checkpoint:
             path = Path(checkpoint).expanduser()
-            damage = corruption_of(str(path)) if path.exists() else None
+            damage = self._damage_of(str(path)) if path.exists() else None
         if damage := broadcast_from_rank0(damage):
             raise ValueError(
                 f'checkpoint {checkpoint} is damaged ({damage}); name an earlier one, or none: '
-                '--resume alone takes the newest that is whole'
+                '--resume alone takes the newest valid one'
             )
 
     def _newest_checkpoint(self) -> str | None:
-        """Let the main process look for all, and all fail if it finds only damaged ones."""
+        """Let the main process find it; all fail if it finds only damaged ones."""
         found: str | Exception | None = None
         if dist.is_main_process():
             try:
-                found = latest_valid_checkpoint(self.work_dir, self.logger.warning)
+                found = latest_valid_checkpoint(self.work_dir, self.logger.warning, self._damage_of)
             except Exception as error:
                 found = error
         found = broadcast_from_rank0(found)
@@ -301,14 +337,24 @@ class Runner(MMEngineRunner):
             raise found
         return found
 
+    def _damage_of(self, checkpoint: str) -> str | None:
+        """Describe what is wrong with a checkpoint, or keep it for ``resume``: it is read once.
+
+        A sharded model reads a part of it, so there all of it is checked first.
+        """
+        if isinstance(self.model, FSDPModelWrapper):
+            return corruption_of(checkpoint)
+        self._checked, damage = read_valid_checkpoint(checkpoint, get_device())
+        return damage
+
     def resume(
         self,
         filename: str,
         resume_optimizer: bool = True,
         resume_param_scheduler: bool = True,
-        map_location: Any = 'default',
+        map_location: MapLocation = 'default',
     ) -> None:
-        """Resume; the state of a sharded model is read into main memory, not onto one card."""
+        """Resume; the state of a sharded model is read into main memory, not onto one GPU."""
         if map_location == 'default' and isinstance(self.model, FSDPModelWrapper):
             map_location = 'cpu'
         compared = resume_optimizer and resume_param_scheduler and can_be_compared(self)
@@ -318,7 +364,7 @@ class Runner(MMEngineRunner):
             self._reconcile(configured)
 
     def _reconcile(self, configured: Settings) -> None:
-        """Log what the checkpoint overrode; let what was given on the command line win."""
+        """Log settings that the checkpoint overrides; ``--cfg-options`` override those."""
         meta, schedulers = self._resumed
         given = list(self.settings_given)
         position = meta.get('position') or {}
@@ -329,7 +375,7 @@ class Runner(MMEngineRunner):
             videos = loop.state_dict(meta['epoch'], meta['iter'])['videos_per_step']
             scaled = (self.auto_scale_lr or {}).get('enable', False)
             if scaled and position.get('videos_per_step', videos) != videos:
-                given.append('auto_scale_lr')  # which asks for it
+                given.append('auto_scale_lr')  # which asks to scale again
         configs = self._scheduler_configs or ()
         configs = configs if isinstance(configs, list | tuple) else [configs]
         converted = [
@@ -339,89 +385,107 @@ class Runner(MMEngineRunner):
         moment = Moment(meta['epoch'], meta['iter'], steps_of_now, converted)
         reconcile(self, configured, schedulers, given, moment, self.logger.warning)
 
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        """Build them, and remember which of them count epochs."""
+    def build_param_scheduler(self, scheduler: object) -> object:
+        """Build them, and keep the configs, which show which of them count epochs."""
         parts = scheduler if isinstance(scheduler, list | tuple) else [scheduler]
         if any(isinstance(part, dict) for part in parts):
             self._scheduler_configs = scheduler
         return super().build_param_scheduler(scheduler)
 
-    def load_checkpoint(self, filename: str, *args: Any, **kwargs: Any) -> Any:
-        """Load; where a sharded model was saved as shares, each process reads what it is to hold.
+    def load_checkpoint(
+        self,
+        filename: str,
+        map_location: MapLocation = 'cpu',
+        strict: bool = False,
+        revise_keys: list[tuple[str, str]] | None = None,
+    ) -> Checkpoint:
+        """Load; of a sharded checkpoint, each process of a sharded model reads its own shards.
 
-        What does not fit the model as it is, is read whole, like any other checkpoint.
+        A checkpoint that does not fit the sharded model as it is, is read in full.
         """
-        model, own = self.model, None
-        if isinstance(model, FSDPModelWrapper) and '://' not in str(filename):
-            own = own_checkpoint(self, filename)
-        if own is None:
-            checkpoint = super().load_checkpoint(filename, *args, **kwargs)
-            self._note_resumed(checkpoint)
-            return checkpoint
-        checkpoint = for_runner(own)
-        self._note_resumed(checkpoint)
+        checkpoint = self._read_checkpoint(filename, map_location)
         self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-        model.get_submodule('module').load_state_dict(checkpoint['state_dict'])
-        self._has_loaded = True
-        self.logger.info(f'Load checkpoint from {filename}')
-        return checkpoint
-
-    def _note_resumed(self, checkpoint: dict[str, Any]) -> None:
         if self._resume:
             check_optimizer(self, checkpoint)
             schedulers = checkpoint.get('param_schedulers')
             states = copy.deepcopy(schedulers) if isinstance(schedulers, list) else None
             self._resumed = checkpoint['meta'], states
+        keys = [(r'^module.', '')] if revise_keys is None else revise_keys
+        checkpoint = _load_checkpoint_to_model(
+            self._unwrapped, checkpoint, strict, revise_keys=keys
+        )
+        self._has_loaded = True
+        self.logger.info(f'Load checkpoint from {filename}')
+        return checkpoint
+
+    def _read_checkpoint(self, filename: str, map_location: MapLocation) -> Checkpoint:
+        checked, self._checked = self._checked, None
+        if checked is not None:
+            return checked
+        if isinstance(self.model, FSDPModelWrapper) and '://' not in str(filename):
+            own = self.model.read_checkpoint(filename, self.optim_wrapper if self._resume else None)
+            if own is not None:
+                return for_runner(own)
+        return CheckpointLoader.load_checkpoint(filename, map_location, logger='current')
 
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-        """Save, with the gradients of a step that is begun; a failure is one of all processes.
+        """Save, with the gradients of an unfinished step; if one process fails, all raise.
 
-        What is sharded is brought together first, or written by all processes.
+        A sharded model is gathered first, or all processes write their shards.
 
         Raises:
-            OSError: It could not be written, by the main process for all, or by one its share.
+            OSError: The checkpoint, or a shard of it, could not be written.
         """
         gradients = self._accumulated_gradients()
-        loop_state = next(hook for hook in self.hooks if isinstance(hook, LoopStateHook))
-        self.parts_to_save = None
+        with_optimizer = kwargs.get('save_optimizer', True)
+        self._gathered = {'gradients': gradients} if gradients and with_optimizer else {}
         if isinstance(self.model, FSDPModelWrapper):
             path = Path(out_dir).expanduser() / filename
-            with_optimizer = kwargs.get('save_optimizer', True)
-            self.parts_to_save = parts_to_save(self, path, gradients, with_optimizer)
-        else:
-            loop_state.gradients = gradients
+            self._gathered = self.model.checkpoint_state(self, path, gradients, with_optimizer)
         try:
             with raise_on_all_ranks():
                 super().save_checkpoint(out_dir, filename, *args, **kwargs)
         finally:
-            loop_state.gradients = self.parts_to_save = None
+            self._gathered = None
+
+    def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+        """Call a hook; what all processes gathered for a checkpoint goes in after the hooks.
+
+        MMEngine calls ``before_save_checkpoint`` in the main process alone.
+        """
+        super().call_hook(fn_name, **kwargs)
+        if fn_name == 'before_save_checkpoint' and self._gathered is not None:
+            kwargs['checkpoint'].update(self._gathered)
+
+    @property
+    def _unwrapped(self) -> nn.Module:
+        return self.model.get_submodule('module') if is_model_wrapper(self.model) else self.model
 
     def _accumulated_gradients(self) -> dict[str, torch.Tensor] | None:
-        """Return the gradients of a step that waits for more batches, averaged over processes.
+        """Return the gradients of a step that needs more batches, averaged over processes.
 
-        NOTE: one process gets its own back, bit for bit. Several get the mean, which the step would
-        have taken of them in the end, and differ by its rounding.
+        NOTE: one process resumes with its own, bit for bit. Several resume with the mean, which the
+        step would have computed at its end, and differ by its rounding.
         """
         wrapper = self.optim_wrapper
         if not isinstance(wrapper, OptimWrapper) or wrapper.should_update():
             return None
-        model: Any = getattr(self.model, 'module', self.model)
         gradients = {
             name: parameter.grad.detach().clone()
-            for name, parameter in model.named_parameters()
+            for name, parameter in self._unwrapped.named_parameters()
             if parameter.grad is not None
         }
         if isinstance(self.model, FSDPModelWrapper):
-            return gradients  # which are means already
+            return gradients  # means already
         for gradient in gradients.values():
             dist.all_reduce(gradient, 'mean')
         return {name: gradient.cpu() for name, gradient in gradients.items()}
 
-    def build_optim_wrapper(self, optim_wrapper: Any) -> Any:
+    def build_optim_wrapper(self, optim_wrapper: OptimWrapper | Config) -> BaseOptimWrapper:
         """Build it; with ``auto_scale_lr.accumulate`` one step sees ``base_batch_size`` videos.
 
         Raises:
-            ValueError: No whole number of batches makes that many videos.
+            ValueError: That many videos are no whole number of batches.
         """
         settings = self.cfg.get('auto_scale_lr') or {}
         if settings.get('accumulate') and isinstance(optim_wrapper, dict):
@@ -442,18 +506,16 @@ class Runner(MMEngineRunner):
 
     @property
     def _samples(self) -> str:
-        """What a batch counts."""
+        """What a batch consists of."""
         several = self._train_dataloader.get('clips_per_video', 1) > 1
         return 'clips' if several else 'videos'
 
-    def scale_lr(
-        self, optim_wrapper: OptimWrapper, auto_scale_lr: dict[str, Any] | None = None
-    ) -> None:
-        """Scale the learning rate by the videos that one optimiser step sees.
+    def scale_lr(self, optim_wrapper: OptimWrapper, auto_scale_lr: Config | None = None) -> None:
+        """Scale the learning rate by the number of videos in one optimizer step.
 
         MMEngine counts processes and their batches. A step over ``k`` accumulated batches averages
-        over ``k`` times as many videos, so ``k`` counts as well: 1 process x 8 videos x 8
-        accumulated batches is the base batch 64, and nothing changes.
+        ``k`` times as many videos: 1 process x 8 videos x 8 accumulated batches is the base batch
+        64, and nothing changes.
         """
         if auto_scale_lr is None or not auto_scale_lr.get('enable', False):
             return
@@ -473,8 +535,12 @@ class Runner(MMEngineRunner):
                 )
 
 
+def _leave_at_exit(runner: weakref.ref[Runner]) -> None:
+    leave_process_group(runner())
+
+
 def _check_batches(loader: DataLoader) -> None:
-    """Refuse a loader whose only batch is incomplete and left out."""
+    """Refuse a loader whose only batch is incomplete and dropped."""
     if loader.batch_sampler is None or not isinstance(loader.sampler, Sized):
         return
     videos, size = len(loader.sampler), loader.batch_size
@@ -485,8 +551,8 @@ def _check_batches(loader: DataLoader) -> None:
     if stage == 'test':
         keys = 'val_dataloader or test_dataloader'
     raise ValueError(
-        f'the {videos} videos of a process are fewer than batch_size={size}, and drop_last leaves '
-        f'an incomplete batch out, so there is no batch; in {keys} set batch_size to {videos} or '
+        f'the {videos} videos of a process are fewer than batch_size={size}, and drop_last drops '
+        f'incomplete batches, so there is no batch; in {keys} set batch_size to {videos} or '
         'less, or drop_last to False'
     )
 
@@ -496,7 +562,7 @@ def _writes_file(handler: logging.Handler) -> bool:
 
 
 def _is_for_terminal(record: logging.LogRecord) -> bool:
-    """Drop noise and MMEngine's long pages; any other message of several lines is shown."""
+    """Drop noise and MMEngine's long messages; other messages of several lines are shown."""
     message = record.getMessage()
     page = record.levelno <= logging.INFO and message.count('\n') > 1
     if page and message.lstrip('\n-').startswith(PAGES):
@@ -508,3 +574,9 @@ def _without_escapes(record: logging.LogRecord) -> bool:
     """Write terminal escapes in a message, of names of videos and classes, as text."""
     record.msg, record.args = safe_lines(record.getMessage()), ()
     return True
+
+
+class EvalRunner(Runner):
+    """A Runner that only tests: it registers no hook of a training."""
+
+    only_tests = True

@@ -21,7 +21,7 @@ def read_npy(archive: SafeZip, name: str) -> np.ndarray:
         ZipError: It is damaged, or its header and its size differ.
     """
     content = bytearray(archive.members[name].file_size)
-    archive.read_into(name, memoryview(content), check=True)
+    archive.read_into(name, memoryview(content))
     return parse_npy(memoryview(content), 'a member')
 
 

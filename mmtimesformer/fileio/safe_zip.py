@@ -75,22 +75,21 @@ class SafeZip:
     def read(self, name: str) -> bytes:
         """Return a member's bytes, checked against its checksum."""
         content = bytearray(self.members[name].file_size)
-        self.read_into(name, memoryview(content), check=True)
+        self.read_into(name, memoryview(content))
         return bytes(content)
 
-    def read_into(self, name: str, target: memoryview, check: bool = False) -> None:
-        """Read a member into memory of its size.
+    def read_into(self, name: str, target: memoryview) -> None:
+        """Read a member into memory of its size, checked against its checksum.
 
         Args:
             name: The member.
             target: As many bytes as the member has.
-            check: Verify the checksum also of a stored member; those of compressed ones always are.
         """
         member = self.members[name]
         if len(target) != member.file_size:
             raise ZipError(f'is damaged: a member has {member.file_size:,} bytes')
         if member.compress_type == zipfile.ZIP_STORED:
-            self._read_stored(member, target, check)
+            self._read_stored(member, target)
             return
         try:
             with self.archive.open(member) as file:
@@ -117,7 +116,7 @@ class SafeZip:
             return False
         return True
 
-    def _read_stored(self, member: zipfile.ZipInfo, target: memoryview, check: bool) -> None:
+    def _read_stored(self, member: zipfile.ZipInfo, target: memoryview) -> None:
         self.file.seek(member.header_offset)
         header = self.file.read(30)
         if len(header) != 30 or header[:4] != b'PK\x03\x04':
@@ -130,7 +129,7 @@ class SafeZip:
             if not count:
                 raise ZipError('is cut short: a member ends too early')
             done += count
-        if check and zlib.crc32(target) != member.CRC:
+        if zlib.crc32(target) != member.CRC:
             raise ZipError('is damaged: a member does not match its checksum')
 
 

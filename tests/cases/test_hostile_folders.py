@@ -22,7 +22,7 @@ from mmtimesformer.datasets.preparation import packing
 from mmtimesformer.datasets.preparation.moving_shapes import Settings, is_made
 from mmtimesformer.datasets.preparation.reading import read_json as read_labels
 from mmtimesformer.engine.checkpointing.resume import latest_valid_checkpoint
-from mmtimesformer.engine.distributed.sharded_checkpoint import write_shares
+from mmtimesformer.engine.distributed.sharded_checkpoint import write_shards
 from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideoList
 from mmtimesformer.inference.feature_store import FeatureFolder
 from mmtimesformer.visualization.training import read_training
@@ -37,7 +37,7 @@ def sharded(folder: Path) -> tuple[Path, Path]:
     path = folder / 'epoch_1.pth'
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch's own, of a process that is alone
-        parts = write_shares({'state_dict': {'w': torch.arange(6.0)}}, path)
+        parts = write_shards({'state_dict': {'w': torch.arange(6.0)}}, path)
     write_torch({'meta': {'epoch': 1}, **parts}, path)
     return path, folder / parts['shares']['folder']
 

@@ -214,7 +214,7 @@ def test_an_image_vit_of_paddle_starts_a_training(
     check_seeded(model.backbone.state_dict(), weights, frames=8)
     assert len(logged) == 1
     assert 'cls_head.fc_cls' in logged[0]
-    assert 'starts fresh' in logged[0]
+    assert 'newly initialized' in logged[0]
 
 
 def test_a_biased_image_vit_in_pp_timesformer_is_an_error_that_names_the_key(

@@ -341,7 +341,7 @@ def test_loading_by_the_runner_logs_the_warnings(
     with caplog.at_level(logging.WARNING, logger='warned'):
         AdaptCheckpointHook().after_load_checkpoint(runner, checkpoint)
     found = [record.message.removeprefix('Checkpoint: ') for record in caplog.records]
-    assert [text for text in found if 'starts fresh' not in text] == expected
+    assert [text for text in found if 'newly initialized' not in text] == expected
 
 
 def test_weights_without_a_config_give_the_warnings_of_their_system(

@@ -170,9 +170,9 @@ def test_schedulers_of_other_kinds_are_not_mixed_with_the_state_of_the_old_ones(
     stop(train, 13, resumed, schedulers=other, resume=True)
     for number, groups in resumed.seen.items():
         assert groups[0][0] == pytest.approx(whole.seen[number][0][0], rel=1e-9)
-    assert 'and not of the same kinds' in capsys.readouterr().out
+    assert 'and not of the same types' in capsys.readouterr().out
     train(schedulers=other, resume=True)  # from whose state nothing of the old ones is left
-    assert 'and not of the same kinds' not in capsys.readouterr().out
+    assert 'and not of the same types' not in capsys.readouterr().out
 
 
 def test_under_a_plateau_the_rate_keeps_its_ratio(train: Train) -> None:

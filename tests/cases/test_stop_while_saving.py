@@ -63,7 +63,7 @@ def test_a_stop_while_the_last_checkpoint_is_retried_is_handled(
         f'stopped by {name} while the last checkpoint of a training that is done'
     )
     assert f'could not be written to {tmp_path}/work, and is lost; make room' in said
-    assert f'--resume goes on from {tmp_path}/work/epoch_2.pth, and trains the steps after' in said
+    assert f'--resume resumes from {tmp_path}/work/epoch_2.pth, and repeats the steps after' in said
     assert (tmp_path / 'work/last_checkpoint').read_text().endswith('epoch_2.pth')
     monkeypatch.undo()
     assert train(resume=True).epoch == 3
@@ -71,7 +71,7 @@ def test_a_stop_while_the_last_checkpoint_is_retried_is_handled(
 
 
 def test_a_stop_with_nothing_saved_says_so(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RunStopped, match='goes on from the beginning, for nothing was saved'):
+    with pytest.raises(RunStopped, match='resumes from the beginning, as nothing was saved'):
         train(At(0, full_disk(monkeypatch, 'epoch_3')))
 
 
@@ -168,7 +168,7 @@ def test_a_stop_while_another_training_is_waited_for_ends_with_the_code(
     def taken(*_: Any) -> None:
         raise BlockingIOError(errno.EAGAIN, 'taken')
 
-    monkeypatch.setattr('mmtimesformer.engine.checkpointing.work_dir_lock.fcntl.lockf', taken)
+    monkeypatch.setattr('fcntl.flock', taken)
     begin = time.monotonic()
     with signal_after(1.0), pytest.raises(RunStopped, match='another one is in') as end:
         train()
@@ -183,9 +183,9 @@ def test_the_lock_is_not_waited_for_when_a_stop_was_asked_for(
     def taken(*_: Any) -> None:
         raise BlockingIOError(errno.EAGAIN, 'taken')
 
-    monkeypatch.setattr('mmtimesformer.engine.checkpointing.work_dir_lock.fcntl.lockf', taken)
+    monkeypatch.setattr('fcntl.flock', taken)
     with (
-        pytest.raises(InterruptedError, match='asked to stop'),
+        pytest.raises(InterruptedError, match='stop requested'),
         only_one_training(tmp_path, print, lambda: True),
     ):
         pass

@@ -33,7 +33,7 @@ from mmtimesformer.checkpoints.dcp import (
 from mmtimesformer.checkpoints.dcp_metadata import METADATA
 from mmtimesformer.checkpoints.readers import write_torch
 from mmtimesformer.engine.checkpointing.resume import latest_valid_checkpoint
-from mmtimesformer.engine.distributed.sharded_checkpoint import write_shares
+from mmtimesformer.engine.distributed.sharded_checkpoint import write_shards
 
 PART = '__0_0.distcp'
 
@@ -62,7 +62,7 @@ def save(path: Path, state: dict[str, Any] | None = None) -> Path:
     """Write a sharded checkpoint; return its folder."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch's own, of a process that is alone
-        parts = write_shares(training() if state is None else state, path)
+        parts = write_shards(training() if state is None else state, path)
     write_torch({'meta': {'epoch': 3}, **parts}, path)
     return path.parent / parts['shares']['folder']
 
@@ -352,7 +352,7 @@ def test_a_full_disk_is_an_os_error(path: Path, monkeypatch: pytest.MonkeyPatch)
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(torch, 'save', full)
-    with pytest.raises(OSError, match='process 0 could not write its share: .*No space left'):
+    with pytest.raises(OSError, match='process 0 could not write its shard: .*No space left'):
         save(path)
     assert not path.exists()
     monkeypatch.undo()
@@ -373,7 +373,7 @@ def test_a_disk_that_is_really_full_is_an_os_error(
 
     monkeypatch.setattr(FileSystem, 'create_stream', full)
     state = {'state_dict': {'weight': torch.zeros(10**6)}}
-    with pytest.raises(OSError, match='process 0 could not write its share'):
+    with pytest.raises(OSError, match='process 0 could not write its shard'):
         save(path, state)
     assert not path.exists()
 

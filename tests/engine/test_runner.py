@@ -1,4 +1,4 @@
-"""The Runner says what it does to the learning rate, and finds what it saved."""
+"""The Runner logs how it scales the learning rate, and finds what it saved."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +10,12 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
 from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
-from mmtimesformer.engine.runner import Runner, _is_for_terminal
+from mmtimesformer.engine.runner import TRAINING_HOOKS, EvalRunner, Runner, _is_for_terminal
+from tests.engine.conftest import Guess, Noise
 
 
-class Said(list):
-    """A logger that keeps what it is told."""
+class LogList(list):
+    """A logger that keeps its messages."""
 
     info = list.append
 
@@ -22,20 +23,20 @@ class Said(list):
 def scale(
     processes: int, videos: int, accumulated: int, base: int, enable: bool = True
 ) -> tuple[float, str]:
-    """Scale a rate of 0.005 and return it with what the Runner said."""
+    """Scale a rate of 0.005 and return it with the log."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.005)
     wrapper = OptimWrapper(optimizer, accumulative_counts=accumulated)
     runner = Runner.__new__(Runner)
-    said = Said()
+    output = LogList()
     parts: dict[str, Any] = {
         '_world_size': processes,
         '_train_dataloader': {'batch_size': videos},
-        'logger': said,
+        'logger': output,
         'param_schedulers': None,
     }
     runner.__dict__.update(parts)
     runner.scale_lr(wrapper, {'enable': enable, 'base_batch_size': base})
-    return optimizer.param_groups[0]['lr'], ' '.join(said)
+    return optimizer.param_groups[0]['lr'], ' '.join(output)
 
 
 @pytest.mark.parametrize(
@@ -51,10 +52,10 @@ def scale(
 def test_the_rate_follows_the_videos_that_one_step_sees(
     processes: int, videos: int, accumulated: int, lr: float
 ) -> None:
-    scaled, said = scale(processes, videos, accumulated, base=64)
+    scaled, output = scale(processes, videos, accumulated, base=64)
     assert scaled == pytest.approx(lr)
-    assert f'lr 0.005 -> {lr:g}: one step sees {processes * videos * accumulated} videos' in said
-    assert 'auto_scale_lr.base_batch_size=64' in said
+    assert f'lr 0.005 -> {lr:g}: one step sees {processes * videos * accumulated} videos' in output
+    assert 'auto_scale_lr.base_batch_size=64' in output
 
 
 def test_a_rate_is_left_alone_unless_asked() -> None:
@@ -62,18 +63,18 @@ def test_a_rate_is_left_alone_unless_asked() -> None:
 
 
 def accumulate(processes: int, videos: int, base: int) -> tuple[int, str]:
-    """Return how many batches are accumulated, and what the Runner said."""
-    runner, said = Runner.__new__(Runner), Said()
+    """Return how many batches are accumulated, and the log."""
+    runner, output = Runner.__new__(Runner), LogList()
     parts: dict[str, Any] = {
         '_world_size': processes,
         '_train_dataloader': {'batch_size': videos},
-        'logger': said,
+        'logger': output,
         'model': torch.nn.Linear(1, 1),
         'cfg': Config({'auto_scale_lr': {'base_batch_size': base, 'accumulate': True}}),
     }
     runner.__dict__.update(parts)
     wrapper = runner.build_optim_wrapper({'optimizer': {'type': 'SGD', 'lr': 0.005}})
-    return wrapper._accumulative_counts, ' '.join(said)
+    return wrapper._accumulative_counts, ' '.join(output)
 
 
 @pytest.mark.parametrize(
@@ -82,9 +83,9 @@ def accumulate(processes: int, videos: int, base: int) -> tuple[int, str]:
 def test_gradients_are_accumulated_up_to_the_published_batch(
     processes: int, videos: int, counts: int
 ) -> None:
-    accumulated, said = accumulate(processes, videos, base=64)
+    accumulated, output = accumulate(processes, videos, base=64)
     assert accumulated == counts
-    assert f'{videos} videos x {counts} accumulated batches' in said
+    assert f'{videos} videos x {counts} accumulated batches' in output
 
 
 @pytest.mark.parametrize(('processes', 'videos'), [(3, 8), (1, 5), (16, 8)])
@@ -129,3 +130,22 @@ def test_a_noted_checkpoint_elsewhere_is_found(tmp_path: Path) -> None:
 def test_the_terminal_shows_progress_and_warnings(level: int, message: str, shown: bool) -> None:
     record = SimpleNamespace(levelno=level, getMessage=lambda: message)
     assert _is_for_terminal(record) is shown  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize('kind', [Runner, EvalRunner])
+def test_a_test_registers_no_hook_of_a_training(kind: type[Runner], tmp_path: Path) -> None:
+    runner = kind(
+        model=Guess(),
+        work_dir=str(tmp_path),
+        train_dataloader={'dataset': Noise(), 'sampler': {'type': 'DefaultSampler'}},
+        train_cfg={'by_epoch': True, 'max_epochs': 1},
+        optim_wrapper={'optimizer': {'type': 'SGD', 'lr': 0.1}},
+        default_hooks={'sync_buffers': {'type': 'SyncBuffersHook'}},
+        custom_hooks=[{'type': 'EMAHook'}, {'type': 'mmtimesformer.NonFiniteStepHook'}],
+        experiment_name=tmp_path.name,
+        cfg={},
+    )
+    of_trainings = [type(h).__name__ for h in runner.hooks if isinstance(h, TRAINING_HOOKS)]
+    others = {type(hook).__name__ for hook in runner.hooks} - set(of_trainings)
+    assert len(of_trainings) == (0 if kind is EvalRunner else len(TRAINING_HOOKS))
+    assert {'AdaptCheckpointHook', 'RestartWorkersHook', 'UnreadableVideosHook'} <= others

@@ -18,6 +18,7 @@ from mmtimesformer.fileio.safe_pickle import (
     check_bounded,
     read_pickle,
 )
+from mmtimesformer.fileio.safe_zip import ZipError
 from mmtimesformer.fileio.stand_ins import (
     PLAIN,
 )
@@ -193,3 +194,12 @@ def test_what_is_checked_is_what_can_be_printed() -> None:
     with pytest.raises(RefusedError, match='more than 100 levels'):
         check_bounded(deep)
     check_bounded([['the same text' * 100] * 10] * 10)
+
+
+def test_a_weight_that_does_not_match_its_checksum_is_an_error() -> None:
+    file = io.BytesIO()
+    torch.save({'w': torch.arange(1000.0)}, file)
+    content = bytearray(file.getvalue())
+    content[content.index(torch.arange(1000.0).numpy().tobytes()) + 1001] ^= 1
+    with pytest.raises(ZipError, match='does not match its checksum'):
+        read_torch_file(io.BytesIO(content), len(content), PLAIN)

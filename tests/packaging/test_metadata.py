@@ -47,8 +47,14 @@ def _requirements(extra: str = '') -> list[Requirement]:
     return [Requirement(line) for line in lines]
 
 
-def test_core_is_torch_einops_mmengine_and_numpy() -> None:
-    assert {line.name for line in _requirements()} == {'torch', 'einops', 'mmengine', 'numpy'}
+def test_core_is_torch_what_comes_with_it_einops_and_mmengine() -> None:
+    assert {line.name for line in _requirements()} == {
+        'torch',
+        'einops',
+        'filelock',
+        'mmengine',
+        'numpy',
+    }
 
 
 @pytest.mark.parametrize(

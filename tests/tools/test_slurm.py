@@ -66,8 +66,8 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def say(slurm: dict[str, str]) -> str:
-    """A Python that tells its arguments and its machine."""
+def echo_python(slurm: dict[str, str]) -> str:
+    """A Python that prints its arguments and its machine."""
     script = Path(slurm['SAID']).parent / 'python'
     script.write_text(  # the machines write at once: each its line in one piece
         '#!/usr/bin/env bash\nline=$(printf "%s|" "$SLURM_NODEID" "$@"); echo "$line"\n'
@@ -77,13 +77,13 @@ def say(slurm: dict[str, str]) -> str:
 
 
 def test_slurm_starts_one_torchrun_on_each_machine(tools: Path, slurm: dict[str, str]) -> None:
-    code, said = finish(
+    code, output = finish(
         start(
             'bash', tools / 'slurm_train.sh', 'video', 'a-job', 'a config.py', '--seed', 1,
-            **{**slurm, 'PYTHON': say(slurm)}, GPUS='16', SRUN_ARGS='--time=1 --quiet',
+            **{**slurm, 'PYTHON': echo_python(slurm)}, GPUS='16', SRUN_ARGS='--time=1 --quiet',
         )
     )  # fmt: skip
-    assert code == 0, said
+    assert code == 0, output
     assert (
         Path(slurm['SAID'])
         .read_text()
@@ -93,7 +93,7 @@ def test_slurm_starts_one_torchrun_on_each_machine(tools: Path, slurm: dict[str,
         )
     )
     job = slurm['JOB']
-    assert sorted(said.splitlines()) == [
+    assert sorted(output.splitlines()) == [
         '|'.join([
             str(node), '-m', 'mmtimesformer.engine.launch.torchrun',
             '--nnodes', '2', '--nproc-per-node',
@@ -107,15 +107,15 @@ def test_slurm_starts_one_torchrun_on_each_machine(tools: Path, slurm: dict[str,
 
 
 def test_a_test_runs_on_each_machine_too(tools: Path, slurm: dict[str, str]) -> None:
-    code, said = finish(
+    code, output = finish(
         start(
             'bash', tools / 'slurm_test.sh', 'video', 'a-job', 'config.py', 'a b.pth', '--amp',
-            **{**slurm, 'PYTHON': say(slurm)}, GPUS='2', GRES='',
+            **{**slurm, 'PYTHON': echo_python(slurm)}, GPUS='2', GRES='',
         )
     )  # fmt: skip
-    assert code == 0, said
+    assert code == 0, output
     assert '--nodes=1 --ntasks-per-node=1 --cpus-per-task=10 ' in Path(slurm['SAID']).read_text()
-    assert said.endswith(f'|{tools}/test.py|config.py|a b.pth|--amp|--launcher|pytorch|\n')
+    assert output.endswith(f'|{tools}/test.py|config.py|a b.pth|--amp|--launcher|pytorch|\n')
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_job_that_was_asked_to_stop_is_queued_again(
     python = tmp_path / 'python'
     python.write_text(f'#!/bin/sh\n[ "$SLURM_RESTART_COUNT" = 0 ] && exit {code}; exit 0\n')
     python.chmod(0o755)
-    ended, said = finish(
+    ended, output = finish(
         start(
             'bash', tools / 'slurm_train.sh', 'video', 'job', "it's a config.py", '--resume',
             **{**slurm, 'PYTHON': str(python)}, BATCH='1', STATE=state, GPUS='2', GRES='',
@@ -144,37 +144,37 @@ def test_a_job_that_was_asked_to_stop_is_queued_again(
     )  # fmt: skip
     calls = Path(slurm['SAID']).read_text()
     assert '--requeue --signal=USR1@120 --open-mode=append --time=4:00:00' in calls
-    assert len(re.findall('^srun', calls, re.MULTILINE)) == 1 + again, said
+    assert len(re.findall('^srun', calls, re.MULTILINE)) == 1 + again, output
     assert ended == (0 if again else code)
 
 
 @pytest.mark.parametrize(
-    ('environment', 'options', 'letter'),
+    ('environment', 'options', 'message'),
     [
         ({'GPUS': '12'}, [], 'GPUS=12 is not a multiple of GPUS_PER_NODE=8'),
         ({'BATCH': '1'}, [], 'add --resume'),
         ({'MAX_RESTARTS': '2'}, ['--seed', '1'], 'add --resume'),
     ],
 )
-def test_mistakes_are_told_before_slurm_is_asked(
+def test_mistakes_are_reported_before_slurm_is_asked(
     tools: Path,
     slurm: dict[str, str],
     environment: dict[str, str],
     options: list[str],
-    letter: str,
+    message: str,
 ) -> None:
     command = 'bash', tools / 'slurm_train.sh', 'video', 'job', 'config.py', *options
-    code, said = finish(start(*command, **slurm, **environment))
+    code, output = finish(start(*command, **slurm, **environment))
     assert code == 2
-    assert letter in said
+    assert message in output
     assert not Path(slurm['SAID']).exists()
 
 
 @pytest.mark.parametrize('name', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test'])
 def test_a_script_without_arguments_says_how_it_is_used(tools: Path, name: str) -> None:
-    code, said = finish(start('bash', tools / f'{name}.sh'))
+    code, output = finish(start('bash', tools / f'{name}.sh'))
     assert code == 2
-    assert said.startswith('usage: ')
+    assert output.startswith('usage: ')
     subprocess.run(['bash', '-n', tools / f'{name}.sh'], check=True)
 
 
@@ -198,8 +198,8 @@ def test_a_job_on_two_machines_stops_and_goes_on_to_its_end(
     for step in Path(slurm['STEPS']).read_text().split():
         for one in [*children(int(step)), int(step)]:
             os.kill(one, signal.SIGUSR1)
-    code, said = finish(process)
-    assert code == 0, said
-    assert f'queued {slurm["JOB"]} again' in said
-    assert 'all is saved' in said
+    code, output = finish(process)
+    assert code == 0, output
+    assert f'queued {slurm["JOB"]} again' in output
+    assert 'all is saved' in output
     assert_as_undisturbed(work_dir / 'epoch_60.pth', tiny_config, tmp_path / 'whole', *how)

@@ -31,21 +31,21 @@ def test_machines_meet_on_the_first_one_and_a_second_start_resumes(
 
 
 @pytest.mark.parametrize(
-    ('options', 'letter'),
+    ('options', 'message'),
     [
         (['--nodes', '2', '--cluster', 'local'], '--cluster local is one machine'),
         (['--gpus-per-node', '0'], '--gpus-per-node 0 must be at least 1'),
         (['--slurm', 'account'], '--slurm account must be KEY=VALUE'),
-        (['--hours', '0.01'], 'is the whole job'),
+        (['--hours', '0.01'], 'is all of --hours'),
         (['--max-restarts', '2'], 'add -- --resume'),
         (['--', '--no-such-option'], 'unrecognized arguments: --no-such-option'),
     ],
 )
-def test_mistakes_are_told_before_the_job_waits(
+def test_mistakes_are_reported_before_the_job_waits(
     tools: Path,
     tiny_config: Path,
     options: list[str],
-    letter: str,
+    message: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -58,7 +58,7 @@ def test_mistakes_are_told_before_the_job_waits(
     except SystemExit as end:
         code = end.code
     assert code in (1, 2)
-    assert letter in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_without_submitit_the_letter_says_what_to_install(
@@ -95,12 +95,12 @@ def test_a_job_whose_time_is_over_is_started_again_and_ends_as_the_undisturbed_o
     (controller,) = children(job.pid)
     (task,) = children(controller)  # what submitit warns, of time or preemption
     os.kill(task, signal.SIGUSR1)
-    code, said = finish(job)
-    assert code == 0, said + log.read_text()
-    assert 'done' in said
-    told = log.read_text()
-    assert told.count('$ ') == 2
-    assert 'all is saved' in Path(str(log).replace('.out', '.err')).read_text() + told
+    code, output = finish(job)
+    assert code == 0, output + log.read_text()
+    assert 'done' in output
+    logged = log.read_text()
+    assert logged.count('$ ') == 2
+    assert 'all is saved' in Path(str(log).replace('.out', '.err')).read_text() + logged
     assert_as_undisturbed(tmp_path / 'work/epoch_60.pth', tiny_config, tmp_path / 'whole', *how)
 
 

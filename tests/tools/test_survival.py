@@ -51,11 +51,11 @@ def test_a_signal_ends_the_command_with_its_code_and_all_saved(
     wait_for('Epoch(train)', process)
     began = time.monotonic()
     os.killpg(process.pid, signal.SIGTERM)
-    code, said = finish(process)
-    assert code == 75, said
+    code, output = finish(process)
+    assert code == 75, output
     assert time.monotonic() - began < 30
-    assert 'stopped by SIGTERM after epoch' in said and 'with --resume continues' in said
-    assert 'Traceback' not in said
+    assert 'stopped by SIGTERM after epoch' in output and 'with --resume continues' in output
+    assert 'Traceback' not in output
     assert not (work_dir / 'failure.txt').exists()
     assert (work_dir / 'last_checkpoint').read_text().endswith('mid_epoch.pth')
 
@@ -73,9 +73,9 @@ def run_to_the_end(*command: object, kill_after: list[float], **environment: str
             wait_for('Epoch(train)', process)
             time.sleep(seconds)
             os.killpg(process.pid, signal.SIGKILL)
-        code, said = finish(process)
+        code, output = finish(process)
         codes.append(code)
-        assert code in (0, -signal.SIGKILL), said
+        assert code in (0, -signal.SIGKILL), output
     return codes
 
 
@@ -90,8 +90,8 @@ def test_a_training_killed_again_and_again_is_the_one_that_never_was(
     ]  # fmt: skip
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     train = sys.executable, tools / 'train.py', config
-    code, said = finish(start(*train, '--work-dir', whole, *how))
-    assert code == 0, said
+    code, output = finish(start(*train, '--work-dir', whole, *how))
+    assert code == 0, output
     codes = run_to_the_end(
         *train, '--work-dir', killed, *how, kill_after=[0, 0.1, 0.25, 0.5, 0.8, 1.2]
     )
@@ -107,8 +107,8 @@ def test_two_processes_stop_at_the_same_step_and_go_on_exactly(
     how = ['--seed', '5', '--deterministic', '--cfg-options', 'train_cfg.max_epochs=60']
     train = 'bash', tools / 'dist_train.sh', config, 2
     whole, stopped = tmp_path / 'whole', tmp_path / 'stopped'
-    code, said = finish(start(*train, '--work-dir', whole, *how, PYTHON=sys.executable))
-    assert code == 0, said
+    code, output = finish(start(*train, '--work-dir', whole, *how, PYTHON=sys.executable))
+    assert code == 0, output
 
     process = start(*train, '--work-dir', stopped, *how, PYTHON=sys.executable)
     wait_for('Epoch(train)  [5]', process)
@@ -116,15 +116,15 @@ def test_two_processes_stop_at_the_same_step_and_go_on_exactly(
         process.send_signal(signal.SIGTERM)
     else:
         os.kill(children(process.pid)[-1], signal.SIGUSR1)
-    code, said = finish(process)
-    assert code == 75, said
-    assert said.count('all is saved') >= 1, said
+    code, output = finish(process)
+    assert code == 75, output
+    assert output.count('all is saved') >= 1, output
     saved = load_torch(stopped / 'mid_epoch.pth')['meta']
     assert 4 <= saved['epoch'] < 60
-    code, said = finish(
+    code, output = finish(
         start(*train, '--work-dir', stopped, *how, '--resume', PYTHON=sys.executable)
     )
-    assert code == 0, said
+    assert code == 0, output
     assert_same_training(whole / 'epoch_60.pth', stopped / 'epoch_60.pth')
 
 
@@ -169,28 +169,28 @@ def test_what_is_no_number_in_one_process_is_left_out_by_all(
     tmp_path: Path, what: str, accumulated: int
 ) -> None:
     (tmp_path / 'spoiled.py').write_text(SPOILED)
-    code, said = finish(
+    code, output = finish(
         start(
             sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
             tmp_path / 'spoiled.py', tmp_path / 'work', what, accumulated,
         )
     )  # fmt: skip
-    assert code == 0, said
-    assert 'left out 2' in said
-    assert said.count('.mp4') >= 2  # the videos of the other process are told by this one
+    assert code == 0, output
+    assert 'left out 2' in output
+    assert output.count('.mp4') >= 2  # the videos of the other process are logged by this one
 
 
 @pytest.mark.slow
-def test_a_second_training_in_the_folder_says_so_and_ends(
+def test_a_second_training_in_the_folder_logs_it_and_ends(
     tools: Path, config: Path, tmp_path: Path
 ) -> None:
     train = sys.executable, tools / 'train.py', config, '--work-dir', tmp_path / 'work'
     first = start(*train, '--no-validate', '--cfg-options', 'train_cfg.max_epochs=100000')
     wait_for('Epoch(train)', first)
-    code, said = finish(start(*train))
+    code, output = finish(start(*train))
     assert code == 1
-    assert f'work is in use: process {first.pid} on ' in said
-    assert 'give --work-dir another folder' in said
+    assert f'work is in use: process {first.pid} on ' in output
+    assert 'give --work-dir another folder' in output
     assert not (tmp_path / 'work/failure.txt').exists()  # of a training that is well
     os.killpg(first.pid, signal.SIGKILL)
     finish(first)

@@ -1,9 +1,8 @@
-"""MMEngine's files appear whole under their names, or not at all.
+"""File backend of MMEngine that writes atomically: a kill or a full disk leaves no partial file.
 
-MMEngine writes a checkpoint straight under its final name; a process killed meanwhile leaves half a
-file there. Ours stands in the place of its local file backend, so all that MMEngine writes through
-it (checkpoints, dumped results) goes to a temporary file first. MMAction2's tools gain that too, by
-importing this package.
+MMEngine writes a checkpoint directly under its final name; a kill meanwhile leaves a partial file
+there. This backend replaces its local one, so that all that MMEngine writes through it
+(checkpoints, dumped results) goes to a temporary file first, in MMAction2's own tools too.
 """
 
 import os
@@ -31,17 +30,17 @@ class AtomicBackend(LocalBackend):
 
 
 class AtomicDiskBackend(AtomicBackend, HardDiskBackend):
-    """The same for the older name, which ``file_client_args`` asks for."""
+    """The same under the older name, for ``file_client_args``."""
 
 
 def register_atomic_backend() -> None:
-    """Put our backend in the place of MMEngine's; doing it twice is doing it once."""
+    """Replace MMEngine's local backend by ours; calling it again changes nothing."""
     register_backend('local', AtomicBackend, force=True, prefixes='')
     FileClient.register_backend('disk', AtomicDiskBackend, force=True)
 
 
 def sweep_partial_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove what killed processes left half written in a folder; return what it was.
+    """Remove unfinished files of killed processes in a folder, and return them.
 
     Call it only where no other process writes, such as under the lock of a ``work_dir``.
     """

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine import dist
+from mmengine.fileio import BaseStorageBackend
 from mmengine.hooks import CheckpointHook
+from mmengine.hooks.hook import DATA_BATCH
+from mmengine.runner import Runner
 
 from mmtimesformer.checkpoints.dcp import remove_stale_shards
 from mmtimesformer.cli import STOPPED, RunStopped
@@ -33,28 +36,28 @@ from mmtimesformer.engine.distributed.stop_signals import stop_signals
 from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook, NonFiniteStepsError
 from mmtimesformer.registry import HOOKS
 
-ASIDE = 'while_skipping.pth'  # of a run that ended while steps were skipped; never resumed unnamed
-PAUSE = 0.5  # seconds between two looks for a signal while a save is retried
+ASIDE = 'while_skipping.pth'  # of a run that ended while steps were skipped; only resumed by name
+PAUSE = 0.5  # seconds between two checks for a signal while a save is retried
 
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
     """MMEngine's ``CheckpointHook``, which never leaves a run without a checkpoint.
 
-    It takes the same arguments, and the Runner puts it wherever a config says ``CheckpointHook``.
+    It takes the same arguments, and the Runner uses it for every ``CheckpointHook`` of a config.
     Beyond that one,
 
-    - an old checkpoint goes only after the new one is complete and noted in ``last_checkpoint``
-      (so for a moment there is room needed for one more than ``max_keep_ckpts``);
-    - where the disk is full the run goes on, says so, and tries again, ``retry_interval`` steps
+    - an old checkpoint is removed only after the new one is complete and named in
+      ``last_checkpoint`` (the disk needs room for one more than ``max_keep_ckpts``);
+    - on a full disk the run logs a warning, continues, and tries again, ``retry_interval`` steps
       later and at the next regular checkpoint; the last one of a run is tried for ``patience``
       seconds before the run ends with an error;
-    - a moved or copied ``work_dir`` keeps its hands off the best checkpoint of the original;
+    - a moved or copied ``work_dir`` does not touch the best checkpoint of the original;
     - while steps are skipped (their losses or gradients are NaN or Inf), nothing is saved; what was
       due is saved as ``mid_epoch.pth`` when a step is finite again;
-    - the last good checkpoint, from which the training went on with finite steps, stays on the disk
-      beyond ``max_keep_ckpts`` until the next one is known to be good, and a run that diverges
-      leaves ``last_checkpoint`` naming it;
+    - the last good checkpoint, after which finite steps followed, stays on the disk beyond
+      ``max_keep_ckpts`` until the next one is known to be good, and a run that diverges leaves
+      ``last_checkpoint`` naming it;
     - a validation with NaN or Inf in its scores has no best checkpoint;
     - SIGTERM and SIGUSR1 end the retries of the last checkpoint.
 
@@ -64,11 +67,11 @@ class AtomicCheckpointHook(CheckpointHook):
         **kwargs: As MMEngine's hook takes them.
 
     Raises:
-        TypeError: MMEngine's hook has no such argument; it would find out when it saves.
+        TypeError: MMEngine's hook has no such argument; it would fail only when it saves.
     """
 
     out_dir: str
-    file_backend: Any
+    file_backend: BaseStorageBackend
     keep_ckpt_ids: deque[int]
     last_ckpt: str | None
 
@@ -83,11 +86,11 @@ class AtomicCheckpointHook(CheckpointHook):
         self.history = CheckpointHistory()
         self.outdated: list[str] = []  # beyond max_keep_ckpts, and not yet removed
 
-    def before_train(self, runner: Any) -> None:
-        """Sweep up what a killed process left, and find the best checkpoint in a moved folder."""
+    def before_train(self, runner: Runner) -> None:
+        """Remove what a killed process left, and find the best checkpoint in a moved folder."""
         if self.out_dir and '://' not in self.out_dir:
             self.out_dir = str(Path(self.out_dir).expanduser())
-        self._take_up(runner)
+        self._restore_outdated(runner)
         super().before_train(runner)
         self._relocate_history(runner)
         if '://' in str(self.out_dir):
@@ -102,15 +105,13 @@ class AtomicCheckpointHook(CheckpointHook):
                     self.best_ckpt_path_dict[name.removeprefix('best_ckpt_')] = here
         if dist.is_main_process():
             for path in sweep_partial_files(self.out_dir):
-                runner.logger.info(f'Removed {path}, which a killed process left half written.')
+                runner.logger.info(f'Removed {path}, which a killed process left unfinished.')
             self._remove_outdated(runner)
             for path in remove_stale_shards(self.out_dir):
-                runner.logger.info(
-                    f'Removed {path}: no checkpoint in the folder has its weights there.'
-                )
+                runner.logger.info(f'Removed {path}: no checkpoint in the folder refers to it.')
 
-    def _take_up(self, runner: Any) -> None:
-        """Take up which checkpoints are outdated, and would be if ``max_keep_ckpts`` got smaller.
+    def _restore_outdated(self, runner: Runner) -> None:
+        """Restore which checkpoints are outdated, also those of a smaller ``max_keep_ckpts``.
 
         MMEngine would remove the latter at once, the last good one among them.
         """
@@ -126,12 +127,12 @@ class AtomicCheckpointHook(CheckpointHook):
             name if isinstance(name, str) else self.filename_tmpl.format(name) for name in names
         ]
 
-    def _relocate_history(self, runner: Any) -> None:
-        """Take up the history in the checkpoint that is resumed, wherever its folder is now."""
+    def _relocate_history(self, runner: Runner) -> None:
+        """Restore the history in the checkpoint that is resumed, wherever its folder is now."""
         hub = runner.message_hub
         self.history = CheckpointHistory()
-        resumed = getattr(runner, '_load_from', None) if getattr(runner, '_resume', False) else None
-        if not resumed:
+        resumed = runner._load_from
+        if not runner._resume or not resumed:
             return
         for path, steps in dict(hub.get_info('steps_since_saved') or {}).items():
             here = self.file_backend.join_path(self.out_dir, Path(path).name)
@@ -139,8 +140,8 @@ class AtomicCheckpointHook(CheckpointHook):
         remote = '://' in str(resumed)
         self.history.add(str(resumed if remote else Path(resumed).expanduser().absolute()))
 
-    def fall_back(self, runner: Any) -> tuple[str | None, list[str]]:
-        """Let ``last_checkpoint`` name the last good checkpoint; all processes must call it.
+    def fall_back(self, runner: Runner) -> tuple[str | None, list[str]]:
+        """Write the last good checkpoint to ``last_checkpoint``; all processes must call it.
 
         Returns:
             That checkpoint, or ``None`` if none is known to be good, and the newer ones, after
@@ -159,11 +160,11 @@ class AtomicCheckpointHook(CheckpointHook):
                     note_checkpoint(runner.work_dir, good)
         return broadcast_from_rank0(found)
 
-    def save_aside(self, runner: Any, meta: dict[str, Any]) -> str | None:
-        """Save a state that may be ruined under a name that is never resumed by itself.
+    def save_aside(self, runner: Runner, meta: dict[str, int]) -> str | None:
+        """Save a state that may be ruined under a name that is resumed only if it is given.
 
         Returns:
-            Where; ``None`` if it could not be written.
+            Its path; ``None`` if it could not be written.
         """
         path: str = self.file_backend.join_path(self.out_dir, ASIDE)
         try:
@@ -171,7 +172,7 @@ class AtomicCheckpointHook(CheckpointHook):
         except OSError as error:
             runner.logger.warning(f'{path} could not be written: {error}')
             return None
-        self._sweep_shares([ASIDE])
+        self._remove_stale_shards([ASIDE])
         runner.logger.warning(
             f'{path} has the state of a training whose last steps were skipped. It may be ruined, '
             'and is resumed only if it is named.'
@@ -179,9 +180,13 @@ class AtomicCheckpointHook(CheckpointHook):
         return path
 
     def after_train_iter(
-        self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: DATA_BATCH = None,
+        outputs: dict[str, Any] | None = None,
     ) -> None:
-        """Save where it is time, and where an earlier attempt failed."""
+        """Save when it is due, and when an earlier attempt failed."""
         watch = _watch(runner)
         if watch is not None and watch.took_sound_step:
             self.history.count_step()
@@ -193,11 +198,11 @@ class AtomicCheckpointHook(CheckpointHook):
         if is_due or (self.is_postponed and watch is not None and watch.took_step):
             self.save_mid_epoch(runner, {'epoch': runner.epoch, 'iter': step})
 
-    def after_train(self, runner: Any) -> None:
-        """See that the last checkpoint is there before the run ends."""
-        given_up = time.monotonic() + self.patience
+    def after_train(self, runner: Runner) -> None:
+        """Make sure that the last checkpoint is saved before the run ends."""
+        deadline = time.monotonic() + self.patience
         while self.failed_at is not None:
-            if not all_ranks(time.monotonic() < given_up):
+            if not all_ranks(time.monotonic() < deadline):
                 raise OSError(
                     f'the training is done, and its last checkpoint could not be written to '
                     f'{self.out_dir} for {self.patience:g} s; make room and run the same command '
@@ -209,11 +214,11 @@ class AtomicCheckpointHook(CheckpointHook):
                 self.filename_tmpl.format(runner.epoch if self.by_epoch else runner.iter),
                 {'epoch': runner.epoch, 'iter': runner.iter},
             )
-        self.history = CheckpointHistory()  # no step follows; what is there was checked
+        self.history = CheckpointHistory()  # no step follows; the files were checked
         self._remove_outdated(runner)
         super().after_train(runner)
 
-    def _pause(self, runner: Any, seconds: float) -> None:
+    def _pause(self, runner: Runner, seconds: float) -> None:
         """Wait until the next attempt, unless a signal asks to stop.
 
         Raises:
@@ -225,22 +230,22 @@ class AtomicCheckpointHook(CheckpointHook):
             if any_rank(signals.received is not None):
                 name = signals.received[0] if signals.received else 'a signal'
                 before = (
-                    f'{self.last_ckpt}, and trains the steps after it again'
+                    f'{self.last_ckpt}, and repeats the steps after it'
                     if self.last_ckpt
-                    else 'the beginning, for nothing was saved'
+                    else 'the beginning, as nothing was saved'
                 )
                 raise RunStopped(
                     f'stopped by {name} while the last checkpoint of a training that is done was '
                     f'retried: it could not be written to {self.out_dir}, and is lost; make room, '
-                    f'then the same command with --resume goes on from {before}',
+                    f'then the same command with --resume resumes from {before}',
                     STOPPED,
                 )
             if not all_ranks(time.monotonic() < until):
                 return
             time.sleep(min(PAUSE, seconds))
 
-    def save_mid_epoch(self, runner: Any, meta: dict[str, Any]) -> bool:
-        """Save what is there now as ``mid_epoch.pth``, and note it; return whether it worked.
+    def save_mid_epoch(self, runner: Runner, meta: dict[str, int]) -> bool:
+        """Save the current state as ``mid_epoch.pth``; return whether it worked.
 
         Args:
             runner: The Runner.
@@ -249,7 +254,7 @@ class AtomicCheckpointHook(CheckpointHook):
         return self._save_and_note(runner, MID_EPOCH, meta)
 
     @overrides(CheckpointHook)
-    def _save_checkpoint_with_step(self, runner: Any, step: int, meta: dict[str, Any]) -> None:
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, int]) -> None:
         name = self.filename_tmpl.format(step)
         if self.max_keep_ckpts <= 0:
             self._save_and_note(runner, name, meta)
@@ -262,7 +267,7 @@ class AtomicCheckpointHook(CheckpointHook):
         names = [self.filename_tmpl.format(old) for old in surplus]
         self.outdated = [old for old in dict.fromkeys([*outdated, *names]) if old != name]
         hub.update_info('keep_ckpt_ids', after)
-        # For the one who resumes from the new one, should this process end before they are gone.
+        # If this process ends before they are removed, the run that resumes removes them.
         hub.update_info('outdated_ckpt_ids', self.outdated)
         if self._save_and_note(runner, name, meta):
             self.keep_ckpt_ids = deque(after, self.max_keep_ckpts)
@@ -272,8 +277,8 @@ class AtomicCheckpointHook(CheckpointHook):
             hub.update_info('keep_ckpt_ids', before)
             hub.update_info('outdated_ckpt_ids', outdated)
 
-    def _remove_outdated(self, runner: Any) -> None:
-        """Remove what is beyond ``max_keep_ckpts``, but for what may be the last good one."""
+    def _remove_outdated(self, runner: Runner) -> None:
+        """Remove what is beyond ``max_keep_ckpts``, except what may be the last good one."""
         watched = _watch(runner) is not None
         needed = {Path(path).name for path in self.history.needed()} if watched else set()
         names = [name for name in self.outdated if name not in needed]
@@ -282,13 +287,13 @@ class AtomicCheckpointHook(CheckpointHook):
         if names and dist.is_main_process():
             for name in names:
                 self._remove(name)
-            self._sweep_shares(names)
+            self._remove_stale_shards(names)
 
-    def _may_save(self, runner: Any, name: str, meta: dict[str, Any]) -> bool:
-        """Whether the state at hand is worth keeping; all processes must ask.
+    def _may_save(self, runner: Runner, name: str, meta: dict[str, int]) -> bool:
+        """Whether the current state is worth saving; all processes must call it.
 
         Raises:
-            NonFiniteStepsError: It is ruined for good.
+            NonFiniteStepsError: The weights are ruined.
         """
         watch = _watch(runner)
         if watch is None:
@@ -308,7 +313,7 @@ class AtomicCheckpointHook(CheckpointHook):
             )
         return True
 
-    def _write(self, runner: Any, name: str, meta: dict[str, Any]) -> None:
+    def _write(self, runner: Runner, name: str, meta: dict[str, int]) -> None:
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -321,8 +326,8 @@ class AtomicCheckpointHook(CheckpointHook):
             **self.args,
         )
 
-    def _save_and_note(self, runner: Any, name: str, meta: dict[str, Any]) -> bool:
-        """Save, note, and only then drop ``mid_epoch.pth``; return whether it worked."""
+    def _save_and_note(self, runner: Runner, name: str, meta: dict[str, int]) -> bool:
+        """Save, update ``last_checkpoint``, remove ``mid_epoch.pth``; return whether it worked."""
         if not self._may_save(runner, name, meta):
             return False
         path = self.file_backend.join_path(self.out_dir, name)
@@ -342,11 +347,11 @@ class AtomicCheckpointHook(CheckpointHook):
         except OSError as error:
             hub.update_info('last_ckpt', self.last_ckpt)
             self.failed_at = meta['iter']
-            self._sweep_shares([name])
+            self._remove_stale_shards([name])
             runner.logger.warning(
-                f'{path} could not be written: {error}. The training goes on and keeps '
-                f'{self.last_ckpt or "what was saved before"}; the next attempt is '
-                f'{self.retry_interval} steps away.'
+                f'{path} could not be written: {error}. The training continues and keeps '
+                f'{self.last_ckpt or "what was saved before"}; the next attempt is in '
+                f'{self.retry_interval} steps.'
             )
             return False
         self.last_ckpt = path
@@ -356,12 +361,12 @@ class AtomicCheckpointHook(CheckpointHook):
         if name != MID_EPOCH:
             self.outdated = list(dict.fromkeys([*self.outdated, MID_EPOCH]))
             self._remove_outdated(runner)
-        self._sweep_shares([name])
+        self._remove_stale_shards([name])
         return True
 
     @overrides(CheckpointHook)
-    def _save_best_checkpoint(self, runner: Any, metrics: Any) -> None:
-        """Save the best one as MMEngine does, but remove the one before it afterwards."""
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, float]) -> None:
+        """Save the best one as MMEngine does, but remove the previous one only afterwards."""
         for key in getattr(self, 'key_indicators', None) or ():
             if key != 'auto' and key not in metrics:
                 raise ValueError(
@@ -383,27 +388,27 @@ class AtomicCheckpointHook(CheckpointHook):
                     f'the training has diverged by epoch {runner.epoch}: {problem}. '
                     + watch.remedy(runner)
                 )
-        metrics = {name: _or_none(score) for name, score in metrics.items()}
+        scores = {name: _or_none(score) for name, score in metrics.items()}
         hub = runner.message_hub
         known = {k: v for k, v in hub.runtime_info.items() if k.startswith('best_')}
         own = {k: copy.copy(v) for k, v in vars(self).items() if k.startswith('best_ckpt_path')}
         try:
             with self._removing_afterwards():
-                super()._save_best_checkpoint(runner, metrics)
+                super()._save_best_checkpoint(runner, scores)
         except OSError as error:
             for name in [name for name in hub.runtime_info if name.startswith('best_')]:
                 hub.pop_info(name)
             hub.update_info_dict(known)
             self.__dict__.update(own)
-            self._sweep_shares()
+            self._remove_stale_shards()
             runner.logger.warning(
-                f'The best checkpoint could not be written: {error}. The training goes on, and the '
-                'best one before it stays.'
+                f'The best checkpoint could not be written: {error}. The training continues, and '
+                'the best one before it stays.'
             )
 
     @contextmanager
     def _removing_afterwards(self) -> Iterator[None]:
-        """Let what MMEngine removes be removed at the end, and after a failure not at all."""
+        """Delay what MMEngine removes until the end; after a failure nothing is removed."""
         backend, removals = self.file_backend, []
 
         class Backend:
@@ -422,9 +427,9 @@ class AtomicCheckpointHook(CheckpointHook):
         finally:
             self.file_backend = backend
         for remove, path in removals:
-            with suppress(OSError):  # else the main process alone would forget the new best one
+            with suppress(OSError):  # else the main process alone would fail
                 remove(path)
-        self._sweep_shares([Path(path).name for _, path in removals])
+        self._remove_stale_shards([Path(path).name for _, path in removals])
 
     def _remove(self, name: str) -> None:
         path = self.file_backend.join_path(self.out_dir, name)
@@ -433,29 +438,28 @@ class AtomicCheckpointHook(CheckpointHook):
         elif self.file_backend.isdir(path):  # of an engine that saves folders
             self.file_backend.rmtree(path)
 
-    def _sweep_shares(self, names: Sequence[str] | None = None) -> None:
-        """Remove the shares of checkpoints that are gone, or that did not come to be.
+    def _remove_stale_shards(self, names: Sequence[str] | None = None) -> None:
+        """Remove the shards of checkpoints that were removed, or never completed.
 
         Args:
-            names: Those that were written or removed; all are looked at if not given.
+            names: Those that were written or removed; all if not given.
         """
         if dist.is_main_process() and '://' not in str(self.out_dir):
-            with suppress(OSError):  # the checkpoint is there; at the next start it is tried again
+            with suppress(OSError):  # the next start tries again
                 remove_stale_shards(self.out_dir, names)
 
 
-def _watch(runner: Any) -> NonFiniteStepHook | None:
-    """Return the hook that skips steps, of a run that has one."""
-    hooks = getattr(runner, 'hooks', ())
-    return next((hook for hook in hooks if isinstance(hook, NonFiniteStepHook)), None)
+def _watch(runner: Runner) -> NonFiniteStepHook | None:
+    """Return the hook that skips steps, if the run has one."""
+    return next((hook for hook in runner.hooks if isinstance(hook, NonFiniteStepHook)), None)
 
 
-def _or_none(score: Any) -> Any:
+def _or_none(score: float) -> float | None:
     """Return a score, or ``None``, which is never the best one, for NaN and Inf."""
     return None if isinstance(score, Real) and not math.isfinite(score) else score
 
 
-def save_mid_epoch(runner: Any, meta: dict[str, Any]) -> bool | None:
+def save_mid_epoch(runner: Runner, meta: dict[str, int]) -> bool | None:
     """Save between two regular checkpoints, see :meth:`AtomicCheckpointHook.save_mid_epoch`.
 
     Returns:

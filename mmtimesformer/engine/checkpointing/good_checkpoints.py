@@ -1,42 +1,42 @@
-"""Find out which checkpoints are good to resume from when a training diverges.
+"""Track which checkpoints are good to resume from when a training diverges.
 
-The weights that a checkpoint holds are known to be good when the training went on from them with
-finite losses and gradients. One learning rate that is too large can ruin them in a step whose own
-loss is finite; then a checkpoint of that step looks fine, and only the next steps show the damage.
+A checkpoint is known to be good when finite losses and gradients followed it. With a learning rate
+that is too large, a step of finite loss can ruin the weights; a checkpoint of that step looks fine,
+and only the next steps show the damage.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.hooks import EMAHook
 from mmengine.optim import OptimWrapper
+from mmengine.runner import Runner
 from torch import Tensor
 
 from mmtimesformer.engine.distributed.collectives import all_ranks
 
-ENOUGH = 20  # sound steps after which a checkpoint is surely good
-GROWTH = 1000  # times the size at the start, from which on weights count as ruined
-SMALLEST = 0.01  # a model whose weights start smaller is compared with this
+ENOUGH = 20  # sound steps (finite, of a usual loss) after which a checkpoint is certainly good
+GROWTH = 1000  # weights that are so many times as large as at the start are ruined
+SMALLEST = 0.01  # the smallest size at the start to compare with
 
 
 class CheckpointHistory:
     """Count the sound steps that followed each saved checkpoint.
 
-    One such step shows that a checkpoint's weights are not ruined, ``ENOUGH`` of them that no
-    divergence had begun.
+    One such step shows that the weights are not ruined, ``ENOUGH`` of them that no divergence had
+    begun.
 
     Attributes:
         steps: Path of a checkpoint -> sound steps since it was saved, at most ``ENOUGH``; the
-            oldest first. What is older than the last sure one is left out.
+            oldest first. Those older than the last certainly good one are dropped.
     """
 
     def __init__(self) -> None:
         self.steps: dict[str, int] = {}
 
     def add(self, path: str, steps: int = 0) -> None:
-        """Enter a checkpoint that is saved now, or was before with so many sound steps after."""
+        """Add a checkpoint, with the number of sound steps after it."""
         self.steps.pop(path, None)
         self.steps[path] = steps
 
@@ -58,7 +58,7 @@ class CheckpointHistory:
         return next((path for path in reversed(self.steps) if self.steps[path]), None)
 
     def needed(self) -> list[str]:
-        """List what must stay on the disk: the last good one, a sure one, and the next of those."""
+        """List what must stay on the disk: the last good one, a certain one, and its successor."""
         paths = list(self.steps)
         sure, good = self._sure(), self.last_good()
         first = paths.index(sure) if sure is not None else 0
@@ -70,7 +70,7 @@ class CheckpointHistory:
         return next((path for path in reversed(self.steps) if self.steps[path] == most > 0), None)
 
 
-def size_of_weights(runner: Any) -> float:
+def size_of_weights(runner: Runner) -> float:
     """Return the root mean square of all weights that this process holds."""
     norms, count = 0.0, 0
     for tensor in _local(list(runner.model.parameters())):
@@ -80,7 +80,7 @@ def size_of_weights(runner: Any) -> float:
     return (norms / max(count, 1)) ** 0.5
 
 
-def problem_of_state(runner: Any, size_at_start: float) -> str | None:
+def problem_of_state(runner: Runner, size_at_start: float) -> str | None:
     """Return what makes a training's state useless, or ``None``; all processes must call it.
 
     Args:
@@ -103,8 +103,8 @@ def are_finite_here(tensors: list[Tensor]) -> bool:
     return all(bool(torch.stack(part).isfinite().all()) for part in _by_device(norms))
 
 
-def _tensors_of(runner: Any) -> Iterator[tuple[str, list[Tensor]]]:
-    """Give weights, their averages and the states of optimizers, with a name for a message."""
+def _tensors_of(runner: Runner) -> Iterator[tuple[str, list[Tensor]]]:
+    """Yield weights, averaged weights and optimizer states, with a name for a message."""
     yield 'the weights', _floats(runner.model.state_dict().values())
     for hook in runner.hooks:
         if isinstance(hook, EMAHook):
@@ -116,7 +116,7 @@ def _tensors_of(runner: Any) -> Iterator[tuple[str, list[Tensor]]]:
         yield "the optimizer's moments", _floats(values)
 
 
-def _floats(values: Any) -> list[Tensor]:
+def _floats(values: Iterable[object]) -> list[Tensor]:
     return [v.detach() for v in values if isinstance(v, Tensor) and v.is_floating_point()]
 
 
@@ -124,6 +124,6 @@ def _local(tensors: list[Tensor]) -> list[Tensor]:
     return [t.to_local() if hasattr(t, 'to_local') else t for t in tensors]
 
 
-def _by_device(norms: Any) -> Iterator[list[Tensor]]:
+def _by_device(norms: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     for device in {norm.device for norm in norms}:
         yield [norm.float() for norm in norms if norm.device == device]

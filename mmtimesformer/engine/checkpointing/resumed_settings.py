@@ -1,26 +1,28 @@
 """Resume with changed settings: log what the checkpoint overrides, and let given options win.
 
-A checkpoint holds the settings of the optimizer, of the parameter schedulers and of the loss
-scaler, and MMEngine takes them all from there: a learning rate that was changed in the config has
-no effect. Here each difference is logged with both values. The checkpoint's value takes effect,
-unless the option is given by ``--cfg-options`` together with ``--resume``. Then learning rates
-become what they would be at this step if the training had begun with the new settings: the
-schedulers are replayed. A run that nobody changed resumes bit for bit.
+MMEngine takes the settings of optimizer, parameter schedulers and loss scaler from the checkpoint:
+a changed learning rate in the config has no effect. Here each difference is logged, with both
+values. The checkpoint's takes effect, unless ``--cfg-options`` gives the option with ``--resume``.
+Then schedulers are replayed, and learning rates become what they would be at this step had the
+training begun with the new settings. An unchanged run resumes bit for bit.
 """
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper
-from mmengine.optim.scheduler.param_scheduler import _ParamScheduler
+from mmengine.optim import OptimWrapper, _ParamScheduler
+from mmengine.runner import Runner
 
 from mmtimesformer.checkpoints.metadata import read_literals
 from mmtimesformer.compat.upstream import require_attributes
 
 require_attributes(_ParamScheduler, '_global_step', '_last_value', used_by=__name__)
+
+Group = dict[str, Any]  # settings by name
 
 OPTIMIZER = 'optim_wrapper.optimizer'
 SCHEDULER = 'param_scheduler'
@@ -28,7 +30,7 @@ POSITION = {
     'last_step', '_global_step', '_last_value', 'base_values', 'verbose', 'optimizer',
     'best', 'num_bad_epochs', 'cooldown_counter',  # of ReduceOnPlateau
 }  # fmt: skip
-# How an optimizer computes, which differs between versions of torch and changes no result.
+# Settings that differ between versions of torch and change no result.
 IMPLEMENTATION = {
     'foreach', 'fused', 'capturable', 'differentiable', 'maximize', 'decoupled_weight_decay',
     'amsgrad',
@@ -69,7 +71,7 @@ class Settings:
         runner: A Runner with one optimizer.
     """
 
-    def __init__(self, runner: Any) -> None:
+    def __init__(self, runner: Runner) -> None:
         wrapper = runner.optim_wrapper
         self.groups = [_without_params(group) for group in wrapper.param_groups]
         self.schedulers = [
@@ -80,15 +82,15 @@ class Settings:
         )
 
 
-def can_be_compared(runner: Any) -> bool:
+def can_be_compared(runner: Runner) -> bool:
     """Whether a Runner has one optimizer and a list of schedulers, as nearly all have."""
     return isinstance(runner.optim_wrapper, OptimWrapper) and isinstance(
         runner.param_schedulers, list | None
     )
 
 
-def check_optimizer(runner: Any, checkpoint: dict[str, Any]) -> None:
-    """Refuse a checkpoint whose optimizer has other groups of parameters, or is another one.
+def check_optimizer(runner: Runner, checkpoint: Group) -> None:
+    """Refuse a checkpoint of another optimizer, or of other groups of parameters.
 
     Raises:
         ValueError: It does not fit.
@@ -134,9 +136,9 @@ def _optimizer_type(cfg: Any) -> str | None:
 
 
 def reconcile(
-    runner: Any,
+    runner: Runner,
     configured: Settings,
-    of_checkpoint: list[dict[str, Any]] | None,
+    of_checkpoint: list[Group] | None,
     given: Sequence[str],
     moment: Moment,
     log: Callable[[str], object],
@@ -147,9 +149,9 @@ def reconcile(
         runner: The Runner, which has just resumed.
         configured: Its settings before that.
         of_checkpoint: The states of schedulers in the checkpoint, if it has any.
-        given: Keys that were given by ``--cfg-options``.
+        given: Keys of ``--cfg-options``.
         moment: Where the training is.
-        log: Is given a sentence for each difference.
+        log: Receives a sentence for each difference.
     """
     resumed = Settings(runner)
     lr_is_given = any(_is_given(key, given) for key in (OPTIMIZER + '.lr', 'auto_scale_lr'))
@@ -161,13 +163,13 @@ def reconcile(
         log(_sentence(name, new, old, wins))
         if wins:
             changed = True
-            for group, fresh in zip(
+            for group, own in zip(
                 runner.optim_wrapper.param_groups, configured.groups, strict=True
             ):
                 momenta = ('momentum', 'initial_momentum') if key == 'betas' else ()
                 for part in (key, f'initial_{key}', *momenta):
-                    if part in fresh:
-                        group[part] = copy.deepcopy(fresh[part])
+                    if part in own:
+                        group[part] = copy.deepcopy(own[part])
     if of_checkpoint is not None:
         settings, moved = _scheduler_settings(
             configured.schedulers, of_checkpoint, given, moment, log
@@ -180,9 +182,9 @@ def reconcile(
 
 
 def _group_differences(
-    configured: list[dict[str, Any]], resumed: list[dict[str, Any]]
+    configured: list[Group], resumed: list[Group]
 ) -> Iterator[tuple[str, str, str]]:
-    """Give each setting that differs in a group, with its values in words."""
+    """Yield each setting that differs in a group, with both values as text."""
     keys = dict.fromkeys(key for group in configured for key in group)
     for key in keys:
         if key.startswith('initial_') or (key == 'momentum' and 'betas' in keys):
@@ -196,10 +198,10 @@ def _group_differences(
             yield key, _range([new for new, _ in pairs]), _range([old for _, old in pairs])
 
 
-def _value(group: dict[str, Any], key: str) -> Any:
-    """Return a setting of a group, before a scheduler changed it."""
-    value = group.get(f'initial_{key}', group[key])
-    if key == 'betas' and 'initial_momentum' in group:  # by which the first of them is scheduled
+def _value(group: Group, key: str) -> Any:
+    """Return a setting of a group without the changes of schedulers."""
+    value: Any = group.get(f'initial_{key}', group[key])
+    if key == 'betas' and 'initial_momentum' in group:  # a scheduler changes the first of them
         value = (group['initial_momentum'], *value[1:])
     return list(value) if isinstance(value, tuple) else value
 
@@ -213,7 +215,7 @@ def _range(values: list[Any]) -> str:
     return ', '.join(map(_word, different))
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     return f'{value:g}' if isinstance(value, float) else str(value)
 
 
@@ -227,7 +229,7 @@ def _sentence(key: str, new: str, old: str, wins: bool) -> str:
 
 
 def _is_given(key: str, given: Sequence[str]) -> bool:
-    """Whether an option names a key, something above it, or something below it."""
+    """Whether an option is a key, a parent of it, or a child of it."""
     return any(
         key == option or key.startswith(f'{option}.') or option.startswith(f'{key}.')
         for option in given
@@ -235,19 +237,19 @@ def _is_given(key: str, given: Sequence[str]) -> bool:
 
 
 def _scheduler_settings(
-    configured: list[dict[str, Any]],
-    of_checkpoint: list[dict[str, Any]],
+    configured: list[Group],
+    of_checkpoint: list[Group],
     given: Sequence[str],
     moment: Moment,
     log: Callable[[str], object],
-) -> tuple[list[tuple[dict[str, Any], int]], bool]:
-    """Return the settings of each scheduler and its number of steps, and whether any is new."""
+) -> tuple[list[tuple[Group, int]], bool]:
+    """Return the settings and number of steps of each scheduler, and whether any changed."""
     counts = [moment.count(i, state['by_epoch']) for i, state in enumerate(configured)]
     kinds = [[state.keys() for state in states] for states in (configured, of_checkpoint)]
     if kinds[0] != kinds[1]:
         log(
             f'{SCHEDULER}: {len(configured)} schedulers in the config, {len(of_checkpoint)} in the '
-            "checkpoint, and not of the same kinds. The config's take effect."
+            "checkpoint, and not of the same types. The config's take effect."
         )
         return list(zip(configured, counts, strict=True)), True
     settings, moved = [], False
@@ -265,32 +267,32 @@ def _scheduler_settings(
     return settings, moved
 
 
-def _plain(value: Any) -> Any:
-    """Return milestones, which are counted, as a list."""
-    return sorted(value.elements()) if hasattr(value, 'elements') else value
+def _plain(value: object) -> object:
+    """Return milestones, a Counter, as a list."""
+    return sorted(value.elements()) if isinstance(value, Counter) else value
 
 
 def _replay(
-    runner: Any,
-    settings: list[tuple[dict[str, Any], int]],
+    runner: Runner,
+    settings: list[tuple[Group, int]],
     resumed: Settings,
     scheduled: set[str],
 ) -> None:
-    """Set scheduled values to what they would be had the training begun with these settings.
+    """Set scheduled values as if the training had begun with these settings.
 
     Args:
         runner: The Runner.
-        settings: Of each scheduler, and how often it stepped.
+        settings: Of each scheduler, and its number of steps.
         resumed: The settings of the checkpoint.
-        scheduled: What the schedulers of the checkpoint scheduled: ``{'lr'}``.
+        scheduled: Names of the values that the checkpoint's schedulers changed: ``{'lr'}``.
     """
     schedulers = runner.param_schedulers or []
     groups = runner.optim_wrapper.param_groups
-    for group in groups:  # where no scheduler follows
+    for group in groups:  # if no scheduler is left
         for name in scheduled:
             group[name] = group.get(f'initial_{name}', group[name])
     if any('ReduceOnPlateau' in type(scheduler).__name__ for scheduler in schedulers):
-        # What it did hung on scores; the values keep their ratio to those at the start.
+        # Its steps depended on scores; the values keep their ratio to the initial ones.
         for group, old in zip(groups, resumed.groups, strict=True):
             if old.get('initial_lr'):
                 group['lr'] = old['lr'] * group['initial_lr'] / old['initial_lr']
@@ -300,14 +302,14 @@ def _replay(
             scheduler.base_values = [group[f'initial_{name}'] for group in groups]
             scheduler._last_value = [group[name] for group in groups]
         return
-    stage = _Stage([dict(_without_params(group)) for group in groups])
+    stage = _OptimizerStub([dict(_without_params(group)) for group in groups])
     names = {state['param_name'] for state, _ in settings}
     for group in stage.param_groups:
         for name in names:
             group[name] = group.setdefault(f'initial_{name}', group.get(name))
             if name == 'momentum' and 'betas' in group:
                 group['betas'] = (group[name], group['betas'][1])
-    players = []
+    replayed = []
     for scheduler, (state, _) in zip(schedulers, settings, strict=True):
         kind: Any = type(scheduler)
         player = kind.__new__(kind)
@@ -315,12 +317,12 @@ def _replay(
         player.optimizer, player.verbose = stage, False
         player.last_step = player._global_step = -1
         player.base_values = [g[f'initial_{player.param_name}'] for g in stage.param_groups]
-        player.step()  # as its constructor does
-        players.append(player)
-    _step_together(players, [count for _, count in settings])
-    for scheduler, player in zip(schedulers, players, strict=True):
+        player.step()  # as the constructor does
+        replayed.append(player)
+    _step_together(replayed, [count for _, count in settings])
+    for scheduler, player in zip(schedulers, replayed, strict=True):
         kept = {'optimizer': scheduler.optimizer, 'verbose': scheduler.verbose}
-        scheduler.__dict__.clear()  # of what another kind of scheduler may have left there
+        scheduler.__dict__.clear()  # attributes of a scheduler of another type
         scheduler.__dict__.update({**player.__dict__, **kept})
     for group, played in zip(groups, stage.param_groups, strict=True):
         for name in names:
@@ -329,33 +331,33 @@ def _replay(
                 group['betas'] = played['betas']
 
 
-def _step_together(players: list[Any], counts: list[int]) -> None:
-    """Let each take so many steps, evenly spread over the longest row; by iterations first."""
+def _step_together(schedulers: list[_ParamScheduler], counts: list[int]) -> None:
+    """Step each scheduler so many times, evenly spread; those by iterations first."""
     longest = max(counts, default=0)
-    order = sorted(range(len(players)), key=lambda i: players[i].by_epoch)
+    order = sorted(range(len(schedulers)), key=lambda i: schedulers[i].by_epoch)
     for moment in range(1, longest + 1):
         for i in order:
             if moment * counts[i] // longest > (moment - 1) * counts[i] // longest:
-                players[i].step()
+                schedulers[i].step()
 
 
-class _Stage:
+class _OptimizerStub:
     """An optimizer without weights, on which schedulers are replayed."""
 
-    def __init__(self, param_groups: list[dict[str, Any]]) -> None:
+    def __init__(self, param_groups: list[Group]) -> None:
         self.param_groups = param_groups
         self._global_step = 1
 
     def step(self) -> None:
-        raise AssertionError('it has nothing to optimize')
+        raise AssertionError('it has no weights')
 
-    step._with_counter = True  # type: ignore[attr-defined]  # what MMEngine's schedulers look for
+    step._with_counter = True  # type: ignore[attr-defined]  # MMEngine's schedulers check it
 
 
 def _reconcile_scaler(
-    runner: Any,
-    configured: dict[str, Any],
-    resumed: dict[str, Any],
+    runner: Runner,
+    configured: Group,
+    resumed: Group,
     given: Sequence[str],
     log: Callable[[str], object],
 ) -> None:
@@ -369,5 +371,5 @@ def _reconcile_scaler(
         runner.optim_wrapper.loss_scaler.load_state_dict(configured)
 
 
-def _without_params(group: dict[str, Any]) -> dict[str, Any]:
+def _without_params(group: Group) -> Group:
     return {key: copy.deepcopy(value) for key, value in group.items() if key != 'params'}

@@ -1,17 +1,19 @@
-"""MMEngine reads checkpoints through our reader, so that no file runs code in a training process.
+"""Load checkpoints in MMEngine by our reader, so that no file can run code.
 
-MMEngine 0.11 opens local files with ``weights_only=False``, which executes whatever they hold;
-0.10 cannot resume under torch 2.6. Both hand every checkpoint (``load_from``, ``resume``,
-``init_cfg``, the argument of a test) to ``CheckpointLoader``, where the functions below take the
-place of its own. So MMAction2's tools gain them too, by importing this package.
+MMEngine 0.11 opens local files with ``weights_only=False``, which executes what they contain; 0.10
+cannot resume under torch 2.6. Both load every checkpoint (``load_from``, ``resume``, ``init_cfg``,
+the argument of a test) by ``CheckpointLoader``, where the functions below replace its own, in
+MMAction2's own tools too.
 
-``torchvision://``, ``modelzoo://`` and ``mmcls://`` stay MMEngine's: they leave ``weights_only`` to
-torch, for which it is true since 2.6.
+``torchvision://``, ``modelzoo://`` and ``mmcls://`` stay MMEngine's: they use torch's default of
+``weights_only``, which is true since 2.6.
 """
 
 import os
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from mmengine import dist
 from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
@@ -22,9 +24,12 @@ from mmtimesformer.checkpoints import read_model_checkpoint
 from mmtimesformer.checkpoints.download import fetch
 from mmtimesformer.checkpoints.torch_checkpoints import ScalarHistory
 
+Checkpoint = dict[str, Any]  # what MMEngine's Runner saves and loads
+MapLocation = str | torch.device | Callable[..., Any] | None
+
 
 def register_checkpoint_readers() -> None:
-    """Put our readers in the place of MMEngine's; doing it twice is doing it once."""
+    """Replace MMEngine's readers by ours; calling it again changes nothing."""
     for prefixes, loader in (
         ('', load_from_local),
         (('http://', 'https://', 'hf://', 'timm://'), load_from_web),
@@ -35,8 +40,8 @@ def register_checkpoint_readers() -> None:
         CheckpointLoader.register_scheme(prefixes, loader, force=True)
 
 
-def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Read a checkpoint file of any system, in the form in which MMEngine's Runner wants it.
+def load_from_local(filename: str, map_location: MapLocation = None) -> Checkpoint:
+    """Read a checkpoint file of any format as a dict for MMEngine's Runner.
 
     Args:
         filename: The file, or a folder in Hugging Face's layout; ``~`` is the home folder.
@@ -55,23 +60,23 @@ def load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     return for_runner(checkpoint)
 
 
-def load_from_web(filename: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_web(filename: str, map_location: MapLocation = None) -> Checkpoint:
     """Download a checkpoint once per machine and read it."""
     try:
         if int(os.environ.get('LOCAL_RANK', 0)) == 0:
             fetch(filename)
     finally:
-        dist.barrier()  # also after a failure, else the other processes wait for ever
+        dist.barrier()  # also after a failure: the other processes wait
     return load_from_local(filename, map_location)
 
 
-def load_from_store(filename: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_store(filename: str, map_location: MapLocation = None) -> Checkpoint:
     """Read a checkpoint from an object store, through MMEngine's backend for it."""
     with get_local_path(filename, backend_args={'backend': 'petrel'}) as path:
         return load_from_local(str(path), map_location)
 
 
-def load_from_openmmlab(filename: str, map_location: Any = None) -> dict[str, Any]:
+def load_from_openmmlab(filename: str, map_location: MapLocation = None) -> Checkpoint:
     """Read a checkpoint that OpenMMLab lists by name."""
     name = filename.partition('://')[2]
     name = get_deprecated_model_names().get(name, name)
@@ -81,13 +86,13 @@ def load_from_openmmlab(filename: str, map_location: Any = None) -> dict[str, An
     return CheckpointLoader.load_checkpoint(urls[name], map_location)
 
 
-def load_from_pavi(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Refuse a scheme whose client is not public and whose files MMEngine would execute."""
-    raise ValueError(f'checkpoint {filename}: pavi:// is not read; download it and give its path')
+def load_from_pavi(filename: str, map_location: MapLocation = None) -> Checkpoint:
+    """Refuse a scheme whose client is not public."""
+    raise ValueError(f'checkpoint {filename}: pavi:// is not supported; give a downloaded file')
 
 
-def for_runner(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """Give loss curves MMEngine's type back, and drop the text that MMEngine would execute."""
+def for_runner(checkpoint: Checkpoint) -> Checkpoint:
+    """Restore MMEngine's type of loss curves, and drop the text that MMEngine would execute."""
     hub = checkpoint.get('message_hub')
     curves = hub.get('log_scalars') if isinstance(hub, dict) else None
     if isinstance(curves, dict):
@@ -98,5 +103,5 @@ def for_runner(checkpoint: dict[str, Any]) -> dict[str, Any]:
                 )
     meta = checkpoint.get('meta')
     if isinstance(meta, dict):
-        meta.pop('config', None)  # Runner.resume runs it as a config file; `cfg` is what we write
+        meta.pop('config', None)  # Runner.resume runs it as a config file; ours are under `cfg`
     return checkpoint

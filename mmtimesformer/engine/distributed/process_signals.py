@@ -1,4 +1,4 @@
-"""What a process that is started leaves to the one that started it: to end, and to be told to."""
+"""Signals between parent and child processes: end with the parent, leave stop signals to it."""
 
 import ctypes
 import os
@@ -8,25 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 SET_PARENT_DEATH_SIGNAL = 1  # of Linux's prctl
-# By which clusters ask a run to stop, all of its processes at once; SIGHUP is a terminal that was
-# closed, or a connection that was lost.
+# Clusters send them to all processes of a run to stop it; SIGHUP comes when a terminal closes.
 STOP_SIGNALS = [
     getattr(signal, name) for name in ('SIGTERM', 'SIGUSR1', 'SIGHUP') if hasattr(signal, name)
 ]
 
 
 def is_ignored(number: int) -> bool:
-    """Whether this process was started so that it does not get a signal, as ``nohup`` does."""
+    """Whether this process was started with a signal ignored, as by ``nohup``."""
     return signal.getsignal(number) is signal.SIG_IGN
 
 
 def die_with_parent(parent: int, how: int = signal.SIGTERM) -> None:
-    """Let this process get a signal when its parent ends; call it first thing in the child.
+    """Send this process a signal when its parent ends; call it first in the child.
 
-    Linux does that. Elsewhere nothing is done, and a parent must end its children itself.
+    Linux only. Elsewhere nothing is done, and a parent must end its children itself.
 
     Args:
-        parent: The parent's process number, which may be gone by now.
+        parent: The parent's process number; it may have ended already.
         how: The signal.
     """
     if sys.platform != 'linux':
@@ -37,15 +36,15 @@ def die_with_parent(parent: int, how: int = signal.SIGTERM) -> None:
 
 
 class StopRequested(BaseException):  # past ``except Exception``, like KeyboardInterrupt
-    """A signal came that asks the run to stop, while it only waited."""
+    """A stop signal came while the run waited for data."""
 
 
 @contextmanager
 def stop_signals_blocked() -> Iterator[None]:
-    """Let processes that are started meanwhile not hear :data:`STOP_SIGNALS` from the first moment.
+    """Start child processes with :data:`STOP_SIGNALS` blocked from the first moment.
 
-    Here the signals wait until the end. A child listens when it says so; where it could not tell
-    who sent a signal (outside Linux) nothing is done.
+    In this process the signals are pending until the end. Nothing is done outside Linux, where a
+    child cannot see who sent a signal.
     """
     if not hasattr(signal, 'sigwaitinfo'):
         yield

@@ -1,4 +1,7 @@
-"""Checkpoints of a sharded model that no process ever has whole, see ``checkpoints.shares``."""
+"""Write and read sharded checkpoints, gather full tensors and scatter them to processes.
+
+The format is that of :mod:`mmtimesformer.checkpoints.dcp`.
+"""
 
 import os
 import re
@@ -11,11 +14,12 @@ from uuid import uuid4
 import torch
 from mmengine import dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmtimesformer.checkpoints.dcp import (
     KEY,
     allocate_full,
+    change_tensors,
     is_sharded_checkpoint,
     load_sharded,
     may_be_sharded,
@@ -32,25 +36,25 @@ from mmtimesformer.engine.distributed.collectives import (
 )
 from mmtimesformer.fileio.atomic import sync_folder
 
-WRITING = re.compile('PytorchStreamWriter|inline_container')  # torch's words for an OSError
-PATIENCE = 10  # seconds, until a file of one machine is seen by another
+WRITE_ERROR = re.compile('PytorchStreamWriter|inline_container')  # torch raises RuntimeError
+PATIENCE = 10  # seconds until a file of one machine is visible on another
 
 
-def write_shares(state: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Write what each process holds of tensors into a new folder beside a checkpoint to be.
+def write_shards(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Write each process's shards of tensors into a new folder next to a checkpoint file.
 
     All processes must call it, on a file system that all of them see.
 
     Args:
-        state: Entries of the checkpoint, with tensors that are cut into shares.
-        path: The checkpoint, which is to be written when this is done.
+        state: Entries of the checkpoint, with sharded tensors.
+        path: The checkpoint file, which is written afterwards.
 
     Returns:
         The entries without content, and the one that names the folder and its files.
 
     Raises:
         OSError: A process could not write; it is raised in all.
-        ValueError: What was written could not be read again, by this version of torch.
+        ValueError: This version of torch writes metadata that cannot be read safely.
     """
     from torch.distributed.checkpoint.api import CheckpointException
     from torch.distributed.checkpoint.filesystem import FileSystemWriter
@@ -59,14 +63,14 @@ def write_shares(state: dict[str, Any], path: Path) -> dict[str, Any]:
     folder = path.with_name(f'{path.name}.{broadcast_from_rank0(uuid4().hex[:8])}.shares')
     try:
         save(tensors_of(state), storage_writer=FileSystemWriter(folder))
-    except CheckpointException as error:  # no Exception, so that it would pass most nets
+    except CheckpointException as error:  # a BaseException
         why = problem_of(error)
         if not isinstance(why, OSError) and not (
-            isinstance(why, RuntimeError) and WRITING.search(str(why))
+            isinstance(why, RuntimeError) and WRITE_ERROR.search(str(why))
         ):
             raise why from error
         ranks = ', '.join(map(str, error.failures))
-        raise OSError(f'process {ranks} could not write its share: {why}') from error
+        raise OSError(f'process {ranks} could not write its shard: {why}') from error
     checksum = 0
     with raise_on_all_ranks():
         own = [folder / METADATA] if dist.is_main_process() else []
@@ -75,22 +79,22 @@ def write_shares(state: dict[str, Any], path: Path) -> dict[str, Any]:
         if dist.is_main_process():
             checksum = zlib.crc32((folder / METADATA).read_bytes())
         sync_folder(folder)
-    # Each its own: what another machine wrote may not be seen yet.
+    # Each process lists its own files: those of another machine may not be visible yet.
     files = {name: size for part in dist.all_gather_object(sizes) for name, size in part.items()}
-    said = {'folder': folder.name, 'files': files, 'checksum': checksum}
+    entry = {'folder': folder.name, 'files': files, 'checksum': checksum}
     problem: OSError | ValueError | None = None
     if dist.is_main_process():
         try:
-            read_description(said, folder)
+            read_description(entry, folder)
         except (OSError, ValueError) as error:
             problem = error
     if problem := broadcast_from_rank0(problem):
         raise problem
-    return {**without_content(state), KEY: said}
+    return {**without_content(state), KEY: entry}
 
 
 def check_seen_by_all(folder: Path) -> None:
-    """See that what one process writes is there for all; each must ask.
+    """Check that a file of one process is visible to all; all processes must call it.
 
     Raises:
         ValueError: It is not.
@@ -100,16 +104,16 @@ def check_seen_by_all(folder: Path) -> None:
         if dist.is_main_process():
             folder.mkdir(parents=True, exist_ok=True)
             probe.touch()
-    given_up = time.monotonic() + PATIENCE
-    while not (seen := probe.exists()) and time.monotonic() < given_up:
+    deadline = time.monotonic() + PATIENCE
+    while not (seen := probe.exists()) and time.monotonic() < deadline:
         time.sleep(0.1)
     seen_by_all = all_ranks(seen)
     if dist.is_main_process():
         probe.unlink(missing_ok=True)
     if not seen_by_all:
         raise ValueError(
-            f"model_wrapper_cfg.checkpoints='shares' needs a folder that all machines see, and "
-            f"{folder} is not one; set work_dir to a network disk, or take 'whole'"
+            f"model_wrapper_cfg.checkpoints='sharded' needs a folder that all machines see, and "
+            f"{folder} is not one; set work_dir to a network disk, or take 'full'"
         )
 
 
@@ -118,18 +122,18 @@ def read_own_shards(
     weights: dict[str, Tensor],
     parameters: list[Tensor] | None,
 ) -> dict[str, Any] | None:
-    """Read a checkpoint, of its tensors what this process holds.
+    """Read a sharded checkpoint, of its tensors this process's shards.
 
     Args:
         path: The checkpoint file.
         weights: The model's, by name, each as this process holds it.
-        parameters: The optimiser's; without them, its state and begun steps are left out.
+        parameters: The optimizer's; without them, its state and the gradients are left out.
 
     Returns:
-        The checkpoint; ``None`` if it has no shares, or other weights than the model.
+        The checkpoint; ``None`` if it is not sharded, or has other weights than the model.
 
     Raises:
-        FileNotFoundError: The shares are not there.
+        FileNotFoundError: The shards are missing.
         ValueError: They are damaged.
     """
     path = Path(path).expanduser()
@@ -157,7 +161,39 @@ def read_own_shards(
 
 
 def _room_like(held: Tensor | None, saved: Tensor) -> Tensor:
-    """Make room for a tensor, cut as another one of its shape is."""
+    """Allocate a tensor, sharded as another one of its shape is."""
     if isinstance(held, DTensor) and held.shape == saved.shape:
         return torch.empty_like(held, dtype=saved.dtype, requires_grad=False)
     return allocate_full('', saved)
+
+
+def gather_full(tree: Any) -> Any:
+    """Gather all sharded tensors of a tree, one at a time.
+
+    All processes must call it with the same tree; the main one gets the full tensors, the others
+    ``None``.
+    """
+
+    def full(_: str, tensor: Tensor) -> Tensor | None:
+        if isinstance(tensor, DTensor):
+            tensor = tensor.full_tensor()
+        return tensor.detach().cpu() if dist.is_main_process() else None
+
+    return change_tensors(tree, full)
+
+
+def shard_like(shard: object, full: Any) -> Any:
+    """Return this process's shard of a full tensor, cut as another tensor of that shape is.
+
+    Anything but a full tensor of that shape is returned as it is.
+    """
+    if (
+        not isinstance(shard, DTensor)
+        or not isinstance(full, Tensor)
+        or isinstance(full, DTensor)
+        or full.shape != shard.shape
+    ):
+        return full
+    cut = distribute_tensor(full, shard.device_mesh, shard.placements, src_data_rank=None)
+    own = torch.empty_like(shard, dtype=full.dtype, requires_grad=False)
+    return own.copy_(cut)  # a view would keep the full tensor in memory

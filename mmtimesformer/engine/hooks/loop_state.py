@@ -5,34 +5,26 @@ from typing import Any
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from torch import Tensor
 
-from mmtimesformer.engine.distributed.fsdp import shard_like
+from mmtimesformer.engine.distributed.sharded_checkpoint import shard_like
 from mmtimesformer.engine.loops.resumable_loop import LoopState, ResumableEpochLoop
 from mmtimesformer.registry import HOOKS
 
 
 @HOOKS.register_module()
 class LoopStateHook(Hook):
-    """Save and restore the state of ``ResumableEpochLoop``, and accumulated gradients.
+    """Save and restore the state of ``ResumableEpochLoop``; restore accumulated gradients.
 
-    Attributes:
-        gradients: Set by the Runner on all ranks while it saves within an optimizer step that
-            accumulates batches: the gradients so far.
+    The Runner saves the gradients, as all ranks average them.
     """
 
     priority = 'VERY_HIGH'
 
-    def __init__(self) -> None:
-        self.gradients: dict[str, Tensor] | None = None
-
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Add ``meta['position']``, and ``gradients`` within an accumulated step."""
+        """Add ``meta['position']``."""
         loop, meta = runner._train_loop, checkpoint['meta']
         if isinstance(loop, ResumableEpochLoop):
             meta['position'] = loop.state_dict(meta['epoch'], meta['iter'])
-        if self.gradients and 'optimizer' in checkpoint:
-            checkpoint['gradients'] = self.gradients
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Restore them on resume."""

@@ -1,8 +1,8 @@
-"""Machines of a run hear from each other, so that one that vanishes is missed.
+"""Heartbeat between the machines of a run, to detect one that is down or disconnected.
 
-A process that dies closes its connections, and the others fail at once. A machine without power, or
-behind a cable that was pulled, says nothing: the others wait for it as long as a collective
-operation may take, half an hour. Here each machine counts up a number in the store where they met.
+A process that dies closes its connections, and the others fail at once. A machine without power or
+network does not: the others would wait until the timeout of a collective operation, half an hour.
+Here each machine increments a counter in the rendezvous store.
 """
 
 import socket
@@ -10,46 +10,48 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 DONE = 'done'
-MEETING = 'the machine where all meet'
+RENDEZVOUS = 'the machine of the rendezvous'
 
 
 class Heartbeat:
-    """Counts for this machine, listens to the others, and tells when one is missed.
+    """Increment the counter of this machine, watch the others, and report one that stops.
 
-    One that is missed is forgotten until it counts again, or another takes its place.
+    A lost machine is reported once, until it counts again or another replaces it.
 
     Args:
-        connect: Returns a store of its own, in which all machines of the run meet.
-        missed: Is called in a thread when one has not been heard of: with a sentence, whether it is
-            the machine where all meet, that is, whether this one is cut off, and for how many
-            seconds.
-        seconds: How long one may be silent.
+        connect: Returns a new connection to the rendezvous store of the run.
+        missed: Is called in a thread for a lost machine: with a sentence, whether it is the one
+            of the rendezvous (then this machine is disconnected), and the seconds of silence.
+        seconds: Silence after which a machine is lost.
     """
 
     def __init__(
         self,
-        connect: Callable[[], Any],
+        connect: 'Callable[[], Store]',
         missed: Callable[[str, bool, float], object],
         seconds: float = 30,
     ) -> None:
         self.connect, self.missed, self.seconds = connect, missed, seconds
-        self.heard: dict[str, float] = {}  # when each was last heard of, by the clock of this one
+        self.heard: dict[str, float] = {}  # last heartbeat of each, by the clock of this machine
         self._over = threading.Event()
-        self._talker = threading.Thread(target=self._talk, daemon=True)
-        threading.Thread(target=self._listen, daemon=True).start()
-        self._talker.start()
+        self._sender = threading.Thread(target=self._send, daemon=True)
+        threading.Thread(target=self._watch, daemon=True).start()
+        self._sender.start()
 
     def stop(self) -> None:
-        """Take leave: from now on this machine is silent and not missed."""
+        """End the heartbeat of this machine, which is not reported as lost."""
         self._over.set()
-        self._talker.join(self.seconds / 6)
+        self._sender.join(self.seconds / 6)
 
-    def _talk(self) -> None:
-        """Count, and note who has counted; a store that does not answer leaves all unheard."""
-        with suppress(Exception):  # told by _listen, when it has lasted
+    def _send(self) -> None:
+        """Count, and note who has counted; without an answer of the store, none has."""
+        with suppress(Exception):  # _watch reports it when it lasts
             store = self.connect()
             me = store.add('machines', 1)
             name = socket.gethostname()
@@ -58,34 +60,34 @@ class Heartbeat:
             while not self._over.wait(self.seconds / 10):
                 beat += 1
                 store.set(f'beat {me}', f'{beat} {name}')
-                self.heard[MEETING] = time.monotonic()
+                self.heard[RENDEZVOUS] = time.monotonic()
                 for other in range(1, store.add('machines', 0) + 1):
                     if other == me or not store.check([f'beat {other}']):
                         continue
-                    said = store.get(f'beat {other}').decode()
-                    number, _, whose = said.partition(' ')
+                    value = store.get(f'beat {other}').decode()
+                    number, _, whose = value.partition(' ')
                     if number == DONE:
                         self.heard.pop(f'machine {other} ({whose})', None)
-                    elif last.setdefault(other, said) != said:  # not what one left that is gone
-                        last[other] = said
+                    elif last.setdefault(other, value) != value:  # not of a lost machine
+                        last[other] = value
                         self.heard[f'machine {other} ({whose})'] = time.monotonic()
             store.set(f'beat {me}', f'{DONE} {name}')
 
-    def _listen(self) -> None:
+    def _watch(self) -> None:
         while not self._over.wait(self.seconds / 10):
             now = time.monotonic()
             silent = {name: now - when for name, when in list(self.heard.items())}
             if max(silent.values(), default=0) <= self.seconds:
                 continue
-            # Without an answer from there nothing can be known of the others. Of several that
-            # vanish at once, all are told at once: they count ten times as often as this waits.
-            cut_off = silent[MEETING] > self.seconds / 2
+            # Without the store nothing is known of the others. Machines that are lost together are
+            # reported together: they count ten times as often as this waits.
+            cut_off = silent[RENDEZVOUS] > self.seconds / 2
             gone = [name for name in silent if silent[name] > self.seconds / 2]
             if cut_off:
-                gone = [MEETING]
+                gone = [RENDEZVOUS]
                 self._over.set()
             for name in gone:
                 self.heard.pop(name, None)
             has = 'has' if len(gone) == 1 else 'have'
-            told = f'{" and ".join(gone)} {has} not been heard of for {self.seconds:g} s'
-            self.missed(told, cut_off, min(silent[name] for name in gone))
+            message = f'{" and ".join(gone)} {has} not been heard of for {self.seconds:g} s'
+            self.missed(message, cut_off, min(silent[name] for name in gone))

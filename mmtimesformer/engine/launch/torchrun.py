@@ -1,22 +1,22 @@
-"""torchrun, whose end tells a training that was stopped from one that failed.
+"""torchrun with exit codes for stopped trainings, stop signals, and detection of lost machines.
 
     python -m mmtimesformer.engine.launch.torchrun --standalone --nproc-per-node 2 TOOL ...
 
-takes torchrun's options and does what it does, but for the ends. torchrun by itself ends with 1
-whatever its processes end with, kills them 30 seconds after SIGTERM, dies of SIGUSR1 and leaves
-them behind, and with ``--max-restarts`` starts processes again that were asked to stop. Here
+takes torchrun's options. torchrun by itself ends with 1 whatever its processes end with, kills them
+30 seconds after SIGTERM, dies of SIGUSR1 and leaves them running, and with ``--max-restarts``
+restarts processes that were asked to stop. Here
 
-- SIGTERM, SIGUSR1 and SIGHUP (the terminal was closed; ``nohup`` lets it be ignored) go on to the
-  processes, which have the time that they need to save;
-- a training that was asked to stop, on whichever machine, ends with 75 and is not started again;
-- one of its processes that is lost is named, with what it ended with;
-- a machine that vanishes without a word is missed after half a minute, not half an hour;
-- machines find the one where they meet by its address too;
-- with ``--max-restarts`` processes that are started again cannot hang on what the lost ones left;
+- SIGTERM, SIGUSR1 and SIGHUP (the terminal was closed; ignored under ``nohup``) are forwarded to
+  the processes, which have the time that they need to save;
+- a training that was asked to stop, on any machine, ends with 75 and is not restarted;
+- the message about a lost process has its rank, number and exit code;
+- a machine that is down or disconnected is detected after half a minute, not half an hour;
+- the rendezvous machine may be given by its address;
+- with ``--max-restarts``, restarted processes do not wait for addresses of the lost ones;
 - the processes save and end when torchrun is killed.
 
-The exit codes are those of :mod:`mmtimesformer.cli`; 128 and the number of a signal is a
-job that ended by that signal, before it could save or without having anything to save.
+The exit codes are those of :mod:`mmtimesformer.cli`; 128 plus the number of a signal
+is a job that ended by it, before it could save or with nothing to save.
 """
 
 import ipaddress
@@ -25,12 +25,13 @@ import signal
 import socket
 import sys
 import time
+from argparse import Namespace
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from mmtimesformer.cli import (
     DONE,
@@ -47,15 +48,19 @@ from mmtimesformer.engine.distributed.process_signals import (
     is_ignored,
 )
 from mmtimesformer.engine.launch.heartbeat import Heartbeat
-from mmtimesformer.terminal import echo
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 OURS = 'MMTIMESFORMER_TORCHRUN'  # holds the number of this process, for those it starts
 PROCESSES_SHOWN = 8
+RESUME = 'To resume a training, give the same command with --resume'
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run torchrun, and return the exit code."""
-    # Here, for what it starts imports this file as well, and torch may be built without.
+    # Not at the top: its processes import this file too, and torch may be built without them.
     from torch.distributed import DistError, run
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -67,19 +72,19 @@ def main(argv: list[str] | None = None) -> int:
         os.environ[OURS] = str(os.getpid())
         for number in STOP_SIGNALS:
             if not is_ignored(number):
-                signal.signal(number, _hand_on)
+                signal.signal(number, _forward)
         signal.signal(signal.SIGUSR2, _wait_for_all)
     heartbeat = None
-    missed: dict[int, str] = {}  # processes here that were ended for it, and the sentence
+    lost: dict[int, str] = {}  # processes ended here because of a lost machine, and the sentence
     if args.rdzv_endpoint:
-        _find_way(args)
+        _find_rendezvous(args)
         if sys.platform == 'linux' and args.rdzv_backend == 'c10d':
             heartbeat = Heartbeat(
-                partial(_meet, args.rdzv_endpoint, args.rdzv_id), partial(_miss, missed)
+                partial(_connect, args.rdzv_endpoint, args.rdzv_id), partial(_end_waiting, lost)
             )
     if args.max_restarts > 0:
-        # NOTE: else processes that are started again meet in the store of those before them, where
-        # they may read an old address and wait for ever; seen in torch 2.13.
+        # NOTE: otherwise restarted processes use the store of the lost ones, where they may read an
+        # old address and wait for ever; seen in torch 2.13.
         os.environ.setdefault('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')
     try:
         run.run(args)
@@ -91,17 +96,16 @@ def main(argv: list[str] | None = None) -> int:
         if codes == {STOPPED}:
             return STOPPED
         ended = {failure.pid for failure in error.failures.values()}
-        if ended <= set(missed):
-            told = f'{missed[min(ended)]}; the run has ended, and goes on by the same command with '
-            print_error(f'\nerror: {told}--resume')
+        if ended <= set(lost):
+            message = f'{lost[min(ended)]}; the run has ended. {RESUME}'
         else:
-            print_error(f'\nerror: {_tell(error.failures)}')
+            message = _describe(error.failures)
+        print_error(f'\nerror: {message}')
         return FAILED
     except (DistError, RendezvousError) as error:
         print_error(
-            f'\nerror: the machines of this run do not reach each other any more, or never did '
-            f'(they meet at {args.rdzv_endpoint}); {error_message(error)}. To resume, give the '
-            'same command with --resume'
+            '\nerror: the machines of this run do not reach each other, now or from the start '
+            f'(rendezvous at {args.rdzv_endpoint}); {error_message(error)}. {RESUME}'
         )
         return FAILED
     except SignalException as end:
@@ -114,8 +118,8 @@ def main(argv: list[str] | None = None) -> int:
     return DONE
 
 
-def _meet(endpoint: str, run: str) -> Any:
-    """Connect to the store where machines have met, when they have."""
+def _connect(endpoint: str, run: str) -> 'Store':
+    """Connect to the rendezvous store, once the processes were started."""
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     while not _children():
@@ -125,59 +129,58 @@ def _meet(endpoint: str, run: str) -> Any:
     return PrefixStore(f'mmtimesformer {run}', store)
 
 
-def _miss(missed: dict[int, str], sentence: str, cut_off: bool, silence: float) -> None:
-    """End the processes here, which would wait for those of a machine that is gone.
+def _end_waiting(lost: dict[int, str], sentence: str, cut_off: bool, silence: float) -> None:
+    """End the processes here that would wait for those of a lost machine.
 
-    Those that were started since then have met without it.
+    Processes that were started since then do not wait for it.
     """
     waiting = [process for process in _children() if cut_off or _age(process) > silence]
     if waiting or cut_off:
-        with suppress(OSError, ValueError):  # whoever listened may be gone, too
-            told = f'\nerror: {sentence}; the processes on this machine are ended'
-            echo(told, file=sys.stderr, flush=True)
+        print_error(f'\nerror: {sentence}; the processes on this machine are ended')
     for process in waiting:
-        missed[process] = sentence
+        lost[process] = sentence
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
-    if cut_off:  # torchrun asks there what to do now, and would wait for an answer
+    if cut_off:  # torchrun would wait for an answer of the rendezvous
         time.sleep(5)
         os._exit(FAILED)
 
 
-def _find_way(args: Any) -> None:
-    """Tell torchrun whether this machine is where all meet, and under what address it is known.
+def _find_rendezvous(args: Namespace) -> None:
+    """Set for torchrun whether this is the rendezvous machine, and the address of this machine.
 
-    It compares names, and knows none of the addresses of a machine whose name stands for
-    127.0.0.1. What can be listened to is here; the address that packets leave from is ours.
+    torchrun compares names, which fails where a machine's name resolves to 127.0.0.1. Here the
+    rendezvous machine is the one that can bind the address, and its own address is the one from
+    which it sends packets.
     """
     host, _, port = args.rdzv_endpoint.rpartition(':')
     try:
         family, _, _, _, place = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, socket.SOCK_DGRAM) as towards:
-            towards.connect(place)
-            args.local_addr = args.local_addr or towards.getsockname()[0]
-        # Of several torchruns on this machine, which meet within it, torchrun lets the first one.
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect(place)
+            args.local_addr = args.local_addr or probe.getsockname()[0]
+        # For several torchruns on one machine, torchrun itself takes the first one.
         within = ipaddress.ip_address(place[0]).is_loopback
         if not within and 'is_host' not in args.rdzv_conf:
             socket.create_server(place[:2], family=family).close()
             args.rdzv_conf = ','.join(filter(None, [args.rdzv_conf, 'is_host=1']))
-    except (OSError, ValueError):  # it is elsewhere, or torchrun has words for what is wrong
+    except (OSError, ValueError):  # it is another machine, or torchrun reports what is wrong
         return
 
 
 def stop_with_torchrun() -> None:
-    """Stop, with all saved, when the torchrun that started this process is killed."""
+    """Save and stop when the torchrun that started this process is killed."""
     if _started_by_ours():
         die_with_parent(os.getppid(), signal.SIGTERM)
 
 
 def report_stop_to_torchrun(code: int) -> int:
-    """Say that this process was asked to stop, so that it is not started again; return the code.
+    """Signal torchrun that this process was asked to stop and needs no restart; return the code.
 
-    Processes on another machine may be the only ones that heard the signal.
+    Perhaps only processes on another machine received the signal.
     """
     if code == STOPPED and _started_by_ours():
-        for number in STOP_SIGNALS:  # all is saved; the code must arrive
+        for number in STOP_SIGNALS:  # it has saved; the exit code must not change
             signal.signal(number, signal.SIG_IGN)
         os.kill(os.getppid(), signal.SIGUSR2)
     return code
@@ -187,7 +190,7 @@ def _started_by_ours() -> bool:
     return os.environ.get(OURS) == str(os.getppid())
 
 
-def _hand_on(number: int, frame: FrameType | None) -> None:
+def _forward(number: int, frame: FrameType | None) -> None:
     """Ask all processes to stop, and end when they have."""
     for process in _children():
         with suppress(ProcessLookupError):
@@ -199,10 +202,10 @@ def _wait_for_all(number: int, _frame: FrameType | None) -> None:
     """Wait until all processes have ended, which may take as long as it takes to save.
 
     Raises:
-        RunStopped: They were stopped. If they came to their own end, torchrun goes on.
+        RunStopped: They were stopped. If they had ended already, torchrun continues.
     """
     for other in (*STOP_SIGNALS, signal.SIGUSR2):
-        signal.signal(other, signal.SIG_IGN)  # heard; SIGINT still ends all at once
+        signal.signal(other, signal.SIG_IGN)  # received already; SIGINT still ends all at once
     processes = _children()
     while None in (codes := [exit_code_of(process) for process in processes]):
         time.sleep(0.05)
@@ -210,7 +213,7 @@ def _wait_for_all(number: int, _frame: FrameType | None) -> None:
         raise RunStopped(f'all {len(codes)} processes on this machine have stopped', STOPPED)
     if not codes or {-number, 128 + number} & set(codes):
         name = signal.Signals(number).name
-        raise RunStopped(f'ended by {name}, before anything was there to be saved', 128 + number)
+        raise RunStopped(f'ended by {name}, before there was anything to save', 128 + number)
 
 
 def _children() -> list[int]:
@@ -223,7 +226,7 @@ def _children() -> list[int]:
 
 
 def _age(process: int) -> float:
-    """Return for how many seconds a process has been there; one that has ended, for ever."""
+    """Return the age of a process in seconds; infinity if it has ended."""
     try:
         fields = Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()
     except OSError:
@@ -232,9 +235,9 @@ def _age(process: int) -> float:
 
 
 def exit_code_of(process: int) -> int | None:
-    """Return what a child ended with, as :mod:`subprocess` counts, or ``None`` while it runs.
+    """Return the exit code of a child as :mod:`subprocess` does, or ``None`` while it runs.
 
-    Whoever started it can still ask for it afterwards.
+    It does not reap the child: its parent can still wait for it.
     """
     ended = os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     if ended is None:
@@ -242,9 +245,9 @@ def exit_code_of(process: int) -> int | None:
     return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
-def _tell(failures: dict[int, Any]) -> str:
-    """Name the processes that ended and what they ended with, those that were killed first."""
-    lost = sorted(failures.items(), key=lambda item: (item[1].exitcode >= 0, item[0]))
+def _describe(failures: 'dict[int, ProcessFailure]') -> str:
+    """List the processes that ended, with exit codes; those that were killed come first."""
+    ordered = sorted(failures.items(), key=lambda item: (item[1].exitcode >= 0, item[0]))
     named = [
         f'process {rank} (pid {failure.pid}) '
         + (
@@ -252,12 +255,12 @@ def _tell(failures: dict[int, Any]) -> str:
             if failure.exitcode < 0
             else f'ended with code {failure.exitcode}'
         )
-        for rank, failure in lost[:PROCESSES_SHOWN]
+        for rank, failure in ordered[:PROCESSES_SHOWN]
     ]
-    more = f' and {len(lost) - PROCESSES_SHOWN} more' if len(lost) > PROCESSES_SHOWN else ''
+    more = f' and {len(ordered) - PROCESSES_SHOWN} more' if len(ordered) > PROCESSES_SHOWN else ''
     return (
-        f'{", ".join(named)}{more}; the run has ended. A process that is killed without a word of '
-        'its own is mostly out of memory. A training goes on by the same command with --resume'
+        f'{", ".join(named)}{more}; the run has ended. A process that is killed without a message '
+        f'is mostly out of memory. {RESUME}'
     )
 
 

@@ -1,34 +1,30 @@
-"""What ``tools/train.py`` and ``tools/test.py`` do, once their command line is read."""
+"""Train and test as ``tools/train.py`` and ``tools/test.py`` do, from their parsed options."""
 
-import gc
 import os
 import sys
 import traceback
 from argparse import Namespace
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
 from mmtimesformer.cli import RunStopped, require_file
 from mmtimesformer.config.command_line import check_order, check_output
 from mmtimesformer.config.find import read_config
+from mmtimesformer.config.sharded_training import is_sharded
 from mmtimesformer.config.validate import check_config
-from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
-from mmtimesformer.engine.distributed.fsdp import is_sharded
+from mmtimesformer.engine.distributed.process_group import leave_process_group, lost_connection
 from mmtimesformer.engine.optim import amp as precision
-from mmtimesformer.engine.runner import Runner
+from mmtimesformer.engine.runner import EvalRunner, Runner
 from mmtimesformer.fileio.atomic import write_text_atomically
 from mmtimesformer.non_finite import NonFiniteError
 from mmtimesformer.terminal import echo, safe_lines
 
 
 def train(args: Namespace) -> None:
-    """Train as the config says, with the changes of the command line."""
+    """Train from a config, with the changes of the command line."""
     cfg = _read_config(args)
     cfg.launcher = args.launcher
     if args.no_validate:
@@ -38,22 +34,22 @@ def train(args: Namespace) -> None:
     elif isinstance(cfg.get('optim_wrapper'), dict):
         precision.check_wrapper(cfg.optim_wrapper)
     if args.auto_scale_lr:
-        _know_base_batch(cfg, '--auto-scale-lr').enable = True
+        _base_batch_settings(cfg, '--auto-scale-lr').enable = True
     if args.accumulate:
-        _know_base_batch(cfg, '--accumulate').accumulate = True
+        _base_batch_settings(cfg, '--accumulate').accumulate = True
     _set_start(cfg, args.resume)
     _set_randomness(cfg, args.seed, args.diff_rank_seed, args.deterministic)
     _run(cfg, 'train', tuple(args.cfg_options or ()))
 
 
 def test(args: Namespace) -> None:
-    """Test a checkpoint as the config says, with the changes of the command line."""
+    """Test a checkpoint with a config, with the changes of the command line."""
     check_order(args.config, args.checkpoint)
     cfg = _read_config(args)
     cfg.launcher = args.launcher
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    if is_sharded(cfg.get('model_wrapper_cfg')):  # without gradients and optimiser there is room
+    if is_sharded(cfg.get('model_wrapper_cfg')):  # it fits without gradients and optimizer
         cfg.model_wrapper_cfg = None
     if cfg.get('test_dataloader') is None:
         raise ValueError(f'config {args.config} has no test_dataloader; add one, or name another')
@@ -88,77 +84,65 @@ def _read_config(args: Namespace) -> Config:
 
 
 def _run(cfg: Config, purpose: str, settings_given: tuple[str, ...] = ()) -> None:
-    """Look, then run; a failure of the run leaves its stack trace in the work_dir."""
+    """Check the config, then run; a failure writes its stack trace to the work_dir."""
     import mmtimesformer.heads  # noqa: F401  (registers the head that configs and checks name)
 
-    if cfg.get('load_from'):
+    if cfg.get('load_from') and cfg.get('resume') != 'auto':
         require_file(cfg.load_from, 'checkpoint', 'correct the path')
     notes = check_config(cfg, purpose)
     try:
         _build_and_run(cfg, notes, purpose, settings_given)
     except Exception as error:
-        # Not for another's folder, nor for weights that are NaN: no code is wrong.
+        # No trace for a folder in use or for NaN weights: the code is not at fault.
         if not isinstance(error, RunStopped | BlockingIOError | NonFiniteError):
-            _keep_trace(Path(cfg.work_dir))
-        traceback.clear_frames(error.__traceback__)  # which would keep the runner
+            _write_trace(Path(cfg.work_dir))
+        traceback.clear_frames(error.__traceback__)  # it refers to the runner
+        if lost := lost_connection(error):
+            raise ConnectionError(lost) from error
         raise
     finally:
-        _leave_process_group()
+        leave_process_group()
 
 
 def _build_and_run(
     cfg: Config, notes: list[str], purpose: str, settings_given: tuple[str, ...]
 ) -> None:
-    runner = Runner.from_cfg(cfg)
+    runner = (Runner if purpose == 'train' else EvalRunner).from_cfg(cfg)
     runner.settings_given = settings_given
     for note in notes:
         runner.logger.warning(note)
-    job: Callable[[], object] = runner.train if purpose == 'train' else runner.test
-    job()
+    if purpose == 'train':
+        runner.train()
+    else:
+        runner.test()
 
 
-def _leave_process_group() -> None:
-    """End the connection to the other processes, when nothing refers to the runner any more.
-
-    NOTE: a model that is shared between processes keeps gloo's threads alive, beyond
-    ``destroy_process_group``. One of them that lets go of its last tensor while Python ends aborts
-    the process, and torchrun calls the whole run, which has long done its work, a failure.
-    """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        gc.collect()
-        torch.distributed.destroy_process_group()
-
-
-def _keep_trace(work_dir: Path) -> None:
+def _write_trace(work_dir: Path) -> None:
     if work_dir.is_dir() and is_main_process():
         path = work_dir / 'failure.txt'
-        with suppress(OSError):  # of a full disk, which may be what the trace is about
+        with suppress(OSError):  # the disk may be full
             write_text_atomically(path, safe_lines(traceback.format_exc()))
             echo(f'\nthe stack trace is in {path}', file=sys.stderr)
 
 
 def _set_start(cfg: Config, resume: str | None) -> None:
-    """Decide where training starts: ``None`` as the config says, ``'auto'``, or a checkpoint.
+    """Set where training starts: ``None`` as in the config, ``'auto'``, or a checkpoint.
 
-    With nothing to resume ``'auto'`` starts as the config says, from its ``load_from`` if it has
-    one; so one command serves the first start and every restart.
+    With ``'auto'`` the Runner looks for the newest checkpoint, and starts as in the config if
+    there is none; so one command serves the first start and every restart.
     """
     if resume == 'auto':
-        cfg.resume = latest_checkpoint(cfg.work_dir) is not None
-        if cfg.resume:
-            cfg.load_from = None
-        else:
-            echo(f'nothing to resume in {cfg.work_dir}; starts from the beginning')
+        cfg.resume = resume
     elif resume is not None:
         require_file(resume, 'checkpoint', 'correct the path')
         cfg.resume = True
         cfg.load_from = resume
 
 
-def _know_base_batch(cfg: Config, option: str) -> Any:
+def _base_batch_settings(cfg: Config, option: str) -> ConfigDict:
     if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
         raise ValueError(
-            f'{option} needs to know for how many videos per step the learning rate was chosen; '
+            f'{option} needs the number of videos per step that the learning rate was chosen for; '
             'add auto_scale_lr = dict(base_batch_size=64) to the config, with your number'
         )
     return cfg.auto_scale_lr
@@ -167,7 +151,7 @@ def _know_base_batch(cfg: Config, option: str) -> Any:
 def _set_randomness(
     cfg: Config, seed: int | None, diff_rank_seed: bool, deterministic: bool
 ) -> None:
-    """Let the command line win over the config, key by key."""
+    """Override the config by the command line, key by key."""
     randomness = {'seed': None, **(cfg.get('randomness') or {})}
     if seed is not None:
         randomness['seed'] = seed
@@ -180,7 +164,9 @@ def _set_randomness(
 
 def _dump_results(cfg: Config, path: str) -> None:
     if not path.endswith(('.pkl', '.pickle')):
-        raise ValueError(f'--dump {path} must end in .pkl or .pickle, by which it is read again')
+        raise ValueError(
+            f'--dump {path} must end in .pkl or .pickle, the formats that can be read again'
+        )
     check_output(path, '--dump')
     evaluator = cfg.get('test_evaluator') or []
     evaluators = list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]

@@ -27,17 +27,17 @@ from mmtimesformer.engine.checkpointing.atomic_backend import AtomicBackend
 from mmtimesformer.engine.checkpointing.checkpoint_hook import AtomicCheckpointHook
 from mmtimesformer.engine.checkpointing.resume import corruption_of, latest_valid_checkpoint
 from mmtimesformer.engine.checkpointing.safe_loading import load_from_local
-from mmtimesformer.engine.distributed.sharded_checkpoint import write_shares
+from mmtimesformer.engine.distributed.sharded_checkpoint import write_shards
 from tests.engine.conftest import At, Train, assert_equal, whole_state
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# Python 3.12 warns of forks beside threads; these children only write files, and are killed.
+# Python 3.12 warns of forks with threads; these children only write files, and are killed.
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
 
 
-class Said(list):
-    """A logger that keeps what it is told."""
+class LogList(list):
+    """A logger that keeps its messages."""
 
     info = warning = list.append
 
@@ -45,11 +45,15 @@ class Said(list):
 class SavingRunner:
     """As much of a Runner as the hook needs, that saves ten megabytes at each step."""
 
+    _load_from = None
+    _resume = False
+    hooks = ()
+
     def __init__(self, work_dir: Path, shares: bool = False) -> None:
         self.work_dir = str(work_dir)
         self.shares = shares
         self.message_hub = MessageHub('saving')
-        self.logger = Said()
+        self.logger = LogList()
         newest = latest_valid_checkpoint(work_dir, pytest.fail)
         saved = load_from_local(newest) if newest else {}
         self.iter = saved.get('iter', 0)
@@ -62,22 +66,22 @@ class SavingRunner:
         if self.shares:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')  # torch's own, of a process that is alone
-                parts = write_shares(parts, Path(out_dir, name))
+                parts = write_shards(parts, Path(out_dir, name))
         hub = self.message_hub.state_dict()
         save_checkpoint({'iter': self.iter, 'message_hub': hub, **parts}, f'{out_dir}/{name}')
 
 
-def save_for_ever(work_dir: Path, told: Connection, shares: bool) -> None:
-    """Save at each step and keep one checkpoint; tell the number of each saved step."""
+def save_for_ever(work_dir: Path, results: Connection, shares: bool) -> None:
+    """Save at each step and keep one checkpoint; send the number of each saved step."""
     runner = SavingRunner(work_dir, shares)
     hook = AtomicCheckpointHook(by_epoch=False, interval=1, max_keep_ckpts=1)
     hook.before_train(runner)
     assert not half_written(work_dir)  # swept
-    told.send(runner.iter)
+    results.send(runner.iter)
     while True:
         runner.iter += 1
         hook._save_checkpoint_with_step(runner, runner.iter, {'epoch': 0, 'iter': runner.iter})
-        told.send(runner.iter)
+        results.send(runner.iter)
 
 
 def half_written(work_dir: Path) -> bool:
@@ -134,7 +138,7 @@ def test_two_hundred_kills_lose_nothing(tmp_path: Path, shares: bool) -> None:
     in_midst, lost = kill_while_saving(tmp_path / 'work', 200, shares)
     print(f'{in_midst} of 200 kills hit a file half written; lost {lost}')
     assert lost == 0
-    assert in_midst >= 20  # else the test does not do what it says
+    assert in_midst >= 20  # else the test does not test it
 
 
 def test_a_new_checkpoint_is_whole_before_the_old_one_goes(train: Train, tmp_path: Path) -> None:
@@ -178,7 +182,7 @@ def test_the_best_one_goes_only_when_a_better_one_is_there(
 
 
 @pytest.mark.parametrize('damage', ['cut', 'byte', 'empty', 'gone'])
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_logs_it(
     train: Train, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture
 ) -> None:
     train()
@@ -197,9 +201,9 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
         (tmp_path / 'work/epoch_3.pth').rename(tmp_path / 'work/kept.pth')
     capsys.readouterr()
     train(work_dir=tmp_path / 'damaged', resume=True)
-    said = capsys.readouterr().out
-    assert 'damaged/epoch_2.pth' in said
-    assert damage == 'gone' or 'damaged/epoch_3.pth is damaged' in said
+    output = capsys.readouterr().out
+    assert 'damaged/epoch_2.pth' in output
+    assert damage == 'gone' or 'damaged/epoch_3.pth is damaged' in output
     if damage == 'gone':
         (tmp_path / 'work/kept.pth').rename(tmp_path / 'work/epoch_3.pth')
     assert_equal(whole_state(tmp_path / 'work/epoch_3.pth'), whole_state(newest))
@@ -231,10 +235,10 @@ def test_a_note_that_names_no_checkpoint_is_passed_over(
     train(train_cfg={'max_epochs': 1})
     os.mkfifo(tmp_path / 'work/pipe')
     (tmp_path / 'work/last_checkpoint').write_bytes(note)
-    said: list[str] = []
-    newest = latest_valid_checkpoint(tmp_path / 'work', said.append)
+    output: list[str] = []
+    newest = latest_valid_checkpoint(tmp_path / 'work', output.append)
     assert newest == f'{tmp_path}/work/epoch_1.pth'
-    assert len(said) == (note in (b'/etc/passwd', b'/dev/zero', b'pipe'))
+    assert len(output) == (note in (b'/etc/passwd', b'/dev/zero', b'pipe'))
 
 
 def test_a_hostile_checkpoint_that_is_noted_is_refused(train: Train, tmp_path: Path) -> None:
@@ -250,7 +254,9 @@ def test_a_hostile_checkpoint_that_is_noted_is_refused(train: Train, tmp_path: P
     assert not (tmp_path / 'executed').exists()
 
 
-def test_a_score_that_is_none_is_told_with_those_that_are(train: Train, tmp_path: Path) -> None:
+def test_a_score_that_is_not_there_is_an_error_that_lists_the_others(
+    train: Train, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=r"save_best='acc/topp1' is none of .*: mean_acc"):
         train(val_interval=1, checkpoint={'save_best': 'acc/topp1', 'rule': 'greater'})
     assert (tmp_path / 'work/epoch_1.pth').is_file()
@@ -303,10 +309,10 @@ def test_a_full_disk_is_outlived_and_tried_again(
         checkpoint={'max_keep_ckpts': 1, 'retry_interval': 2},
         val_interval=1,
     )
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert disk.attempts == 2  # after epoch 2, and two steps later; then it is not full any more
-    assert 'epoch_2.pth could not be written: [Errno 28] No space left on device' in said
-    assert f'keeps {tmp_path}/work/epoch_1.pth' in said
+    assert 'epoch_2.pth could not be written: [Errno 28] No space left on device' in output
+    assert f'keeps {tmp_path}/work/epoch_1.pth' in output
     assert there == [['epoch_1.pth']]
     assert sorted(p.name for p in tmp_path.glob('work/*.pth')) == ['epoch_3.pth']
     assert not list(tmp_path.glob('work/.*.part'))

@@ -39,7 +39,7 @@ class Small(BaseModule):
 
 @pytest.fixture
 def hostile(tmp_path: Path) -> Iterator[Path]:
-    """A file with good weights and something to run beside them."""
+    """A file with good weights and something to run with them."""
     marker = tmp_path / 'executed'
     path = tmp_path / 'hostile.pth'
     torch.save({'state_dict': Small().state_dict(), 'meta': Hostile(marker)}, path)
@@ -83,7 +83,7 @@ def test_no_scheme_is_left_that_reads_without_weights_only() -> None:
 
 
 def test_pavi_is_refused_in_words() -> None:
-    with pytest.raises(ValueError, match='pavi:// is not read'):
+    with pytest.raises(ValueError, match='pavi:// is not supported'):
         CheckpointLoader.load_checkpoint('pavi://model')
 
 

@@ -16,17 +16,17 @@ from tests.engine.conftest import Train
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
 
 
-def hold(work_dir: Path, told: Connection) -> None:
+def hold(work_dir: Path, results: Connection) -> None:
     with only_one_training(work_dir, pytest.fail):
         child = os.fork()  # as a data-loading process, which outlives its parent a little
         if child == 0:
             time.sleep(30)
             os._exit(0)
-        told.send(child)
+        results.send(child)
         time.sleep(30)
 
 
-def test_a_second_training_is_told_of_the_first_and_a_killed_one_holds_nothing(
+def test_a_second_training_fails_with_the_name_of_the_first_and_a_killed_one_holds_nothing(
     train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work_dir = tmp_path / 'work'
@@ -62,14 +62,14 @@ def test_a_training_waits_for_one_that_is_just_ending(tmp_path: Path) -> None:
     first.join()
 
 
-def test_a_disk_without_locks_is_told_and_trained_on(
+def test_a_disk_without_locks_is_warned_of_and_trained_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, 'No locks available')
 
-    monkeypatch.setattr(work_dir_lock.fcntl, 'lockf', no_locks)
-    said: list[str] = []
-    with only_one_training(tmp_path, said.append):
+    monkeypatch.setattr('fcntl.flock', no_locks)
+    output: list[str] = []
+    with only_one_training(tmp_path, output.append):
         pass
-    assert 'cannot be locked' in said[0] and 'see to it yourself' in said[0]
+    assert 'cannot be locked' in output[0] and 'make sure that no other training' in output[0]

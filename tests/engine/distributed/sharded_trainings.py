@@ -27,7 +27,7 @@ from mmtimesformer.engine.runner import Runner
 from mmtimesformer.models import TimeSformer
 
 SHARDED = {'type': 'mmtimesformer.FSDPModelWrapper'}
-SHARES = {**SHARDED, 'checkpoints': 'shares'}
+SHARES = {**SHARDED, 'checkpoints': 'sharded'}
 BATCH = 4  # videos of all processes together
 
 
@@ -206,7 +206,7 @@ class Spike(Hook):
 
 
 def diverged(work_dir: Path, *hooks: Hook, **how: Any) -> dict[str, Any]:
-    """Train until the training diverges; return what each process says of it."""
+    """Train until the training diverges; return the error of each process."""
     often = {'interval': 1, 'by_epoch': False, 'max_keep_ckpts': 1}
     try:
         train(work_dir, *hooks, checkpoint=often, **how)
@@ -232,7 +232,7 @@ class NeverRoom(Hook):
 
 
 def stopped_while_retrying(work_dir: Path, **how: Any) -> dict[str, Any]:
-    """Train until the last checkpoint is retried, and is stopped; return what each process says."""
+    """Train until a stop while the last checkpoint is retried; return the error of each process."""
     hook = NeverRoom()
     try:
         train(work_dir, hook, **how)
@@ -248,9 +248,9 @@ def spoiled_from_fifth_step(folder: Path) -> bool:
     if dist.get_rank() == 0:
         return False
     calls = folder / 'steps'
-    said = calls.read_text() if calls.exists() else ''
-    calls.write_text(said + '.')
-    return len(said) >= 4
+    output = calls.read_text() if calls.exists() else ''
+    calls.write_text(output + '.')
+    return len(output) >= 4
 
 
 def broken(work_dir: Path, step: int, **how: Any) -> dict[str, Any]:
@@ -327,9 +327,9 @@ JOBS: dict[str, Callable[[Path], dict[str, Any]]] = {
 def once(folder: Path) -> bool:
     """Whether this is asked the third time."""
     calls = folder / 'calls'
-    said = calls.read_text() if calls.exists() else ''
-    calls.write_text(said + '.')
-    return len(said) == 2
+    output = calls.read_text() if calls.exists() else ''
+    calls.write_text(output + '.')
+    return len(output) == 2
 
 
 def main(folder: Path, *jobs: str) -> None:

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.config import Config
 from torch import nn
 
 from mmtimesformer.checkpoints import read_file
-from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper, check_sharding, weights_of
+from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper, weights_of
 
 ROOT = Path(__file__).parents[3]
 
@@ -139,15 +138,15 @@ def test_each_process_holds_its_share_and_one_block(folder: Path) -> None:
     held = seen_by(folder, 'sharded')
     whole = held[0]['weights']
     for name, copies in (('parameters', 1), ('states', 2), ('averages', 1)):
-        assert sum(share[name] for share in held) == copies * whole, name
-        for share in held:  # the three embeddings are each one row, and are not cut
-            assert share[name] < 0.55 * copies * whole, name
-    for share in held:
-        assert share['together'] == ['blocks.1'], 'while it runs'
+        assert sum(shard[name] for shard in held) == copies * whole, name
+        for shard in held:  # the three embeddings are each one row, and are not cut
+            assert shard[name] < 0.55 * copies * whole, name
+    for shard in held:
+        assert shard['together'] == ['blocks.1'], 'while it runs'
     assert seen_by(folder, 'one', 1)[0]['parameters'] == whole
 
 
-def test_a_broken_training_goes_on_to_the_last_bit(folder: Path) -> None:
+def test_a_broken_training_resumes_to_the_last_bit(folder: Path) -> None:
     assert_same_training(saved(folder, 'broken'), saved(folder, 'sharded'), 0)
     assert saved(folder, 'broken', 'epoch_1.pth')['meta']['epoch'] == 1
 
@@ -163,7 +162,7 @@ def test_each_process_writes_its_share_and_all_of_them_are_the_whole(folder: Pat
 
 
 @pytest.mark.parametrize('source', ['broken', 'shares_broken'])
-def test_a_sharded_training_goes_on_in_one_process_from_the_newest_whole_checkpoint(
+def test_a_sharded_training_resumes_in_one_process_from_the_newest_whole_checkpoint(
     folder: Path, source: str
 ) -> None:
     from tests.engine.distributed import sharded_trainings
@@ -189,7 +188,7 @@ def test_losses_weights_and_states_are_those_of_two_whole_models(more: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_training_of_one_process_goes_on_in_two_shares(more: Path) -> None:
+def test_a_training_of_one_process_resumes_in_two_shards(more: Path) -> None:
     assert seen_by(more, 'from_one')[0]['losses'] == pytest.approx(
         seen_by(more, 'sharded')[0]['losses'][4:], abs=1e-5
     )
@@ -219,7 +218,7 @@ def test_a_process_whose_disk_is_full_is_waited_for_by_all(more: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_in_one_process_is_left_out_by_all(more: Path) -> None:
+def test_a_loss_that_is_not_finite_in_one_process_is_left_out_by_all(more: Path) -> None:
     assert [seen['left_out'] for seen in seen_by(more, 'spoiled')] == [1, 1]
     assert all(tensor.isfinite().all() for tensor in saved(more, 'spoiled')['state_dict'].values())
 
@@ -284,12 +283,12 @@ def test_two_copies_in_four_processes_train_as_four_whole_ones(tmp_path: Path) -
     assert_same_training(saved(tmp_path, 'copies'), saved(tmp_path, 'whole'), 1e-5)
     assert_same_training(saved(tmp_path, 'shares_copies'), saved(tmp_path, 'copies'), 0)
     held = seen_by(tmp_path, 'copies', 4)
-    assert sum(share['parameters'] for share in held) == 2 * held[0]['weights']
+    assert sum(shard['parameters'] for shard in held) == 2 * held[0]['weights']
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['sharded', 'shares_broken'])
-def test_a_training_in_two_shares_goes_on_in_four(tmp_path: Path, kind: str) -> None:
+def test_a_training_in_two_shards_resumes_in_four(tmp_path: Path, kind: str) -> None:
     torchrun(tmp_path, kind)
     job = 'from_sharded' if kind == 'sharded' else 'from_shares'
     begun(tmp_path / kind, tmp_path / job, 'epoch_1.pth')
@@ -300,46 +299,15 @@ def test_a_training_in_two_shares_goes_on_in_four(tmp_path: Path, kind: str) -> 
 # -- what is refused -------------------------------------------------------------------------------
 
 
-def config(**changes: Any) -> Config:
-    return Config({'model_wrapper_cfg': {'type': 'mmtimesformer.FSDPModelWrapper'}, **changes})
-
-
-@pytest.mark.parametrize(
-    'changes, words',
-    [
-        ({'optim_wrapper': {'type': 'AmpOptimWrapper', 'optimizer': {}}}, '--amp bf16'),
-        ({'compile': True}, "does not go together with 'compile'"),
-        ({'activation_checkpointing': ['blocks']}, 'model.backbone.with_cp'),
-        ({'optim_wrapper': {'one': {}, 'other': {}}}, 'several optimisers'),
-        (
-            {'val_dataloader': {'sampler': {'type': 'DefaultSampler', 'round_up': False}}},
-            'val_dataloader.sampler.round_up=False',
-        ),
-    ],
-)
-def test_what_does_not_go_together_is_told_with_its_key(changes: Any, words: str) -> None:
-    check_sharding(config())
-    check_sharding(Config(changes))
-    with pytest.raises(ValueError, match=words):
-        check_sharding(config(**changes))
-
-
-def test_a_misspelt_argument_is_told() -> None:
-    with pytest.raises(TypeError, match=r"model_wrapper_cfg.shard: .*did you mean 'shards'"):
-        check_sharding(
-            config(model_wrapper_cfg={'type': 'mmtimesformer.FSDPModelWrapper', 'shard': 2})
-        )
-
-
 @pytest.mark.parametrize(
     'arguments, words',
     [
         ({'shards': 3}, 'shards=3 does not divide the 1 processes'),
         ({'block_dtype': 'int8'}, 'set model_wrapper_cfg.block_dtype to one of float32, bfloat16'),
-        ({'checkpoints': 'cut'}, "checkpoints='cut' is not known; set .* one of whole, shares"),
+        ({'checkpoints': 'cut'}, "checkpoints='cut' is not known; set .* one of full, sharded"),
     ],
 )
-def test_wrong_arguments_are_told(arguments: dict[str, Any], words: str) -> None:
+def test_wrong_arguments_are_reported(arguments: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         FSDPModelWrapper(nn.Linear(2, 2), **arguments)
 

@@ -19,8 +19,10 @@ class Machine:
 
     def __init__(self, store: Store) -> None:
         self.store, self.cut = store, False
-        self.told: list[tuple[str, bool]] = []
-        self.heartbeat = Heartbeat(lambda: self, lambda *told: self.told.append(told[:2]), SECONDS)
+        self.reported: list[tuple[str, bool]] = []
+        self.heartbeat = Heartbeat(
+            lambda: self, lambda *args: self.reported.append(args[:2]), SECONDS
+        )
 
     def __getattr__(self, name: str) -> Callable[..., object]:
         while self.cut:  # as a network that does not answer
@@ -41,15 +43,15 @@ def machines() -> Iterator[list[Machine]]:
 
 def test_one_that_is_cut_off_is_missed_and_misses_the_others(machines: list[Machine]) -> None:
     time.sleep(1.5 * SECONDS)
-    assert [machine.told for machine in machines] == [[], []]
+    assert [machine.reported for machine in machines] == [[], []]
     machines[1].cut = True
     time.sleep(2 * SECONDS)
-    ((sentence, cut_off),) = machines[0].told
+    ((sentence, cut_off),) = machines[0].reported
     assert sentence.startswith('machine ')
     assert 'has not been heard of for 1 s' in sentence
     assert not cut_off
-    ((sentence, cut_off),) = machines[1].told
-    assert sentence.startswith('the machine where all meet')
+    ((sentence, cut_off),) = machines[1].reported
+    assert sentence.startswith('the machine of the rendezvous')
     assert cut_off
 
 
@@ -59,7 +61,7 @@ def test_after_one_is_missed_the_next_one_is_too(machines: list[Machine]) -> Non
     try:
         machines[1].cut = others[0].cut = True
         time.sleep(2 * SECONDS)
-        ((sentence, _),) = machines[0].told
+        ((sentence, _),) = machines[0].reported
         assert sentence.count('machine ') == 2 and 'have not been heard of' in sentence
         replacement = Machine(machines[0].store)
         others.append(replacement)
@@ -67,9 +69,13 @@ def test_after_one_is_missed_the_next_one_is_too(machines: list[Machine]) -> Non
         others[1].cut = True
         time.sleep(2 * SECONDS)
         for machine in (machines[0], others[2], replacement):
-            sentence, cut_off = machine.told[-1]
+            sentence, cut_off = machine.reported[-1]
             assert sentence.count('machine ') == 1 and not cut_off
-        assert [len(machine.told) for machine in (machines[0], others[2], replacement)] == [2, 2, 1]
+        assert [len(machine.reported) for machine in (machines[0], others[2], replacement)] == [
+            2,
+            2,
+            1,
+        ]
     finally:
         for machine in others:
             machine.cut = False
@@ -79,7 +85,7 @@ def test_after_one_is_missed_the_next_one_is_too(machines: list[Machine]) -> Non
 def test_one_that_took_leave_is_not_missed(machines: list[Machine]) -> None:
     machines[1].heartbeat.stop()
     time.sleep(2 * SECONDS)
-    assert machines[0].told == []
+    assert machines[0].reported == []
 
 
 def test_only_processes_that_met_with_the_missed_machine_are_ended(
@@ -88,14 +94,14 @@ def test_only_processes_that_met_with_the_missed_machine_are_ended(
     """Those that were started again while it was silent have met without it."""
     process = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
     monkeypatch.setattr(torchrun, '_children', lambda: [process.pid])
-    missed: dict[int, str] = {}
+    lost: dict[int, str] = {}
     try:
-        torchrun._miss(missed, 'machine 2 is gone', False, 30.0)
-        assert process.poll() is None and not missed and not capsys.readouterr().err
+        torchrun._end_waiting(lost, 'machine 2 is gone', False, 30.0)
+        assert process.poll() is None and not lost and not capsys.readouterr().err
         time.sleep(0.3)
-        torchrun._miss(missed, 'machine 2 is gone', False, 0.2)
+        torchrun._end_waiting(lost, 'machine 2 is gone', False, 0.2)
         assert process.wait(10) == -9
-        assert missed == {process.pid: 'machine 2 is gone'}
+        assert lost == {process.pid: 'machine 2 is gone'}
         assert (
             'machine 2 is gone; the processes on this machine are ended' in capsys.readouterr().err
         )
