@@ -442,6 +442,7 @@ def _build_optimizer(key: str, cfg: Any, model: nn.Module | None) -> Any:
     if not _is_dict(key, cfg):
         return None
     classes = [_find(key, {'type': 'OptimWrapper', **cfg}, roots.OPTIM_WRAPPERS)]
+    _check_arguments(key, classes[0], cfg)
     custom = 'constructor' in cfg
     if custom:
         where, registry = f'{key}.constructor', roots.OPTIM_WRAPPER_CONSTRUCTORS

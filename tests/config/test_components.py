@@ -340,6 +340,11 @@ def test_backbones_of_other_packages_are_left_to_the_run(
         ),
         ('model__backbone__num_heads', 5, r'^model\.backbone: .*num_heads=5'),
         ('train_dataloader__sampler', {}, 'train_dataloader.sampler has no `type`'),
+        (
+            'optim_wrapper',
+            {'type': 'AmpOptimWrapper', 'loss_scal': 3, 'optimizer': {'type': 'SGD', 'lr': 1}},
+            r"optim_wrapper\.loss_scal: .* mean 'loss_scale'",
+        ),
         ('val_evaluator', {'type': 'Evaluator', 'metrics': [{'type': 'AccM'}]}, 'metrics.0.type'),
         (
             'custom_hooks',
@@ -359,6 +364,23 @@ def test_a_nested_mistake_is_named_with_its_own_key(
     place[int(name) if name.isdigit() else name] = value
     with pytest.raises((TypeError, ValueError), match=message):
         check_components(cfg, 'train')
+
+
+@pytest.mark.parametrize(
+    'optimizer',
+    [
+        {'type': 'AdamW', 'lr': 1e-3, 'fused': True},
+        {'type': 'ZeroRedundancyOptimizer', 'optimizer_type': 'AdamW', 'lr': 1e-3},
+    ],
+    ids=lambda optimizer: optimizer['type'],
+)
+@pytest.mark.parametrize('wrapper', ['OptimWrapper', 'AmpOptimWrapper'])
+def test_optimizers_that_need_a_gpu_or_processes_are_accepted(
+    tiny: Any, optimizer: dict[str, Any], wrapper: str
+) -> None:
+    cfg = changed(tiny)
+    cfg.optim_wrapper = {'type': wrapper, 'optimizer': optimizer}
+    check_components(cfg, 'train')
 
 
 @pytest.mark.parametrize(
