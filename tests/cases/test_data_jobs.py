@@ -137,7 +137,7 @@ def test_a_preparation_leaves_out_names_that_no_list_can_hold(tool: Tool, tmp_pa
         video(tmp_path / 'mine/wave' / name)
     (tmp_path / 'mine/wave/gone.mp4').symlink_to('nowhere.mp4')
     (tmp_path / 'mine/wave/cover.jpg').write_text('x')
-    code, printed = tool('folder', 'mine', '--out', 'out', '--val', 0.25)
+    code, printed = tool('prepare', 'folder', 'mine', '--out', 'out', '--val', 0.25)
     assert code == 3
     assert '1 file with other endings was skipped: .jpg' in printed
     listed = [(tmp_path / 'out' / f'{name}.txt').read_text() for name in ('train', 'val')]

@@ -148,6 +148,6 @@ def test_tools_run_by_name_outside_the_checkout(site: Path) -> None:
         'import runpy, sys; sys.argv[1:] = [{!r}, "--help"];'
         'runpy.run_module("mmtimesformer", run_name="__main__")'
     )
-    for name in ('predict', 'visualize_attention', 'export', 'data/folder'):
+    for name in ('predict', 'visualize_attention', 'export', 'data/prepare'):
         said = _python(site, code.format(name))
         assert said.startswith(f'usage: {Path(name).name}.py')

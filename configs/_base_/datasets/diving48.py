@@ -1,4 +1,4 @@
-# Diving-48 (V2), as tools/data/diving48.py lays it out.
+# Diving-48 (V2), as tools/data/prepare.py diving48 lays it out.
 _base_ = 'videos.py'
 
 num_classes = 48

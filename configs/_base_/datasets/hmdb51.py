@@ -1,4 +1,4 @@
-# HMDB51, the first of its three splits, as tools/data/hmdb51.py lays it out.
+# HMDB51, the first of its three splits, as tools/data/prepare.py hmdb51 lays it out.
 _base_ = 'videos.py'
 
 num_classes = 51

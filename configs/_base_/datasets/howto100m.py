@@ -1,4 +1,4 @@
-# HowTo100M, as tools/data/howto100m.py lays it out.
+# HowTo100M, as tools/data/prepare.py howto100m lays it out.
 _base_ = 'videos.py'
 
 num_classes = 1059

@@ -1,4 +1,4 @@
-# Kinetics-400, as tools/data/kinetics.py lays it out.
+# Kinetics-400, as tools/data/prepare.py kinetics lays it out.
 _base_ = 'videos.py'
 
 num_classes = 400

@@ -1,4 +1,4 @@
-# Something-Something-V2, as tools/data/ssv2.py lays it out.
+# Something-Something-V2, as tools/data/prepare.py ssv2 lays it out.
 _base_ = 'videos.py'
 
 num_classes = 174

@@ -1,4 +1,4 @@
-# UCF101, the first of its three splits, as tools/data/ucf101.py lays it out.
+# UCF101, the first of its three splits, as tools/data/prepare.py ucf101 lays it out.
 _base_ = 'videos.py'
 
 num_classes = 101
