@@ -1,11 +1,11 @@
-# Kinetics-400 in shards, as tools/data/write_shards.py writes them; any other data set likewise.
+# Kinetics-400 in tar shards, as tools/data/write_shards.py writes them.
 #
 # An index may be a URL too, 's3://bucket/kinetics400/shards_train/index.tsv', with
 # storage_options=dict(...) beside ann_file for what its store wants to know.
 _base_ = 'videos.py'
 
 num_classes = 400
-dataset_type = 'mmtimesformer.ShardedVideoDataset'
+dataset_type = 'mmtimesformer.TarShardVideoDataset'
 metainfo = dict(classes='data/kinetics400/classes.txt')  # a name a line
 train_dataloader = dict(
     dataset=dict(
