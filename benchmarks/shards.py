@@ -31,10 +31,10 @@ from mmaction.utils import register_all_modules
 from mmtimesformer.datasets.preparation.packing import (
     list_entries,
     list_labelled,
-    plan_shards,
-    write_shard,
+    plan_tar_shards,
+    write_tar_shard,
 )
-from mmtimesformer.datasets.tar_shards.dataset import ShardedVideoDataset
+from mmtimesformer.datasets.tar_shards.dataset import TarShardVideoDataset
 from mmtimesformer.datasets.tar_shards.index import format_index
 from mmtimesformer.datasets.video_dataset import VideoDataset
 from mmtimesformer.engine.loops.resumable_loop import seed_all
@@ -63,7 +63,7 @@ class Distant(MemoryFileSystem):
         return super().cat_file(path.removeprefix('distant:/'), start, end, **kwargs)
 
 
-class Alone(ShardedVideoDataset):
+class Alone(TarShardVideoDataset):
     """One that fetches a video when it is asked for, and none ahead."""
 
     def read_ahead(self, indices: Sequence[int]) -> None:
@@ -91,17 +91,17 @@ def make(folder: Path, count: int) -> dict[str, Any]:
     for i in range(count):
         write(folder / f'{i}.mp4', i)
     (folder / 'list.txt').write_text(''.join(f'{i}.mp4 0\n' for i in range(count)))
-    shards = plan_shards(list_labelled(folder / 'list.txt'), folder, folder / 'out', 10**7, 60)
+    shards = plan_tar_shards(list_labelled(folder / 'list.txt'), folder, folder / 'out', 10**7, 60)
     for shard in shards:
-        write_shard(shard)
+        write_tar_shard(shard)
     index = folder / 'out/index.tsv'
     index.write_text(''.join(f'{line}\n' for line in format_index(list_entries(shards)[0])))
     fsspec.filesystem('memory').put(f'{folder}/out/', '/out', recursive=True)
     fsspec.register_implementation('distant', Distant)
     return {
         'files': VideoDataset(str(folder / 'list.txt'), PIPELINE, {'video': str(folder)}),
-        'shards on the disk': ShardedVideoDataset(str(index), PIPELINE),
-        'shards in a store, 50 ms': ShardedVideoDataset('distant://out/index.tsv', PIPELINE),
+        'shards on the disk': TarShardVideoDataset(str(index), PIPELINE),
+        'shards in a store, 50 ms': TarShardVideoDataset('distant://out/index.tsv', PIPELINE),
         'the same without read-ahead': Alone('distant://out/index.tsv', PIPELINE),
     }
 

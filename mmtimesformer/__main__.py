@@ -2,7 +2,7 @@
 
     python -m mmtimesformer                      # lists them
     python -m mmtimesformer predict --help
-    python -m mmtimesformer data/folder my_videos --out data/your_own
+    python -m mmtimesformer data/prepare folder my_videos --out data/your_own
 
 A wheel contains the files of ``tools/``; this runs them.
 """

@@ -2,7 +2,7 @@
 
 Copy this file and configs/_base_/datasets/your_own.py, and change the three lines there.
 
-Train:  python tools/data/folder.py VIDEOS --out data/your_own
+Train:  python tools/data/prepare.py folder VIDEOS --out data/your_own
         python tools/train.py timesformer_divST_1xb8-8x16x1-20e_your-own-rgb --auto-scale-lr
 Test:   python tools/test.py timesformer_divST_1xb8-8x16x1-20e_your-own-rgb CHECKPOINT
 Cost:   121M parameters; 196G multiply-adds for a clip of 8 x 224 x 224; a test takes 3 views.

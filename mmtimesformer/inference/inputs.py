@@ -11,7 +11,7 @@ import av
 import numpy as np
 from torch import Tensor
 
-from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
+from mmtimesformer.datasets.preparation.finding import SkippedFiles, walk_videos
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_io.pyav_reader import apply_rotation, decoded_frames
 from mmtimesformer.datasets.video_io.safe_open import (
@@ -74,7 +74,7 @@ def videos_of(video: Any) -> list[Given]:
 
 
 def _files_in(folder: Path) -> list[Given]:
-    skipped = NotVideos()
+    skipped = SkippedFiles()
     names = [name for name, _ in walk_videos(folder, skipped)]
     notes = [note for note in [skipped.note()] if note]
     notes += [f'{safe_text(name)}: {why}' for name, why in skipped.faults]

@@ -23,10 +23,10 @@ from mmtimesformer.cli import FAILED, STOPPED, RunStopped
 from mmtimesformer.datasets.preparation.packing import (
     list_entries,
     list_labelled,
-    plan_shards,
-    write_shard,
+    plan_tar_shards,
+    write_tar_shard,
 )
-from mmtimesformer.datasets.tar_shards.dataset import ShardedVideoDataset
+from mmtimesformer.datasets.tar_shards.dataset import TarShardVideoDataset
 from mmtimesformer.datasets.tar_shards.index import format_index
 from mmtimesformer.datasets.video_dataset import FailedSample, VideoDataset
 from mmtimesformer.datasets.video_io.local_folder import LocalFolder
@@ -180,11 +180,11 @@ def test_a_wait_is_logged_once_for_all_processes(
 def test_shards_on_a_disk_are_waited_for(videos: Path, tmp_path: Path) -> None:
     tar = tmp_path / 'tar'
     tar.mkdir()
-    plan = plan_shards(list_labelled(tmp_path / 'list.txt'), videos, tar, 10**9, 60)
+    plan = plan_tar_shards(list_labelled(tmp_path / 'list.txt'), videos, tar, 10**9, 60)
     for shard in plan:
-        write_shard(shard)
+        write_tar_shard(shard)
     (tar / 'index.tsv').write_text('\n'.join(format_index(list_entries(plan)[0])) + '\n')
-    dataset = ShardedVideoDataset(str(tar / 'index.tsv'), PIPELINE, patience=30)
+    dataset = TarShardVideoDataset(str(tar / 'index.tsv'), PIPELINE, patience=30)
     dataset[0]
     with lost(tar, 'empty', 0.5):
         assert 'replaces' not in dataset[3]['data_samples']

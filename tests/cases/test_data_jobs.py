@@ -14,8 +14,13 @@ import pytest
 
 from mmtimesformer.checkpoints.download import fetch
 from mmtimesformer.datasets.preparation import packing, resizing
-from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
-from mmtimesformer.datasets.preparation.packing import Listed, Shard, read_shard, write_shard
+from mmtimesformer.datasets.preparation.finding import SkippedFiles, walk_videos
+from mmtimesformer.datasets.preparation.packing import (
+    Listed,
+    TarShard,
+    read_tar_shard,
+    write_tar_shard,
+)
 from mmtimesformer.datasets.preparation.resizing import Resize, choose_targets, resize_video
 from mmtimesformer.datasets.preparation.transcoding import PRESETS, plan_transcodes
 from mmtimesformer.datasets.transforms.decoding import Video, VideoInit
@@ -137,7 +142,7 @@ def test_a_preparation_leaves_out_names_that_no_list_can_hold(tool: Tool, tmp_pa
         video(tmp_path / 'mine/wave' / name)
     (tmp_path / 'mine/wave/gone.mp4').symlink_to('nowhere.mp4')
     (tmp_path / 'mine/wave/cover.jpg').write_text('x')
-    code, printed = tool('folder', 'mine', '--out', 'out', '--val', 0.25)
+    code, printed = tool('prepare', 'folder', 'mine', '--out', 'out', '--val', 0.25)
     assert code == 3
     assert '1 file with other endings was skipped: .jpg' in printed
     listed = [(tmp_path / 'out' / f'{name}.txt').read_text() for name in ('train', 'val')]
@@ -162,7 +167,7 @@ def test_a_folder_that_cannot_be_read_does_not_end_a_walk(
         return real(path)
 
     monkeypatch.setattr(os, 'scandir', scandir)
-    skipped = NotVideos()
+    skipped = SkippedFiles()
     assert len(list(walk_videos(messy, skipped))) == 10
     assert ('sub/', 'the folder cannot be read: permission denied') in skipped.faults
 
@@ -208,9 +213,9 @@ def test_nothing_but_clashes_is_an_error_that_names_them(tmp_path: Path) -> None
 # -- packing ---------------------------------------------------------------------------------------
 
 
-def shard_of(folder: Path, *names: str) -> Shard:
+def shard_of(folder: Path, *names: str) -> TarShard:
     listed = tuple(Listed(i, name, (0,)) for i, name in enumerate(names))
-    return Shard(folder, listed, folder / 'shard-000000.tar', folder / '.part')
+    return TarShard(folder, listed, folder / 'shard-000000.tar', folder / '.part')
 
 
 def test_a_video_that_changes_while_it_is_packed_is_left_out(
@@ -233,8 +238,8 @@ def test_a_video_that_changes_while_it_is_packed_is_left_out(
     monkeypatch.setattr(packing, 'Video', Opened)
     monkeypatch.setattr(packing, '_Source', Shrinking)
     shard = shard_of(tmp_path, 'a.mp4', 'b.mp4', 'c.mp4', 'd.mp4')
-    write_shard(shard)
-    members, left_out = read_shard(shard, shard.path)
+    write_tar_shard(shard)
+    members, left_out = read_tar_shard(shard, shard.path)
     assert [member.number for member in members] == [0, 3]
     assert left_out[1].startswith('it vanished')
     assert left_out[2] == 'it became shorter while it was packed'
@@ -250,18 +255,18 @@ def test_a_video_that_ends_the_process_is_left_out_of_its_shard(
         """Call without processes; what would end one is an answer, as of a worker that died."""
         for item in items:
             names = [v.name for v in item.videos if (v.number, DIED) not in item.left_out] if (
-                isinstance(item, Shard)
+                isinstance(item, TarShard)
             ) else [Path(item).name]  # fmt: skip
             if 'b.mp4' in names:
                 yield item, None, DIED
             else:
                 yield item, job(item), None
 
-    monkeypatch.setattr(packing, 'call_apart', call_here)
+    monkeypatch.setattr(packing, 'call_isolated', call_here)
     shard = shard_of(tmp_path, 'a.mp4', 'b.mp4', 'c.mp4')
-    ((written, wrong),) = packing.write_shards([shard], 1, 60)
+    ((written, wrong),) = packing.write_tar_shards([shard], 1, 60)
     assert wrong is None
-    members, left_out = read_shard(written, written.path)
+    members, left_out = read_tar_shard(written, written.path)
     assert [member.number for member in members] == [0, 2]
     assert left_out == {1: DIED}
 
@@ -281,7 +286,7 @@ ENDINGS = [
 def test_endings_that_ffmpeg_reads_are_found(tmp_path: Path) -> None:
     for ending in ENDINGS:
         (tmp_path / f'x.{ending}').write_text('x')
-    skipped = NotVideos()
+    skipped = SkippedFiles()
     found = [name for name, _ in walk_videos(tmp_path, skipped)]
     assert found == sorted(f'x.{ending}' for ending in ENDINGS)
     assert not skipped.note()

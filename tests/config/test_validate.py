@@ -279,7 +279,7 @@ def test_a_metric_needs_one_row_of_scores_for_each_video(tmp_path: Path) -> None
 
 
 def test_shards_of_several_labels_need_the_number_of_classes(tmp_path: Path) -> None:
-    cfg = config(tmp_path, ['a.mp4 1'], type='mmtimesformer.ShardedVideoDataset', multi_class=True)
+    cfg = config(tmp_path, ['a.mp4 1'], type='mmtimesformer.TarShardVideoDataset', multi_class=True)
     cfg.model.cls_head.update(BCE)
     with pytest.raises(ValueError, match=r'set train_dataloader\.dataset\.num_classes=3'):
         check_config(cfg, 'train')

@@ -13,11 +13,11 @@ from mmtimesformer.datasets.preparation.own_data import read_own_data
 from mmtimesformer.datasets.preparation.packing import (
     list_entries,
     list_labelled,
-    plan_shards,
-    write_shard,
+    plan_tar_shards,
+    write_tar_shard,
 )
-from mmtimesformer.datasets.tar_shards.dataset import ShardedVideoDataset
-from mmtimesformer.datasets.tar_shards.index import DamagedShardsError, format_index, parse_index
+from mmtimesformer.datasets.tar_shards.dataset import TarShardVideoDataset
+from mmtimesformer.datasets.tar_shards.index import DamagedTarShardError, format_index, parse_index
 from mmtimesformer.datasets.video_dataset import LOWEST_LOGIT, VideoDataset, wrong_scores
 
 LABELS = ['0 2', '1', '', '0 1 2', '2 2', '1']
@@ -34,7 +34,7 @@ SEVERAL = {'multi_class': True, 'num_classes': 3, 'test_mode': True}
 
 @pytest.fixture
 def folder(tiny_videos: Path, tmp_path: Path) -> Path:
-    """Six videos, the second empty, with a list of several labels and shards of them."""
+    """Six videos, the second empty, with a list of several labels and tar shards of them."""
     for i in range(6):
         shutil.copy(tiny_videos / f'{i}.mp4', tmp_path)
     (tmp_path / '1.mp4').write_bytes(b'')
@@ -44,11 +44,11 @@ def folder(tiny_videos: Path, tmp_path: Path) -> Path:
 
 
 def pack(folder: Path) -> Path:
-    """Write shards as tools/data/write_shards.py does; return the index."""
+    """Write tar shards as tools/data/write_shards.py does; return the index."""
     out = folder / 'shards'
-    shards = plan_shards(list_labelled(folder / 'list.txt'), folder, out, 10**9, 60)
+    shards = plan_tar_shards(list_labelled(folder / 'list.txt'), folder, out, 10**9, 60)
     for shard in shards:
-        write_shard(shard)
+        write_tar_shard(shard)
     entries, _ = list_entries(shards)
     (out / 'index.tsv').write_text('\n'.join(format_index(entries)) + '\n')
     return out / 'index.tsv'
@@ -67,7 +67,7 @@ def test_rows_are_those_of_the_list(folder: Path, kind: str) -> None:
         prefix = {'video': str(folder)}
         dataset = VideoDataset(str(folder / 'list.txt'), PIPELINE, prefix, **SEVERAL)
     else:
-        dataset = ShardedVideoDataset(str(pack(folder)), PIPELINE, **SEVERAL)
+        dataset = TarShardVideoDataset(str(pack(folder)), PIPELINE, **SEVERAL)
     assert [truth_of(dataset[i]).tolist() for i in range(6)] == ROWS
     assert dataset[1]['data_samples'].failed  # also of the one that cannot be read
 
@@ -82,7 +82,7 @@ def test_a_label_of_an_index_that_is_no_number_is_refused(
     index = pack(folder)
     heading, first = index.read_text().splitlines()[1:3]
     text = f'{heading}\n{first.rpartition(chr(9))[0]}\t{labels}\n'  # without the checksum
-    with pytest.raises(DamagedShardsError, match=words):
+    with pytest.raises(DamagedTarShardError, match=words):
         parse_index(text, str(index))
 
 
@@ -98,7 +98,7 @@ def test_labels_in_shards_that_fit_no_row_are_refused(
     folder: Path, settings: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        ShardedVideoDataset(str(pack(folder)), PIPELINE, **(SEVERAL | settings))
+        TarShardVideoDataset(str(pack(folder)), PIPELINE, **(SEVERAL | settings))
 
 
 @pytest.mark.parametrize('logits', [False, True])

@@ -155,6 +155,6 @@ def test_tools_run_by_name_outside_the_checkout(site: Path) -> None:
         'import runpy, sys; sys.argv[1:] = [{!r}, "--help"];'
         'runpy.run_module("mmtimesformer", run_name="__main__")'
     )
-    for name in ('predict', 'visualize_attention', 'export', 'data/folder'):
+    for name in ('predict', 'visualize_attention', 'export', 'data/prepare'):
         output = _python(site, code.format(name))
         assert output.startswith(f'usage: {Path(name).name}.py')

@@ -108,7 +108,7 @@ def kinetics(tmp_path) -> Path:
 
 
 def test_kinetics(tool, kinetics) -> None:
-    code, said = tool('kinetics', '400')
+    code, said = tool('prepare', 'kinetics', '400')
     assert code == 3
     assert read(kinetics / 'kinetics400_train_list_videos.txt', kinetics / 'videos_train') == [
         ('-abc_DEF123_000007_000017.mp4', 0),
@@ -129,15 +129,15 @@ def test_kinetics(tool, kinetics) -> None:
     assert 'the list of train has 3 videos, 246,534 were published (quoted from' in said
     assert '2 classes are named, 400 were published' in said
     assert '1 videos are missing' in said
-    assert tool('kinetics', '400', kinetics, '--allow-missing')[0] == 0
+    assert tool('prepare', 'kinetics', '400', kinetics, '--allow-missing')[0] == 0
     write_video(kinetics / 'videos_val/other000000.mp4')
-    _, said = tool('kinetics', '400', kinetics)
+    _, said = tool('prepare', 'kinetics', '400', kinetics)
     assert f'1 videos below {kinetics / "videos_val"} are in no list' in said
 
 
 def test_class_names_from_a_file_give_the_order(tool, kinetics) -> None:
     names = write_file(kinetics / 'names.txt', 'zumba\nyoga\nabseiling\n')
-    tool('kinetics', '400', kinetics, '--classes', names)
+    tool('prepare', 'kinetics', '400', kinetics, '--classes', names)
     lines = (kinetics / 'kinetics400_train_list_videos.txt').read_text().splitlines()
     assert [line[-1] for line in lines] == ['2', '0']
     assert (kinetics / 'classes.txt').read_text() == names.read_text()
@@ -145,7 +145,7 @@ def test_class_names_from_a_file_give_the_order(tool, kinetics) -> None:
 
 def test_names_with_spaces_are_split_by_tabs_and_the_key_is_told(tool, kinetics) -> None:
     write_video(kinetics / 'videos_train/water skiing/gone0000000.mp4')
-    _, said = tool('kinetics', '400', kinetics)
+    _, said = tool('prepare', 'kinetics', '400', kinetics)
     assert "delimiter='\\t' beside ann_file" in said
     assert not (kinetics / 'missing.txt').exists()
     annotation = kinetics / 'kinetics400_train_list_videos.txt'
@@ -158,7 +158,7 @@ def test_names_with_spaces_are_split_by_tabs_and_the_key_is_told(tool, kinetics)
 
 def test_an_empty_file_counts_as_missing(tool, kinetics) -> None:
     (kinetics / 'videos_train/gone0000000.mp4').touch()
-    tool('kinetics', '400', kinetics)
+    tool('prepare', 'kinetics', '400', kinetics)
     missing = (kinetics / 'missing.txt').read_text()
     assert missing == 'train\tgone0000000_000003_000013\tempty file gone0000000.mp4\n'
 
@@ -166,7 +166,7 @@ def test_an_empty_file_counts_as_missing(tool, kinetics) -> None:
 def test_class_names_reach_the_results_through_metainfo(kinetics, tool) -> None:
     from mmaction.datasets import VideoDataset
 
-    tool('kinetics', '400', kinetics)
+    tool('prepare', 'kinetics', '400', kinetics)
     data = VideoDataset(
         str(kinetics / 'kinetics400_val_list_videos.txt'),
         [],
@@ -176,14 +176,16 @@ def test_class_names_reach_the_results_through_metainfo(kinetics, tool) -> None:
 
 
 def test_a_folder_without_any_of_the_videos_is_told_with_the_option(tool, kinetics) -> None:
-    code, said = tool('kinetics', '400', kinetics, '--videos-val', kinetics / 'videos_train')
+    code, said = tool(
+        'prepare', 'kinetics', '400', kinetics, '--videos-val', kinetics / 'videos_train'
+    )
     assert code == 1
     assert 'none of the 1 videos of split val is below' in said
     assert 'wanted for example valvalvalva_000000_000010 or valvalvalva' in said
     assert said.rstrip().endswith('set --videos-val')
     assert not (kinetics / 'kinetics400_train_list_videos.txt').exists()
-    assert tool('kinetics', '400', kinetics / 'nowhere')[0] == 1
-    code, said = tool('kinetics', '400', kinetics, '--videos-train', 'nowhere')
+    assert tool('prepare', 'kinetics', '400', kinetics / 'nowhere')[0] == 1
+    code, said = tool('prepare', 'kinetics', '400', kinetics, '--videos-train', 'nowhere')
     assert code == 1
     assert 'the video folder nowhere does not exist' in said
     assert said.rstrip().endswith('set --videos-train')
@@ -191,9 +193,9 @@ def test_a_folder_without_any_of_the_videos_is_told_with_the_option(tool, kineti
 
 def test_the_test_list_is_left_out_where_its_videos_are_not(tool, kinetics) -> None:
     shutil.rmtree(kinetics / 'videos_test')
-    assert tool('kinetics', '400', '--allow-missing')[0] == 0
+    assert tool('prepare', 'kinetics', '400', '--allow-missing')[0] == 0
     assert not (kinetics / 'kinetics400_test_list_videos.txt').exists()
-    assert tool('kinetics', '400', '--videos-test', kinetics / 'videos_test')[0] == 1
+    assert tool('prepare', 'kinetics', '400', '--videos-test', kinetics / 'videos_test')[0] == 1
 
 
 @pytest.mark.parametrize('prefix', ['', 'something-something-v2-'])
@@ -210,7 +212,7 @@ def test_ssv2(tool, tmp_path, prefix) -> None:
     write_file(lists / f'{prefix}test.json', json.dumps([{'id': '1420'}]))
     for name in ('78687.webm', '42.mp4', '1420.webm'):
         write_video(root / 'videos' / name)
-    code, said = tool('ssv2')
+    code, said = tool('prepare', 'ssv2')
     assert code == 3  # the lists are shorter than the published ones
     assert '24,777 were published' in said
     assert read(root / 'sthv2_train_list_videos.txt', root / 'videos') == [('78687.webm', 0)]
@@ -237,7 +239,7 @@ def test_ucf101(tool, tmp_path) -> None:
         write_video(root / 'videos' / videos[0].format(number))
         # the archive and the lists spell this class in two ways
         write_video(root / 'videos' / videos[1].format(number).replace('HandStand', 'Handstand'))
-    assert tool('ucf101')[0] == 3
+    assert tool('prepare', 'ucf101')[0] == 3
     assert not (root / 'missing.txt').exists()
     for number in (1, 2, 3):
         assert read(root / f'ucf101_val_split_{number}_videos.txt', root / 'videos') == [
@@ -262,7 +264,7 @@ def test_hmdb51_at_its_published_size_ends_with_0(tool, tmp_path) -> None:
             roles = roles[number:] + roles[:number]
             text = ''.join(f'{v} {r} \n' for v, r in zip(videos, roles, strict=True))
             (root / f'annotations/{name}_test_split{number}.txt').write_text(text)
-    code, said = tool('hmdb51')
+    code, said = tool('prepare', 'hmdb51')
     assert code == 0
     assert 'hmdb51 is complete' in said
     for number in (1, 2, 3):
@@ -272,7 +274,7 @@ def test_hmdb51_at_its_published_size_ends_with_0(tool, tmp_path) -> None:
             assert {int(line.split()[1]) for line in lines} == set(range(51))
     # one file goes: all else stays, and the exit code tells
     (root / 'videos/class_07/#1_A_(B)&c!_class_07_u_nm_np1.avi').unlink()
-    code, said = tool('hmdb51')
+    code, said = tool('prepare', 'hmdb51')
     assert code == 3
     assert len((root / 'missing.txt').read_text().splitlines()) == 3  # once in each split
 
@@ -287,13 +289,13 @@ def test_diving48(tool, tmp_path) -> None:
         entries = [{**entry, 'vid_name': video, 'label': label}]
         write_file(lists / f'Diving48_V2_{stem}.json', json.dumps(entries))
         write_video(root / 'videos' / f'{video}.mp4')
-    assert tool('diving48', '--allow-missing')[0] == 0
+    assert tool('prepare', 'diving48', '--allow-missing')[0] == 0
     train, val = (root / f'diving48_{split}_list_videos.txt' for split in ('train', 'val'))
     assert read(train, root / 'videos') == [('-mmq0PT-u8k_00155.mp4', 1)]
     assert read(val, root / 'videos') == [('_8Vy3dlHg2w_00000.mp4', 0)]
     assert (root / 'classes.txt').read_text().startswith('Back 15som 05Twis FREE\n')
     write_file(lists / 'Diving48_V2_test.json', json.dumps([{'vid_name': 'a', 'label': 2}]))
-    code, said = tool('diving48')
+    code, said = tool('prepare', 'diving48')
     assert code == 1
     assert 'video a has label 2, and Diving48_vocab.json has 2 classes' in said
 
@@ -304,7 +306,7 @@ def test_howto100m_by_the_lists_of_the_authors(tool, tmp_path) -> None:
     test = write_file(tmp_path / 'test.csv', 'ccc 5\n')
     for name in 'aaa', 'bbb', 'ccc':
         write_video(root / f'videos/{name}.webm')
-    assert tool('howto100m', '--train', train, '--test', test, '--allow-missing')[0] == 0
+    assert tool('prepare', 'howto100m', '--train', train, '--test', test, '--allow-missing')[0] == 0
     annotation = root / 'howto100m_train_list_videos.txt'
     assert read(annotation, root / 'videos') == [('aaa.webm', 1058), ('bbb.webm', 0)]
     assert len((root / 'classes.txt').read_text().splitlines()) == 1059
@@ -324,7 +326,7 @@ def test_howto100m_by_a_split_of_ones_own(tool, tmp_path) -> None:
         (root / 'videos').mkdir(parents=True, exist_ok=True)
         (root / f'videos/{video}.mp4').write_bytes(b'\0')
     words = ['--videos-csv', table, '--task-names', names, '--min-videos', 6]
-    assert tool('howto100m', *words)[0] == 3
+    assert tool('prepare', 'howto100m', *words)[0] == 3
     assert (root / 'classes.txt').read_text() == 'Make Kimchi\nFold, a Shirt\n'
     counts = [
         sorted(
@@ -334,7 +336,7 @@ def test_howto100m_by_a_split_of_ones_own(tool, tmp_path) -> None:
     ]
     assert counts == [[0] * 4 + [1] * 4, [0, 0, 1, 1]]
     with pytest.raises(SystemExit, match='2'):
-        tool('howto100m')
+        tool('prepare', 'howto100m')
 
 
 def test_ones_own_folder_per_class(tool, tmp_path) -> None:
@@ -342,7 +344,7 @@ def test_ones_own_folder_per_class(tool, tmp_path) -> None:
         for i in range(5):
             write_video(tmp_path / f'mine/{name}/{i}.avi')
     words = ['mine', '--out', 'data/mine', '--val', 0.2, '--test', 0.2, '--seed', 3]
-    assert tool('folder', *words)[0] == 0
+    assert tool('prepare', 'folder', *words)[0] == 0
     parts = [
         read(tmp_path / f'data/mine/{split}.txt', tmp_path / 'mine', delimiter='\t')
         for split in ('train', 'val', 'test')
@@ -354,7 +356,7 @@ def test_ones_own_folder_per_class(tool, tmp_path) -> None:
     ]
     assert (tmp_path / 'data/mine/classes.txt').read_text() == 'clap hands\nwave\n'
     before = (tmp_path / 'data/mine/train.txt').read_bytes()
-    assert tool('folder', *words)[0] == 0
+    assert tool('prepare', 'folder', *words)[0] == 0
     assert (tmp_path / 'data/mine/train.txt').read_bytes() == before
 
 
@@ -363,7 +365,7 @@ def test_ones_own_csv_with_a_split_of_its_own(tool, tmp_path) -> None:
         write_video(tmp_path / f'mine/{name}.mp4')
     table = 'path,label,split\na.mp4,up,train\nb.mp4,down,validation\nsub/c.mp4,up,train\n'
     write_file(tmp_path / 'mine.csv', table)
-    assert tool('folder', 'mine', '--out', 'out', '--csv', 'mine.csv')[0] == 3
+    assert tool('prepare', 'folder', 'mine', '--out', 'out', '--csv', 'mine.csv')[0] == 3
     assert (tmp_path / 'out/train.txt').read_text() == 'a.mp4 1\n'
     assert (tmp_path / 'out/val.txt').read_text() == 'b.mp4 0\n'
     assert (tmp_path / 'out/missing.txt').read_text() == 'train\tsub/c.mp4\tnot found\n'

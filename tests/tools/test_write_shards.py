@@ -1,4 +1,4 @@
-"""Shards are written whole or not at all, and written on where a killed run has stopped."""
+"""Tar shards: no unfinished file has a final name, and a killed run is continued."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ TOOL = ROOT / 'tools' / 'data' / 'write_shards.py'
 
 @pytest.fixture
 def source(tiny_videos: Path, tmp_path: Path) -> Path:
-    """Thirty names of six videos, one that is no video and one that is not there."""
+    """Thirty names of six videos, one that is not a video and one that does not exist."""
     folder = tmp_path / 'videos'
     (folder / 'some class').mkdir(parents=True)
     names = []
@@ -41,7 +41,7 @@ def source(tiny_videos: Path, tmp_path: Path) -> Path:
 def tool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> Callable[..., tuple[int, str]]:
-    """Run the tool in this process, in ``tmp_path``: its exit code and what it said."""
+    """Run the tool in this process, in ``tmp_path``: its exit code and its output."""
     monkeypatch.chdir(tmp_path)
     spec: Any = importlib.util.spec_from_file_location('write_shards', TOOL)
     module = importlib.util.module_from_spec(spec)
@@ -49,9 +49,9 @@ def tool(
 
     def run(*words: object) -> tuple[int, str]:
         code = module.main([str(word) for word in words])
-        said = capfd.readouterr()
-        assert 'Traceback' not in said.out + said.err
-        return code, said.out + said.err
+        output = capfd.readouterr()
+        assert 'Traceback' not in output.out + output.err
+        return code, output.out + output.err
 
     return run
 
@@ -59,8 +59,8 @@ def tool(
 WORDS = ['list.txt', 'videos', 'out', '--shard-size', '0.04', '--num-workers', '2']
 
 
-def whole(out: Path) -> dict[str, bytes]:
-    """The content of a folder, each shard of which must be whole."""
+def contents(out: Path) -> dict[str, bytes]:
+    """The content of a folder, each tar shard of which must be complete."""
     for path in out.glob('*.tar'):
         with tarfile.open(path) as tar:
             for info in tar:
@@ -68,15 +68,15 @@ def whole(out: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(out.glob('[!.]*'))}
 
 
-def test_a_list_becomes_shards_and_an_index(
+def test_a_list_becomes_tar_shards_and_an_index(
     tool: Callable[..., tuple[int, str]], source: Path, tmp_path: Path
 ) -> None:
     before = {path: path.read_bytes() for path in source.rglob('*.mp4')}
-    code, said = tool(*WORDS)
+    code, output = tool(*WORDS)
     assert code == 3, 'two could not be read'
     out = tmp_path / 'out'
-    assert f'{len(list(out.glob("*.tar")))} shards written, 0 there already' in said
-    assert '30 videos in' in said
+    assert f'{len(list(out.glob("*.tar")))} tar shards written, 0 there already' in output
+    assert '30 videos in' in output
     failed = (out / 'failed.txt').read_text()
     assert 'videos/page.mp4\tit is text' in failed
     assert 'videos/nowhere.mp4\tit does not exist' in failed
@@ -91,19 +91,19 @@ def test_a_list_becomes_shards_and_an_index(
                 assert shard.read(entry.member.size) == before[source / entry.name]
     assert {path: path.read_bytes() for path in source.rglob('*.mp4')} == before
 
-    first = whole(out)
+    first = contents(out)
     assert len(list(out.glob('*.tar'))) > 3
     assert max(len(content) for content in first.values()) < 2 * 40_000
     (out / 'shard-000001.tar').unlink()
     times = {path: path.stat().st_mtime_ns for path in out.glob('*.tar')}
-    code, said = tool(*WORDS)
-    assert '1 shards written' in said
+    code, output = tool(*WORDS)
+    assert '1 tar shards written' in output
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    again = whole(out)
+    again = contents(out)
     assert again == first
 
 
-def test_labels_are_what_ends_a_line(tmp_path: Path) -> None:
+def test_the_numbers_at_the_end_of_a_line_are_its_labels(tmp_path: Path) -> None:
     lines = ['a.mp4 1', 'a 1/b 2.mp4 3', 'c.mp4 0 4 2', 'd 5.mp4', 'e 6.mp4\t7\t8', 'f.mp4 -1']
     (tmp_path / 'list.txt').write_text('\n'.join(lines))
     videos = packing.list_labelled(tmp_path / 'list.txt')
@@ -118,7 +118,9 @@ def test_labels_are_what_ends_a_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_run_leaves_whole_shards_and_goes_on(source: Path, tmp_path: Path) -> None:
+def test_a_killed_run_leaves_complete_tar_shards_and_is_continued(
+    source: Path, tmp_path: Path
+) -> None:
     """Killed with all its processes, as soon as there are some shards."""
     out = tmp_path / 'out'
     command = [sys.executable, str(TOOL), *WORDS]
@@ -131,48 +133,48 @@ def test_a_killed_run_leaves_whole_shards_and_goes_on(source: Path, tmp_path: Pa
     run.send_signal(signal.SIGKILL)
     run.wait()
     time.sleep(0.5)  # its processes see that it is gone
-    shards = [name for name in whole(out) if name.startswith('shard-')]
+    shards = [name for name in contents(out) if name.startswith('shard-')]
     assert shards
     assert not (out / 'index.tsv').exists()
     assert subprocess.run(command, **how, check=False).returncode == 3
-    videos, written = packing.list_labelled(tmp_path / 'list.txt'), whole(out)
-    for shard in packing.plan_shards(videos, source, tmp_path / 'other', 40_000, 60):
-        packing.write_shard(shard)
+    videos, written = packing.list_labelled(tmp_path / 'list.txt'), contents(out)
+    for shard in packing.plan_tar_shards(videos, source, tmp_path / 'other', 40_000, 60):
+        packing.write_tar_shard(shard)
         assert written.pop(shard.path.name) == shard.path.read_bytes()
     assert written.keys() == {'failed.txt', 'index.tsv', 'plan.json'}
 
 
-def test_what_was_written_is_read_back_before_it_has_its_name(
+def test_a_tar_shard_is_read_back_before_it_gets_its_name(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     videos = packing.list_labelled(tmp_path / 'list.txt')
-    shard, *_ = packing.plan_shards(videos, source, tmp_path / 'out', 60_000, 60)
+    shard, *_ = packing.plan_tar_shards(videos, source, tmp_path / 'out', 60_000, 60)
     digest, count = packing._digest, iter(range(99))
     monkeypatch.setattr(packing, '_digest', lambda *what: digest(*what) + f'{next(count) == 4}')
-    with pytest.raises(ValueError, match='did not come back from the disk as it was written'):
-        packing.write_shard(shard)
+    with pytest.raises(ValueError, match='read back from the disk differs from what was written'):
+        packing.write_tar_shard(shard)
     assert not shard.path.exists()
 
 
-def test_what_cannot_be_is_refused(
+def test_wrong_input_is_refused(
     tool: Callable[..., tuple[int, str]], source: Path, tmp_path: Path
 ) -> None:
     assert tool(*WORDS)[0] == 3
     out = tmp_path / 'out'
 
     def refused(*words: object) -> str:
-        code, said = tool(*words)
+        code, output = tool(*words)
         assert code == 1
-        return said
+        return output
 
-    assert 'out has shards of another list, or of another --shard-size' in refused(
+    assert 'out has tar shards of another list, or of another --shard-size' in refused(
         *WORDS[:3], '--shard-size', '1'
     )
     assert 'the video folder elsewhere does not exist' in refused('list.txt', 'elsewhere', 'new')
     (tmp_path / 'empty').mkdir()
     assert 'none of the 32 listed videos is in empty' in refused('list.txt', 'empty', 'new')
     (tmp_path / 'names.txt').write_text('a b.mp4\tone\n')
-    assert "'a b.mp4\\tone' has a label that is no whole number" in refused(
+    assert "'a b.mp4\\tone' has a label that is not a whole number" in refused(
         'names.txt', 'videos', 'new'
     )
     (tmp_path / 'none.txt').write_text('\n')
@@ -185,14 +187,16 @@ def test_what_cannot_be_is_refused(
         shard.write_bytes(damaged)
         assert 'shard-000002.tar is damaged, or not of this list; remove it' in refused(*WORDS)
     (out / 'plan.json').write_text(json.dumps({'list': 'another'}))
-    assert 'out has shards of another list' in refused(*WORDS)
+    assert 'out has tar shards of another list' in refused(*WORDS)
     (out / 'plan.json').unlink()
-    assert 'out has shards and no plan.json' in refused(*WORDS)
+    assert 'out has tar shards and no plan.json' in refused(*WORDS)
     assert not (tmp_path / 'new').exists()
 
 
-def test_a_list_that_is_missing_is_told(tool: Callable[..., tuple[int, str]]) -> None:
-    code, said = tool('nolist.txt', 'videos', 'out')
+def test_a_list_that_is_missing_is_an_error_that_names_it(
+    tool: Callable[..., tuple[int, str]],
+) -> None:
+    code, output = tool('nolist.txt', 'videos', 'out')
     assert code == 1
-    assert 'nolist.txt does not exist' in said
-    assert said.rstrip().endswith('correct LIST')
+    assert 'nolist.txt does not exist' in output
+    assert output.rstrip().endswith('correct LIST')

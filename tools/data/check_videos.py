@@ -16,7 +16,7 @@ from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.checking import check_videos, list_videos, name_in
-from mmtimesformer.datasets.preparation.finding import NotVideos
+from mmtimesformer.datasets.preparation.finding import SkippedFiles
 from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import ArgumentParser, echo, track
@@ -68,7 +68,7 @@ def check(args: argparse.Namespace) -> int:
         check_output(path, option)
         if (other := taken.setdefault(path.resolve(), option)) != option:
             raise ValueError(f'{option} {path} would overwrite {other}; give another path')
-    skipped = NotVideos()
+    skipped = SkippedFiles()
     folder, names = list_videos(args.source, args.root, skipped)
     results = check_videos(folder, names, args.num_workers, args.timeout, args.quick)
     with closing(results):  # which ends the processes, whatever happens

@@ -17,7 +17,7 @@ from pathlib import Path
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
-from mmtimesformer.datasets.preparation.finding import NotVideos, list_line
+from mmtimesformer.datasets.preparation.finding import SkippedFiles, list_line
 from mmtimesformer.datasets.preparation.resizing import plan_resizes, resize_videos
 from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import ArgumentParser, echo, track
@@ -64,7 +64,7 @@ def resize(args: argparse.Namespace) -> int:
     ffmpeg = None if args.program == 'pyav' else shutil.which('ffmpeg')
     if args.program == 'ffmpeg' and ffmpeg is None:
         raise FileNotFoundError('there is no program ffmpeg on the PATH; leave --with out for PyAV')
-    skipped = NotVideos()
+    skipped = SkippedFiles()
     todo, done, refused = plan_resizes(
         args.src, args.dst, args.short_side, args.crf, ffmpeg, args.timeout, skipped
     )

@@ -20,7 +20,7 @@ from pathlib import Path
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
-from mmtimesformer.datasets.preparation.finding import NotVideos, list_line
+from mmtimesformer.datasets.preparation.finding import SkippedFiles, list_line
 from mmtimesformer.datasets.preparation.transcoding import (
     PRESETS,
     Written,
@@ -88,7 +88,7 @@ def transcode(args: argparse.Namespace) -> int:
         PRESETS[args.preset],
         **{name: value for name, value in changes.items() if value is not None},
     )
-    skipped = NotVideos()
+    skipped = SkippedFiles()
     names = list_sources(args.src, args.annotations, skipped)
     todo, done, refused = plan_transcodes(args.src, args.dst, names, preset, args.timeout)
     if todo:

@@ -1,8 +1,8 @@
 """Pack listed videos into tar shards: python tools/data/write_shards.py LIST VIDEOS OUT.
 
 OUT gets shard-000000.tar, ... and index.tsv, which the config names as ann_file of a
-mmtimesformer.ShardedVideoDataset. Plain tar and WebDataset read the shards too. VIDEOS is not
-touched. Started again, the tool goes on where it was; no half file ever has a final name.
+mmtimesformer.TarShardVideoDataset. Plain tar and WebDataset read the tar shards too. VIDEOS is not
+changed. Run it again after an interruption: finished tar shards stay, the others are written.
 Exit code: 0 all are done, 3 some videos could not be read (OUT/failed.txt), 1 an error.
 """
 
@@ -19,8 +19,8 @@ from mmtimesformer.datasets.preparation.finding import list_line
 from mmtimesformer.datasets.preparation.packing import (
     list_entries,
     list_labelled,
-    plan_shards,
-    write_shards,
+    plan_tar_shards,
+    write_tar_shards,
 )
 from mmtimesformer.datasets.tar_shards.index import INDEX, format_index
 from mmtimesformer.fileio.atomic import write_lines_atomically
@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         'videos', type=Path, metavar='VIDEOS', help='folder that the names in LIST are relative to'
     )
-    parser.add_argument('out', type=Path, metavar='OUT', help='folder of the shards')
+    parser.add_argument('out', type=Path, metavar='OUT', help='folder of the tar shards')
     parser.add_argument(
         '--shard-size',
         type=positive_number,
@@ -48,56 +48,53 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--num-workers', type=whole_number(1), default=os.cpu_count() or 1, help='processes'
     )
     parser.add_argument(
-        '--timeout', type=positive_number, default=7200, help='seconds for one shard'
+        '--timeout', type=positive_number, default=7200, help='seconds for one tar shard'
     )
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parse(parser, argv)
-    if args.num_workers < 1:
-        parser.error('--num-workers is at least 1')
-    if args.shard_size <= 0:
-        parser.error('--shard-size is more than 0')
-    return args
+    return parse(parser, argv)
 
 
 def pack(args: argparse.Namespace) -> int:
-    """Write the shards that are not there, then the index, and list what was left out."""
+    """Write the tar shards that are not there, then the index, and list what was left out."""
     videos = list_labelled(args.list)
     check_output(args.out, 'OUT', folder=True)
     size = int(args.shard_size * 1e6)
-    shards = plan_shards(videos, args.videos, args.out, size, args.timeout)
+    shards = plan_tar_shards(videos, args.videos, args.out, size, args.timeout)
     todo = [shard for shard in shards if not shard.path.exists()]
     wrong = {}
-    results = write_shards(todo, args.num_workers, args.timeout)
-    with closing(results):  # which ends the processes, whatever happens
+    results = write_tar_shards(todo, args.num_workers, args.timeout)
+    with closing(results):  # ends the processes in any case
         for shard, error in track(results, str(args.out), total=len(todo)):
             if error:
                 wrong[shard.path] = error
     if wrong:
         path, error = min(wrong.items())
         raise ValueError(
-            f'{len(wrong)} of {len(shards)} shards could not be written, the first is {path}: '
-            f'{error}; see to it and run this again, the others stay. If a process crashed, '
+            f'{len(wrong)} of {len(shards)} tar shards could not be written, the first is {path}: '
+            f'{error}; correct this and run it again, the others stay. If a process crashed, '
             'tools/data/check_videos.py finds the video'
         )
     entries, failed = list_entries(shards)
     if failed:
         lines = [f'{list_line(file)}\t{list_line(why)}' for file, why in failed.items()]
         write_lines_atomically(args.out / 'failed.txt', lines, 'surrogateescape')
-        echo(f'{len(failed):,} videos could not be read; {args.out / "failed.txt"} says why')
+        echo(
+            f'{len(failed):,} videos could not be read; {args.out / "failed.txt"} lists the reasons'
+        )
     else:
         (args.out / 'failed.txt').unlink(missing_ok=True)
     write_lines_atomically(args.out / INDEX, format_index(entries))
     total = sum(shard.path.stat().st_size for shard in shards)
-    echo(f'{len(todo):,} shards written, {len(shards) - len(todo):,} there already')
+    echo(f'{len(todo):,} tar shards written, {len(shards) - len(todo):,} there already')
     echo(
-        f'{args.out / INDEX}: {len(entries) - len(failed):,} videos in {len(shards):,} shards, '
+        f'{args.out / INDEX}: {len(entries) - len(failed):,} videos in {len(shards):,} tar shards, '
         f'{total / 1e9:,.3f} GB'
     )
     return INCOMPLETE if failed else COMPLETE
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do the job; return the exit code."""
+    """Run the tool; return the exit code."""
     args = parse_args(argv)
     codes: list[int] = []
     return run_tool(lambda: codes.append(pack(args)), args.debug) or codes[0]

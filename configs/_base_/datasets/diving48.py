@@ -1,4 +1,4 @@
-# Diving-48 (V2), as tools/data/diving48.py prepares it.
+# Diving-48 (V2), as tools/data/prepare.py diving48 prepares it.
 _base_ = 'videos.py'
 
 num_classes = 48

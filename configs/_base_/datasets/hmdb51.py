@@ -1,4 +1,4 @@
-# HMDB51, the first of its three splits, as tools/data/hmdb51.py prepares it.
+# HMDB51, the first of its three splits, as tools/data/prepare.py hmdb51 prepares it.
 _base_ = 'videos.py'
 
 num_classes = 51

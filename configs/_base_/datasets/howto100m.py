@@ -1,4 +1,4 @@
-# HowTo100M, as tools/data/howto100m.py prepares it.
+# HowTo100M, as tools/data/prepare.py howto100m prepares it.
 _base_ = 'videos.py'
 
 num_classes = 1059

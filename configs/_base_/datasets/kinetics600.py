@@ -1,4 +1,4 @@
-# Kinetics-600, as tools/data/kinetics.py prepares it.
+# Kinetics-600, as tools/data/prepare.py kinetics prepares it.
 _base_ = 'videos.py'
 
 num_classes = 600

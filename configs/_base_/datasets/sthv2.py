@@ -1,4 +1,4 @@
-# Something-Something-V2, as tools/data/ssv2.py prepares it.
+# Something-Something-V2, as tools/data/prepare.py ssv2 prepares it.
 _base_ = 'videos.py'
 
 num_classes = 174

@@ -1,4 +1,4 @@
-# UCF101, the first of its three splits, as tools/data/ucf101.py prepares it.
+# UCF101, the first of its three splits, as tools/data/prepare.py ucf101 prepares it.
 _base_ = 'videos.py'
 
 num_classes = 101

@@ -1,8 +1,8 @@
-# Your own videos, as tools/data/folder.py prepares them: change the three lines below.
+# Your own videos, as tools/data/prepare.py folder prepares them: change the three lines below.
 _base_ = 'videos.py'
 
 num_classes = 10  # lines of data/your_own/classes.txt
-data_root = 'data/your_own'  # --out of tools/data/folder.py
+data_root = 'data/your_own'  # --out of tools/data/prepare.py folder
 video_root = 'data/your_own/videos'  # the folder of the videos, as it was given to the tool
 metainfo = dict(classes=f'{data_root}/classes.txt')  # one name per line
 

@@ -14,7 +14,7 @@ from mmtimesformer.terminal import echo, echo_lines, safe_text
 
 
 @dataclass
-class Found:
+class FoundVideos:
     """What of a split is on the disk: files with their labels, and names with what is wrong."""
 
     split: Split
@@ -50,12 +50,12 @@ def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
         ValueError: No file of a split has a name that can stand in an annotation file.
     """
     folders: dict[Path, VideoFolder] = {}
-    found: dict[str, Found] = {}
+    found: dict[str, FoundVideos] = {}
     for name, split in data.splits.items():
         require_file(split.folder, 'the video folder', f'set {split.option}', Path.is_dir)
         if split.folder not in folders:
             folders[split.folder] = VideoFolder(split.folder, data.ignore_case)
-        found[name] = _look(name, split, folders[split.folder])
+        found[name] = _find_videos(name, split, folders[split.folder])
     for name, part in found.items():
         _leave_out_unwritable(name, part)
     delimiter = _choose_delimiter([file for part in found.values() for file, _ in part.files])
@@ -100,7 +100,7 @@ def _words(label: Label) -> list[str]:
     return [str(number) for number in labels]
 
 
-def _look(name: str, split: Split, folder: VideoFolder) -> Found:
+def _find_videos(name: str, split: Split, folder: VideoFolder) -> FoundVideos:
     files: list[tuple[str, Label]] = []
     missing: list[tuple[str, str]] = []
     for video in split.videos:
@@ -113,7 +113,7 @@ def _look(name: str, split: Split, folder: VideoFolder) -> Found:
             files.append((file, video.label))
     if not files:
         raise FileNotFoundError(_nothing_there(name, split, folder))
-    return Found(split, files, missing)
+    return FoundVideos(split, files, missing)
 
 
 def _nothing_there(name: str, split: Split, folder: VideoFolder) -> str:
@@ -127,7 +127,7 @@ def _nothing_there(name: str, split: Split, folder: VideoFolder) -> str:
     )
 
 
-def _leave_out_unwritable(name: str, part: Found) -> None:
+def _leave_out_unwritable(name: str, part: FoundVideos) -> None:
     """Move files whose names would not come back from an annotation file to the missing ones.
 
     Raises:
@@ -146,7 +146,7 @@ def _choose_delimiter(files: list[str]) -> str:
     return '\t' if any(' ' in file for file in files) else ' '
 
 
-def _table(found: dict[str, Found]) -> str:
+def _table(found: dict[str, FoundVideos]) -> str:
     rows = [('split', 'listed', 'published', 'found', 'missing', 'annotation file')]
     rows += [
         (
@@ -171,7 +171,7 @@ def _table(found: dict[str, Found]) -> str:
 
 def _notes(
     data: DataSet,
-    found: dict[str, Found],
+    found: dict[str, FoundVideos],
     folders: dict[Path, VideoFolder],
     delimiter: str,
     out: Path,
@@ -218,7 +218,7 @@ def _notes(
     return notes
 
 
-def _manifest(data: DataSet, found: dict[str, Found], delimiter: str) -> dict[str, Any]:
+def _manifest(data: DataSet, found: dict[str, FoundVideos], delimiter: str) -> dict[str, Any]:
     splits = {}
     for name, part in found.items():
         published = part.split.published

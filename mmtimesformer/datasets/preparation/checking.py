@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
-from mmtimesformer.datasets.preparation.isolation import call_apart
+from mmtimesformer.datasets.preparation.finding import SkippedFiles, walk_videos
+from mmtimesformer.datasets.preparation.isolation import call_isolated
 from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_io.safe_open import check_file, open_container
@@ -129,7 +129,7 @@ def _check_times(container: Any) -> None:
 
 
 def list_videos(
-    source: Path, root: Path | None = None, skipped: NotVideos | None = None
+    source: Path, root: Path | None = None, skipped: SkippedFiles | None = None
 ) -> tuple[Path, list[str]]:
     """List the videos of an annotation file, or of a folder.
 
@@ -180,7 +180,7 @@ def check_videos(
     """
     paths = {str((folder / name).absolute()): name for name in names}
     job = partial(check_video, quick=quick)
-    with closing(call_apart(job, paths, num_workers, timeout, (__name__,))) as results:
+    with closing(call_isolated(job, paths, num_workers, timeout, (__name__,))) as results:
         for path, _, wrong in results:
             yield paths[path], _in_short(wrong, path)
 

@@ -25,7 +25,7 @@ SHOWN = 6  # endings that a note lists
 
 
 @dataclass
-class NotVideos:
+class SkippedFiles:
     """What a walk through a folder did not list.
 
     Attributes:
@@ -71,7 +71,7 @@ def is_video(name: str) -> bool:
     return ending.lower() in ENDINGS and stem != '' and not stem.startswith('.')
 
 
-def walk_videos(folder: Path, skipped: NotVideos | None = None) -> Iterator[tuple[str, bool]]:
+def walk_videos(folder: Path, skipped: SkippedFiles | None = None) -> Iterator[tuple[str, bool]]:
     """List the videos below a folder, links followed, each folder once.
 
     What cannot be read (a folder without permission, a link to nothing, a file that vanishes
@@ -90,7 +90,7 @@ def walk_videos(folder: Path, skipped: NotVideos | None = None) -> Iterator[tupl
     """
     if not folder.is_dir():
         raise FileNotFoundError(no_folder(folder))
-    skipped = NotVideos() if skipped is None else skipped
+    skipped = SkippedFiles() if skipped is None else skipped
     seen: set[str] = set()  # a link may lead back up
 
     def walk(path: str, prefix: str) -> Iterator[tuple[str, bool]]:
@@ -154,7 +154,7 @@ class VideoFolder:
     def __init__(self, folder: Path, ignore_case: bool = False) -> None:
         self.ignore_case = ignore_case
         self.files: dict[str, bool] = {}
-        self.skipped = NotVideos()
+        self.skipped = SkippedFiles()
         self._by_name: dict[str, str] = {}
         shown = safe_text(folder, 120)
         columns = (

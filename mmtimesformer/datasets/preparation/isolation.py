@@ -21,7 +21,7 @@ R = TypeVar('R')
 START_LIMIT = 300  # seconds in which a worker must have imported what it needs
 
 
-def call_apart(
+def call_isolated(
     job: Callable[[T], R],
     items: Iterable[T],
     num_workers: int,

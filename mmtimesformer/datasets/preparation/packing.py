@@ -1,13 +1,11 @@
-"""Packing videos into shards, plain tar files, so that a data set is hundreds of files.
+"""Pack videos into tar shards (plain tar files), so that a data set is hundreds of files.
 
-What goes into which shard is planned once, kept in ``plan.json``, and the same whenever the tool
-is started again: a shard that has its name is whole, and is not written again. It gets its name
-when every video in it has been read back and is what its file was. The index is made of what the
-finished shards hold.
+``plan.json`` holds which video goes into which tar shard, so that a run can be interrupted and
+started again. A tar shard gets its final name after every video in it was read back and compared by
+SHA-256. The index is made from the finished tar shards.
 
-A source that cannot be opened as a video, that vanishes or changes while it is packed, or that
-crashes or stalls the process that opens it, is left out of the shards and keeps its line in the
-index.
+A video that cannot be opened, that changes or disappears while it is packed, or that crashes or
+hangs the process that opens it, is left out; it keeps its line in the index.
 """
 
 import hashlib
@@ -24,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mmtimesformer.datasets.preparation.finding import no_folder
-from mmtimesformer.datasets.preparation.isolation import call_apart
+from mmtimesformer.datasets.preparation.isolation import call_isolated
 from mmtimesformer.datasets.preparation.reading import read_json, read_lines
 from mmtimesformer.datasets.preparation.resizing import discard, sweep
 from mmtimesformer.datasets.tar_shards.index import Entry, Member, key_of
@@ -39,8 +37,8 @@ from mmtimesformer.fileio.safe_text import parse_json
 
 PLAN = 'plan.json'
 LARGEST_DESCRIPTION = 8 << 20  # bytes
-LEFT_OUT = '__left_out__'  # the last member of a shard; WebDataset passes over such names
-OPENING = 120  # seconds to open one video, when a process died or stalled at one of many
+LEFT_OUT = '__left_out__'  # the last member of a tar shard; WebDataset skips such names
+OPENING = 120  # seconds to open one video, in the search for one that crashes or hangs
 CHUNK = 2**22  # bytes that are copied at a time
 
 
@@ -60,21 +58,21 @@ class Listed:
 
     @property
     def description(self) -> bytes:
-        """What lies beside it in its shard."""
+        """Content of the JSON member that follows the video."""
         text = json.dumps({'name': self.name, 'labels': self.labels}, ensure_ascii=False)
         return text.encode()
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A shard to be written.
+class TarShard:
+    """A tar shard to be written.
 
     Attributes:
         folder: Where the videos are.
-        videos: What goes into it.
+        videos: Its videos.
         path: The file.
-        part: Where it is written until it is finished.
-        left_out: Numbers of videos that are left out whatever they are, and why.
+        part: The unfinished file.
+        left_out: Numbers of videos that are not even tried, and why.
     """
 
     folder: Path
@@ -101,7 +99,7 @@ def list_labelled(path: Path) -> list[Listed]:
             labels = tuple(int(label) for label in ' '.join(rest).split())
         except ValueError:
             raise ValueError(
-                f'{path}: {line!r} has a label that is no whole number; where a name has spaces '
+                f'{path}: {line!r} has a label that is not a whole number; where a name has spaces '
                 'split it from its label by a tab'
             ) from None
         videos.append(Listed(number, name, labels))
@@ -110,21 +108,21 @@ def list_labelled(path: Path) -> list[Listed]:
     return videos
 
 
-def plan_shards(
+def plan_tar_shards(
     videos: Sequence[Listed], folder: Path, out: Path, shard_bytes: int, timeout: float
-) -> list[Shard]:
-    """Decide what goes into which shard, or read what was decided; sweep up what is half written.
+) -> list[TarShard]:
+    """Assign videos to tar shards, or read the plan of the last run; remove unfinished files.
 
     Args:
         videos: All, in order.
         folder: Where they are.
-        out: Folder of the shards.
-        shard_bytes: So many bytes of videos in a shard, and not more unless one video has more.
-        timeout: Seconds after which an unfinished file belongs to nobody any more.
+        out: Folder of the tar shards.
+        shard_bytes: Most bytes of videos in a tar shard, unless one video has more.
+        timeout: Seconds after which an unfinished file of another run is removed.
 
     Raises:
         FileNotFoundError: There is no such folder, or no video in it.
-        ValueError: ``out`` has shards of another list, or of another size.
+        ValueError: ``out`` has tar shards of another list, or of another size.
     """
     if not folder.is_dir():
         raise FileNotFoundError(no_folder(folder))
@@ -134,12 +132,12 @@ def plan_shards(
         plan = read_json(out / PLAN, dict)
         if any(plan.get(key) != value for key, value in asked.items()):
             raise ValueError(
-                f'{out} has shards of another list, or of another --shard-size; give another '
+                f'{out} has tar shards of another list, or of another --shard-size; give another '
                 'folder, or remove this one'
             )
         counts = plan['videos_per_shard']
     elif any(out.glob('shard-*.tar')):
-        raise ValueError(f'{out} has shards and no {PLAN}; give another folder')
+        raise ValueError(f'{out} has tar shards and no {PLAN}; give another folder')
     else:
         counts = _fill([_size(folder / video.name) for video in videos], shard_bytes, folder)
         write_lines_atomically(out / PLAN, [json.dumps({**asked, 'videos_per_shard': counts})])
@@ -149,49 +147,49 @@ def plan_shards(
         path = out.absolute() / f'shard-{number:06d}.tar'
         part = partial_path(path)
         inside = tuple(islice(rest, count))
-        shards.append(Shard(folder.absolute(), inside, path, part))
+        shards.append(TarShard(folder.absolute(), inside, path, part))
     return shards
 
 
-def write_shards(
-    todo: Sequence[Shard], num_workers: int, timeout: float
-) -> Generator[tuple[Shard, str | None], None, None]:
-    """Write shards in parallel.
+def write_tar_shards(
+    todo: Sequence[TarShard], num_workers: int, timeout: float
+) -> Generator[tuple[TarShard, str | None], None, None]:
+    """Write tar shards in parallel.
 
     Yields:
-        A shard, and what went wrong, or ``None``.
+        A tar shard, and what went wrong, or ``None``.
     """
     at_work = set(todo)
-    again: list[Shard] = []
-    results = call_apart(write_shard, todo, num_workers, timeout, (__name__,))
+    again: list[TarShard] = []
+    results = call_isolated(write_tar_shard, todo, num_workers, timeout, (__name__,))
     try:
         with closing(results):
             for shard, _, wrong in results:
                 discard(shard.part)
                 at_work.discard(shard)
-                killers = _find_killers(shard, num_workers) if _is_lost(wrong) else ()
-                if killers:
-                    again.append(replace(shard, left_out=(*shard.left_out, *killers)))
+                crashing = _find_crashing(shard, num_workers) if _is_lost(wrong) else ()
+                if crashing:
+                    again.append(replace(shard, left_out=(*shard.left_out, *crashing)))
                 else:
                     yield shard, wrong
     finally:
         for shard in at_work:  # those whose processes have just been killed
             discard(shard.part)
     if again:
-        yield from write_shards(again, num_workers, timeout)
+        yield from write_tar_shards(again, num_workers, timeout)
 
 
 def _is_lost(wrong: str | None) -> bool:
-    """Whether a process died or stalled, and said nothing itself."""
+    """Whether the process crashed or hung, so that it could not name the video."""
     return wrong is not None and ('crashed (' in wrong or wrong.startswith('no answer in'))
 
 
-def _find_killers(shard: Shard, num_workers: int) -> tuple[tuple[int, str], ...]:
-    """Open each video of a shard in a process of its own; return those that end or stall it."""
+def _find_crashing(shard: TarShard, num_workers: int) -> tuple[tuple[int, str], ...]:
+    """Open each video of a tar shard in its own process; return those that crash or hang it."""
     known = dict(shard.left_out)
     numbers = {shard.folder / video.name: video.number for video in shard.videos}
     paths = [path for path, number in numbers.items() if number not in known]
-    with closing(call_apart(_open, paths, num_workers, OPENING, (__name__,))) as results:
+    with closing(call_isolated(_open, paths, num_workers, OPENING, (__name__,))) as results:
         return tuple(
             (numbers[path], wrong) for path, _, wrong in results if wrong and _is_lost(wrong)
         )
@@ -201,36 +199,36 @@ def _open(path: Path) -> None:
     Video(path)
 
 
-def write_shard(shard: Shard) -> None:
-    """Write a shard, read it back, and let it have its name.
+def write_tar_shard(shard: TarShard) -> None:
+    """Write a tar shard, read it back, and give it its final name.
 
     Raises:
-        ValueError: What came back is not what was written.
+        ValueError: The content read back differs from what was written.
     """
     while True:
         try:
             written = _write_part(shard)
             break
-        except _SourceError as error:  # a part of it is written, so all is written again
+        except _SourceError as error:  # it is partly in the file, so start over
             shard = replace(shard, left_out=(*shard.left_out, (error.number, str(error))))
     with shard.part.open('rb') as file:
         found = {}
-        for member in read_shard(shard, shard.part)[0]:
+        for member in read_tar_shard(shard, shard.part)[0]:
             file.seek(member.offset)
             found[member.number] = _digest(file, member.size)
     if found != written:
-        raise ValueError(f'{shard.path} did not come back from the disk as it was written')
+        raise ValueError(f'{shard.path} read back from the disk differs from what was written')
     rename_atomically(shard.part, shard.path)
 
 
-def _write_part(shard: Shard) -> dict[int, str]:
-    """Write the unfinished file of a shard.
+def _write_part(shard: TarShard) -> dict[int, str]:
+    """Write the unfinished file of a tar shard.
 
     Returns:
         The number and SHA-256 of each video in it.
 
     Raises:
-        _SourceError: A video vanished or changed on the way.
+        _SourceError: A video disappeared or changed meanwhile.
     """
     left_out, written = dict(shard.left_out), {}
     with tarfile.open(shard.part, 'w', format=tarfile.GNU_FORMAT) as tar:
@@ -254,16 +252,16 @@ def _write_part(shard: Shard) -> dict[int, str]:
     return written
 
 
-def read_shard(shard: Shard, path: Path) -> tuple[list[Member], dict[int, str]]:
-    """Find the videos in the file of a shard, and see that all of it is there.
+def read_tar_shard(shard: TarShard, path: Path) -> tuple[list[Member], dict[int, str]]:
+    """List the videos in a tar shard, and check that it is complete.
 
     Returns:
-        Where the videos are; and why others of the shard were left out, by their numbers.
+        Where the videos are; and number → reason of those that were left out.
 
     Raises:
-        ValueError: It is damaged, or a shard of another list.
+        ValueError: It is damaged, or belongs to another list.
     """
-    wrong = f'the shard {path} is damaged, or not of this list; remove it and run this again'
+    wrong = f'the tar shard {path} is damaged, or not of this list; remove it and run this again'
     members = []
     try:
         with tarfile.open(path, 'r:') as tar:
@@ -279,15 +277,15 @@ def read_shard(shard: Shard, path: Path) -> tuple[list[Member], dict[int, str]]:
     return members, left_out
 
 
-def list_entries(shards: Sequence[Shard]) -> tuple[list[Entry], dict[Path, str]]:
-    """Make the entries of an index of what the finished shards hold.
+def list_entries(shards: Sequence[TarShard]) -> tuple[list[Entry], dict[Path, str]]:
+    """Return the index entries of finished tar shards.
 
     Returns:
-        The entries; and the files that were left out, with the reasons.
+        The entries; and file → reason of the videos that were left out.
     """
     entries, failed = [], {}
     for shard in shards:
-        found, left_out = read_shard(shard, shard.path)
+        found, left_out = read_tar_shard(shard, shard.path)
         members = {member.number: member for member in found}
         for video in shard.videos:
             entries.append(Entry(members.get(video.number), video.name, video.labels))
@@ -297,7 +295,7 @@ def list_entries(shards: Sequence[Shard]) -> tuple[list[Entry], dict[Path, str]]
 
 
 def _fill(sizes: Sequence[int], most: int, folder: Path) -> list[int]:
-    """Count how many videos go into each shard, in order."""
+    """Count how many videos go into each tar shard, in order."""
     if not any(sizes):
         raise FileNotFoundError(
             f'none of the {len(sizes):,} listed videos is in {folder}; give the folder that the '
@@ -334,7 +332,7 @@ class _SourceError(Exception):
 
 
 class _Source:
-    """A file that is read once, hashed on the way; what goes wrong is an error of this file alone.
+    """A file that is hashed while it is read; its errors carry the number of the video.
 
     Attributes:
         size: Bytes.
@@ -349,7 +347,7 @@ class _Source:
             self.size = os.fstat(self._file.fileno()).st_size
         except OSError as error:
             raise _SourceError(
-                f'it vanished while it was packed ({error.strerror})', number
+                f'it disappeared while it was packed ({error.strerror})', number
             ) from None
 
     def read(self, size: int) -> bytes:
@@ -385,7 +383,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
-    if info.size > LARGEST_DESCRIPTION:  # a sparse member of a few bytes may say any size
+    if info.size > LARGEST_DESCRIPTION:  # a sparse member of a few bytes may state any size
         raise ValueError(f'{info.size:,} bytes')
     file = tar.extractfile(info)
     return file.read() if file else b''

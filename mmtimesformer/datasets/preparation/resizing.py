@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mmtimesformer.datasets.preparation.checking import open_complete
-from mmtimesformer.datasets.preparation.finding import NotVideos, walk_videos
-from mmtimesformer.datasets.preparation.isolation import call_apart
+from mmtimesformer.datasets.preparation.finding import SkippedFiles, walk_videos
+from mmtimesformer.datasets.preparation.isolation import call_isolated
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_io.pyav_reader import decoded_frames
 from mmtimesformer.datasets.video_io.safe_open import open_container
@@ -60,7 +60,7 @@ def plan_resizes(
     quality: int,
     ffmpeg: str | None,
     timeout: float,
-    skipped: NotVideos | None = None,
+    skipped: SkippedFiles | None = None,
 ) -> tuple[list[Resize], int, list[tuple[str, str]]]:
     """List what is to be done, and sweep up what a killed run has left.
 
@@ -86,7 +86,7 @@ def plan_resizes(
         )
     if source.resolve() == target.resolve() or source.resolve() in target.resolve().parents:
         raise ValueError(f'{target} lies in {source}; set DST to a folder beside it')
-    skipped = NotVideos() if skipped is None else skipped
+    skipped = SkippedFiles() if skipped is None else skipped
     names = [name for name, _ in walk_videos(source, skipped)]
     targets, refused = choose_targets(names, target)
     todo = []
@@ -190,7 +190,7 @@ def resize_videos(
         What was to be done; ``'resized'`` or ``'copied'``, or ``None`` and what went wrong.
     """
     at_work = set(todo)
-    results = call_apart(resize_video, todo, num_workers, timeout, (__name__,))
+    results = call_isolated(resize_video, todo, num_workers, timeout, (__name__,))
     try:
         with closing(results):
             for resize, done, wrong in results:

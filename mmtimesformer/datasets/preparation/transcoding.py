@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from mmtimesformer.datasets.preparation.checking import name_in, open_complete
-from mmtimesformer.datasets.preparation.finding import NotVideos, no_folder, walk_videos
-from mmtimesformer.datasets.preparation.isolation import call_apart
+from mmtimesformer.datasets.preparation.finding import SkippedFiles, no_folder, walk_videos
+from mmtimesformer.datasets.preparation.isolation import call_isolated
 from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.datasets.preparation.resizing import (
     check_written,
@@ -112,7 +112,7 @@ class Written:
 
 
 def list_sources(
-    folder: Path, annotations: Sequence[Path], skipped: NotVideos | None = None
+    folder: Path, annotations: Sequence[Path], skipped: SkippedFiles | None = None
 ) -> list[str]:
     """List the videos that annotation files name, each once; without any, those of the folder."""
     if not annotations:
@@ -193,7 +193,7 @@ def transcode_videos(
         What was to be done; what became of it, or ``None`` and what went wrong.
     """
     at_work = set(todo)
-    results = call_apart(transcode_video, todo, num_workers, timeout, (__name__,))
+    results = call_isolated(transcode_video, todo, num_workers, timeout, (__name__,))
     try:
         with closing(results):
             for job, written, wrong in results:

@@ -1,9 +1,9 @@
-"""A data set in shards: the same samples in the same order as of files on a disk."""
+"""Video data set that reads tar shards: same samples, same order as from single files."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mmtimesformer.datasets.tar_shards.index import DamagedShardsError, Shards, parse_index
+from mmtimesformer.datasets.tar_shards.index import DamagedTarShardError, TarShards, parse_index
 from mmtimesformer.datasets.tar_shards.object_store import FsspecBackend
 from mmtimesformer.datasets.transforms.decoding import VideoInit
 from mmtimesformer.datasets.video_dataset import VideoDataset
@@ -13,23 +13,22 @@ from mmtimesformer.registry import DATASETS
 
 
 @DATASETS.register_module()
-class ShardedVideoDataset(VideoDataset):
-    """Our :class:`VideoDataset`, whose videos lie in shards, see :mod:`.shards`.
+class TarShardVideoDataset(VideoDataset):
+    """Our :class:`VideoDataset`, whose videos lie in tar shards, see :mod:`.index`.
 
-    The pipeline is the same, and begins with ``mmtimesformer.VideoInit``. A video that cannot be
-    read is what it is in a ``VideoDataset``. A shard that cannot be read is not: it is no bad
-    video, and ends the run.
+    The pipeline begins with ``mmtimesformer.VideoInit``. A corrupt video is handled as in
+    ``VideoDataset``; a tar shard that cannot be read ends the run.
 
     Args:
-        ann_file: The index: a path, or a URL of any store that fsspec knows.
+        ann_file: The index: a path, or a URL of any store that fsspec supports.
         pipeline: Transforms.
-        data_prefix: ``video`` is the folder of the shards, a path or a URL; that of the index if it
-            is empty.
-        storage_options: What fsspec hands to the store.
+        data_prefix: ``video`` is the folder of the tar shards, a path or a URL; if empty, that of
+            the index.
+        storage_options: Options of the store, passed to fsspec.
         patience: Seconds for which reading may fail before the run ends.
 
     Raises:
-        DamagedShardsError: The index is damaged, or shards on a disk are missing.
+        DamagedTarShardError: The index is damaged, or a local tar shard is missing.
         StorageError: The index cannot be read.
         ValueError: The pipeline opens videos in another way.
     """
@@ -50,7 +49,7 @@ class ShardedVideoDataset(VideoDataset):
         for name in _openers(self.pipeline.transforms):
             if name != VideoInit.__name__:
                 raise ValueError(
-                    f'{name} in the pipeline opens files, and knows nothing of shards; use '
+                    f'{name} in the pipeline opens files and cannot read tar shards; use '
                     'mmtimesformer.VideoInit and mmtimesformer.VideoDecode'
                 )
 
@@ -59,12 +58,12 @@ class ShardedVideoDataset(VideoDataset):
         try:
             text = self.backend.get_text(self.ann_file)
         except UnicodeDecodeError:
-            raise DamagedShardsError(
+            raise DamagedTarShardError(
                 f'the index {self.ann_file} is not text; copy it again'
             ) from None
         entries = parse_index(text, self.ann_file)
         folder = self.data_prefix.get('video') or self.ann_file.rpartition('/')[0]
-        self.shards = Shards(folder, self.backend)
+        self.shards = TarShards(folder, self.backend)
         self.shards.check(entry.member for entry in entries if entry.member)
         videos = []
         for member, name, labels in entries:
@@ -76,14 +75,14 @@ class ShardedVideoDataset(VideoDataset):
             if self.multi_class:
                 self._check_row(name, labels)
             label = list(labels) if self.multi_class else labels[0] if labels else -1
-            # As if a shard were a folder
+            # as if the tar shard were a folder
             place = self.shards.path_of(member.shard) if member else self.shards.folder
             filename = f'{place}/{name}'
             videos.append({'filename': filename, 'label': label, 'member': member})
         return videos
 
     def _check_row(self, name: str, labels: tuple[int, ...]) -> None:
-        """See that labels fit a multi-hot row, where -1 would be the last class.
+        """Refuse labels that do not fit a multi-hot row, where -1 would be the last class.
 
         Raises:
             ValueError: ``num_classes`` is not set, or a label is not below it.
@@ -97,28 +96,28 @@ class ShardedVideoDataset(VideoDataset):
             if not 0 <= label < self.num_classes:
                 raise ValueError(
                     f'{self.ann_file}: {name} has label {label}, which is not in '
-                    f'0..{self.num_classes - 1}; correct the list that the shards were written '
+                    f'0..{self.num_classes - 1}; correct the list that the tar shards were written '
                     'from, or set num_classes of the data set'
                 )
 
     def local_folder(self) -> None:
-        """Return ``None``: :class:`.index.Shards` waits for its folder."""
+        """Return ``None``: :class:`.index.TarShards` waits for its folder."""
 
     def load(self, info: dict[str, Any]) -> Any:
-        """Run the pipeline on one video, which is a file in memory for as long as that takes."""
+        """Run the pipeline on one video, which is meanwhile a file in memory."""
         member = info.pop('member')
         if member is None:
-            reason = 'it could not be read when the shards were written'
+            reason = 'it could not be read when the tar shards were written'
             raise UnreadableVideo(
-                f'the video {info["filename"]} is in no shard: {reason}; failed.txt beside the '
-                'index says why',
+                f'the video {info["filename"]} is in no tar shard: {reason}; failed.txt next to '
+                'the index lists the reason',
                 reason,
             )
         with self.shards.opened(member) as path:
             return super().load({**info, 'local_path': path})
 
     def read_ahead(self, indices: Sequence[int]) -> None:
-        """Begin to fetch samples that will be asked for next, in this order."""
+        """Start to fetch the samples that are read next, in this order."""
         members = (self.get_data_info(index)['member'] for index in indices)
         self.shards.read_ahead([member for member in members if member])
 

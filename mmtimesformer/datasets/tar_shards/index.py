@@ -1,10 +1,8 @@
-"""Many videos in few files: plain tar archives, and an index of where in them each video lies.
+"""Read videos out of tar shards (plain tar files) by an index of their offsets.
 
-A folder of shards holds ``shard-000000.tar``, ... and ``index.tsv``. In a shard, each video has two
-members, as WebDataset wants them: ``00000042.mp4``, and ``00000042.json`` with its name and labels;
-the number is that of its line in the list that was written.
-
-The index is text, a line for each video of the list, in the list's order::
+A folder holds ``shard-000000.tar``, ... and ``index.tsv``. Each video has two members, as in
+WebDataset: ``00000042.mp4``, and ``00000042.json`` with its name and labels. The number is that of
+its line in the list. The index has one line for each video of the list, in the same order::
 
     # 3 videos, sha256 of the lines below: 5f0c...
     shard	offset	size	name	labels
@@ -12,13 +10,10 @@ The index is text, a line for each video of the list, in the list's order::
     shard-000000.tar	282624	190012	abseiling/b.mp4	0
     -	0	0	archery/c.mp4	5
 
-``offset`` and ``size`` are bytes of the video itself in its shard; labels are separated by spaces.
-A video that could not be read when the shards were written has ``-`` for a shard: so the list is
-the list, each video has the number that it had in files on a disk, and the order, an epoch and a
-score are the same.
-
-A stream of WebDataset is read from front to back. Here any video is reached by its offset, so that
-shuffling is over all videos, and a training resumes exactly.
+``offset`` and ``size`` are bytes of the video in its tar shard; labels are separated by spaces. A
+video that could not be read when the tar shards were written has ``-`` for a shard. So each video
+keeps its number, and order, epochs and scores are those of single files. Access is random, unlike
+WebDataset's streams: shuffling is over all videos, and a training resumes exactly.
 """
 
 import atexit
@@ -45,12 +40,12 @@ NO_SHARD = '-'
 LINE = re.compile(  # labels: none, or whole numbers split by single spaces
     r'([\w-][\w.-]*)\t(\d{1,15})\t(\d{1,15})\t([^\t]+)\t((?:-?\d{1,9}(?: -?\d{1,9})*)?)'
 )
-BLOCK = tarfile.BLOCKSIZE  # in front of each member, its header
-READ_AHEAD = 4  # videos on their way at a time, for each data-loading process
+BLOCK = tarfile.BLOCKSIZE  # size of the header in front of each member
+READ_AHEAD = 4  # videos that each DataLoader worker fetches at a time
 
 
-class DamagedShardsError(ValueError):
-    """An index or a shard is not what it should be; its text names the file, and what to do."""
+class DamagedTarShardError(ValueError):
+    """An index or a tar shard is damaged; the message names the file and the remedy."""
 
 
 class Member(NamedTuple):
@@ -84,7 +79,7 @@ class Entry(NamedTuple):
 
 
 def key_of(number: int) -> str:
-    """Name what belongs to a video in its shard; no dot may be in it."""
+    """Return the name of a video's members, without their endings; it has no dot."""
     return f'{number:08d}'
 
 
@@ -98,54 +93,54 @@ def format_index(entries: Iterable[Entry]) -> list[str]:
 
 
 def parse_index(text: str, path: str) -> list[Entry]:
-    """Read an index, and trust nothing in it.
+    """Parse and validate an index.
 
     Args:
         text: Its content.
-        path: What it is called in errors.
+        path: Its name in errors.
 
     Raises:
-        DamagedShardsError: It is cut short, changed, or no index.
+        DamagedTarShardError: It is cut short, changed, or not an index.
     """
     first, *lines = text.split('\n')[:-1] or ['']
-    if not first.startswith('# '):  # somebody took it out, to change the lines
+    if not first.startswith('# '):  # removed by a user who changed the lines
         lines.insert(0, first)
     elif first.rpartition(' ')[2] != _digest(lines):
-        raise DamagedShardsError(
-            f'the index {path} is not as it was written, cut short or changed; copy it again, or '
-            'write it again with tools/data/write_shards.py. If you changed it on purpose, take '
-            'out its first line, which has the checksum'
+        raise DamagedTarShardError(
+            f'the index {path} was cut short or changed after it was written; copy it again, or '
+            'write it again with tools/data/write_shards.py. If you changed it on purpose, '
+            'remove its first line, which has the checksum'
         )
     if lines[:1] != [HEADING]:
-        raise DamagedShardsError(
-            f'{path} is no index of shards: it has no line {HEADING!r}; set ann_file to the '
-            f'{INDEX} that tools/data/write_shards.py has written'
+        raise DamagedTarShardError(
+            f'{path} is not an index of tar shards: it has no line {HEADING!r}; set ann_file to '
+            f'the {INDEX} that tools/data/write_shards.py has written'
         )
     entries = []
     for number, line in enumerate(lines[1:]):
         found = LINE.fullmatch(line)
         if found is None:
-            raise DamagedShardsError(
+            raise DamagedTarShardError(
                 f'{path}: the line of video {number} is {line[:80]!r}, not as {HEADING!r}; write '
                 'the index again with tools/data/write_shards.py'
             )
         shard, offset, size, name, labels = found.groups()
         member = None if shard == NO_SHARD else Member(shard, int(offset), int(size), number)
         if member and (member.offset < BLOCK or member.offset % BLOCK):
-            raise DamagedShardsError(
+            raise DamagedTarShardError(
                 f'{path}: {name[:80]!a} begins at byte {offset} of {shard[:80]}, where no member '
-                'of a tar file can; write the index again with tools/data/write_shards.py'
+                'of a tar file can begin; write the index again with tools/data/write_shards.py'
             )
         entries.append(Entry(member, name, tuple(map(int, labels.split()))))
     return entries
 
 
-class Shards:
-    """The shards of a folder, on a disk or in an object store.
+class TarShards:
+    """Tar shards of one folder, on a disk or in an object store.
 
     Args:
         folder: Path or URL.
-        backend: What reads the files.
+        backend: Reads the files.
     """
 
     def __init__(self, folder: str, backend: FsspecBackend) -> None:
@@ -158,16 +153,16 @@ class Shards:
         self._process = os.getpid()
 
     def path_of(self, shard: str) -> str:
-        """Say where a shard is."""
+        """Return the path or URL of a tar shard."""
         return f'{self.folder}/{shard}'
 
     def check(self, members: Iterable[Member]) -> None:
-        """See that the shards on a disk are there, and long enough.
+        """Check that local tar shards exist and are long enough.
 
-        In an object store that would be a question for each; there, reading tells.
+        In an object store this would take one request for each; there, reading fails.
 
         Raises:
-            DamagedShardsError: One is missing or too short.
+            DamagedTarShardError: One is missing or too short.
         """
         ends: dict[str, int] = {}
         for member in members if self.is_local else ():
@@ -176,33 +171,33 @@ class Shards:
             path = Path(self.path_of(shard))
             size = path.stat().st_size if path.is_file() else None
             if size is None or size < end:
-                told = 'is not there' if size is None else f'has {size:,} bytes, and not {end:,}'
-                raise DamagedShardsError(
-                    f'the shard {path} {told}, as its index says; copy it again, or set '
-                    'data_prefix.video to the folder of the shards'
+                fault = 'does not exist' if size is None else f'has {size:,} bytes, not {end:,}'
+                raise DamagedTarShardError(
+                    f'the tar shard {path} {fault}, which its index requires; copy it again, or '
+                    'set data_prefix.video to the folder of the tar shards'
                 )
 
     def read_ahead(self, members: Iterable[Member]) -> None:
-        """Begin to fetch videos that will be read next, in this order.
+        """Start to fetch the videos that are read next, in this order.
 
-        From a disk the operating system fetches them; from elsewhere a few threads do.
+        The operating system fetches them from a disk, a few threads from a store.
         """
         self._later, self._coming, self._process = deque(members), {}, os.getpid()
         if not self.is_local:
             self._begin()
             return
         if hasattr(os, 'posix_fadvise'):
-            with suppress(OSError):  # said when it is read
+            with suppress(OSError):  # raised when it is read
                 for shard, offset, size, _ in self._later:
                     with Path(self.path_of(shard)).open('rb') as file:
                         os.posix_fadvise(file.fileno(), offset, size, os.POSIX_FADV_WILLNEED)
 
     @contextmanager
     def opened(self, member: Member) -> Iterator[Path]:
-        """Give the path of a file in memory that holds one video.
+        """Yield the path of a file in memory that holds one video.
 
         Raises:
-            DamagedShardsError: The shard has something else in this place.
+            DamagedTarShardError: The tar shard does not match the index.
             StorageError: It cannot be read.
         """
         content = memoryview(self._content(member))
@@ -216,8 +211,8 @@ class Shards:
             yield path
 
     def _content(self, member: Member) -> bytes:
-        """Return a video's header and bytes, which may be on their way."""
-        if self._process != os.getpid():  # a fork has none of the threads
+        """Return a video's header and bytes, from the read-ahead if it has them."""
+        if self._process != os.getpid():  # a forked process has none of the threads
             self._later, self._coming = deque(), {}
         coming = self._coming.pop(member, None)
         if not self.is_local:
@@ -230,7 +225,7 @@ class Shards:
             self._coming[member] = _threads(os.getpid()).apply_async(self._fetch_ahead, (member,))
 
     def _fetch_ahead(self, member: Member) -> bytes:
-        """Fetch in a thread, whose pool waits for ever for what ends by no ``Exception``."""
+        """Fetch in a thread; its pool would wait for ever after another ``BaseException``."""
         try:
             return self._fetch(member)
         except Exception:
@@ -247,14 +242,14 @@ class Shards:
             except StorageError:  # noqa: PERF203 (rare)
                 if self.local is None or not self.local.is_lost(path):
                     raise
-                self.local.wait(path)  # a folder that disappeared, not a shard
+                self.local.wait(path)  # a folder that disappeared, not a tar shard
             else:
                 if self.local is not None:
                     self.local.note_read(path)
                 return content
 
     def _check_header(self, header: bytes, member: Member) -> None:
-        """See that a video's own header is in front of it: index and shard belong together."""
+        """Check that index and tar shard match, by the header of the video."""
         try:
             info = tarfile.TarInfo.frombuf(header, 'utf-8', 'surrogateescape')
         except tarfile.HeaderError:
@@ -262,11 +257,11 @@ class Shards:
         if info.name.partition('.')[0] != key_of(member.number) or info.size != member.size:
             raise self._damaged(member, f'it has {info.name} there, of {info.size:,} bytes')
 
-    def _damaged(self, member: Member, told: str) -> DamagedShardsError:
-        return DamagedShardsError(
-            f'the shard {self.path_of(member.shard)} is not the one that its index was written '
-            f'for, or damaged: by the index, video {member.number}, of {member.size:,} bytes, '
-            f'begins at byte {member.offset:,}; {told}. Copy shards and index again'
+    def _damaged(self, member: Member, fault: str) -> DamagedTarShardError:
+        return DamagedTarShardError(
+            f'the tar shard {self.path_of(member.shard)} is damaged or does not belong to its '
+            f'index: by the index, video {member.number}, of {member.size:,} bytes, '
+            f'begins at byte {member.offset:,}; {fault}. Copy tar shards and index again'
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -275,7 +270,7 @@ class Shards:
 
 @contextmanager
 def _file_in_memory() -> Iterator[tuple[int, Path]]:
-    """Give an empty file that is not on the disk, where the system has such; and its path."""
+    """Yield an empty file (in memory, where the system has memfd) and its path."""
     if hasattr(os, 'memfd_create'):
         descriptor = os.memfd_create('video')
         path = Path(f'/proc/self/fd/{descriptor}')
@@ -292,7 +287,7 @@ def _file_in_memory() -> Iterator[tuple[int, Path]]:
 
 @cache
 def _threads(process: int) -> ThreadPool:
-    """Return the threads of a process; none waits for a store when the process wants to end."""
+    """Return the threads of a process; its exit does not wait for them."""
     threads = ThreadPool(READ_AHEAD)
     atexit.register(threads.terminate)
     return threads
@@ -303,10 +298,10 @@ def _digest(lines: Sequence[str]) -> str:
 
 
 __all__ = [
-    'DamagedShardsError',
+    'DamagedTarShardError',
     'Entry',
     'Member',
-    'Shards',
+    'TarShards',
     'StorageError',
     'format_index',
     'key_of',

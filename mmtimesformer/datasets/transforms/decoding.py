@@ -1,6 +1,6 @@
 """Files become frames: open a video by its path, decode the frames that were asked for.
 
-PyAV decodes, and no more than the frames need (:mod:`.thrifty_reader`); decord stands by for files
+PyAV decodes, and no more than the frames need (:mod:`.pyav_reader`); decord stands by for files
 that PyAV cannot decode, if it numbers their frames alike. Both are FFmpeg underneath and give the
 same pixels to within the rounding of colours, 3 of 255; which of them reads a file is decided by
 the file alone. A file has one numbering: frame ``k`` is the ``k``-th of decoding everything.

@@ -263,7 +263,7 @@ class SparsePyAVReader:
         """Decode frames, in the order asked for; no two of them share memory.
 
         They come upright, as players show them and decord gives them out; very large ones come
-        smaller (:func:`.containers.kept_size`). If the size changes on the way, the first counts.
+        smaller (:func:`.safe_open.kept_size`). If the size changes on the way, the first counts.
 
         Raises:
             ValueError: A frame is not there.

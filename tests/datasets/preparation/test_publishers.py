@@ -12,7 +12,7 @@ import pytest
 from mmtimesformer.datasets.preparation.annotations import prepare
 from mmtimesformer.datasets.preparation.checking import list_videos, name_in
 from mmtimesformer.datasets.preparation.finding import VideoFolder
-from mmtimesformer.datasets.preparation.isolation import call_apart
+from mmtimesformer.datasets.preparation.isolation import call_isolated
 from mmtimesformer.datasets.preparation.listing import DataSet, Listed, Published, Split
 from mmtimesformer.datasets.preparation.own_data import read_own_data, split_by_class
 from mmtimesformer.datasets.preparation.publishers import read_kinetics, read_ssv2, read_ucf101
@@ -212,7 +212,7 @@ def test_a_call_that_raises_costs_its_item_alone(tmp_path) -> None:
     touch(tmp_path, 'a', 'b')
     items = [str(tmp_path / name) for name in ('a', 'none', 'b')]
     results = {
-        item: (value, wrong) for item, value, wrong in call_apart(os.path.getsize, items, 2, 60)
+        item: (value, wrong) for item, value, wrong in call_isolated(os.path.getsize, items, 2, 60)
     }
     assert results[items[0]] == results[items[2]] == (1, None)
     assert 'No such file' in results[items[1]][1]
@@ -221,7 +221,7 @@ def test_a_call_that_raises_costs_its_item_alone(tmp_path) -> None:
 def test_a_call_that_kills_its_process_costs_its_item_alone() -> None:
     items = [signal.SIGSEGV, 0, signal.SIGKILL]  # 0 is no signal
     # Process 0 is the group of whoever calls, and a worker has a group of its own.
-    results = {item: wrong for item, _, wrong in call_apart(partial(os.kill, 0), items, 1, 60)}
+    results = {item: wrong for item, _, wrong in call_isolated(partial(os.kill, 0), items, 1, 60)}
     assert results == {
         signal.SIGSEGV: 'the process that read it crashed (signal SIGSEGV)',
         0: None,
@@ -231,6 +231,6 @@ def test_a_call_that_kills_its_process_costs_its_item_alone() -> None:
 
 def test_a_call_that_hangs_is_ended_and_the_others_go_on() -> None:
     begin = time.monotonic()
-    results = {item: wrong for item, _, wrong in call_apart(time.sleep, [60, 0, 0.01], 2, 0.5)}
+    results = {item: wrong for item, _, wrong in call_isolated(time.sleep, [60, 0, 0.01], 2, 0.5)}
     assert results == {60: 'no answer in 0.5 seconds', 0: None, 0.01: None}
     assert time.monotonic() - begin < 30

@@ -1,4 +1,4 @@
-"""Videos in shards are the videos on the disk: same samples, same order, same training."""
+"""Videos in tar shards are the videos on the disk: same samples, same order, same training."""
 
 import json
 import os
@@ -30,13 +30,12 @@ from mmtimesformer.compat.data_samples import label_of
 from mmtimesformer.datasets.preparation.packing import (
     list_entries,
     list_labelled,
-    plan_shards,
-    write_shard,
+    plan_tar_shards,
+    write_tar_shard,
 )
-from mmtimesformer.datasets.tar_shards import index as shards
-from mmtimesformer.datasets.tar_shards import object_store as object_stores
-from mmtimesformer.datasets.tar_shards.dataset import ShardedVideoDataset
-from mmtimesformer.datasets.tar_shards.index import DamagedShardsError, format_index, parse_index
+from mmtimesformer.datasets.tar_shards import index, object_store
+from mmtimesformer.datasets.tar_shards.dataset import TarShardVideoDataset
+from mmtimesformer.datasets.tar_shards.index import DamagedTarShardError, format_index, parse_index
 from mmtimesformer.datasets.tar_shards.object_store import FsspecBackend, StorageError
 from mmtimesformer.datasets.video_dataset import VideoDataset
 from mmtimesformer.datasets.video_io.errors import UnreadableVideo
@@ -70,10 +69,10 @@ def folder(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def pack(folder: Path, out: Path) -> None:
     size = 3 * (folder / '0.mp4').stat().st_size
-    plan = plan_shards(list_labelled(folder / 'list.txt'), folder, out, size, 60)
+    plan = plan_tar_shards(list_labelled(folder / 'list.txt'), folder, out, size, 60)
     assert len(plan) == 3
     for shard in plan:
-        write_shard(shard)
+        write_tar_shard(shard)
     (out / 'index.tsv').write_text('\n'.join(format_index(list_entries(plan)[0])) + '\n')
 
 
@@ -96,7 +95,7 @@ def store(folder: Path) -> Iterator[str]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Pauses take no time, and are counted."""
     pauses: list[float] = []
-    monkeypatch.setattr(object_stores.time, 'sleep', pauses.append)
+    monkeypatch.setattr(object_store.time, 'sleep', pauses.append)
     return pauses
 
 
@@ -106,45 +105,47 @@ def on_disk(folder: Path, **options: Any) -> VideoDataset:
     return VideoDataset(str(folder / 'list.txt'), data_prefix=prefix, **options)
 
 
-def in_shards(index: str | Path, **options: Any) -> ShardedVideoDataset:
+def in_tar_shards(index: str | Path, **options: Any) -> TarShardVideoDataset:
     index = index if str(index).endswith('.tsv') else f'{index}/index.tsv'
-    return ShardedVideoDataset(str(index), **{'pipeline': PIPELINE, **options})
+    return TarShardVideoDataset(str(index), **{'pipeline': PIPELINE, **options})
 
 
 def samples(dataset: Any, order: list[int]) -> list[tuple[Any, Any]]:
     """What a training sees: pixels and labels, and whether another video stood in."""
     seen = []
-    for index in order:
-        seed_all(7, index)
-        sample = dataset[index]
+    for number in order:
+        seed_all(7, number)
+        sample = dataset[number]
         packed = sample['data_samples']
-        told = packed.get('replaces', packed.get('failed'))
-        seen.append((sample['inputs'], label_of(packed), told is not None))
+        failed = packed.get('replaces', packed.get('failed'))
+        seen.append((sample['inputs'], label_of(packed), failed is not None))
     return seen
 
 
 def assert_same(one: list[tuple[Any, Any]], other: list[tuple[Any, Any]]) -> None:
-    for (pixels, label, told), (others, their_label, their_told) in zip(one, other, strict=True):
+    for (pixels, label, failed), (others, their_label, their_failure) in zip(
+        one, other, strict=True
+    ):
         assert torch.equal(pixels, others)
-        assert (label, told) == (their_label, their_told)
+        assert (label, failed) == (their_label, their_failure)
 
 
 # -- the same as files -----------------------------------------------------------------------------
 
 
 def test_it_is_found_by_its_name(default_scope: str | None) -> None:
-    assert DATASETS.get('mmtimesformer.ShardedVideoDataset') is ShardedVideoDataset
+    assert DATASETS.get('mmtimesformer.TarShardVideoDataset') is TarShardVideoDataset
 
 
 @pytest.mark.parametrize('test_mode', [False, True])
 def test_samples_are_those_of_files_on_the_disk(folder: Path, store: str, test_mode: bool) -> None:
-    """Also the one that stands in for a video that was left out of the shards."""
+    """Also the one that stands in for a video that was left out of the tar shards."""
     files = on_disk(folder, test_mode=test_mode)
     order = DefaultSampler(files, shuffle=True, seed=1)
     expected = samples(files, list(order))
-    assert sum(told for _, _, told in expected) == 1
+    assert sum(failed for _, _, failed in expected) == 1
     for place in (folder / 'shards', store, f'file://{folder / "shards"}'):
-        dataset = in_shards(place, test_mode=test_mode)
+        dataset = in_tar_shards(place, test_mode=test_mode)
         assert_same(expected, samples(dataset, list(DefaultSampler(dataset, True, seed=1))))
     names = [dataset.get_data_info(i)['filename'].rpartition('tar/')[2] for i in range(len(files))]
     assert [n for n in names if 'empty' not in n] == [n for n in NAMES if n != 'empty.mp4']
@@ -160,7 +161,7 @@ def test_batches_are_read_ahead_and_are_the_same(folder: Path, store: str, worke
     options['pipeline'][1]['test_mode'] = True
     expected = batches(on_disk(folder, **options))
     for place in (folder / 'shards', store):
-        assert all(map(torch.equal, expected, batches(in_shards(place, **options))))
+        assert all(map(torch.equal, expected, batches(in_tar_shards(place, **options))))
 
 
 def test_the_next_videos_are_fetched_while_one_is_decoded(
@@ -169,19 +170,19 @@ def test_the_next_videos_are_fetched_while_one_is_decoded(
     """Four at a time, in other threads, each once."""
     begun: list[tuple[int, bool]] = []
 
-    def slowly(self: Any, member: Any, fetch: Any = shards.Shards._fetch) -> bytes:
+    def slowly(self: Any, member: Any, fetch: Any = index.TarShards._fetch) -> bytes:
         begun.append((member.number, threading.current_thread() is threading.main_thread()))
         return fetch(self, member)
 
-    monkeypatch.setattr(shards.Shards, '_fetch', slowly)
-    dataset = in_shards(store)
+    monkeypatch.setattr(index.TarShards, '_fetch', slowly)
+    dataset = in_tar_shards(store)
     dataset.read_ahead([7, 0, 3, 2, 1, 5, 6])
     deadline = time.monotonic() + 10
     while len(begun) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert sorted(begun) == [(0, False), (1, False), (2, False), (7, False)]
-    for index in (7, 0, 2, 1, 5, 6):
-        dataset[index]
+    for number in (7, 0, 2, 1, 5, 6):
+        dataset[number]
     assert sorted(begun) == [(number, False) for number in (0, 1, 2, 5, 6, 7)]
 
 
@@ -233,9 +234,9 @@ def test_a_training_stopped_in_an_epoch_and_gone_on_is_that_of_files(
     stop = At(6, lambda _: os.kill(os.getpid(), signal.SIGTERM))
     for name, place, workers in [('disk', folder / 'shards', 2), ('store', store, 0)]:
         with pytest.raises(RunStopped) as end:
-            train(in_shards(place), tmp_path / name, stop, workers=workers)
+            train(in_tar_shards(place), tmp_path / name, stop, workers=workers)
         assert end.value.code == STOPPED
-        train(in_shards(place), tmp_path / name, resume=True, workers=workers)
+        train(in_tar_shards(place), tmp_path / name, resume=True, workers=workers)
         state = whole_state(tmp_path / name / 'epoch_2.pth')
         _drop_names(state)
         assert_equal(expected, state)
@@ -251,11 +252,13 @@ def test_a_config_reads_shards_when_its_base_file_is_swapped(tmp_path: Path) -> 
     """Nothing else changes: not the pipelines, not the samplers."""
     path = CONFIGS / 'timesformer/timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb.py'
     text = path.read_text().replace("'../_base_", f"'{CONFIGS}/_base_")
-    (tmp_path / 'config.py').write_text(text.replace('/kinetics400.py', '/kinetics400_shards.py'))
+    (tmp_path / 'config.py').write_text(
+        text.replace('/kinetics400.py', '/kinetics400_tar_shards.py')
+    )
     files, sharded = Config.fromfile(path), Config.fromfile(tmp_path / 'config.py')
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         dataset = sharded[loader].dataset
-        assert dataset.type == 'mmtimesformer.ShardedVideoDataset'
+        assert dataset.type == 'mmtimesformer.TarShardVideoDataset'
         assert dataset.ann_file.endswith('/index.tsv')
         for key in ('type', 'ann_file', 'data_prefix', 'metainfo'):
             dataset.pop(key, None)
@@ -299,7 +302,7 @@ def test_mmengine_reads_from_a_store_by_prefix_and_by_name(store: str, folder: P
 
 
 def test_a_data_set_can_be_handed_to_another_process(store: str) -> None:
-    dataset = in_shards(store)
+    dataset = in_tar_shards(store)
     dataset.read_ahead([0, 1])
     other = pickle.loads(pickle.dumps(dataset))  # while videos are on their way
     assert_same(samples(dataset, [0, 1]), samples(other, [0, 1]))
@@ -309,21 +312,21 @@ def test_a_data_set_can_be_handed_to_another_process(store: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ('change', 'letter'),
+    ('change', 'message'),
     [
-        (lambda text: text[:-40], 'is not as it was written, cut short or changed'),
-        (lambda text: text.replace('\t1\n', '\t0\n', 1), 'is not as it was written'),
-        (lambda text: '', 'is no index of shards'),
-        (lambda text: 'a.mp4 0\nb.mp4 1\n', 'is no index of shards'),
+        (lambda text: text[:-40], 'was cut short or changed after it was written'),
+        (lambda text: text.replace('\t1\n', '\t0\n', 1), 'cut short or changed'),
+        (lambda text: '', 'is not an index of tar shards'),
+        (lambda text: 'a.mp4 0\nb.mp4 1\n', 'is not an index of tar shards'),
     ],
 )  # fmt: skip
 def test_an_index_that_was_cut_or_changed_is_refused(
-    copy: Path, change: Callable[[str], str], letter: str
+    copy: Path, change: Callable[[str], str], message: str
 ) -> None:
     index = copy / 'index.tsv'
     index.write_text(change(index.read_text()))
-    with pytest.raises(DamagedShardsError, match=letter) as error:
-        in_shards(copy)
+    with pytest.raises(DamagedTarShardError, match=message) as error:
+        in_tar_shards(copy)
     assert str(index) in str(error.value)
 
 
@@ -345,9 +348,9 @@ def test_an_index_that_was_cut_or_changed_is_refused(
 )
 def test_a_hostile_line_is_refused(line: str) -> None:
     """With the right checksum, and without one."""
-    text = '\n'.join([shards.HEADING, line]) + '\n'
-    for first in ('', f'# 1 videos {shards._digest(text.splitlines())}\n'):
-        with pytest.raises(DamagedShardsError, match=r'^x\.tsv'):
+    text = '\n'.join([index.HEADING, line]) + '\n'
+    for first in ('', f'# 1 videos {index._digest(text.splitlines())}\n'):
+        with pytest.raises(DamagedTarShardError, match=r'^x\.tsv'):
             parse_index(first + text, 'x.tsv')
 
 
@@ -355,39 +358,41 @@ def test_an_index_may_be_changed_on_purpose(copy: Path) -> None:
     """Without its first line, which has the checksum; videos keep their numbers."""
     index = copy / 'index.tsv'
     index.write_text(index.read_text().partition('\n')[2].replace('\t1\n', '\t0\n'))
-    dataset = in_shards(copy)
+    dataset = in_tar_shards(copy)
     assert [dataset.get_data_info(i)['label'] for i in range(8)] == [0] * 8
 
 
-def test_a_shard_that_is_missing_or_cut_short_is_told_at_once(copy: Path) -> None:
+def test_a_missing_or_truncated_tar_shard_is_an_error_at_once(copy: Path) -> None:
     shard = copy / 'shard-000001.tar'
     os.truncate(shard, 3000)
-    with pytest.raises(DamagedShardsError, match=r'shard-000001.tar has 3,000 bytes, and not'):
-        in_shards(copy)
+    with pytest.raises(DamagedTarShardError, match=r'shard-000001.tar has 3,000 bytes, not'):
+        in_tar_shards(copy)
     shard.unlink()
-    with pytest.raises(DamagedShardsError, match=r'shard-000001.tar is not there') as error:
-        in_shards(copy)
+    with pytest.raises(DamagedTarShardError, match=r'shard-000001.tar does not exist') as error:
+        in_tar_shards(copy)
     assert 'data_prefix.video' in str(error.value)
 
 
-def test_another_shard_under_the_name_ends_the_run_and_is_no_bad_video(copy: Path) -> None:
-    dataset = in_shards(copy)
+def test_a_wrong_tar_shard_ends_the_run_and_is_not_a_corrupt_video(copy: Path) -> None:
+    dataset = in_tar_shards(copy)
     first, last = sorted(copy.glob('*.tar'))[::2]
     content = first.read_bytes()
     shutil.copy(last, first)
-    with pytest.raises(DamagedShardsError, match=r'shard-000000.tar is not the one') as error:
+    with pytest.raises(
+        DamagedTarShardError, match=r'shard-000000.tar is damaged or does not belong'
+    ) as error:
         dataset[0]
     assert 'it has 00000006.mp4 there' in str(error.value)
     first.write_bytes(b'\xff' * len(content))
-    with pytest.raises(DamagedShardsError, match='it has no member there'):
+    with pytest.raises(DamagedTarShardError, match='it has no member there'):
         dataset[0]
     first.write_bytes(content[:2000])
-    with pytest.raises(DamagedShardsError, match='it ends after'):
+    with pytest.raises(DamagedTarShardError, match='it ends after'):
         dataset[0]
 
 
-def test_a_video_damaged_within_a_shard_is_a_bad_video(copy: Path) -> None:
-    dataset = in_shards(copy)
+def test_a_video_damaged_within_a_tar_shard_is_a_corrupt_video(copy: Path) -> None:
+    dataset = in_tar_shards(copy)
     member = dataset.get_data_info(0)['member']
     with (copy / member.shard).open('r+b') as shard:
         shard.seek(member.offset)
@@ -400,14 +405,14 @@ def test_a_video_damaged_within_a_shard_is_a_bad_video(copy: Path) -> None:
 
 def test_a_pipeline_that_opens_files_by_itself_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r'DecordInit .* mmtimesformer\.VideoInit'):
-        in_shards(folder / 'shards', pipeline=[dict(type='mmaction.DecordInit'), *PIPELINE[1:]])
+        in_tar_shards(folder / 'shards', pipeline=[dict(type='mmaction.DecordInit'), *PIPELINE[1:]])
 
 
 # -- a store that fails ----------------------------------------------------------------------------
 
 
 class Faulty(MemoryFileSystem):
-    """A store that fails as often as it is told to."""
+    """A store that fails a given number of times."""
 
     protocol = 'faulty'
     faults: list[Any] = []
@@ -435,7 +440,7 @@ def faulty(store: str) -> Iterator[str]:
 def test_what_passes_is_waited_for_and_changes_nothing(
     folder: Path, faulty: str, impatient: list[float]
 ) -> None:
-    dataset = in_shards(faulty)
+    dataset = in_tar_shards(faulty)
     expected = samples(on_disk(folder), [0, 1])
     Faulty.faults = [
         ConnectionResetError('gone'),
@@ -451,8 +456,8 @@ def test_what_does_not_pass_ends_the_run_and_is_no_bad_video(
     faulty: str, impatient: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 10_000, 20))
-    monkeypatch.setattr(object_stores.time, 'monotonic', lambda: next(clock))
-    dataset = in_shards(faulty, patience=100)
+    monkeypatch.setattr(object_store.time, 'monotonic', lambda: next(clock))
+    dataset = in_tar_shards(faulty, patience=100)
     Faulty.faults = [RuntimeError('503 Slow Down\nand so on')] * 100
     with pytest.raises(StorageError, match=r'shard-000000.tar could not be read for 100') as error:
         dataset[0]
@@ -465,10 +470,10 @@ def test_what_waiting_does_not_mend_is_told_at_once(
     faulty: str, impatient: list[float], folder: Path
 ) -> None:
     with pytest.raises(StorageError, match=r'nowhere/index.tsv cannot be read: it does not exist'):
-        in_shards('memory://nowhere')
+        in_tar_shards('memory://nowhere')
     with pytest.raises(StorageError, match=r'gopher://x/index.tsv cannot be read: ValueError'):
-        in_shards('gopher://x')
-    dataset = in_shards(faulty)
+        in_tar_shards('gopher://x')
+    dataset = in_tar_shards(faulty)
     Faulty.faults = [PermissionError()]
     with pytest.raises(StorageError, match='the store does not allow it'):
         dataset[0]
@@ -478,7 +483,7 @@ def test_what_waiting_does_not_mend_is_told_at_once(
 def test_a_store_that_fails_in_training_leaves_the_checkpoints(
     faulty: str, impatient: list[float], tmp_path: Path
 ) -> None:
-    dataset = in_shards(faulty, patience=0)
+    dataset = in_tar_shards(faulty, patience=0)
     fail = At(5, lambda _: setattr(Faulty, 'faults', [OSError('no route to host')] * 9))
     with pytest.raises(RunStopped, match='OSError: no route to host') as end:
         train(dataset, tmp_path / 'work', fail)
@@ -494,7 +499,7 @@ def test_a_store_that_fails_in_training_leaves_the_checkpoints(
 def test_a_process_that_ends_does_not_wait_for_a_store() -> None:
     """Whose answer may take minutes, and which is asked ahead of time."""
     code = (
-        'import os, time; from mmtimesformer.datasets.tar_shards import index as shards; '
-        'shards._threads(os.getpid()).apply_async(time.sleep, (100,)); time.sleep(0.1)'
+        'import os, time; from mmtimesformer.datasets.tar_shards import index, object_store; '
+        'index._threads(os.getpid()).apply_async(time.sleep, (100,)); time.sleep(0.1)'
     )
     subprocess.run([sys.executable, '-c', code], check=True, timeout=60)

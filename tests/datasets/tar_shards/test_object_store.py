@@ -12,7 +12,7 @@ import pytest
 from tests.datasets.tar_shards.test_index import (
     At,
     assert_equal,
-    in_shards,
+    in_tar_shards,
     on_disk,
     train,
     whole_state,
@@ -82,7 +82,7 @@ def test_a_training_from_a_store_with_faults_is_that_of_files(
     train(on_disk(folder), tmp_path / 'files')
     server, port = start()
     options = {**KEYS, 'client_kwargs': {'endpoint_url': f'http://127.0.0.1:{port}'}}
-    dataset = in_shards(f's3://{BUCKET}', storage_options=options, patience=120)
+    dataset = in_tar_shards(f's3://{BUCKET}', storage_options=options, patience=120)
 
     def restart(_: Any) -> None:
         server.kill()

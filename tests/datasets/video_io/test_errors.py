@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 
 from mmtimesformer.datasets.preparation.checking import check_video
-from mmtimesformer.datasets.preparation.isolation import call_apart
+from mmtimesformer.datasets.preparation.isolation import call_isolated
 from mmtimesformer.datasets.preparation.resizing import Resize, resize_video
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_io.safe_open import (
@@ -43,7 +43,7 @@ def train_pipeline(reader: str) -> Compose:
 def open_apart(pipeline: Compose, path: Path) -> str | None:
     """Read a video in a process of its own, and return what went wrong."""
     item = {'filename': str(path), 'label': 0, 'start_index': 0, 'modality': 'RGB'}
-    with closing(call_apart(pipeline, [item], 1, LIMIT, PRELOAD)) as results:
+    with closing(call_isolated(pipeline, [item], 1, LIMIT, PRELOAD)) as results:
         ((_, sample, wrong),) = results
     assert (sample is None) == (wrong is not None)
     return wrong

@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from mmtimesformer.datasets.video_io import pyav_reader as thrifty_reader
+from mmtimesformer.datasets.video_io import pyav_reader
 from mmtimesformer.datasets.video_io.pyav_reader import SparsePyAVReader
 
 FRAMES, WIDTH, HEIGHT = 47, 80, 48
@@ -160,7 +160,7 @@ def test_what_an_edit_list_hides_is_not_counted(
 def test_a_long_video_is_not_kept_in_memory(
     corpus: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thrifty_reader, 'KEPT_BYTES', 1000)
+    monkeypatch.setattr(pyav_reader, 'KEPT_BYTES', 1000)
     path = corpus('b_frames.mp4')
     reader = SparsePyAVReader(path, num_threads=1)
     assert reader._packets is None

@@ -1,11 +1,11 @@
-# Kinetics-400 in tar shards of tools/data/write_shards.py; any other data set likewise.
+# Kinetics-400 in tar shards, as tools/data/write_shards.py writes them.
 #
 # An index may be a URL too, 's3://bucket/kinetics400/shards_train/index.tsv', with
 # storage_options=dict(...) next to ann_file for the options of its store.
 _base_ = 'videos.py'
 
 num_classes = 400
-dataset_type = 'mmtimesformer.ShardedVideoDataset'
+dataset_type = 'mmtimesformer.TarShardVideoDataset'
 metainfo = dict(classes='data/kinetics400/classes.txt')  # one name per line
 train_dataloader = dict(
     dataset=dict(
