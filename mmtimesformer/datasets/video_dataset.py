@@ -216,9 +216,10 @@ def _set_random_state(state: tuple[Any, Any, torch.Tensor]) -> None:
 class FailedSample(ActionDataSample):
     """The sample of a video that cannot be read: every prediction for it counts as wrong.
 
-    Scores that are written into it are replaced: lowest for the true classes and the same
-    for all others, so that it is wrong in every metric (top 5 among five classes excepted, which cannot be wrong). ``failed`` is why it cannot
-    be read, and ``filename`` which video it is; both go into a dump of the results.
+    Scores that are written into it are replaced: lowest for the true classes and the same for all
+    others, so that it is wrong in every metric (top 5 among five classes excepted, which cannot be
+    wrong). ``failed`` is why it cannot be read, and ``filename`` which video it is; both go into a
+    dump of the results.
     """
 
     def set_field(self, value: Any, name: str, dtype: Any = None, field_type: str = 'data') -> None:

@@ -117,7 +117,7 @@ def split_by_class(
     """
     if any(not 0 < fraction < 1 for fraction in fractions.values()) or sum(fractions.values()) >= 1:
         raise ValueError(
-            f'the fractions {dict(fractions)} are not valid: each lies between 0 and 1, and together '
+            f'the fractions {dict(fractions)} are wrong: each lies between 0 and 1, and together '
             'they leave something to train on'
         )
     by_class: dict[str, list[str]] = defaultdict(list)
