@@ -15,8 +15,8 @@ class PairedSampler(DefaultSampler):
     """Shuffles pairs of neighbours: videos ``2k`` and ``2k + 1`` follow each other.
 
     For data whose neighbours differ in exactly what is to be learned. *Moving Shapes* lists each
-    clip beside its time-reversed twin. While a model does not tell them apart, their losses pull it
-    in opposite directions: what they share (the scene) cancels within a batch, and what is left of
+    clip next to its time-reversed twin. While a model cannot distinguish them, their losses pull it
+    in opposite directions: what is common (the scene) cancels within a batch, and what is left of
     the gradient is the order of frames. Shuffled apart, that signal drowns in the scenes' noise.
 
     It takes the place of ``DefaultSampler``; batches should be even.

@@ -1,7 +1,6 @@
-"""A data set in which a bad video is no disaster, and no secret.
+"""Video data set that tolerates corrupt videos and reports each of them.
 
-Among a million videos some hundred cannot be read. MMAction2's ``VideoDataset`` ends the run at the
-first of them. Here
+MMAction2's ``VideoDataset`` ends the run at the first video that cannot be read. Here
 
 - in training another video takes its place;
 - in validation and testing it stays, and counts as wrong: a score is worth nothing if the videos
@@ -39,12 +38,12 @@ from mmtimesformer.registry import DATASETS
 from mmtimesformer.terminal import safe_text
 
 OTHER_READERS = {'DecordInit', 'PyAVInit', 'OpenCVInit'}  # of MMAction2
-TRIES = 10  # so many videos, and then the data set as a whole must be wrong
+TRIES = 10  # so many videos, then the data set itself must be wrong
 
 
 @DATASETS.register_module()
 class VideoDataset(MMAction2VideoDataset):
-    """MMAction2's ``VideoDataset`` that goes on where a video cannot be read.
+    """MMAction2's ``VideoDataset`` that tolerates videos that cannot be read.
 
     It takes the same arguments, and ``patience``. Errors of a reader are caught, and no others: a
     transform that fails is a bug to be seen.
@@ -61,10 +60,10 @@ class VideoDataset(MMAction2VideoDataset):
     Args:
         args: As in MMAction2's data set, first ``ann_file`` and ``pipeline``.
         patience: Seconds for which the folder of the videos may be gone before that is an error.
-        kwargs: As in MMAction2's data set, which refuses what it does not know.
+        kwargs: As in MMAction2's data set, which refuses unknown ones.
 
     Attributes:
-        has_listener: Whether somebody reads what the samples tell of bad videos; else each is
+        has_listener: Whether a hook reads the metadata on corrupt videos; else each is
             logged here, each time.
 
     Raises:
@@ -73,7 +72,7 @@ class VideoDataset(MMAction2VideoDataset):
     """
 
     has_listener = False
-    file_keys: tuple[str, ...] = ('filename',)  # what tells in a sample's description where it is
+    file_keys: tuple[str, ...] = ('filename',)  # keys of a sample's info that locate it
 
     folder: LocalFolder | None = None
 
@@ -139,8 +138,8 @@ class VideoDataset(MMAction2VideoDataset):
             if sample is None:
                 continue
             if not self.has_listener:
-                said = f'{failed[0]["file"]} cannot be read: {failed[0]["reason"]}'
-                print_log(safe_text(said), logger='current', level=logging.WARNING)
+                message = f'{failed[0]["file"]} cannot be read: {failed[0]["reason"]}'
+                print_log(safe_text(message), logger='current', level=logging.WARNING)
             if self.test_mode:
                 return _as_failed(sample, failed[0])
             return _as_replacing(sample, failed)
@@ -184,7 +183,7 @@ class VideoDataset(MMAction2VideoDataset):
         return sample
 
     def _others(self, index: int) -> Iterator[int]:
-        """Draw other videos: in training anew each time, in testing always the same."""
+        """Draw other videos: in training at random, in testing always the same."""
         seed = [index] if self.test_mode else [index, np.random.randint(2**31)]
         others = len(self) - 1
         drawn = np.random.default_rng(seed).choice(others, min(others, TRIES - 1), replace=False)
@@ -215,12 +214,12 @@ def _set_random_state(state: tuple[Any, Any, torch.Tensor]) -> None:
 
 
 class FailedSample(ActionDataSample):
-    """The sample of a video that cannot be read: whatever the model says of it is wrong.
+    """The sample of a video that cannot be read: every prediction for it counts as wrong.
 
-    Scores that are written into it become those of a guess that knows one thing, which class it is
-    not: lowest for the true classes and the same for all others, so that it is wrong in every
-    metric (top 5 among five classes excepted, which cannot be wrong). ``failed`` says why it cannot
-    be read, and ``filename`` which video it is; both go into a dump of the results.
+    Scores that are written into it are replaced: lowest for the true classes and the same for all
+    others, so that it is wrong in every metric (top 5 among five classes excepted, which cannot be
+    wrong). ``failed`` is why it cannot be read, and ``filename`` which video it is; both go into a
+    dump of the results.
     """
 
     def set_field(self, value: Any, name: str, dtype: Any = None, field_type: str = 'data') -> None:

@@ -177,7 +177,7 @@ def test_a_hostile_log_of_a_training_is_refused(line: str, tmp_path: Path) -> No
 
 def test_a_deep_annotation_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / 'labels.json').write_text(DEEP)
-    with pytest.raises(ValueError, match=r'labels\.json is not whole JSON'):
+    with pytest.raises(ValueError, match=r'labels\.json is not complete JSON'):
         read_labels(tmp_path / 'labels.json', dict)
 
 

@@ -146,7 +146,7 @@ def test_class_names_from_a_file_give_the_order(tool, kinetics) -> None:
 def test_names_with_spaces_are_split_by_tabs_and_the_key_is_told(tool, kinetics) -> None:
     write_video(kinetics / 'videos_train/water skiing/gone0000000.mp4')
     _, said = tool('prepare', 'kinetics', '400', kinetics)
-    assert "delimiter='\\t' beside ann_file" in said
+    assert "delimiter='\\t' next to ann_file" in said
     assert not (kinetics / 'missing.txt').exists()
     annotation = kinetics / 'kinetics400_train_list_videos.txt'
     assert annotation.read_text().splitlines()[2] == 'water skiing/gone0000000.mp4\t1'
@@ -514,7 +514,7 @@ def test_what_cannot_be_resized_is_refused_before_anything_is_done(tool, large, 
         '--short-side 47 is not an even number'
         in tool('resize_videos', large, 's', '--short-side', 47)[1]
     )
-    assert 'set DST to a folder beside it' in tool('resize_videos', large, large / 'small')[1]
+    assert 'set DST to another folder' in tool('resize_videos', large, large / 'small')[1]
     assert not (tmp_path / 'small').exists()
 
 

@@ -83,7 +83,9 @@ def resize(args: argparse.Namespace) -> int:
         echo(skipped.note())
     if failed:
         write_lines_atomically(args.dst / 'failed.txt', sorted(failed), 'surrogateescape')
-        echo(f'{len(failed):,} videos were not written; {args.dst / "failed.txt"} says why')
+        echo(
+            f'{len(failed):,} videos were not written; {args.dst / "failed.txt"} lists the reasons'
+        )
     else:
         (args.dst / 'failed.txt').unlink(missing_ok=True)
     echo(', '.join(f'{number:,} {how}' for how, number in counts.items()))

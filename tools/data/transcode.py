@@ -1,4 +1,4 @@
-"""Write videos anew so that training reads them faster: python tools/data/transcode.py SRC DST.
+"""Re-encode videos so that training reads them faster: python tools/data/transcode.py SRC DST.
 
 DST is laid out as SRC, each video as H.264 in .mp4 without sound, its keyframes close together. SRC
 is not touched. Two videos that would become one file (a.avi, a.mp4) are both left out and listed as
@@ -109,7 +109,9 @@ def transcode(args: argparse.Namespace) -> int:
         echo(skipped.note())
     if failed:
         write_lines_atomically(args.dst / 'failed.txt', sorted(failed), 'surrogateescape')
-        echo(f'{len(failed):,} videos were not written; {args.dst / "failed.txt"} says why')
+        echo(
+            f'{len(failed):,} videos were not written; {args.dst / "failed.txt"} lists the reasons'
+        )
     else:
         (args.dst / 'failed.txt').unlink(missing_ok=True)
     for path in args.annotations:
@@ -130,7 +132,7 @@ def report(written: Sequence[Written], done: Sequence[tuple[int, int]]) -> None:
         echo(f'{before / 1e9:,.3f} GB before, {after / 1e9:,.3f} GB after (x {after / before:.2f})')
     if written:
         psnr = statistics.median(what.psnr for what in written)
-        echo(f'{psnr:.1f} dB of signal to noise against the sources (median; 40 is hard to tell)')
+        echo(f'{psnr:.1f} dB of signal to noise against the sources (median; 40 is hardly visible)')
     speedups = [what.speedup for what in written if what.speedup is not None]
     if speedups:
         echo(

@@ -1,6 +1,4 @@
-"""What a data set's publishers hand out becomes annotation files that a config can name.
-
-The way of every data set is the same, and so is the way through these files:
+"""Prepare data sets: from the publishers' files to annotation files; check, resize, pack videos.
 
 ====================  ==========================================================================
 file                  what it does
@@ -9,14 +7,14 @@ file                  what it does
 :mod:`.howto100m`     the same for HowTo100M, whose lists come from two places
 :mod:`.own_data`      the same for a folder per class, or a CSV, of one's own
 :mod:`.reading`       text, JSON and CSV files
-:mod:`.listing`       what a data set says it holds, and how large it was when published
+:mod:`.listing`       data classes for the lists, with published sizes
 :mod:`.finding`       which of the listed videos are there
 :mod:`.annotations`   writes annotation files, class names, what is missing, and a manifest
 :mod:`.isolation`     one call per video, in processes that may crash or hang
 :mod:`.checking`      decodes every video
 :mod:`.resizing`      makes every video smaller
-:mod:`.transcoding`   writes every video anew, to be read faster
-:mod:`.packing`       packs videos into shards, plain tar files
+:mod:`.transcoding`   re-encodes every video, to be read faster
+:mod:`.packing`       packs videos into tar shards
 ====================  ==========================================================================
 
 Nothing here needs a GPU, and nothing is downloaded.

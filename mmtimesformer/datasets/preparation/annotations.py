@@ -1,4 +1,4 @@
-"""Writing what a config names: annotation files, class names, a manifest; and what is missing."""
+"""Write annotation files, class names, a manifest, and the list of missing videos."""
 
 import hashlib
 from dataclasses import dataclass
@@ -29,13 +29,13 @@ class FoundVideos:
 
 
 def prepare(data: DataSet, out: Path, allow_missing: bool = False) -> int:
-    """Look for the videos, write everything below ``out``, and print what there is.
+    """Find the videos, write everything below ``out``, and print a summary.
 
-    Each file appears whole or not at all. Annotation files hold ``video label`` a line, as
+    Annotation files hold ``video label`` a line, as
     MMAction2's ``VideoDataset`` reads them, split by a tab where a name has a space.
 
     Args:
-        data: What the publishers' files say.
+        data: The content of the publishers' files.
         out: Folder of the data set.
         allow_missing: Call the data set complete whatever is missing.
 
@@ -208,12 +208,12 @@ def _notes(
     if any(isinstance(label, tuple) for part in found.values() for _, label in part.files):
         notes.append(
             f'videos have several labels: write multi_class=True, num_classes={len(data.classes)} '
-            'beside ann_file in each dataset of the config'
+            'next to ann_file in each dataset of the config'
         )
     if delimiter == '\t':
         notes.append(
             'some names have spaces, so the annotation files are split by tabs: write '
-            "delimiter='\\t' beside ann_file in each dataset of the config"
+            "delimiter='\\t' next to ann_file in each dataset of the config"
         )
     return notes
 

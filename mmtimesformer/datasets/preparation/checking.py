@@ -1,4 +1,4 @@
-"""Decoding every video once, before a training finds the bad ones."""
+"""Find corrupt videos by decoding every video once, before a training."""
 
 import re
 from collections.abc import Generator, Sequence
@@ -143,7 +143,7 @@ def list_videos(
     """
     if source.is_dir():
         if root is not None:
-            raise ValueError(f'{source} is a folder, for which --root says nothing; leave it out')
+            raise ValueError(f'{source} is a folder, so --root has no effect; leave it out')
         return source, [file for file, _ in walk_videos(source, skipped)]
     names = [name_in(line) for line in read_lines(source, 'correct its name')]
     return root or source.parent, list(dict.fromkeys(names))
@@ -186,7 +186,7 @@ def check_videos(
 
 
 def _in_short(wrong: str | None, path: str) -> str | None:
-    """Take out of the letter what the list of bad files says anyway."""
+    """Shorten the message: the list of corrupt videos names the file already."""
     if wrong is None:
         return None
     reason = wrong.removeprefix(f'the video {path} ').partition('; ')[0]

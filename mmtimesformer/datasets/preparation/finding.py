@@ -1,4 +1,4 @@
-"""Find the listed videos: a folder is read once, then asked by name."""
+"""Find listed videos by name in a folder, which is read once."""
 
 import os
 from collections import Counter
@@ -38,7 +38,7 @@ class SkippedFiles:
     faults: list[tuple[str, str]] = field(default_factory=list)
 
     def note(self) -> str:
-        """Say in one line how many files were skipped for their ending; ``''`` if none was."""
+        """Return one line on how many files were skipped for their ending; ``''`` for none."""
         number = self.endings.total()
         if not number:
             return ''
@@ -133,7 +133,7 @@ def _why(error: OSError) -> str:
 
 
 def _no_file(path: Path) -> str:
-    """Say why a directory entry is no regular file."""
+    """Return why a directory entry is not a regular file."""
     if path.is_symlink() and not path.exists():
         return 'it is a link to nothing'
     try:

@@ -59,7 +59,7 @@ def make_split(
     """Make a split of the paper's kind from ``HowTo100M_v1.csv``: tasks with 100 videos or more.
 
     NOTE: Not the paper's split, which was drawn at random once. Nor need its tasks be the same:
-    the paper does not say whether it counted videos that were gone from YouTube.
+    the paper leaves open whether it counted videos that were gone from YouTube.
 
     Args:
         table: CSV file with the columns ``video_id`` and ``task_id``.

@@ -1,8 +1,10 @@
-"""One call per file, in processes that may crash or hang without harm.
+"""Call a function on each item in worker processes, which may crash or hang (with a time limit).
 
-Video decoders are C, and a spoiled file can take the whole process with it, or keep it for ever. So
-calls are made in worker processes, one at a time each. A worker that dies or is too slow costs its
-file an error in words, and another takes its place.
+A corrupt video can crash or hang a decoder. The item then gets an error message, and another worker
+replaces the one that died or was too slow.
+
+NOTE: pebble kills only the worker on a timeout, not the ffmpeg that it started; loky has no time
+limit for one call, and fails all pending calls if one worker crashes. Hence own code.
 """
 
 import multiprocessing
@@ -31,11 +33,11 @@ def call_isolated(
     """Call ``job`` on each item, in worker processes.
 
     Args:
-        job: A function that can be pickled. What it raises becomes words.
+        job: A function that can be pickled. What it raises becomes a message.
         items: Each is pickled and sent.
         num_workers: Processes.
         timeout: Seconds for one call, from when a worker takes it.
-        preload: Modules that all workers share, imported once.
+        preload: Modules that are imported once for all workers.
 
     Yields:
         An item, what the job returned, and ``None``; or the item, ``None``, and what went wrong. In
@@ -92,21 +94,21 @@ class _Worker(Generic[T, R]):
         self.deadline = time.monotonic() + self.timeout
         try:
             self.pipe.send(item)
-        except OSError:  # it has just died; the pipe says so when it is read
+        except OSError:  # it has just died; reading the pipe fails then
             pass
 
     def answer(self) -> tuple[T, R | None, str | None] | None:
         """Return what became of the item, or nothing as long as it is being worked at."""
         if self.pipe.poll():
             try:
-                said = self.pipe.recv()
+                output = self.pipe.recv()
             except (EOFError, OSError):
                 return self._died()
             if not self.ready:
                 self.ready = True
                 self.take(self.item)
                 return None
-            return (self.item, *said)
+            return (self.item, *output)
         if time.monotonic() < self.deadline:
             return None
         self.end()
@@ -147,7 +149,7 @@ def _context(preload: tuple[str, ...]) -> Any:
     context = multiprocessing.get_context('forkserver')
     # What all workers need is imported once, there, and not by each of them for seconds.
     context.set_forkserver_preload([__name__, *preload])
-    # Python 3.11's server looks for modules in PYTHONPATH, and not where this process does.
+    # Python 3.11's server searches PYTHONPATH for modules, not the sys.path of this process.
     before = os.environ.get('PYTHONPATH')
     os.environ['PYTHONPATH'] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
     try:
@@ -171,10 +173,10 @@ def _serve(job: Callable[[Any], Any], pipe: 'Connection[Any, Any]') -> None:
         while True:
             item = pipe.recv()
             try:
-                said: tuple[Any, str | None] = job(item), None
+                output: tuple[Any, str | None] = job(item), None
             except Exception as error:
                 lines = str(error).strip().splitlines()
-                said = None, lines[0] if lines else type(error).__name__
-            pipe.send(said)
+                output = None, lines[0] if lines else type(error).__name__
+            pipe.send(output)
     except (EOFError, OSError):
         return

@@ -1,4 +1,4 @@
-"""What a data set says it holds, before anyone has looked at the disk."""
+"""Data classes for the published lists of a data set: videos, splits, class names."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +52,7 @@ class Split:
         folder: Where the videos are; names in the annotation file are relative to it.
         videos: What the publisher lists.
         option: Option of the tool that names ``folder``.
-        published: How many videos were published; ``None`` where we know no figure.
+        published: How many videos were published; ``None`` where no figure is published.
     """
 
     annotation: str
@@ -64,7 +64,7 @@ class Split:
 
 @dataclass
 class DataSet:
-    """All that the publishers' files say.
+    """The content of the publishers' files.
 
     Attributes:
         name: As in the names of the configs.
@@ -86,7 +86,7 @@ class DataSet:
 
 
 def unwritable(file: str) -> str:
-    """Say why an annotation file cannot hold the name of a file; ``''`` if it can."""
+    """Return why an annotation file cannot hold the name of a file; ``''`` if it can."""
     try:
         file.encode()
     except UnicodeEncodeError:

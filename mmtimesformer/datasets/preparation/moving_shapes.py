@@ -9,9 +9,9 @@ and the world is a torus: what leaves on the right comes back on the left, and w
 full size begins small again. The start is uniform over the loop, so **at any one instant** the
 pictures of opposite classes have one distribution:
 
-* one frame tells no direction, not even when it is known to be the first or the last;
-* neither does a bag of frames; it tells the axis of the motion (a line, an orbit, growth);
-* the order of frames, and nothing else, tells the direction.
+* one frame does not show the direction, not even when it is known to be the first or the last;
+* neither does a bag of frames; it shows the axis of the motion (a line, an orbit, growth);
+* the order of frames, and nothing else, shows the direction.
 
 Clips come in twins: the same pictures walked forwards and backwards, with opposite labels. Frames
 are encoded each by itself (:data:`ENCODER`), so twins stay each other's reverse in the files, to
@@ -54,7 +54,7 @@ CLASSES = tuple(MOTIONS)
 AXES = tuple(dict.fromkeys(axis for axis, _ in MOTIONS.values()))
 SPLITS = ('train', 'val')
 
-VERSION = 1  # of the drawing; another number makes every data set anew
+VERSION = 1  # of the drawing; another number makes every data set again
 
 WIDTH, HEIGHT = 80, 64  # pixels; wider than high, so that three square crops differ
 NUM_FRAMES, FPS = 21, 10  # at 0.0, 0.1, ..., 2.0 seconds
@@ -182,7 +182,7 @@ def place(scene: Scene, axis: str, phase: np.ndarray) -> tuple[np.ndarray, np.nd
     """Say where on the loop of ``axis`` the shape is at ``phase``.
 
     The loop is closed: phase 1 is phase 0. So for a uniform start the phase is uniform at every
-    instant, whichever way the loop is walked, and no instant tells the direction.
+    instant, whichever way the loop is walked, and no instant shows the direction.
 
     Args:
         scene: The scene.
@@ -333,7 +333,7 @@ def make_moving_shapes(
         ├── videos_val/
         └── manifest.json    the settings
 
-    It is written beside ``out`` and renamed at the end: a folder of that name is always whole. One
+    It is written next to ``out`` and renamed at the end: a folder of that name is complete. One
     made with other settings, or one that has lost files, is made again. Of several processes that
     ask for it at a time, one writes and the others wait.
 

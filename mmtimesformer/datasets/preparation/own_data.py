@@ -1,4 +1,4 @@
-"""One's own data: a folder per class, or a CSV; and a split that any machine makes again."""
+"""List your own videos, from class folders or a CSV, with a reproducible split."""
 
 import random
 from collections import defaultdict
@@ -24,7 +24,7 @@ SPLITS = {
 def read_own_data(
     videos: Path,
     table: Path | None = None,
-    shares: Mapping[str, float | None] | None = None,
+    fractions: Mapping[str, float | None] | None = None,
     seed: int = 0,
     classes: Path | None = None,
     multi_label: bool = False,
@@ -38,8 +38,8 @@ def read_own_data(
     Args:
         videos: Folder of the videos.
         table: CSV file, with or without a heading.
-        shares: What :func:`split_by_class` takes from the training videos, for splits that are not
-            given by folders or a CSV. A fifth is for ``val`` unless told otherwise.
+        fractions: What :func:`split_by_class` takes from the training videos, for splits not
+            given by folders or a CSV. A fifth is for ``val`` by default.
         seed: Of the split.
         classes: File of class names in the order of the labels. Without it the order is that of the
             alphabet, or of the numbers where all labels are whole numbers.
@@ -68,7 +68,9 @@ def read_own_data(
         raise ValueError(
             f'the class {min(names - labels.keys())!r} is not in {classes}; correct --classes'
         )
-    wanted = {split: share for split, share in (shares or {}).items() if share is not None}
+    wanted = {
+        split: fraction for split, fraction in (fractions or {}).items() if fraction is not None
+    }
     for split in wanted:
         if split in given:
             raise ValueError(f'split {split} is given by your data; leave --{split} out')
@@ -97,36 +99,36 @@ def read_own_data(
 
 
 def split_by_class(
-    labels: Mapping[str, str], shares: Mapping[str, float], seed: int
+    labels: Mapping[str, str], fractions: Mapping[str, float], seed: int
 ) -> dict[str, list[str]]:
-    """Divide videos so that each class is divided by the same shares.
+    """Divide videos so that each class is divided by the same fractions.
 
     A class is shuffled by itself, with a seed made of ``seed`` and its name: a new video in another
-    class moves no video of this one. What the shares leave goes to ``train``, which gets at least
-    one video of each class; then each share gets at least one, as long as there are any.
+    class moves no video of this one. The rest goes to ``train``, which gets at least
+    one video of each class; then each fraction gets at least one, as long as there are any.
 
     Args:
         labels: Video → name of its class.
-        shares: Split → part of the videos, between 0 and 1; together below 1.
+        fractions: Split → part of the videos, between 0 and 1; together below 1.
         seed: Another seed is another split.
 
     Returns:
-        ``'train'`` and each split of ``shares`` → its videos, in the order of their names.
+        ``'train'`` and each split of ``fractions`` → its videos, in the order of their names.
     """
-    if any(not 0 < share < 1 for share in shares.values()) or sum(shares.values()) >= 1:
+    if any(not 0 < fraction < 1 for fraction in fractions.values()) or sum(fractions.values()) >= 1:
         raise ValueError(
-            f'the shares {dict(shares)} cannot be: each lies between 0 and 1, and together they '
-            'leave something to train on'
+            f'the fractions {dict(fractions)} are wrong: each lies between 0 and 1, and together '
+            'they leave something to train on'
         )
     by_class: dict[str, list[str]] = defaultdict(list)
     for video in sorted(labels):
         by_class[labels[video]].append(video)
-    splits: dict[str, list[str]] = {'train': [], **{name: [] for name in shares}}
+    splits: dict[str, list[str]] = {'train': [], **{name: [] for name in fractions}}
     for name, videos in by_class.items():
         random.Random(f'{seed}/{name}').shuffle(videos)
         total = len(videos)
-        for split, share in shares.items():
-            number = min(max(1, round(share * total)), len(videos) - 1)
+        for split, fraction in fractions.items():
+            number = min(max(1, round(fraction * total)), len(videos) - 1)
             splits[split] += videos[:number]
             del videos[:number]
         splits['train'] += videos
@@ -164,7 +166,7 @@ def _read_table(table: Path, videos: Path, multi_label: bool) -> dict[str, dict[
         split = rest[0].lower() if rest else 'train'
         if split not in SPLITS:
             raise ValueError(
-                f'{table}: {path} is of split {rest[0]!r}; the third column says train, val or test'
+                f'{table}: {path} is of split {rest[0]!r}; the third column is train, val or test'
             )
         if not label and not multi_label:
             raise ValueError(f'{table}: {path} has no label; write one, or take the line out')

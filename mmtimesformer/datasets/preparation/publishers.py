@@ -101,7 +101,7 @@ def _kinetics_names(row: Mapping[str, str], file: Path) -> tuple[str, ...]:
         return f'{video}_{int(float(start)):06d}_{int(float(end)):06d}', video
     except ValueError:
         raise ValueError(
-            f'{file}: video {video} is said to last from {start!r} to {end!r}; time_start and '
+            f'{file}: video {video} has the times {start!r} to {end!r}; time_start and '
             'time_end are seconds'
         ) from None
 

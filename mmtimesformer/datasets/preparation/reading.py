@@ -1,4 +1,4 @@
-"""Reading lists of videos: text, JSON and CSV files, each fault told in words."""
+"""Read lists of videos from text, JSON and CSV files, with readable errors."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ HEADINGS = ('path', 'video', 'video_id', 'videoid', 'id', 'name', 'filename', 'f
 
 
 def folder_of_lists(root: Path, annotations: Path | None) -> Path:
-    """Choose where the publisher's lists are: as told, in ``annotations``, or beside the videos."""
+    """Return the folder of the lists: ``annotations``, else ROOT/annotations, else ROOT."""
     if annotations is not None:
         return annotations
     return root / 'annotations' if (root / 'annotations').is_dir() else root
@@ -52,7 +52,7 @@ def read_json(path: Path, kind: type[Any], keys: Sequence[str] = ()) -> Any:
     except (ValueError, RecursionError) as error:
         if not isinstance(error, json.JSONDecodeError | RecursionError):
             raise
-        raise ValueError(f'{path} is not whole JSON ({error}); copy it again') from None
+        raise ValueError(f'{path} is not complete JSON ({error}); copy it again') from None
     if not isinstance(content, kind):
         raise ValueError(f'{path} holds a {type(content).__name__}, not a {kind.__name__}')
     for entry in content if keys else ():

@@ -1,7 +1,6 @@
-"""Making videos smaller: decoding 340 x 256 pixels takes a fraction of what 1080p takes.
+"""Resize videos, since decoding 340 x 256 pixels takes a fraction of what 1080p takes.
 
-Whatever happens, a file under its final name is whole: it is written to a hidden file beside it,
-which takes the name when it is finished. Started again, the work goes on where it was.
+A file under its final name is always complete. Run again after an interruption, the tool continues.
 """
 
 import os
@@ -36,7 +35,7 @@ class Resize:
         target: Where the H.264 file goes, ``.mp4``.
         part: Where it is written until it is finished.
         short_side: Pixels, even.
-        quality: x264's constant rate factor: 18 can hardly be told from the source, 23 is smaller.
+        quality: x264's constant rate factor: 18 looks like the source, 23 is smaller.
         ffmpeg: The program, or ``None`` for PyAV.
     """
 
@@ -85,7 +84,7 @@ def plan_resizes(
             f'--short-side {short_side} is not an even number of pixels; H.264 wants one'
         )
     if source.resolve() == target.resolve() or source.resolve() in target.resolve().parents:
-        raise ValueError(f'{target} lies in {source}; set DST to a folder beside it')
+        raise ValueError(f'{target} lies in {source}; set DST to another folder')
     skipped = SkippedFiles() if skipped is None else skipped
     names = [name for name, _ in walk_videos(source, skipped)]
     targets, refused = choose_targets(names, target)
@@ -156,7 +155,7 @@ def choose_targets(
 def ignores_case(folder: Path) -> bool:
     """Whether the file system of a folder, which may not exist yet, takes ``A`` and ``a`` for one.
 
-    Decided by the nearest folder that exists and has a letter in its name.
+    Decided by the nearest folder that exists and has a name with a case.
     """
     for place in (folder.absolute(), *folder.absolute().parents):
         other = place.with_name(place.name.swapcase()) if place.name else place
@@ -281,7 +280,7 @@ def _run_ffmpeg(
     scale = f"scale=w='if(lt(iw,ih),{side},-2)':h='if(lt(iw,ih),-2,{side})'"
     command = [
         *(program, '-nostdin', '-y', '-v', 'error'),
-        # The container is the one that PyAV found; nothing is detected anew, no other file opened.
+        # The container is the one that PyAV found; nothing is detected again, no other file opened.
         *('-protocol_whitelist', 'file', '-format_whitelist', form, '-f', form.partition(',')[0]),
         *(('-enable_drefs', '0', '-use_absolute_path', '0') if 'mp4' in form else ()),
         *('-threads', '1', '-i', f'file:{resize.source}'),
@@ -305,10 +304,10 @@ def mp4_time_base(base: Fraction | None) -> Fraction:
 
 
 def encode_again(source: Path, target: Path, short_side: int, options: dict[str, str]) -> int:
-    """Write every frame of a video again as H.264 in MP4, without sound, upright, by PyAV.
+    """Write every frame of a video again as H.264 in MP4, without sound, rotation applied, by PyAV.
 
     Frames keep their times, counted from the first. FFmpeg's ``scale`` brings colours to the matrix
-    that is meant where none is told (BT.601).
+    that is assumed where none is stated (BT.601).
 
     Args:
         source: The video.
@@ -347,7 +346,7 @@ def encode_again(source: Path, target: Path, short_side: int, options: dict[str,
             graph.vpush(frame)
             small = graph.vpull()
             small.pts, small.time_base = clock.tick(frame), base
-            small.pict_type = 0  # the encoder chooses anew which frames stand alone
+            small.pict_type = 0  # the encoder chooses the keyframes
             durations[small.pts] = clock.duration(frame)
             if out is None:
                 out = written.add_stream('libx264', rate=rate, options={**options, 'threads': '1'})
@@ -363,7 +362,7 @@ class _Clock:
     """When frames are shown, in units of the new file, counted from the first frame.
 
     Frames of one time, or of times that step back a little, keep their order. Where time jumps back
-    (two files in one), it goes on.
+    (two files in one), the new times continue.
 
     Args:
         stream: Where the frames come from.
@@ -400,14 +399,14 @@ class _Clock:
 
 
 def _scaling(stream: Any, frame: Any, short_side: int) -> Any:
-    """Set up what turns frames upright (telephones film sideways), makes them small, and 4:2:0."""
+    """Return the filter graph that applies the rotation, scales, and converts to 4:2:0."""
     import av
 
     graph = av.filter.Graph()
     turns = {
         90: ('transpose', 'cclock'),
         -90: ('transpose', 'clock'),
-    }  # of the frame, to be upright
+    }  # of the frame, to undo its rotation
     steps: list[tuple[str, str | None]] = [turns[frame.rotation]] if frame.rotation in turns else []
     if abs(frame.rotation) == 180:
         steps = [('hflip', None), ('vflip', None)]

@@ -1,4 +1,4 @@
-"""Writing videos anew so that clips of a few frames are read from them in little time.
+"""Re-encode videos so that clips of a few frames are read from them faster.
 
 In a video as it comes, a frame is stored as what differs from others, up to 250 frames back: a clip
 of 8 frames costs the decoding of hundreds. Two things bring that down, at the price of disk space:
@@ -7,9 +7,8 @@ of 8 frames costs the decoding of hundreds. Two things bring that down, at the p
   called *group of pictures*, GOP; in a GOP of one every frame stands alone;
 - x264's ``fastdecode``: no filter that smooths the edges of blocks, and codes that are read faster.
 
-Quality is lost as in every encoding; how much is told for each file by its peak signal-to-noise
-ratio. What a file's name promises is checked before it gets it: every frame of the source is there,
-and can be decoded.
+The loss of quality is measured for each file (peak signal-to-noise ratio). A file gets its final
+name after a check that every frame of the source is there and can be decoded.
 """
 
 import statistics
@@ -36,7 +35,7 @@ from mmtimesformer.datasets.preparation.resizing import (
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.fileio.atomic import partial_path, rename_atomically
 
-CLIP = (8, 32)  # frames, and from one to the next: what is read to tell how much faster it is
+CLIP = (8, 32)  # frames, and from one to the next: read to measure the speedup
 TIMED = 12  # files in which that is measured
 PSNR_FRAMES = 8
 
@@ -57,7 +56,7 @@ class Preset:
 
     @property
     def options(self) -> dict[str, str]:
-        """What x264 is told."""
+        """Options of x264."""
         return {
             'preset': 'fast',
             'tune': 'fastdecode',
@@ -77,7 +76,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Transcode:
-    """One video to be written anew.
+    """One video to re-encode.
 
     Attributes:
         source: The video.
@@ -153,7 +152,7 @@ def plan_transcodes(
         )
     origin, goal = source.resolve(), target.resolve()
     if origin == goal or origin in goal.parents or goal in origin.parents:
-        raise ValueError(f'{target} and {source} lie in one another; set DST to a folder beside it')
+        raise ValueError(f'{target} and {source} lie in one another; set DST to another folder')
     targets, refused = choose_targets(names, target)
     if refused and not targets:
         more = f' (and {len(refused) - 1} others cannot be written)' if len(refused) > 2 else ''
@@ -187,7 +186,7 @@ def _size(path: Path) -> int:
 def transcode_videos(
     todo: Sequence[Transcode], num_workers: int, timeout: float
 ) -> Generator[tuple[Transcode, Written | None, str | None], None, None]:
-    """Write videos anew, in parallel.
+    """Re-encode videos, in parallel.
 
     Yields:
         What was to be done; what became of it, or ``None`` and what went wrong.
@@ -206,7 +205,7 @@ def transcode_videos(
 
 
 def transcode_video(job: Transcode) -> Written:
-    """Write one video anew, and see that all of it is there.
+    """Re-encode one video, and check that all frames are there.
 
     Raises:
         ValueError: It cannot be decoded, is cut short, or what was written is not what was read.

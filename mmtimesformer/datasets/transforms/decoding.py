@@ -61,7 +61,7 @@ class DecordReader:
                     f'frames of {decoder.width} x {decoder.height} pixels are too large for decord'
                 )
             if stream.frames > path.stat().st_size:
-                raise ValueError(f'its header tells of {stream.frames:,} frames; that is too many')
+                raise ValueError(f'its header states {stream.frames:,} frames; that is too many')
             index = index_packets(container)
             times = [index.times[i] * stream.time_base for i in index.shown if index.indexed]
         if stands_in and not index.indexed:
@@ -104,7 +104,7 @@ class Video:
         reader: ``'decord'``, ``'pyav'``, or ``'auto'``: PyAV, and for what it cannot decode decord,
             where that is installed and numbers the frames alike. (decord fails on some narrow
             frames, AV1 and GIF, and takes 1.1 to 3 times as long.)
-        num_threads: Threads that decode; 1 is best where data-loader workers share the cores.
+        num_threads: Threads that decode; 1 is best where DataLoader workers use all cores.
         name: What the video is called in errors, if that is not its path.
 
     Attributes:
@@ -153,7 +153,7 @@ class Video:
             return question(self._reader)
         except ModuleNotFoundError:
             raise
-        except Exception as error:  # decord and PyAV have a class for each way to say no
+        except Exception as error:  # decord and PyAV have many error classes
             refused = unreadable(self.path, _in_words(error), self._readers[0], self.name)
             refused.__cause__ = error
         if len(self._readers) > 1 and not isinstance(refused.__cause__, TimeoutError):
@@ -179,8 +179,8 @@ def _is_installed(package: str) -> bool:
 
 
 def _in_words(error: Exception) -> str:
-    told = getattr(error, 'strerror', None) or str(error)  # without number and file, if so told
-    return next(iter(told.strip().splitlines()), type(error).__name__)
+    message = getattr(error, 'strerror', None) or str(error)  # without number and file
+    return next(iter(message.strip().splitlines()), type(error).__name__)
 
 
 @TRANSFORMS.register_module()

@@ -25,7 +25,7 @@ class FormatClips(BaseTransform):
         - imgs: a list of ``H W c``, crop by crop, clip by clip -> ``(crops clips) c t H W``
 
     Raises:
-        ValueError: Frames have different sizes, or do not make up whole clips.
+        ValueError: Frames have different sizes, or do not fill clips.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Which frames of a video become a clip, by the rules that published weights were trained with.
 
 MMAction2's own rule is its ``SampleFrames``, reused as it is. The rules here are those of the
-official TimeSformer code, which PaddleVideo shares. docs/protocols.md shows them side by side.
+official TimeSformer code and PaddleVideo. docs/protocols.md shows them side by side.
 
 Random numbers come from NumPy's global state, as in MMAction2: it is what MMEngine seeds in each
 data-loading process.
@@ -39,12 +39,12 @@ class WindowSampleFrames(BaseTransform):
         clip_len: Frames in a clip.
         frame_interval: Frames of the window for each frame of the clip.
         num_clips: Clips taken from one video.
-        first: Where testing starts within its share of the room: ``'start'`` as the official code
-            does, or ``'centre'`` as the paper says, which puts a single clip in the middle.
+        first: Where testing starts within its part of the room: ``'start'`` as the official code
+            does, or ``'centre'`` as in the paper, which puts a single clip in the middle.
         target_fps: Frames per second for which ``frame_interval`` is meant; ``None`` takes each
-            video's own. A video that does not tell its rate is taken to have this one.
+            video's own. A video without a stated rate is taken to have this one.
         out_of_bound: What stands for frames beyond the end of a short video: ``'clamp'`` repeats
-            the last one, ``'loop'`` begins anew.
+            the last one, ``'loop'`` starts again at the first.
         test_mode: Whether to take the clips for testing.
 
     Raises:
@@ -86,7 +86,7 @@ class WindowSampleFrames(BaseTransform):
         if self.target_fps and fps:
             window = window / self.target_fps * fps
         room = max(length - window, 0.0)
-        # In single precision, as the official code: in double, positions that fall on a whole frame
+        # In single precision, as the official code: in double, positions that fall on a frame
         # may be cut to another one.
         clips = [
             torch.linspace(start, start + window - 1, self.clip_len, dtype=torch.float32)
@@ -123,7 +123,7 @@ class SegmentSampleFrames(BaseTransform):
 
     The rule of the official code for Something-Something, whose actions fill their videos.
     Segment ``i`` goes from ``round(s * i)`` to ``round(s * (i + 1))``, both included, where
-    ``s = (frames - 1) / clip_len``; so neighbours share a frame, and none lies beyond the end,
+    ``s = (frames - 1) / clip_len``; so neighbours overlap by a frame, and none lies beyond the end,
     however short the video is. Training takes any frame of a segment, testing its middle one.
 
     Required keys: ``total_frames``, and where it is known ``start_index``. Added keys:

@@ -4,7 +4,7 @@ The official code divides by the standard deviation first and resizes then, on f
 pixels, by bilinear interpolation without antialiasing. Bilinear interpolation is a weighted mean,
 and a mean commutes with subtracting and dividing by constants: so normalisation stays where
 MMAction2 has it, in the model's data preprocessor. What must not come in between is rounding to
-whole colours; after these transforms frames are ``float32`` from 0 to 255.
+integer colours; after these transforms frames are ``float32`` from 0 to 255.
 
 Random numbers come from NumPy's global state, which MMEngine seeds in each data-loading process.
 MMAction2's ``RandomCrop`` draws corners as the official code does and works on such frames, as do
@@ -30,7 +30,7 @@ def resize_short_side(frames: list[np.ndarray], size: int) -> list[np.ndarray]:
     """Resize frames of one size so that the short side is ``size``; the long side is cut down.
 
     Returns:
-        New arrays, no two of which share memory: a frame may stand in a clip twice, and MMAction2
+        New arrays, none a view of another: a frame may stand in a clip twice, and MMAction2
         flips in place.
 
     Shape:
@@ -78,7 +78,7 @@ class ShortSideResize(BaseTransform):
 class ShortSideJitter(BaseTransform):
     """Resize the frames of a clip so that their short side has a random number of pixels.
 
-    MMAction2's ``RandomRescale`` draws whole numbers and resizes 8-bit colours; this one draws
+    MMAction2's ``RandomRescale`` draws integers and resizes 8-bit colours; this one draws
     fractions and rounds them, so that the two ends of the range come half as often as the rest.
 
     Required and changed keys: ``imgs`` (then ``float32``), ``img_shape``. Added key:
@@ -194,4 +194,6 @@ class UniformCrops(BaseTransform):
 
 def _check_size(name: str, pixels: int) -> None:
     if not isinstance(pixels, int) or pixels < 1:
-        raise ValueError(f'{name} says {pixels!r} pixels; set it to a positive whole number')
+        raise ValueError(
+            f'{name}={pixels!r} is not a number of pixels; set it to a positive whole number'
+        )

@@ -1,19 +1,19 @@
-"""What a video that cannot be read is told by, and told as."""
+"""Exceptions for videos that cannot be read, and which errors of readers count as such."""
 
 from typing import Any
 
 
-class UnreadableVideo(ValueError):  # noqa: N818 (it is the video that errs)
+class UnreadableVideo(ValueError):  # noqa: N818 (a name without Error)
     """A video that cannot be used.
 
     Args:
-        letter: What is wrong, and what to do; it names the file.
+        message: What is wrong, and what to do; it names the file.
         reason: What is wrong, in a few words.
     """
 
-    def __init__(self, letter: str, reason: str = '') -> None:
-        super().__init__(letter)
-        self.reason = reason or letter
+    def __init__(self, message: str, reason: str = '') -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class MissingVideo(UnreadableVideo, FileNotFoundError):  # noqa: N818
@@ -21,7 +21,7 @@ class MissingVideo(UnreadableVideo, FileNotFoundError):  # noqa: N818
 
 
 def is_of_reader(error: Exception, filename: Any) -> bool:
-    """Whether an error tells that a video cannot be read, and not that some code is wrong.
+    """Whether an error means that a video cannot be read, not that some code is wrong.
 
     Besides our own reader's errors these are what MMAction2's ``DecordInit`` and ``PyAVInit`` let
     through: the errors of decord and PyAV, and of a file that is not there.
@@ -36,7 +36,7 @@ def is_of_reader(error: Exception, filename: Any) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """Tell an error of a reader in one line."""
+    """Return an error of a reader in one line."""
     if isinstance(error, UnreadableVideo):
         return error.reason
     lines = str(error).strip().splitlines()

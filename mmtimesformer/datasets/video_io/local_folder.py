@@ -113,7 +113,7 @@ class LocalFolder:
 
 
 class _SharedFlag:
-    """A flag that processes share which are forked later; a copy or a pickle has one of its own."""
+    """A flag in memory shared with later forks; a copy or a pickle gets its own."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 8)

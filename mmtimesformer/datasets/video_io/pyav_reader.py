@@ -1,4 +1,4 @@
-"""Decoding no more of a video than the wanted frames ask for, through PyAV.
+"""PyAV reader that decodes only what the wanted frames of a video need.
 
 A clip of 8 frames, 32 apart, needs 8 of 225 frames. A decoder must still work through most of what
 lies between, because frames are stored as differences from others. Three things need not be
@@ -29,7 +29,7 @@ import numpy as np
 
 from mmtimesformer.datasets.video_io.safe_open import in_time, kept_size, open_container
 
-# Codecs of which a packet is always a frame, shown once. (MPEG-4 may say "as before" and VP8 stores
+# Codecs of which a packet is always a frame, shown once. (MPEG-4 may repeat a frame and VP8 stores
 # frames that are never shown: those are counted.)
 INDEXED_CODECS = {'av1', 'libdav1d', 'h264', 'hevc', 'mjpeg', 'vp9'}
 # Codecs whose decoder passes over a non-reference frame as if it had never been there. In VP9 even
@@ -46,7 +46,7 @@ PROGRESSIVE = 1  # of a decoder's field_order: 0 is unknown, more are interlaced
 
 @dataclass
 class PacketIndex:
-    """What the packets of a video tell without decoding any.
+    """Index of a video's packets, made without decoding.
 
     Attributes:
         times: When each packet is shown, in the order in which they are stored; ``None`` where the
@@ -229,7 +229,7 @@ class SparsePyAVReader:
         num_threads: Threads that decode.
 
     Attributes:
-        fps: Frames per second, 0 if the file does not tell.
+        fps: Frames per second, 0 if the file has none.
         indexed: Whether frames are found by the times of their packets. Else they are counted from
             the first one that can be decoded, see :class:`PacketIndex`.
     """
@@ -260,10 +260,10 @@ class SparsePyAVReader:
         return self._length
 
     def frames(self, indices: Sequence[int]) -> list[np.ndarray]:
-        """Decode frames, in the order asked for; no two of them share memory.
+        """Decode frames, in the order asked for; none a view of another.
 
-        They come upright, as players show them and decord gives them out; very large ones come
-        smaller (:func:`.safe_open.kept_size`). If the size changes on the way, the first counts.
+        Rotation is applied, as by players and decord; very large frames are made smaller
+         (:func:`.safe_open.kept_size`). If the size changes on the way, the first counts.
 
         Raises:
             ValueError: A frame is not there.
@@ -318,7 +318,7 @@ class SparsePyAVReader:
     ) -> Iterator[tuple[int, Any]]:
         """Decode packets ``start`` to ``stop``; what is found is not left any more.
 
-        From a keyframe that is none, libavcodec gives out no frame before it knows all pixels.
+        From a keyframe that is none, libavcodec gives out no frame before it has all pixels.
         """
         if self._used and not self.indexed:  # what a decoder has seen may let it decode more
             self._container = open_container(self.path)
@@ -350,8 +350,8 @@ class SparsePyAVReader:
 def apply_rotation(pixels: np.ndarray, frame: Any) -> np.ndarray:
     """Turn the pixels of a frame as a player does.
 
-    Phones store upright videos lying down, with a note by how much to turn them. decord heeds it;
-    PyAV, from version 14, tells it.
+    Phones store videos rotated, with the angle as metadata. decord applies it; PyAV returns it,
+    from version 14 on.
 
     Shape:
         - pixels: ``H W 3`` -> the same, or ``W H 3``
@@ -421,7 +421,7 @@ def _count(path: Path, *status: int) -> int:
 def _as_rgb(converter: Any, frame: Any, width: int, height: int) -> Any:
     try:  # left alone it starts a thread for each core
         return converter.reformat(frame, width, height, 'rgb24', threads=1)
-    except TypeError:  # of a PyAV that knows no threads here
+    except TypeError:  # older PyAV has no argument threads
         return converter.reformat(frame, width, height, 'rgb24')
 
 

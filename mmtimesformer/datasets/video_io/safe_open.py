@@ -1,4 +1,4 @@
-"""Open a file that may be anything: what can do harm is refused before a decoder sees it.
+"""Open untrusted video files safely: refuse what can crash, hang or mislead a decoder.
 
 Decoders are C. What makes them hang, crash, fill the memory or open other files was found by
 trying, and is refused first:
@@ -15,7 +15,7 @@ trying, and is refused first:
 
 What is left cannot wait for anything but its disk, and so long as ``PATIENCE``.
 
-NOTE: every file is opened by :func:`open_demuxer`; a test looks for other calls of ``av.open``.
+NOTE: every file is opened by :func:`open_demuxer`; a test searches for other calls of ``av.open``.
 """
 
 import errno
@@ -107,7 +107,7 @@ def address_refused(address: str) -> str:
 def check_file(path: Path, name: str = '') -> None:
     """Refuse what is no regular file, has nothing in it, or is text.
 
-    The error says what kind of file it is, and quotes nothing of it.
+    The error names the kind of file, and quotes nothing of it.
 
     Raises:
         MissingVideo: There is no such file.
@@ -164,7 +164,7 @@ def kind_of(head: bytes) -> str:
 
 
 def open_demuxer(path: Path) -> Any:
-    """Open a file in PyAV, without a look at its streams. Nothing but this file is opened.
+    """Open a file in PyAV, without checking its streams. Nothing but this file is opened.
 
     Raises:
         ValueError: Its container is not in ``CONTAINERS``.
@@ -243,7 +243,7 @@ def _check_header(container: Any, path: Path) -> None:
         raise ValueError(f'its frames have {width} x {height} pixels, and are too narrow')
     # AVI that was written to a pipe states 2**30 frames; only decord wants the memory for them.
     if stream.frames > path.stat().st_size and container.format.name != 'avi':
-        raise ValueError(f'its header tells of {stream.frames:,} frames, more than it has bytes')
+        raise ValueError(f'its header states {stream.frames:,} frames, more than it has bytes')
 
 
 def check_for_decord(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How large a video file should be by its own header: less than that is a file that was cut short.
+"""Read from its header how large a video file should be, to detect truncated files.
 
 Only what the containers' headers state is read, no packet: MP4 boxes, the segment of MKV and WebM,
 the chunks of AVI, the file properties of ASF.
@@ -30,7 +30,7 @@ def stated_bytes(path: Path) -> int:
 def stated_mp4_bytes(path: Path) -> int:
     """Return where the last box of an MP4 in fragments ends; 0 for one that is not in fragments.
 
-    (For that its index tells more, and its last box may be of any kind.)
+    (Its index has more, and its last box may be of any kind.)
     """
     end = at = 0
     total = path.stat().st_size

@@ -34,7 +34,7 @@ LABELS = {
 }
 
 
-def test_each_class_is_divided_by_the_same_shares() -> None:
+def test_each_class_is_divided_by_the_same_fractions() -> None:
     splits = split_by_class(LABELS, {'val': 0.2, 'test': 0.1}, seed=0)
     counts = {
         split: [sum(LABELS[video] == name for video in videos) for name in 'abc']
@@ -57,10 +57,10 @@ def test_a_new_class_moves_no_video_of_the_others() -> None:
     assert [video for video in more if not video.startswith('aa')] == first
 
 
-@pytest.mark.parametrize('shares', [{'val': 0.0}, {'val': 1.0}, {'val': 0.5, 'test': 0.5}])
-def test_shares_that_leave_nothing_to_train_on_are_refused(shares) -> None:
+@pytest.mark.parametrize('fractions', [{'val': 0.0}, {'val': 1.0}, {'val': 0.5, 'test': 0.5}])
+def test_fractions_that_leave_nothing_to_train_on_are_refused(fractions) -> None:
     with pytest.raises(ValueError, match='leave something to train on'):
-        split_by_class(LABELS, shares, 0)
+        split_by_class(LABELS, fractions, 0)
 
 
 def test_the_split_that_folders_give_is_kept(tmp_path) -> None:
@@ -72,7 +72,7 @@ def test_the_split_that_folders_give_is_kept(tmp_path) -> None:
     }
     assert data.classes == ['x', 'y']
     with pytest.raises(ValueError, match='split val is given by your data; leave --val out'):
-        read_own_data(tmp_path, shares={'val': 0.5})
+        read_own_data(tmp_path, fractions={'val': 0.5})
 
 
 def test_numbers_as_class_names_keep_their_order(tmp_path) -> None:
@@ -151,7 +151,7 @@ def test_lists_that_are_not_what_was_published_are_refused_in_words(tmp_path) ->
     with pytest.raises(ValueError, match=r"no column 'youtube_id' \(it has name, id\)"):
         read_kinetics('400', tmp_path, folders)
     (tmp_path / 'train.csv').write_text('label,youtube_id,time_start,time_end\nwave,abc,one,2\n')
-    with pytest.raises(ValueError, match="video abc is said to last from 'one' to '2'"):
+    with pytest.raises(ValueError, match="video abc has the times 'one' to '2'"):
         read_kinetics('400', tmp_path, folders)
     (tmp_path / 'labels.json').write_text('{"Holding something": "1"}')
     for name in ('train', 'validation'):
@@ -159,7 +159,7 @@ def test_lists_that_are_not_what_was_published_are_refused_in_words(tmp_path) ->
     with pytest.raises(ValueError, match=r'the labels are not 0\.\.0, each once'):
         read_ssv2(tmp_path, tmp_path)
     (tmp_path / 'labels.json').write_text('{"Holding something"')
-    with pytest.raises(ValueError, match=r'labels\.json is not whole JSON'):
+    with pytest.raises(ValueError, match=r'labels\.json is not complete JSON'):
         read_ssv2(tmp_path, tmp_path)
     (tmp_path / 'labels.json').write_text('{"Holding something": "0"}')
     (tmp_path / 'train.json').write_text(json.dumps([{'id': '7', 'template': 'Dropping [it]'}]))

@@ -178,11 +178,14 @@ def test_views_reach_the_model_crop_by_crop() -> None:
 @pytest.mark.parametrize(
     ('wrong', 'letter'),
     [
-        (lambda: ShortSideResize(0), 'size says 0 pixels; set it to a positive whole number'),
+        (
+            lambda: ShortSideResize(0),
+            'size=0 is not a number of pixels; set it to a positive whole number',
+        ),
         (lambda: ShortSideJitter((320, 256)), r'scale_range=\(320, 256\) ends before it begins'),
-        (lambda: ShortSideJitter((0, 256)), 'scale_range says 0 pixels'),
+        (lambda: ShortSideJitter((0, 256)), 'scale_range=0 is not a number of pixels'),
         (lambda: UniformCrops(224, 5), 'num_crops=5 is neither 1 nor 3; set num_crops'),
-        (lambda: UniformCrops(2.5), 'crop_size says 2.5 pixels'),
+        (lambda: UniformCrops(2.5), 'crop_size=2.5 is not a number of pixels'),
         (lambda: UniformCrops(8, 1, 'down'), "rounding='down' is not known; set it to one of up"),
         (
             lambda: UniformCrops(40)(place(60, 31)),

@@ -195,7 +195,7 @@ def test_frames_beyond_16k_are_refused(
         ('either_unknown_codec.mp4', 'its codec is not known'),
         (
             'either_two_billion_durations.mp4',
-            'its header tells of 2,147,483,647 frames, more than it has bytes',
+            'its header states 2,147,483,647 frames, more than it has bytes',
         ),
     ],
 )
