@@ -213,6 +213,8 @@ def _refuse(error: Exception, key: str, cfg: Mapping[str, Any], cls: Any) -> Non
             near = near_name(argument, _parameters(cls))
             raise TypeError(f'{key}.{argument}: {name} has no such argument{near}') from error
     named = next((x for x in re.findall(r'\w+', text.lower()) if x in cfg and x != 'type'), None)
+    values = [x for x in cfg if str(cfg[x]) in re.split(r'[\s.,:;]+', text) and x != 'type']
+    named = named or (values[0] if len(values) == 1 else None)
     if named and f'{named}={cfg[named]!r}' not in text:
         key = f'{key}.{named}={cfg[named]!r}'
     kind = next((k for k in (FileNotFoundError, TypeError) if isinstance(error, k)), ValueError)
@@ -529,9 +531,6 @@ def _check_training_values(cfg: Config) -> None:
     for key in COUNTS:
         if _at(cfg, key) is not None:
             _check_count(key, _at(cfg, key), 1)
-    rate = _at(cfg, 'optim_wrapper.optimizer.lr')
-    if isinstance(rate, int | float) and not rate >= 0:
-        raise ValueError(f'optim_wrapper.optimizer.lr={rate} is not a number from 0 on')
     key, known = 'optim_wrapper.paramwise_cfg', ('lr_mult', 'decay_mult')
     if _at(cfg, 'optim_wrapper.constructor') is None:  # another one may read other keys
         _check_keys(key, _at(cfg, key), PARAMWISE)

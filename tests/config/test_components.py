@@ -338,6 +338,11 @@ def test_backbones_of_other_packages_are_left_to_the_run(
             {'type': 'Resize', 'scale': '224'},
             r"pipeline\.3\.scale='224': Scale must be",
         ),
+        (
+            'model__data_preprocessor__format_shape',
+            'NCT',
+            "data_preprocessor.format_shape='NCT': Invalid format shape",
+        ),
         ('model__backbone__num_heads', 5, r'^model\.backbone: .*num_heads=5'),
         ('train_dataloader__sampler', {}, 'train_dataloader.sampler has no `type`'),
         (
