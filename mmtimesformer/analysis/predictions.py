@@ -8,11 +8,11 @@ import numpy as np
 from mmtimesformer.compat.data_samples import (
     is_multi_label,
     label_of,
+    mark_as_wrong,
     multi_hot_of,
     scores_of,
     view_scores_of,
 )
-from mmtimesformer.engine.hooks.non_finite_scores import mark_as_wrong
 from mmtimesformer.fileio.safe_pickle import (
     DamagedError,
     InstructionError,

@@ -9,7 +9,13 @@ each class (multi-label).
 
 from typing import Any
 
+import torch
 from torch import Tensor
+
+from mmtimesformer.non_finite import REASON
+
+SCORES = ('pred_score', 'pred_scores', 'view_scores')  # MMAction2 1.2.0, 1.1.0; view_scores.py
+LOWEST_LOGIT = -1e4  # below every logit of a model whose scores are finite in half precision
 
 
 def scores_of(sample: Any) -> Tensor:
@@ -88,6 +94,69 @@ def view_scores_of(sample: Any) -> Tensor | None:
     return scores
 
 
+def mark_as_wrong(sample: Any) -> None:
+    """Give a sample the scores of a wrong prediction, and ``non_finite``, the reason.
+
+    Args:
+        sample: A data sample with predictions, or the dict of one in a dump.
+    """
+    is_dict = isinstance(sample, dict)
+    label = tensor_of(sample.get('gt_labels', sample.get('gt_label')))
+    for name in SCORES:
+        if sample.get(name) is None:
+            continue
+        scores = tensor_of(sample.get(name))
+        known = torch.full((1,), -1) if label is None else label.to(scores.device)
+        wrong = wrong_scores(scores, known)
+        changed = {name: wrong}
+        if name != 'view_scores':
+            changed[name.replace('score', 'label')] = wrong.argmax(-1, keepdim=True)
+        for key, value in changed.items():
+            before = sample.get(key)
+            if isinstance(before, dict):
+                before['item'] = value
+            elif is_dict:
+                sample[key] = value
+            else:
+                plain = before is None or isinstance(before, Tensor)
+                sample.set_field(value if plain else type(before)(item=value), key)
+    if is_dict:
+        sample['non_finite'] = REASON
+    else:
+        sample.set_metainfo({'non_finite': REASON})
+
+
+def wrong_scores(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return scores of a wrong prediction: lowest for the label, equal for the other classes.
+
+    They are 0 for the label and sum to 1 over the other classes. Where a video has several labels
+    and the scores are logits, all are far below every other logit: average precision compares the
+    videos of a class, most logits are negative, and a 0 would be one of the highest.
+
+    Shape:
+        - scores: ``(views) classes``
+        - labels: one class index (-1 if unknown), or a multi-hot row
+    """
+    true = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
+    several = len(labels) > 1 or (labels.is_floating_point() and scores.shape[-1] == 1)
+    if several:
+        true |= labels.to(scores.device) > 0
+    else:
+        true[labels[labels >= 0].long()] = True
+    wrong = torch.ones_like(scores)
+    wrong[..., true] = 0
+    if several and not ((scores >= 0) & (scores <= 1)).all():
+        return LOWEST_LOGIT * (1 - wrong / 2)
+    return wrong / wrong.sum(-1, keepdim=True).clamp(min=1)
+
+
+def tensor_of(value: Any) -> Any:
+    """Return the tensor of a label or score field: itself, or its ``item`` (MMAction2 1.1.0)."""
+    if isinstance(value, dict):
+        return value['item']
+    return value if value is None or isinstance(value, Tensor) else getattr(value, 'item', value)
+
+
 def _label(sample: Any) -> Tensor:
     row: Tensor = _read(sample, 'gt_labels', 'gt_label').flatten()
     return row
@@ -97,4 +166,4 @@ def _read(sample: Any, old: str, new: str) -> Any:
     fields = sample if isinstance(sample, dict) else dict(sample.all_items())
     if new in fields:
         return fields[new]
-    return fields[old]['item'] if isinstance(fields[old], dict) else fields[old].item
+    return tensor_of(fields[old])

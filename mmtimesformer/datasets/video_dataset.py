@@ -30,6 +30,7 @@ from mmengine.logging import print_log
 from mmengine.structures import LabelData
 from torch.utils.data import get_worker_info
 
+from mmtimesformer.compat.data_samples import wrong_scores
 from mmtimesformer.datasets.video_io.errors import is_of_reader, reason_of
 from mmtimesformer.datasets.video_io.local_folder import LocalFolder
 from mmtimesformer.datasets.video_io.safe_open import check_for_other_reader
@@ -244,34 +245,6 @@ class FailedSample(ActionDataSample):
 
 # In the words of MMAction2 1.1.0 and 1.2.0, and of engine/view_scores.py
 _PREDICTIONS = {'pred_scores', 'pred_labels', 'pred_score', 'pred_label', 'view_scores'}
-
-
-LOWEST_LOGIT = -1e4  # below every logit of a model whose scores are finite in half precision
-
-
-def wrong_scores(scores: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """Return scores of the same shape that are wrong: lowest for the truth, alike for the others.
-
-    They are 0 for the truth and add up to 1 over the other classes. Where a video has several
-    labels and the scores are logits, both kinds are far below every logit: average precision
-    compares the videos of a class with each other, most logits are negative, and a 0 would be one
-    of the highest.
-
-    Shape:
-        - scores: ``(views) classes``
-        - truth: one label (-1 for unknown), or a 0 or 1 for each class
-    """
-    true = torch.zeros(scores.shape[-1], dtype=torch.bool, device=scores.device)
-    several = len(truth) > 1 or (truth.is_floating_point() and scores.shape[-1] == 1)
-    if several:
-        true |= truth.to(scores.device) > 0
-    else:
-        true[truth[truth >= 0].long()] = True
-    wrong = torch.ones_like(scores)
-    wrong[..., true] = 0
-    if several and not ((scores >= 0) & (scores <= 1)).all():
-        return LOWEST_LOGIT * (1 - wrong / 2)
-    return wrong / wrong.sum(-1, keepdim=True).clamp(min=1)
 
 
 def _complaint(filename: str, error: Exception) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from mmengine.registry import DefaultScope
 from mmtimesformer import TimeSformer, VideoClassifier
 from mmtimesformer.analysis.test_results import read_test_results
 from mmtimesformer.checkpoints import load_checkpoint, load_torch
-from mmtimesformer.datasets.video_dataset import wrong_scores
+from mmtimesformer.compat.data_samples import wrong_scores
 from mmtimesformer.non_finite import NonFiniteError, about_scores
 from tests.tools.conftest import TEXT
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmaction.evaluation import mean_average_precision
 
+from mmtimesformer.compat.data_samples import LOWEST_LOGIT, wrong_scores
 from mmtimesformer.datasets.preparation.own_data import read_own_data
 from mmtimesformer.datasets.preparation.packing import (
     list_entries,
@@ -18,7 +19,7 @@ from mmtimesformer.datasets.preparation.packing import (
 )
 from mmtimesformer.datasets.tar_shards.dataset import TarShardVideoDataset
 from mmtimesformer.datasets.tar_shards.index import DamagedTarShardError, format_index, parse_index
-from mmtimesformer.datasets.video_dataset import LOWEST_LOGIT, VideoDataset, wrong_scores
+from mmtimesformer.datasets.video_dataset import VideoDataset
 
 LABELS = ['0 2', '1', '', '0 1 2', '2 2', '1']
 ROWS = [[1, 0, 1], [0, 1, 0], [0, 0, 0], [1, 1, 1], [0, 0, 1], [0, 1, 0]]

@@ -15,8 +15,8 @@ from mmengine.registry import DATASETS
 from mmengine.structures import LabelData
 from torch.utils.data import DataLoader
 
-from mmtimesformer.compat.data_samples import label_of, scores_of
-from mmtimesformer.datasets.video_dataset import FailedSample, VideoDataset, wrong_scores
+from mmtimesformer.compat.data_samples import label_of, scores_of, wrong_scores
+from mmtimesformer.datasets.video_dataset import FailedSample, VideoDataset
 
 PIPELINE = [
     dict(type='mmtimesformer.VideoInit'),

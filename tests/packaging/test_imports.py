@@ -55,7 +55,7 @@ MAY_USE = {
     'checkpoints': set(),
     'config': set(),
     'heads': {'config'},
-    'datasets': set(),
+    'datasets': {'compat'},
     'engine': {'checkpoints', 'compat', 'config', 'datasets', 'heads', 'models'},
     'analysis': {'checkpoints', 'compat', 'config', 'datasets'},
     'inference': {'checkpoints', 'compat', 'config', 'datasets', 'engine', 'heads', 'models'},

@@ -13,16 +13,14 @@ from mmengine.dist import all_gather_object
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
-from mmengine.structures import LabelData
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.hooks import RemovableHandle
 
+from mmtimesformer.compat.data_samples import SCORES, mark_as_wrong, tensor_of
 from mmtimesformer.engine.distributed.collectives import smallest
-from mmtimesformer.non_finite import EARLY, REASON, NonFiniteError, about_scores
+from mmtimesformer.non_finite import EARLY, NonFiniteError, about_scores
 from mmtimesformer.registry import HOOKS
-
-SCORES = ('pred_score', 'pred_scores', 'view_scores')  # MMAction2 1.2.0, 1.1.0; view_scores.py
 
 Samples = Sequence[Any] | None
 
@@ -32,7 +30,7 @@ class NonFiniteScoresHook(Hook):
     """Count videos whose scores are NaN or infinite as wrong in every metric, and list them.
 
     The scores of such a video become those of a wrong prediction before the metrics, see
-    :func:`~mmtimesformer.datasets.video_dataset.wrong_scores`, and its sample gets the reason as
+    :func:`~mmtimesformer.compat.data_samples.wrong_scores`, and its sample gets the reason as
     ``non_finite``, which a dump has too.
 
     - A test ends with an error that lists them, after its scores and its dump are written; at once
@@ -166,50 +164,9 @@ class NonFiniteScoresHook(Hook):
         self._handle = None
 
 
-def mark_as_wrong(sample: Any) -> None:
-    """Give a sample the scores of a wrong prediction, and ``non_finite``, the reason.
-
-    Args:
-        sample: A data sample with predictions, or the dict of one in a dump.
-    """
-    from mmtimesformer.datasets.video_dataset import wrong_scores  # which imports MMAction2
-
-    is_dict = isinstance(sample, dict)
-    label = _item(sample.get('gt_labels', sample.get('gt_label')))
-    for name in SCORES:
-        if sample.get(name) is None:
-            continue
-        scores = _item(sample.get(name))
-        known = torch.full((1,), -1) if label is None else label.to(scores.device)
-        wrong = wrong_scores(scores, known)
-        changed = {name: wrong}
-        if name != 'view_scores':
-            changed[name.replace('score', 'label')] = wrong.argmax(-1, keepdim=True)
-        for key, value in changed.items():
-            before = sample.get(key)
-            if isinstance(before, dict):
-                before['item'] = value
-            elif is_dict:
-                sample[key] = value
-            else:
-                is_label_data = isinstance(before, LabelData)
-                sample.set_field(LabelData(item=value) if is_label_data else value, key)
-    if is_dict:
-        sample['non_finite'] = REASON
-    else:
-        sample.set_metainfo({'non_finite': REASON})
-
-
-def _item(value: Any) -> Any:
-    """Return the tensor of a label or score, as MMAction2 1.1.0 or 1.2.0 has it."""
-    if isinstance(value, dict):
-        return value['item']
-    return value.item if isinstance(value, LabelData) else value
-
-
 def _scores(sample: Any) -> Iterator[Tensor]:
     for name in SCORES if hasattr(sample, 'get') else ():
-        value = _item(sample.get(name))
+        value = tensor_of(sample.get(name))
         if isinstance(value, Tensor):
             yield value
 
