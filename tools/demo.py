@@ -22,6 +22,9 @@ from typing import Any
 import numpy as np
 from mmengine.config import Config
 
+from mmtimesformer.analysis.metrics import confusion_matrix
+from mmtimesformer.analysis.predictions import read_predictions, top1
+from mmtimesformer.analysis.test_results import read_test_results
 from mmtimesformer.checkpoints.torch_checkpoints import load_torch
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import parse, whole_number
@@ -33,14 +36,10 @@ from mmtimesformer.fileio.atomic import write_json_atomically
 from mmtimesformer.terminal import ArgumentParser, echo
 from mmtimesformer.visualization import (
     SchemeResult,
-    confusion_matrix,
     draw_confusion,
-    draw_schemes,
+    draw_scheme_comparison,
     draw_training,
-    read_predictions,
-    read_test_results,
     read_training,
-    top1,
     write_report,
 )
 
@@ -262,7 +261,7 @@ def report(results: dict[str, SchemeResult], args: argparse.Namespace, seconds: 
         places[f'{SCHEMES[scheme]}: all of it, as a page'] = out / scheme / 'report.html'
     if len(results) > 1:
         picture = out / 'schemes.png'
-        draw_schemes(
+        draw_scheme_comparison(
             list(results.values()), picture, 'Moving Shapes: only the order of frames tells it all'
         )
         places['the schemes compared'] = picture

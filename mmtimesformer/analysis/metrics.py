@@ -1,4 +1,4 @@
-"""Metrics of a test: top-k accuracy, accuracy by class, calibration."""
+"""Metrics of a test: top-k accuracy, accuracy by class, calibration, confusion matrix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,24 +10,24 @@ import numpy as np
 from mmtimesformer.non_finite import REASON
 
 BINS = 10  # of confidence
+Reliability = tuple[np.ndarray, np.ndarray, np.ndarray, float]
 
 
 @dataclass
 class TestResults:
-    """What a test left behind.
+    """Scores and labels of a test.
 
     Attributes:
-        scores: Of each video and class, ``videos classes``.
-        labels: The true class of each video, ``videos``; of a multi-label test whether each video
-            has each label, ``videos classes``.
-        classes: Names, in the order of the labels.
-        videos: The file of each video, if known, in the order of the scores.
+        scores: ``videos classes``.
+        labels: The class of each video, ``videos``; in a multi-label test multi-hot rows,
+            ``videos classes``.
+        classes: Class names, in the order of the scores.
+        videos: The file of each video, in the order of the scores; empty if not known.
         about: ``result.meta.json``, as ``tools/test.py --dump`` writes it.
         work_dir: Of the training, for its curves.
-        view_scores: The logits of each view of a video, ``videos views classes``, where they were
-            kept.
-        failed: By their numbers, the file of each video that could not be read, and why; or whose
-            scores are NaN or infinite. They count as wrong, and the model has said nothing of them.
+        view_scores: Logits of each view, ``videos views classes``; ``None`` if not kept.
+        failed: By video index, file and reason of each video that could not be read or whose scores
+            are NaN or infinite. They count as wrong.
     """
 
     __test__ = False  # for pytest, which collects classes of this name
@@ -47,16 +47,16 @@ class TestResults:
         return self.labels.ndim == 2
 
     @property
-    def guesses(self) -> np.ndarray:
+    def predicted(self) -> np.ndarray:
+        """The best class of each video."""
         return self.scores.argmax(axis=1)
 
     @property
     def confidence(self) -> np.ndarray:
-        """The score of the guess, as a probability; sums of logits go through a softmax first."""
+        """The probability of the best class; sums of logits go through a softmax first."""
         rows = self.scores
         if not np.allclose(rows.sum(axis=1), 1, atol=1e-3) or rows.min() < 0:
-            rows = np.exp(rows - rows.max(axis=1, keepdims=True))
-            rows = rows / rows.sum(axis=1, keepdims=True)
+            rows = softmax(rows)
         return rows.max(axis=1)
 
     @property
@@ -68,8 +68,8 @@ class TestResults:
             if why == REASON
         ]
 
-    def seen(self) -> 'TestResults':
-        """Return the test without the videos that could not be read or have no finite scores."""
+    def without_failed(self) -> 'TestResults':
+        """Return the results of the videos that were read and have finite scores."""
         kept = [i for i in range(len(self.labels)) if i not in self.failed]
         if not self.failed or not kept:
             return self
@@ -83,32 +83,63 @@ class TestResults:
         )
 
 
-def top_k(run: TestResults, k: int) -> float:
-    """Return the share of videos whose true class is among the ``k`` best scores."""
-    best = np.argsort(-run.scores, axis=1, kind='stable')[:, :k]
-    return float((best == run.labels[:, None]).any(axis=1).mean())
+def top_k(results: TestResults, k: int) -> float:
+    """Return the fraction of videos whose label is among the ``k`` best classes."""
+    best = np.argsort(-results.scores, axis=1, kind='stable')[:, :k]
+    return float((best == results.labels[:, None]).any(axis=1).mean())
 
 
-def class_accuracy(run: TestResults) -> np.ndarray:
-    """Return the share of right videos of each class; NaN for a class without videos."""
-    right = run.guesses == run.labels
-    counts = np.bincount(run.labels, minlength=len(run.classes)).astype(float)
+def class_accuracy(results: TestResults) -> np.ndarray:
+    """Return the accuracy of each class; NaN for a class without videos."""
+    correct = results.predicted == results.labels
+    counts = np.bincount(results.labels, minlength=len(results.classes)).astype(float)
     counts[counts == 0] = np.nan
-    return np.bincount(run.labels, weights=right, minlength=len(run.classes)) / counts
+    return np.bincount(results.labels, weights=correct, minlength=len(results.classes)) / counts
 
 
-def calibration(run: TestResults) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """Compare confidence and accuracy, in bins of equal width.
+def calibration(results: TestResults) -> Reliability:
+    """Return the reliability diagram of the best classes, see :func:`reliability`."""
+    return reliability(results.confidence, results.predicted == results.labels)
+
+
+def reliability(probabilities: np.ndarray, correct: np.ndarray) -> Reliability:
+    """Compare probabilities with how often they are correct, in bins of equal width.
 
     Returns:
-        For each bin with videos its mean confidence, its accuracy and its number of videos; and the
+        Of each bin that is not empty its mean probability, its accuracy and its count; and the
         expected calibration error, the mean gap between the two (Guo et al., arXiv 1706.04599).
     """
-    right = run.guesses == run.labels
-    bins = np.minimum((run.confidence * BINS).astype(int), BINS - 1)
+    bins = np.minimum((probabilities * BINS).astype(int), BINS - 1)
     used = np.unique(bins)
-    confidence = np.array([run.confidence[bins == b].mean() for b in used])
-    accuracy = np.array([right[bins == b].mean() for b in used])
+    confidence = np.array([probabilities[bins == b].mean() for b in used])
+    accuracy = np.array([correct[bins == b].mean() for b in used])
     counts = np.array([(bins == b).sum() for b in used])
     error = float((np.abs(confidence - accuracy) * counts).sum() / counts.sum())
     return confidence, accuracy, counts, error
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count the videos of each label (row) and predicted class (column).
+
+    Shape:
+        - labels, predicted: ``videos``, class indices
+        - counts: ``classes classes``
+
+    Raises:
+        ValueError: A class index is not below ``num_classes``.
+    """
+    for name, values in (('labels', labels), ('predicted classes', predicted)):
+        if len(values) and not 0 <= min(values) <= max(values) < num_classes:
+            raise ValueError(
+                f'the {name} {min(values)}..{max(values)} do not fit {num_classes} classes; '
+                'give the class names that the videos were labelled with'
+            )
+    counts = np.zeros((num_classes, num_classes), dtype=int)
+    np.add.at(counts, (labels, predicted), 1)
+    return counts
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Return probabilities over the last axis."""
+    rows = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(rows / rows.sum(axis=-1, keepdims=True))

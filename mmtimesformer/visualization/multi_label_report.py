@@ -31,7 +31,7 @@ AT = f'{100 * THRESHOLD:g}\u00a0%'
 def sections(run: TestResults, pictures: Path, mistakes: int) -> list[str]:
     """Write the sections as HTML, in their order on the page."""
     run = replace(run, labels=run.labels.astype(bool))
-    seen = run.seen()
+    seen = run.without_failed()
     precision = average_precision(run.labels, run.scores)  # takes a while of thousands of classes
     return [
         _tiles(run, precision),
@@ -64,7 +64,7 @@ def share(value: float, digits: int = 1) -> str:
 
 
 def _tiles(run: TestResults, precision: np.ndarray) -> str:
-    seen = run.seen()
+    seen = run.without_failed()
     micro, macro = f1_scores(run.labels, guesses(run))
     figures = {
         'mean average precision': share(mean_of(precision), 2),
@@ -200,7 +200,7 @@ def _views(run: TestResults, number: int) -> str:
         report._figure(
             run,
             i,
-            '; '.join(f'view {k}: {_names(run, row)}' for k, row in enumerate(found.guesses[i]))
+            '; '.join(f'view {k}: {_names(run, row)}' for k, row in enumerate(found.predicted[i]))
             if views <= MOST_VIEWS
             else f'truly {_names(run, run.labels[i])}',
         )

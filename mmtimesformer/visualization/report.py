@@ -11,13 +11,19 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from mmtimesformer.analysis.metrics import TestResults, calibration, class_accuracy, top_k
+from mmtimesformer.analysis.metrics import (
+    TestResults,
+    calibration,
+    class_accuracy,
+    confusion_matrix,
+    top_k,
+)
 from mmtimesformer.analysis.view_agreement import ViewAgreement, view_agreement
 from mmtimesformer.fileio.atomic import write_text_atomically
 from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.non_finite import REASON
 from mmtimesformer.terminal import safe_text
-from mmtimesformer.visualization.confusion import confusion_matrix, draw_confusion
+from mmtimesformer.visualization.confusion import draw_confusion
 from mmtimesformer.visualization.figures import BLUE, GREY, INK, picture
 from mmtimesformer.visualization.training import draw_training, read_training
 
@@ -61,8 +67,8 @@ def write_report(run: TestResults, path: str | Path, mistakes: int = 8) -> Path:
 
 def _sections(run: TestResults, pictures: Path, mistakes: int) -> list[str]:
     """Write the sections about a test with one label a video, in their order on the page."""
-    seen = run.seen()
-    counts = confusion_matrix(seen.labels, seen.guesses, len(run.classes))
+    seen = run.without_failed()
+    counts = confusion_matrix(seen.labels, seen.predicted, len(run.classes))
     return [
         _tiles(run),
         _failed(run),
@@ -90,7 +96,7 @@ def _about(run: TestResults) -> str:
 
 
 def _tiles(run: TestResults) -> str:
-    seen = run.seen()
+    seen = run.without_failed()
     k = min(5, len(run.classes))
     figures = {
         'top-1': _percent(top_k(run, 1), 2),
@@ -104,7 +110,7 @@ def _tiles(run: TestResults) -> str:
     if run.non_finite:
         figures['with NaN or infinite scores'] = f'{len(run.non_finite):,}'
     if seen.view_scores is not None:
-        agrees = view_agreement(seen.view_scores, seen.labels, seen.guesses).agrees.mean()
+        agrees = view_agreement(seen.view_scores, seen.labels, seen.predicted).agrees.mean()
         figures['all views agree'] = _percent(agrees)
     tiles = ''.join(
         f'<div class="tile"><b>{value}</b>{name}</div>' for name, value in figures.items()
@@ -214,13 +220,13 @@ def _classes(run: TestResults) -> str:
 
 
 def _mistakes(run: TestResults, number: int) -> str:
-    wrong = np.flatnonzero(run.guesses != run.labels)
+    wrong = np.flatnonzero(run.predicted != run.labels)
     chosen = wrong[np.argsort(-run.confidence[wrong], kind='stable')][:number]
     if not len(chosen):
         return _section('Mistakes', '<p>There are none.</p>')
     figures = []
     for i in chosen:
-        said, true = (html.escape(run.classes[c]) for c in (run.guesses[i], run.labels[i]))
+        said, true = (html.escape(run.classes[c]) for c in (run.predicted[i], run.labels[i]))
         caption = f'<b>{said}</b> with {_percent(run.confidence[i], 0)}, truly <b>{true}</b>'
         figures.append(_figure(run, i, caption))
     return _section('The most confident mistakes', _figures(figures))
@@ -238,13 +244,13 @@ def _views(run: TestResults, number: int) -> str:
                 'view said. tools/test.py --dump writes both; test again to see it here.'
             )
         return _section(title, f'<p>{why}</p>')
-    found = view_agreement(run.view_scores, run.labels, run.guesses)
+    found = view_agreement(run.view_scores, run.labels, run.predicted)
     single = found.accuracy
     body = (
         f'<p>All {found.views} views name the same class in <b>{_percent(found.agrees.mean())}</b> '
         f'of the videos. A view by itself is right in {_percent(single.mean())} on average, all '
         f'of them fused in <b>{_percent(found.fused_accuracy)}</b>; at least one view is right in '
-        f'{_percent(found.right_in_any)}.</p>'
+        f'{_percent(found.correct_in_any)}.</p>'
     )
     alone = [(f'view {i} alone', float(share), '') for i, share in enumerate(single)]
     if found.views > MOST_VIEWS_LISTED:

@@ -26,7 +26,9 @@ class SchemeResult:
     seconds: float
 
 
-def draw_schemes(results: Sequence[SchemeResult], path: str | Path, title: str = '') -> None:
+def draw_scheme_comparison(
+    results: Sequence[SchemeResult], path: str | Path, title: str = ''
+) -> None:
     """Draw top-1 of each scheme, full and by axis alone, under the ceiling of order-blind models.
 
     Args:

@@ -1,9 +1,17 @@
 """Metrics of a test against numbers computed by hand."""
 
+import re
+
 import numpy as np
 import pytest
 
-from mmtimesformer.analysis.metrics import TestResults, calibration, class_accuracy, top_k
+from mmtimesformer.analysis.metrics import (
+    TestResults,
+    calibration,
+    class_accuracy,
+    confusion_matrix,
+    top_k,
+)
 
 
 def results(scores: list[list[float]], labels: list[int], **more: object) -> TestResults:
@@ -33,3 +41,18 @@ def test_a_video_that_could_not_be_read_is_wrong_in_its_class() -> None:
 
 def test_a_class_without_videos_has_no_accuracy() -> None:
     assert np.isnan(class_accuracy(results([[0.9, 0.1]], [0]))[1])
+
+
+def test_rows_are_labels_and_columns_are_predicted_classes() -> None:
+    counts = confusion_matrix(np.array([0, 0, 1, 2, 2]), np.array([0, 2, 1, 2, 2]), 3)
+    assert counts.tolist() == [[1, 0, 1], [0, 1, 0], [0, 0, 2]]
+
+
+def test_a_class_without_videos_keeps_its_row_and_column() -> None:
+    assert confusion_matrix(np.array([0]), np.array([0]), 2).tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize('labels, predicted', [([0, 3], [0, 0]), ([0], [3]), ([-1], [0])])
+def test_a_label_without_a_class_is_refused(labels: list[int], predicted: list[int]) -> None:
+    with pytest.raises(ValueError, match=re.escape('do not fit 3 classes')):
+        confusion_matrix(np.array(labels), np.array(predicted), 3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.fileio import dump
 
-from mmtimesformer.visualization import read_predictions, top1
+from mmtimesformer.analysis.predictions import read_predictions, top1
 
 SCORES = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.4, 0.6]])
 LABELS = [1, 1, 1]

@@ -25,7 +25,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmtimesformer.analysis.metrics import TestResults
+from mmtimesformer.analysis.metrics import TestResults, confusion_matrix
 from mmtimesformer.analysis.test_results import read_test_results
 from mmtimesformer.checkpoints.load_report import LoadReport
 from mmtimesformer.cli import run_tool
@@ -36,11 +36,11 @@ from mmtimesformer.inference.sliding_window import Moment
 from mmtimesformer.terminal import echo, safe_text, track
 from mmtimesformer.visualization.attention import draw_attention, see
 from mmtimesformer.visualization.attention_page import TEMPLATE, write_page
-from mmtimesformer.visualization.confusion import confusion_matrix, draw_confusion
+from mmtimesformer.visualization.confusion import draw_confusion
 from mmtimesformer.visualization.film_strips import draw_clips
 from mmtimesformer.visualization.label_overlay import draw_labels, output_names
 from mmtimesformer.visualization.report import write_report
-from mmtimesformer.visualization.scheme_comparison import SchemeResult, draw_schemes
+from mmtimesformer.visualization.scheme_comparison import SchemeResult, draw_scheme_comparison
 from mmtimesformer.visualization.timeline import draw_timeline
 from tests.inference.conftest import CONFIG
 
@@ -424,7 +424,7 @@ def test_pictures_show_names_as_text(names: list[str], tmp_path: Path) -> None:
     timeline = Timeline('a\x1b$x_{$/b$_{\x07.mp4', 1, 1, moments, note=''.join(names))
     draw_timeline(timeline, tmp_path / 'timeline.png')
     results = [SchemeResult(name, 1000, 0.5, 0.9, 3) for name in names[:3]]
-    draw_schemes(results, tmp_path / 'schemes.png', names[1])
+    draw_scheme_comparison(results, tmp_path / 'schemes.png', names[1])
     clips = {name: np.zeros((3, 8, 8, 3), np.uint8) for name in names}
     draw_clips(clips, tmp_path / 'clips.png')
     for name in ('confusion', 'timeline', 'schemes', 'clips'):

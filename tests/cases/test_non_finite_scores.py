@@ -295,7 +295,7 @@ def test_a_dump_with_nan_of_other_tools_is_not_taken_for_answers(
     assert code == 1 and 'of 2 of 12 videos (' in printed
     run = read_test_results(Path('out'))
     assert list(run.failed) == [0, 5]
-    assert run.guesses.tolist() == [0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1]
+    assert run.predicted.tolist() == [0, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1]
     for result in results:
         scores = result.get('pred_score', result.get('pred_scores'))
         (scores if isinstance(scores, torch.Tensor) else scores['item'])[:] = math.inf

@@ -7,7 +7,7 @@ from PIL import Image
 from mmtimesformer.visualization import (
     SchemeResult,
     draw_clips,
-    draw_schemes,
+    draw_scheme_comparison,
     draw_training,
     read_training,
 )
@@ -42,7 +42,9 @@ def test_a_work_dir_without_a_training_has_no_curve(tmp_path) -> None:
 
 
 def test_schemes_and_clips_are_drawn(tmp_path) -> None:
-    draw_schemes([SchemeResult('divided', 1000, 0.97, 0.99, 60.0)], tmp_path / 'schemes.png')
+    draw_scheme_comparison(
+        [SchemeResult('divided', 1000, 0.97, 0.99, 60.0)], tmp_path / 'schemes.png'
+    )
     frames = np.zeros((9, 6, 8, 3), np.uint8)
     draw_clips({'left': frames, 'right': frames}, tmp_path / 'clips.png', columns=3)
     for name in ('schemes.png', 'clips.png'):

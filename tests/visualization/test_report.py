@@ -82,7 +82,7 @@ def test_videos_that_could_not_be_read_are_wrong_and_no_mistake_of_the_model(
     assert 'it is &lt;empty&gt;' in page
     assert 'with 90\u00a0%' not in page, 'the model has not seen it'
     assert 'with 50\u00a0%' in page
-    assert calibration(run.seen())[2].sum() == 3
+    assert calibration(run.without_failed())[2].sum() == 3
     assert 'could not be read' not in write_report(run_of(), tmp_path / 'report.html').read_text()
 
 
@@ -110,7 +110,7 @@ def test_views_are_compared_by_their_best_classes_and_by_the_probability_they_sh
     assert found.overlap == pytest.approx([1, 0.5, 1, 0.75], abs=1e-6)
     assert found.accuracy.tolist() == [0.25, 0.5]
     assert found.fused_accuracy == 0.25
-    assert found.right_in_any == 0.5
+    assert found.correct_in_any == 0.5
     assert found.least(5) == [1], 'one that agrees is not shown, however unsure it is'
     assert found.votes(1) == [(0, 1), (1, 1)]
 
