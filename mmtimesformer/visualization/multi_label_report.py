@@ -1,12 +1,11 @@
-"""The sections of the report about a test in which a video may have several labels."""
+"""The report of a multi-label test: average precision, F1, calibration, wrong and missed labels."""
 
-import html
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mmtimesformer.analysis.metrics import TestResults
+from mmtimesformer.analysis.metrics import TestResults, softmax
 from mmtimesformer.analysis.multi_label import (
     LabelAgreement,
     average_precision,
@@ -20,206 +19,159 @@ from mmtimesformer.analysis.multi_label import (
     sigmoid,
 )
 from mmtimesformer.inference.prediction import THRESHOLD
-from mmtimesformer.visualization import report
+from mmtimesformer.visualization.report_parts import (
+    MOST_VIEWS,
+    calibration_section,
+    failed_tiles,
+    video_figure,
+    view_bars,
+)
+from mmtimesformer.visualization.templates import percent
 
-MOST_CLASSES = 20  # of which bars are drawn; of more, the worst and the best
 MOST_ROWS = 60  # of the table of classes
-MOST_VIEWS = 12
+MOST_NAMES = 8  # of the labels of a video
 AT = f'{100 * THRESHOLD:g}\u00a0%'
 
 
-def sections(run: TestResults, pictures: Path, mistakes: int) -> list[str]:
-    """Write the sections as HTML, in their order on the page."""
-    run = replace(run, labels=run.labels.astype(bool))
-    seen = run.without_failed()
-    precision = average_precision(run.labels, run.scores)  # takes a while of thousands of classes
-    return [
-        _tiles(run, precision),
-        report._failed(run),
-        report._pair(report._curves(run, pictures), _calibration(seen, pictures)),
-        report._pair(_precision(run, precision), _confused(seen)),
-        _classes(run, precision),
-        _wrong(seen, mistakes),
-        _missed(seen, mistakes),
-        _views(seen, mistakes),
-        report._origin(run),
-    ]
-
-
-def probabilities(run: TestResults) -> np.ndarray:
-    """Return the probability of each class of each video."""
-    views = run.about.get('views') or {}
-    number = int(views.get('clips', 1)) * int(views.get('crops', 1))
-    return probabilities_of(run.scores, run.about.get('fusion'), number)
-
-
-def guesses(run: TestResults) -> np.ndarray:
-    """Return whether each video is given each label."""
-    return np.asarray(probabilities(run) >= THRESHOLD)
-
-
-def share(value: float, digits: int = 1) -> str:
-    """Write a share as per cent; ``n/a`` where there is none."""
-    return report._percent(value, digits) if np.isfinite(value) else 'n/a'
-
-
-def _tiles(run: TestResults, precision: np.ndarray) -> str:
-    seen = run.without_failed()
-    micro, macro = f1_scores(run.labels, guesses(run))
-    figures = {
-        'mean average precision': share(mean_of(precision), 2),
-        f'F1 at {AT}, micro': share(micro),
-        f'F1 at {AT}, macro': share(macro),
-        'all labels right': share(float((guesses(run) == run.labels).all(axis=1).mean())),
-        'calibration error': share(calibration(seen.labels, probabilities(seen))[3]),
-        'videos': f'{len(run.labels):,}',
+def sections(results: TestResults, mistakes: int) -> dict[str, Any]:
+    """Return what the page of a multi-label test shows."""
+    results = replace(results, labels=results.labels.astype(bool))
+    scored = results.without_failed()
+    precision = average_precision(results.labels, results.scores)  # slow for thousands of classes
+    views = _views(scored, mistakes)
+    return {
+        'threshold': AT,
+        'tiles': _tiles(results, precision, views),
+        'calibration': calibration_section(
+            calibration(scored.labels, _probabilities(scored)),
+            'probability',
+            'fraction of true labels',
+        ),
+        'precisions': _precisions(results, precision),
+        'without_videos': int(np.isnan(precision).sum()),
+        'confused': [
+            (results.classes[i], results.classes[j], count)
+            for i, j, count in confused_pairs(scored.labels, _predicted(scored))[:10]
+        ],
+        'rows': _rows(results, precision),
+        'num_classes': len(results.classes),
+        'labels_per_video': results.labels.sum(axis=1).mean(),
+        'predicted_per_video': _predicted(results).sum(axis=1).mean(),
+        'wrong': _wrong(scored, mistakes),
+        'missed': _missed(scored, mistakes),
+        'views': views,
     }
-    if run.failed:
-        figures['could not be read'] = f'{len(run.failed):,}'
-    if seen.view_scores is not None:
-        found = _agreement(seen)
-        figures['all views agree'] = share(float(found.agrees.mean()))
-    tiles = ''.join(
-        f'<div class="tile"><b>{value}</b>{name}</div>' for name, value in figures.items()
-    )
-    return f'<div class="tiles">{tiles}</div>'
 
 
-def _calibration(run: TestResults, folder: Path) -> str:
-    confidence, true, counts, error = calibration(run.labels, probabilities(run))
-    path = folder / 'calibration.png'
-    report.draw_calibration(confidence, true, counts, path, 'probability', 'share that is true')
-    body = report._image(path, 'Reliability diagram')
-    body += (
-        f'<p>Numbers are decisions: each class of each video. Probability and truth differ by '
-        f'{share(error)} on average (expected calibration error); below the dotted line '
-        'probabilities are too high.</p>'
-    )
-    return report._section('Calibration (reliability diagram)', body)
+def _probabilities(results: TestResults) -> np.ndarray:
+    views = results.about.get('views') or {}
+    number = int(views.get('clips', 1)) * int(views.get('crops', 1))
+    return probabilities_of(results.scores, results.about.get('fusion'), number)
 
 
-def _precision(run: TestResults, found: np.ndarray) -> str:
-    positives = run.labels.sum(axis=0)
-    known = [int(i) for i in np.argsort(found, kind='stable') if np.isfinite(found[i])]
-    bars = [(run.classes[i], float(found[i]), f'of {positives[i]:,}') for i in known]
-    without = len(run.classes) - len(known)
-    note = f'<p>{without:,} classes without a video are left out.</p>' if without else ''
-    if not bars:
-        return report._section('Average precision', '<p>n/a: no video has a label.</p>')
-    if len(bars) <= MOST_CLASSES:
-        return report._section('Average precision, worst first', report._bars(bars) + note)
-    body = '<h3>Worst</h3>' + report._bars(bars[:10]) + '<h3>Best</h3>'
-    return report._section('Average precision', body + report._bars(bars[::-1][:10]) + note)
+def _predicted(results: TestResults) -> np.ndarray:
+    """Return whether each label of each video is predicted."""
+    return np.asarray(_probabilities(results) >= THRESHOLD)
 
 
-def _classes(run: TestResults, found: np.ndarray) -> str:
-    each = class_scores(run.labels, guesses(run))
-    rank = np.where(np.isfinite(found), found, np.inf)
-    order = np.argsort(rank, kind='stable')
-    rows = [
+def _tiles(
+    results: TestResults, precision: np.ndarray, views: dict[str, Any] | None
+) -> dict[str, str]:
+    scored, predicted = results.without_failed(), _predicted(results)
+    micro, macro = f1_scores(results.labels, predicted)
+    tiles = {
+        'mean average precision': percent(mean_of(precision), 2),
+        f'F1 at {AT}, micro': percent(micro),
+        f'F1 at {AT}, macro': percent(macro),
+        'all labels correct': percent(float((predicted == results.labels).all(axis=1).mean())),
+        'calibration error': percent(calibration(scored.labels, _probabilities(scored))[3]),
+        'videos': f'{len(results.labels):,}',
+        **failed_tiles(results),
+    }
+    if views is not None:
+        tiles['all views agree'] = percent(views['agrees'])
+    return tiles
+
+
+def _precisions(results: TestResults, precision: np.ndarray) -> list[tuple[str, float, str]]:
+    """Return the average precision of each class that has videos, the worst first."""
+    positives = results.labels.sum(axis=0)
+    order = [int(i) for i in np.argsort(precision, kind='stable') if np.isfinite(precision[i])]
+    return [(results.classes[i], float(precision[i]), f'of {positives[i]:,}') for i in order]
+
+
+def _rows(results: TestResults, precision: np.ndarray) -> list[tuple[str, ...]]:
+    """Return the rows of the table of classes, the worst first."""
+    scores = class_scores(results.labels, _predicted(results))
+    order = np.argsort(np.where(np.isfinite(precision), precision, np.inf), kind='stable')
+    return [
         (
-            run.classes[i],
-            f'{each.positives[i]:,}',
-            f'{each.predicted[i]:,}',
-            share(found[i]),
-            share(each.precision[i]),
-            share(each.recall[i]),
-            share(each.f1[i]),
+            results.classes[i],
+            f'{scores.positives[i]:,}',
+            f'{scores.predicted[i]:,}',
+            *(percent(one[i]) for one in (precision, scores.precision, scores.recall, scores.f1)),
         )
         for i in order[:MOST_ROWS]
     ]
-    heads = 'class', 'true', 'given', 'average precision', 'precision', 'recall', 'F1'
-    body = f'<div class="wide">{report._table(heads, rows)}</div>'
-    if len(order) > MOST_ROWS:
-        body += f'<p>The worst {MOST_ROWS} of {len(order):,} classes.</p>'
-    body += (
-        f'<p>A label is given where its probability is at least {AT}; a video has '
-        f'{run.labels.sum(axis=1).mean():.2f} labels on average and is given '
-        f'{guesses(run).sum(axis=1).mean():.2f}.</p>'
-    )
-    return report._section('Classes', body)
 
 
-def _confused(run: TestResults) -> str:
-    pairs = confused_pairs(run.labels, guesses(run))[:10]
-    if not pairs:
-        return ''
-    rows = [(run.classes[i], run.classes[j], count) for i, j, count in pairs]
-    table = report._table(('missed', 'given', 'videos'), rows)
-    return report._section('Missed, and another given', table)
-
-
-def _wrong(run: TestResults, number: int) -> str:
-    title = 'The most confident wrong labels'
-    values = np.where(run.labels, -1.0, probabilities(run))
-    places = _largest(values, number, THRESHOLD)
-    figures = [
-        report._figure(
-            run,
+def _wrong(results: TestResults, number: int) -> list[dict[str, object]]:
+    """Return the most confident wrong labels."""
+    values = np.where(results.labels, -1.0, _probabilities(results))
+    return [
+        video_figure(
+            results,
             video,
-            f'<b>{_name(run, label)}</b> with {share(values[video, label], 0)}, truly '
-            f'{_names(run, run.labels[video])}',
+            label=results.classes[label],
+            probability=values[video, label],
+            labels=_names(results, results.labels[video]),
         )
-        for video, label in places
+        for video, label in _largest(values, number, THRESHOLD)
     ]
-    return report._section(title, report._figures(figures) if figures else '<p>There are none.</p>')
 
 
-def _missed(run: TestResults, number: int) -> str:
-    title = 'True labels with the lowest probability'
-    values = np.where(run.labels, 1 - probabilities(run), -1.0)
-    places = _largest(values, number, np.nextafter(1 - THRESHOLD, 1))
-    figures = [
-        report._figure(
-            run,
+def _missed(results: TestResults, number: int) -> list[dict[str, object]]:
+    """Return the labels with the lowest probability."""
+    values = np.where(results.labels, 1 - _probabilities(results), -1.0)
+    return [
+        video_figure(
+            results,
             video,
-            f'<b>{_name(run, label)}</b> with {share(1 - values[video, label], 0)} only; given '
-            f'{_names(run, guesses(run)[video])}',
+            label=results.classes[label],
+            probability=1 - values[video, label],
+            labels=_names(results, _predicted(results)[video]),
         )
-        for video, label in places
+        for video, label in _largest(values, number, np.nextafter(1 - THRESHOLD, 1))
     ]
-    return report._section(title, report._figures(figures) if figures else '<p>There are none.</p>')
 
 
-def _views(run: TestResults, number: int) -> str:
-    if run.view_scores is None:
-        return report._views(run, number)  # which says why there is nothing to compare
-    found = _agreement(run)
-    views = len(found.precision)
-    alone = [(f'view {i} alone', float(value), '') for i, value in enumerate(found.precision)]
-    if views > MOST_VIEWS:
-        best, worst = float(found.precision.max()), float(found.precision.min())
-        alone = [('worst view', worst, ''), ('best view', best, '')]
-    bars = [bar for bar in [*alone, ('all views fused', found.fused, '')] if np.isfinite(bar[1])]
-    body = (
-        f'<p>All {views} views give the same labels (of at least {AT}) in '
-        f'<b>{share(float(found.agrees.mean()))}</b> of the videos. Mean average precision:</p>'
-    )
-    body += report._bars(bars)
+def _views(results: TestResults, number: int) -> dict[str, Any] | None:
+    if results.view_scores is None:
+        return None
+    found = _agreement(results, results.view_scores)
+    few = len(found.precision) <= MOST_VIEWS
     figures = [
-        report._figure(
-            run,
+        video_figure(
+            results,
             i,
-            '; '.join(f'view {k}: {_names(run, row)}' for k, row in enumerate(found.predicted[i]))
-            if views <= MOST_VIEWS
-            else f'truly {_names(run, run.labels[i])}',
+            views=[_names(results, row) for row in found.predicted[i]] if few else [],
+            labels=_names(results, results.labels[i]),
         )
         for i in found.least(number)
     ]
-    if figures:
-        body += '<h3>Where they agree least</h3>' + report._figures(figures)
-    return report._section('Do the views of a video agree?', body)
+    return {
+        'number': len(found.precision),
+        'agrees': float(found.agrees.mean()),
+        'bars': view_bars(found.precision, found.fused),
+        'figures': figures,
+    }
 
 
-def _agreement(run: TestResults) -> LabelAgreement:
-    assert run.view_scores is not None
-    logits = run.view_scores.astype(np.float64)
-    if run.about.get('fusion') == 'mean of softmax':
-        rows = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        values = rows / rows.sum(axis=-1, keepdims=True)
-    else:
-        values = sigmoid(logits)
-    return label_agreement(run.labels, values, run.scores, THRESHOLD)
+def _agreement(results: TestResults, view_scores: np.ndarray) -> LabelAgreement:
+    logits = view_scores.astype(np.float64)
+    is_softmax = results.about.get('fusion') == 'mean of softmax'
+    values = softmax(logits) if is_softmax else sigmoid(logits)
+    return label_agreement(results.labels, values, results.scores, THRESHOLD)
 
 
 def _largest(values: np.ndarray, number: int, least: float) -> list[tuple[int, int]]:
@@ -229,11 +181,8 @@ def _largest(values: np.ndarray, number: int, least: float) -> list[tuple[int, i
     return [(int(i), int(j)) for i, j in places if values[i, j] >= least]
 
 
-def _name(run: TestResults, label: int) -> str:
-    return html.escape(run.classes[label])
-
-
-def _names(run: TestResults, row: np.ndarray) -> str:
-    names = [f'<b>{_name(run, int(i))}</b>' for i in np.flatnonzero(row)]
-    more = f' and {len(names) - 8} more' if len(names) > 8 else ''
-    return (', '.join(names[:8]) + more) or 'no label'
+def _names(results: TestResults, row: np.ndarray) -> list[str]:
+    """Return the first names of a multi-hot row, and how many more there are."""
+    names = [results.classes[int(i)] for i in np.flatnonzero(row)]
+    more = len(names) - MOST_NAMES
+    return names[:MOST_NAMES] + ([f'{more} more'] if more > 0 else [])

@@ -67,7 +67,7 @@ def draw_training(
     losses, accuracies = curves['loss'], curves.get(score, [])
     epochs = accuracies[-1][0] if accuracies else 1.0
     scale = epochs / losses[-1][0]  # iterations to epochs
-    with picture(path, 6.4, 3.6) as (_, axes):
+    with picture(path, 5.4, 3.2) as (_, axes):
         axes.plot(
             [step * scale for step, _ in losses], [loss for _, loss in losses], color=BLUE, lw=1.2
         )

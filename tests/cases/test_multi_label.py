@@ -127,7 +127,7 @@ def test_the_page_has_average_precision_and_no_top_1(run: Path) -> None:
     about = json.loads((run / 'work/result.meta.json').read_text())
     shown = f'{100 * about["scores"]["acc/mean_average_precision"]:.2f}\u00a0%'
     assert f'<b>{shown}</b>mean average precision' in page
-    assert 'top-1' not in page and 'Which class is taken for which' not in page
+    assert 'top-1' not in page and 'Confusion matrix' not in page
     assert 'F1 at 50\u00a0%, micro' in page and '>nan' not in page
     text = re.sub('<[^>]+>', '', page)
     for name in NAMES:

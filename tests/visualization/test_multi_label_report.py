@@ -65,15 +65,15 @@ def test_average_precision_is_that_of_mmaction2_and_has_no_value_without_positiv
 
 
 def test_f1_is_that_of_the_definition() -> None:
-    guesses = SCORES >= 0.5
+    predicted = SCORES >= 0.5
     # given: a b | a | a d | c; of these a b and a are true, 2 labels are missed
-    micro, macro = f1_scores(LABELS, guesses)
+    micro, macro = f1_scores(LABELS, predicted)
     assert micro == pytest.approx(2 * 3 / (2 * 3 + 3 + 2))
-    each = class_scores(LABELS, guesses)
+    each = class_scores(LABELS, predicted)
     assert each.f1[:3] == pytest.approx([0.8, 2 / 3, 0])
     assert np.isnan(each.f1[3]) and np.isnan(each.recall[3]) and each.precision[3] == 0
     assert macro == pytest.approx((0.8 + 2 / 3 + 0) / 3)
-    assert confused_pairs(LABELS, guesses) == [(1, 0, 1), (2, 3, 1)]
+    assert confused_pairs(LABELS, predicted) == [(1, 0, 1), (2, 3, 1)]
 
 
 def test_calibration_is_about_every_decision() -> None:
@@ -115,9 +115,9 @@ def test_the_page_shows_the_scores_and_what_is_wrong(tmp_path: Path) -> None:
     assert '83.33\u00a0% mean average precision' in text
     assert 'n/a' in text and not re.search(r'\bnan\b', page, re.IGNORECASE)
     assert 'top-1' not in page
-    assert '<b>d</b> with 60\u00a0%, truly <b>a</b>, <b>c</b>' in page
-    assert '<b>&lt;b&gt;</b> with 30\u00a0% only; given <b>a</b>' in page
-    assert 'give the same labels' in page
+    assert '<b>d</b> with 60\u00a0%, labels <b>a</b>, <b>c</b>' in page
+    assert '<b>&lt;b&gt;</b> with 30\u00a0%, predicted <b>a</b>' in page
+    assert 'predict the same labels' in page
 
 
 @pytest.mark.parametrize(
