@@ -44,7 +44,7 @@ ol.labels .bar:empty { display: none; }
 ol.labels i { display: block; height: 100%; border-radius: 4px; background: #3366aa; }
 ol.labels li:first-child b { font-size: 1.35rem; }
 ol.labels li:first-child i { background: #e08214; }
-.letter { border-left: 4px solid #c0392b; background: rgba(192, 57, 43, .08); padding: .7rem 1rem;
+.error { border-left: 4px solid #c0392b; background: rgba(192, 57, 43, .08); padding: .7rem 1rem;
           border-radius: 4px; overflow-wrap: anywhere; }
 #video button[aria-label^="Trim"], #video button[aria-label^="Reset"] { display: none; }
 #video.unplayable::after { content: "This browser cannot play the file; the model reads it itself.";

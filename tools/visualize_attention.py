@@ -1,7 +1,7 @@
-"""Show where a model looks: python tools/visualize_attention.py VIDEO CONFIG CHECKPOINT [options].
+"""Draw attention maps: python tools/visualize_attention.py VIDEO CONFIG CHECKPOINT [options].
 
-Writes three things into --out: a picture of the frames and of what was looked at, a video of both,
-and a page on which one walks through all layers, heads, frames and patches.
+Writes into --out: a picture of frames and overlays, a video of both, and an interactive page of all
+layers, heads, frames and patches.
 """
 
 import argparse
@@ -38,8 +38,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--method',
         choices=['rollout', 'last', 'gradient'],
         default='rollout',
-        help='what the overlays show: the class token followed back through all layers (rollout), '
-        'its look in one layer (last), or attention that spoke for a class (gradient)',
+        help='what the overlays show: attention rollout through all layers (rollout), attention of the '
+        'class token in one layer (last), or gradient relevance for a class (gradient)',
     )
     parser.add_argument(
         '--layer',
@@ -70,13 +70,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def visualize(args: argparse.Namespace) -> None:
-    """Look, then write the picture, the video and the page."""
+    """Compute attention, then write the picture, the video and the page."""
     require_mmaction()
     from mmtimesformer.inference import VideoClassifier
     from mmtimesformer.visualization.attention import (
         METHODS,
+        compute_attention,
         draw_attention,
-        see,
         write_attention_video,
     )
     from mmtimesformer.visualization.attention_page import write_page
@@ -87,20 +87,21 @@ def visualize(args: argparse.Namespace) -> None:
     check_output(args.out, '--out', folder=True)
     classifier = VideoClassifier(args.config, args.checkpoint, args.device, args.classes)
     asked = args.method == 'gradient' or args.label is not None
-    sight = see(classifier, args.video, args.label, args.view, gradients=asked or None)
-    echo_lines(sight.prediction)
-    heat = sight.heat(args.method, layer, args.head)
-    title = (
-        f'{shown_name(sight.prediction.top)}  {sight.prediction.shown()}:  {METHODS[args.method]}'
+    attention = compute_attention(
+        classifier, args.video, args.label, args.view, gradients=asked or None
     )
+    echo_lines(attention.prediction)
+    heatmap = attention.heatmap(args.method, layer, args.head)
+    top = attention.prediction
+    title = f'{shown_name(top.top)}  {top.shown()}:  {METHODS[args.method]}'
     if args.method == 'gradient':
-        title = f'attention that spoke for {shown_name(sight.name)}, by its gradient'
+        title = f'gradient relevance for {shown_name(attention.name)}'
 
     grid, video, page = (args.out / name for name in ('grid.png', 'overlay.mp4', 'page.html'))
     opens = {'method': args.method, 'layer': layer, 'head': args.head}
-    report = write_page(sight, page, args.layers, args.page_megabytes, **opens)
-    draw_attention(sight.frames, {args.method: heat}, grid, title, sight.seconds)
-    write_attention_video(sight.frames, heat, video, sight.seconds)
+    report = write_page(attention, page, args.layers, args.page_megabytes, **opens)
+    draw_attention(attention.frames, {args.method: heatmap}, grid, title, attention.seconds)
+    write_attention_video(attention.frames, heatmap, video, attention.seconds)
     echo(f'\nwrote {grid}')
     echo(f'wrote {video}')
     echo(f'wrote {report}')

@@ -1,4 +1,4 @@
-"""Where a model looks, drawn over the frames that it saw."""
+"""Compute attention maps of a video, and draw them over its frames."""
 
 import os
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from mmtimesformer.terminal import safe_text
 from mmtimesformer.visualization.figures import GREY, picture, shown_name
 
 METHODS = {
-    'rollout': 'attention of the class token, followed back through all layers',
-    'last': 'what the class token looks at in one layer',
-    'gradient': 'attention that spoke for the class, by its gradient',
+    'rollout': 'attention rollout of the class token, through all layers',
+    'last': 'attention of the class token in one layer',
+    'gradient': 'gradient relevance for the label',
 }
 COLORS = 'inferno'
 SHORT = 4096  # tokens; 8 frames of 224 x 224 pixels have 1,569, 96 have 18,817
@@ -32,14 +32,14 @@ SHORT = 4096  # tokens; 8 frames of 224 x 224 pixels have 1,569, 96 have 18,817
 
 @dataclass
 class AttentionView:
-    """A clip, what the model said of it, and where it looked.
+    """The frames, the attention maps and the prediction of a clip.
 
     Attributes:
-        frames: The pixels that the model saw, ``t H W 3`` of uint8.
-        seconds: When each frame is shown in the video; ``None`` where that is not known.
+        frames: The input of the model, ``t H W 3`` of uint8.
+        seconds: Time of each frame in the video; ``None`` if not known.
         maps: The attention.
-        prediction: What the model said of the whole video, all views together.
-        label: The class that gradients are for, by number.
+        prediction: Of the whole video, all views fused.
+        label: Index of the class of the gradients.
         name: Of that class.
     """
 
@@ -50,41 +50,43 @@ class AttentionView:
     label: int
     name: str
 
-    def heat(self, method: str = 'rollout', layer: int = -1, head: int | None = None) -> np.ndarray:
-        """Return how much each patch was looked at.
+    def heatmap(
+        self, method: str = 'rollout', layer: int = -1, head: int | None = None
+    ) -> np.ndarray:
+        """Return the attention to, or the relevance of, each patch.
 
         Args:
             method: One of :data:`METHODS`.
-            layer: For ``'last'``: which one; -1 is the last.
-            head: For ``'last'``: which one; the mean of all, if not given.
+            layer: For ``'last'``; -1 is the last layer.
+            head: For ``'last'``; the mean of all heads if not given.
 
         Shape:
-            - heat: ``t h w``, 0 or more
+            - heatmap: ``t h w``, 0 or more
 
         Raises:
-            NonFiniteError: A value of the heat is NaN or infinite.
+            NonFiniteError: A value is NaN or infinite.
             ValueError: There is no such method, layer or head.
         """
         if method == 'rollout':
-            heat = self.maps.rollout()
+            heatmap = self.maps.rollout()
         elif method == 'gradient':
-            heat = self.maps.relevance()
+            heatmap = self.maps.relevance()
         elif method == 'last':
             heads = self.maps.from_class(layer)
             check_head(head, heads.shape[1])
-            heat = heads.mean(1) if head is None else heads[:, head]
+            heatmap = heads.mean(1) if head is None else heads[:, head]
         else:
-            raise ValueError(f'method={method!r} is not known; choose {", ".join(METHODS)}')
-        if not bool(heat.isfinite().all()):
+            raise ValueError(f'method={method!r} is not one of {", ".join(METHODS)}; choose one')
+        if not bool(heatmap.isfinite().all()):
             raise NonFiniteError(
                 f'the attention map of {self.prediction.video} by the method {method!r} holds NaN '
                 'or infinite values; choose another method, or give a checkpoint from before the '
                 'training diverged'
             )
-        return heat[0].float().cpu().numpy()
+        return heatmap[0].float().cpu().numpy()
 
 
-def see(
+def compute_attention(
     classifier: VideoClassifier,
     video: str | os.PathLike[str],
     label: int | str | None = None,
@@ -92,18 +94,16 @@ def see(
     layers: Sequence[int] | None = None,
     gradients: bool | None = None,
 ) -> AttentionView:
-    """Run a classifier over a video and keep where it looks, in one of the views.
+    """Classify a video, and compute the attention maps of one of its views.
 
     Args:
         classifier: The model.
         video: A file.
-        label: The class that gradients are for, a name or a number; what the model says, if not
-            given.
-        view: Which crop or clip of those that the config's test takes, from 0; the middle one, if
-            not given.
-        layers: Which layers to keep; all, if not given.
-        gradients: Compute what ``'gradient'`` needs, which takes the memory of a training step; if
-            not given, for clips of at most :data:`SHORT` tokens.
+        label: Class of the gradients, a name or an index; the best class if not given.
+        view: Index of the crop or clip, of those of the config's test; the middle one if not given.
+        layers: Layers to keep; all if not given.
+        gradients: Compute what ``'gradient'`` needs, with the memory of a training step; if not
+            given, for clips of at most :data:`SHORT` tokens.
 
     Raises:
         ValueError: The video cannot be read, or there is no such class or view.
@@ -133,7 +133,7 @@ def see(
 
 
 def check_head(head: int | None, heads: int) -> None:
-    """See that a head is one of a model's; ``None`` stands for their mean.
+    """Check the index of a head; ``None`` is the mean of all.
 
     Raises:
         ValueError: There is no such head.
@@ -146,7 +146,7 @@ def check_head(head: int | None, heads: int) -> None:
 
 
 def find_class(classifier: VideoClassifier, label: int | str) -> int:
-    """Return the number of a class, given its number or its name.
+    """Return the index of a class, given its index or its name.
 
     Raises:
         ValueError: There is no such class; the message lists the nearest names.
@@ -162,25 +162,25 @@ def find_class(classifier: VideoClassifier, label: int | str) -> int:
     )
 
 
-def overlay(frames: np.ndarray, heat: np.ndarray, peak: float | None = None) -> np.ndarray:
-    """Lay heat over frames: what was not looked at lies in the dark, what was glows.
+def overlay(frames: np.ndarray, heatmap: np.ndarray, peak: float | None = None) -> np.ndarray:
+    """Draw a heatmap over frames: patches with a low value are dark, with a high value bright.
 
     Args:
         frames: Pixels.
-        heat: Of each patch; the brightest of the clip glows most, so frames can be compared.
-        peak: The heat that glows most; the largest there is, if not given.
+        heatmap: Of all frames, with one scale, so that frames can be compared.
+        peak: The value drawn brightest; the largest if not given.
 
     Shape:
         - frames: ``t H W 3`` of uint8
-        - heat: ``t h w``
+        - heatmap: ``t h w``
         - overlays: as frames
     """
     import cv2
 
     height, width = frames.shape[1:3]
-    peak = peak or float(heat.max()) or 1.0
+    peak = peak or float(heatmap.max()) or 1.0
     drawn = []
-    for frame, cells in zip(frames, heat, strict=True):
+    for frame, cells in zip(frames, heatmap, strict=True):
         glow = cv2.resize(
             (cells / peak).astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC
         )
@@ -200,25 +200,25 @@ def draw_attention(
     seconds: np.ndarray | None = None,
     columns: int = 8,
 ) -> None:
-    """Draw frames above, and below them what was looked at, a row for each way to tell, as a PNG.
+    """Draw frames, and below them a row of overlays for each heatmap, as a PNG.
 
     Args:
         frames: The clip.
-        rows: Name and heat of each row of overlays.
+        rows: Name and heatmap of each row of overlays.
         path: The picture.
-        title: Said above it.
-        seconds: When each frame is shown, said above it.
+        title: Stands above the frames.
+        seconds: Time of each frame, which stands above it.
         columns: Evenly spaced frames of a row, at most.
 
     Shape:
         - frames: ``t H W 3`` of uint8
-        - heat: ``t h w``
+        - heatmap: ``t h w``
     """
     height, width = frames.shape[1:3]
     count = min(columns, len(frames))
     chosen = np.linspace(0, len(frames) - 1, count).round().astype(int)
     large = [enlarge(frames)[chosen]]
-    large += [overlay(enlarge(frames), heat)[chosen] for heat in rows.values()]
+    large += [overlay(enlarge(frames), heatmap)[chosen] for heatmap in rows.values()]
     side = 1.35
     top = 0.34 if title else 0.0  # inches
     size = 1.0 + side * count, 0.3 + top + len(large) * side * height / width
@@ -244,29 +244,29 @@ def draw_attention(
 
 
 def write_attention_video(
-    frames: np.ndarray, heat: np.ndarray, path: str | Path, seconds: np.ndarray | None = None
+    frames: np.ndarray, heatmap: np.ndarray, path: str | Path, seconds: np.ndarray | None = None
 ) -> None:
-    """Write an mp4: the frames on the left, what was looked at on the right.
+    """Write an mp4: frames on the left, overlays on the right.
 
-    Each frame of the clip stays until the next one's time in the video, so the clip plays at its
-    own speed; where the times are not known, a quarter of a second.
+    Each frame is shown until the time of the next one, so the clip plays at its own speed; where
+    the times are not known, for a quarter of a second.
 
     Args:
         frames: The clip.
-        heat: Of each patch.
+        heatmap: Of each patch.
         path: The video.
-        seconds: When each frame is shown in the video.
+        seconds: Time of each frame in the video.
 
     Shape:
         - frames: ``t H W 3`` of uint8
-        - heat: ``t h w``
+        - heatmap: ``t h w``
     """
     import av
 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = enlarge(frames)
-    pair = np.concatenate([frames, overlay(frames, heat)], axis=2)
+    pair = np.concatenate([frames, overlay(frames, heatmap)], axis=2)
     pair = pair[:, : pair.shape[1] // 2 * 2, : pair.shape[2] // 2 * 2]  # yuv420p wants even sides
     rate = 24
     steps = np.full(len(frames), 0.25)
@@ -291,7 +291,7 @@ def enlarge(frames: np.ndarray, side: int = 224) -> np.ndarray:
 
 
 def describe(maps: AttentionMaps) -> str:
-    """Say in a few words what kind of model, over how many frames and patches."""
+    """Describe a model in one line: attention, layers, heads, frames and patches."""
     t, h, w = maps.grid
     scheme = {
         'divided_space_time': 'divided space-time attention',
@@ -315,7 +315,7 @@ def _check_view(view: int | None, views: int) -> int:
 
 
 def _seconds(classifier: VideoClassifier, path: Path, view: int, count: int) -> np.ndarray | None:
-    """Return when the frames of a view are shown, as far as the config's sampling tells."""
+    """Return the times of a view's frames; ``None`` if the config's sampling takes many clips."""
     video = Video(path)
     if not video.fps:
         return None

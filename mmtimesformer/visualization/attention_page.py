@@ -1,13 +1,12 @@
-"""One HTML file in which a clip's attention can be walked through: no server, no other files.
+"""Write an interactive HTML page of a clip's attention: one file, no server, no network.
 
-The weights ride inside. Each row of weights (all that one token looks at) is stored as 8-bit codes
-beside its largest weight: ``weight = largest * (code / 255) ** 2``. The square spends more codes on
-small weights, of which there are many; the error is at most 0.4 % of the row's largest weight. Rows
-are compressed with zlib, which every browser since 2023 undoes by itself.
+Each row of attention weights (of one query) is stored as 8-bit codes and its largest weight:
+``weight = largest * (code / 255) ** 2``. The square spends more codes on small weights, of which
+there are many; the error is at most 0.4 % of the row's largest weight. Rows are compressed with
+zlib, which browsers since 2023 decompress.
 """
 
 import base64
-import json
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,21 +28,22 @@ from mmtimesformer.visualization.attention import (
     check_head,
     describe,
 )
+from mmtimesformer.visualization.templates import render
 
-TEMPLATE = Path(__file__).with_name('attention_page.html')
-LARGEST_MAP = 2**26  # weights of one head in one layer; more no browser should be asked to hold
+TEMPLATE = 'attention_page.html.jinja'
+LARGEST_MAP = 2**26  # weights of one head in one layer, for a browser's memory
 MEGABYTES = 24.0
 
 
 @dataclass
 class PageReport:
-    """What became of a page.
+    """The size of a page, and the layers in it.
 
     Attributes:
         path: The file.
         size: In bytes.
-        layers: Those in it, numbered from 0.
-        with_heads: Those of them whose every head is in it; of the others only the mean.
+        layers: Layers in the page, numbered from 0.
+        with_heads: Layers with every head; the others have the mean of heads only.
     """
 
     path: Path
@@ -63,7 +63,7 @@ class PageReport:
 
 
 def write_page(
-    sight: AttentionView,
+    attention: AttentionView,
     path: str | Path,
     layers: Sequence[int] | None = None,
     megabytes: float = MEGABYTES,
@@ -73,22 +73,22 @@ def write_page(
 ) -> PageReport:
     """Write the page of a clip.
 
-    Where not all weights fit, the mean over heads of every layer comes first, from the last layer
-    to the first, then the single heads of as many layers as there is room for, likewise.
+    If not all weights fit, the mean of heads of each layer is stored first, from the last layer to
+    the first, then the single heads in the same order.
 
     Args:
-        sight: The clip and its attention.
+        attention: The clip and its attention.
         path: The file.
-        layers: Which layers may be in it; all that were kept, if not given.
-        megabytes: Size that the weights may have in the file; the last layer is always there.
-        method: What the page shows first.
-        layer: Which layer the page opens with.
-        head: Which head; the mean, if not given.
+        layers: Layers to store; all that were kept if not given.
+        megabytes: Largest size of the weights in the file; the last layer is always stored.
+        method: Overlay that the page opens with.
+        layer: Layer that the page opens with.
+        head: Head that the page opens with; the mean if not given.
 
     Raises:
-        ValueError: The maps are too large for any page, or there is no such layer.
+        ValueError: The maps are too large for a page, or there is no such layer.
     """
-    maps = sight.maps
+    maps = attention.maps
     t, h, w = maps.grid
     longest = 1 + h * w * t if maps.attention_type == 'joint_space_time' else 1 + h * w
     largest = longest**2 * (1 if maps.attention_type == 'joint_space_time' else t)
@@ -103,31 +103,29 @@ def write_page(
     packed, with_heads = _pack_what_fits(maps, wanted, megabytes * 1e6)
     shown = sorted(packed)
     data = {
-        'title': safe_text(Path(sight.prediction.video).name),
+        'title': safe_text(Path(attention.prediction.video).name),
         'model': describe(maps),
         'scheme': maps.attention_type,
         't': t,
         'h': h,
         'w': w,
-        'size': list(sight.frames.shape[1:3]),
-        'seconds': None if sight.seconds is None else np.round(sight.seconds, 3).tolist(),
-        'said': [
-            {'name': safe_text(label, LONGEST_NAME), 'score': sight.prediction.shown(rank)}
-            for rank, label in enumerate(sight.prediction.labels[:3])
+        'size': list(attention.frames.shape[1:3]),
+        'seconds': None if attention.seconds is None else np.round(attention.seconds, 3).tolist(),
+        'prediction': [
+            {'name': safe_text(label, LONGEST_NAME), 'score': attention.prediction.shown(rank)}
+            for rank, label in enumerate(attention.prediction.labels[:3])
         ],
-        'frames': [_jpeg(frame) for frame in sight.frames],
+        'frames': [_jpeg(frame) for frame in attention.frames],
         'colors': _text(_color_table()),
-        'summaries': _summaries(sight),
+        'summaries': _summaries(attention),
         'method': method,
         'layers': [packed[number] for number in shown],
         'layer': shown.index(opened) if opened in shown else len(shown) - 1,
         'head': head,
         'numLayers': maps.num_layers,
     }
-    text = json.dumps(data, separators=(',', ':'), allow_nan=False).replace('<', '\\u003c')
-    page = TEMPLATE.read_text(encoding='utf-8').replace('/*DATA*/null', text, 1)
     path = Path(path)
-    write_text_atomically(path, page)
+    write_text_atomically(path, render(TEMPLATE, data=data))
     return PageReport(path, path.stat().st_size, shown, with_heads)
 
 
@@ -170,8 +168,7 @@ def _pack_what_fits(
         used += _size(mean)
     with_heads = []
     for number in sorted(packed, reverse=True):
-        # Heads are less alike than their means and compress less: skip where they surely will not
-        # fit, before the work is done.
+        # Single heads compress less than the mean: skip early where they cannot fit.
         count = maps.layers[number].space.attention.num_heads  # type: ignore[union-attr]
         if used + (count - 1) * _size(packed[number]) > room:
             break
@@ -210,21 +207,21 @@ def _pack(maps: AttentionMaps, number: int, heads: bool) -> dict[str, Any]:
     return layer
 
 
-def _summaries(sight: AttentionView) -> dict[str, dict[str, Any]]:
-    """Return the maps of the whole model that the page shows in a strip: of each way to tell."""
+def _summaries(attention: AttentionView) -> dict[str, dict[str, Any]]:
+    """Return the heatmap of each method that was computed, for the strip of the whole clip."""
     found = {}
     for method, meaning in METHODS.items():
-        kept = len(sight.maps.layers) == sight.maps.num_layers
-        if (method == 'gradient' and sight.maps.score is None) or (method != 'last' and not kept):
+        kept = len(attention.maps.layers) == attention.maps.num_layers
+        if (method == 'gradient' and attention.maps.score is None) or (
+            method != 'last' and not kept
+        ):
             continue
         if method == 'last':
-            meaning = 'what the class token looks at in the last layer, the mean of its heads'
+            meaning = 'attention of the class token in the last layer, mean of heads'
         if method == 'gradient':
-            meaning = (
-                f'attention that spoke for “{safe_text(sight.name, LONGEST_NAME)}”, by its gradient'
-            )
-        heat = sight.heat(method, max(sight.maps.layers) if method == 'last' else -1)
-        codes = np.rint(255 * heat / (heat.max() or 1)).astype(np.uint8)
+            meaning = f'gradient relevance for “{safe_text(attention.name, LONGEST_NAME)}”'
+        heatmap = attention.heatmap(method, max(maps.layers) if method == 'last' else -1)
+        codes = np.rint(255 * heatmap / (heatmap.max() or 1)).astype(np.uint8)
         found[method] = {'meaning': meaning, 'codes': _text(codes.tobytes())}
     return found
 
@@ -245,7 +242,7 @@ def _number(maps: AttentionMaps, layer: int) -> int:
     number = layer + maps.num_layers if layer < 0 else layer
     if number not in maps.layers:
         raise ValueError(
-            f'layer {layer} is not there; choose from {_listed(sorted(maps.layers))}, '
+            f'layer {layer} is not stored; choose from {_listed(sorted(maps.layers))}, '
             'or -1 for the last'
         )
     return number

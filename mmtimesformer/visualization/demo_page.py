@@ -1,7 +1,4 @@
-"""What a page to try a model shows of one video: labels with bars, and where the model looked.
-
-It knows nothing of the page's framework; ``tools/demo_app.py`` puts the parts in their places.
-"""
+"""Predict a video and draw its attention for the demo page, which ``tools/demo_app.py`` serves."""
 
 import html
 import shutil
@@ -12,34 +9,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmtimesformer.cli import error_message
-from mmtimesformer.inference import Prediction, VideoClassifier
+from mmtimesformer.inference import VideoClassifier
 from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.terminal import safe_text
 from mmtimesformer.visualization.attention import (
     METHODS,
     AttentionView,
+    compute_attention,
     describe,
     draw_attention,
-    see,
     write_attention_video,
 )
 from mmtimesformer.visualization.attention_page import write_page
 from mmtimesformer.visualization.figures import shown_name
+from mmtimesformer.visualization.templates import render
 
-KEPT = 4  # videos whose attention is remembered, for another way to show it
-WRITTEN = 32  # answers whose pictures lie on the disk
-MEGABYTES = 6.0  # of weights in the page of layers and heads, which travels inside another page
+CACHED = 4  # videos whose attention is kept, for another method
+WRITTEN = 32  # answers whose files are kept
+MEGABYTES = 6.0  # of weights in the attention page, which is a frame in the demo page
+TEMPLATE = 'demo_answer.html.jinja'
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The parts of the page that belong to one video.
+    """What the demo page shows of one video.
 
     Attributes:
-        words: HTML: the labels with bars, or why there are none.
-        grid: A picture of the frames and of what was looked at; ``None`` without an answer.
+        words: HTML: labels with bars, or the error message.
+        grid: A picture of frames and overlays; ``None`` if there is an error.
         overlay: A video of both.
-        walk: HTML: the page on which one walks through layers, heads, frames and patches.
+        walk: HTML: the attention page of layers, heads, frames and patches.
     """
 
     words: str
@@ -49,26 +48,26 @@ class Answer:
 
 
 class DemoPage:
-    """Answers about videos, each in the same parts.
+    """Predict videos and draw their attention, one at a time.
 
     Args:
         classifier: The model.
-        folder: For pictures and videos; those of the last :data:`WRITTEN` answers stay.
+        folder: For pictures and videos; those of the last :data:`WRITTEN` answers are kept.
     """
 
     def __init__(self, classifier: VideoClassifier, folder: Path) -> None:
         self.classifier = classifier
         self.folder = folder
-        self._seen: OrderedDict[tuple[str, int], AttentionView] = OrderedDict()
+        self._cache: OrderedDict[tuple[str, int], AttentionView] = OrderedDict()
         self._written = 0
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def methods(self) -> dict[str, str]:
-        """Return the ways to show attention: what a person calls each, and its name."""
+        """Return the methods to draw attention: the text of the button, and the name."""
         return {
-            'through all layers': 'rollout',
-            'in the last layer': 'last',
-            'that spoke for the label': 'gradient',
+            'attention rollout, all layers': 'rollout',
+            'attention in the last layer': 'last',
+            'gradient relevance for the label': 'gradient',
         }
 
     def __call__(
@@ -77,72 +76,71 @@ class DemoPage:
         method: str = 'rollout',
         waits: Callable[[], bool] = lambda: True,
     ) -> Answer:
-        """Label a video and draw its attention; what is wrong with it is said in words.
-
-        One answer is made at a time, whatever thread asks.
+        """Predict a video and draw its attention; an error becomes a message in the answer.
 
         Args:
             video: A file.
             method: One of :meth:`methods`.
-            waits: Whether somebody still waits for the answer; where nobody does, the model does
-                not run.
+            waits: Whether the client still waits; if not, the model does not run.
         """
         if video is None:
             return Answer('')
-        with self._turn:
+        with self._lock:
             return self._answer(video, method, waits) if waits() else Answer('')
 
     def _answer(self, video: str | Path, method: str, waits: Callable[[], bool]) -> Answer:
         try:
-            sight = self._see(Path(video))
+            attention = self._compute(Path(video))
             if not waits():  # any more
                 return Answer('')
-            heat = sight.heat(method)
+            heatmap = attention.heatmap(method)
             place = self._place()
-            title = METHODS[method].replace('the class,', f'{shown_name(sight.name)},')
-            rows = {'attention': heat}
-            draw_attention(sight.frames, rows, place / 'grid.png', title, sight.seconds)
-            write_attention_video(sight.frames, heat, place / 'overlay.mp4', sight.seconds)
-            write_page(sight, place / 'page.html', megabytes=MEGABYTES, method=method)
-        except Exception as error:  # whatever a stranger's file brings about
-            return Answer(f'<div class="letter">{html.escape(_without_folder(error, video))}</div>')
+            title = METHODS[method].replace('the label', shown_name(attention.name))
+            rows = {'attention': heatmap}
+            draw_attention(attention.frames, rows, place / 'grid.png', title, attention.seconds)
+            write_attention_video(
+                attention.frames, heatmap, place / 'overlay.mp4', attention.seconds
+            )
+            write_page(attention, place / 'page.html', megabytes=MEGABYTES, method=method)
+        except Exception as error:  # a file from anyone may raise anything
+            return Answer(render(TEMPLATE, error=_without_folder(error, video)))
         walk = html.escape((place / 'page.html').read_text(encoding='utf-8'), quote=True)
         return Answer(
-            bars(sight.prediction) + f'<p class="made">{html.escape(describe(sight.maps))}</p>',
+            _words(attention),
             place / 'grid.png',
             place / 'overlay.mp4',
             f'<iframe title="Layers, heads, frames and patches" srcdoc="{walk}"></iframe>',
         )
 
-    def _see(self, video: Path) -> AttentionView:
+    def _compute(self, video: Path) -> AttentionView:
         key = str(video), video.stat().st_mtime_ns
-        if key not in self._seen:
-            self._seen[key] = see(self.classifier, video, gradients=True)
-            while len(self._seen) > KEPT:
-                self._seen.popitem(last=False)
-        return self._seen[key]
+        if key not in self._cache:
+            self._cache[key] = compute_attention(self.classifier, video, gradients=True)
+            while len(self._cache) > CACHED:
+                self._cache.popitem(last=False)
+        return self._cache[key]
 
     def _place(self) -> Path:
-        """Return a new folder: what a browser has loaded under a name it does not load again."""
+        """Return a new folder: browsers do not load a name a second time."""
         self._written += 1
         shutil.rmtree(self.folder / str(self._written - WRITTEN), ignore_errors=True)
         return self.folder / str(self._written)
 
 
-def bars(prediction: Prediction) -> str:
-    """Write the best classes as HTML, each with a bar where scores are probabilities."""
-    rows = []
-    for rank, label in enumerate(prediction.labels):
-        share = prediction.scores[rank] if prediction.is_probability else 0.0
-        bar = f'<i style="width:{100 * share:.2f}%"></i>' if prediction.is_probability else ''
-        name = html.escape(safe_text(label, LONGEST_NAME))
-        rows.append(
-            f'<li><b>{name}</b><span>{prediction.shown(rank)}</span>'
-            f'<div class="bar">{bar}</div></li>'
+def _words(attention: AttentionView) -> str:
+    """Return the best classes as HTML, with bars where scores are probabilities."""
+    prediction = attention.prediction
+    labels = [
+        (
+            safe_text(label, LONGEST_NAME),
+            prediction.shown(rank),
+            prediction.scores[rank] if prediction.is_probability else None,
         )
-    return f'<ol class="labels">{"".join(rows)}</ol>'
+        for rank, label in enumerate(prediction.labels)
+    ]
+    return render(TEMPLATE, error='', labels=labels, model=describe(attention.maps))
 
 
 def _without_folder(error: Exception, video: str | Path) -> str:
-    """Say what is wrong; where an upload lies is of no use to the one who uploaded it."""
+    """Return the error message without the server's folder of uploads."""
     return error_message(error).replace(f'{Path(video).parent}/', '')

@@ -101,7 +101,7 @@ class Page:
 
     def join(self, path: str | None, session: str) -> tuple[int, bytes]:
         file = path and {'path': path, 'meta': {'_type': 'gradio.FileData'}}
-        data = [file, 'through all layers']
+        data = [file, 'attention rollout, all layers']
         asked = {'data': data, 'fn_index': self.answer, 'session_hash': session}
         return self.post(f'{API}/queue/join', asked)
 
@@ -232,7 +232,7 @@ def test_d1_a_playlist_is_refused_and_what_it_names_is_not_shown(
     for target in (home / 'secret.mp4', 'secret.mp4', f'file://{home}/secret.mp4'):
         content = PLAYLIST.format(disguise, target).encode()
         found = page.ask(page.uploaded(name, content))
-        assert 'class="letter"' in words_of(found)
+        assert 'class="error"' in words_of(found)
         assert 'class="labels"' not in words_of(found)
         assert found[1:3] == [None, None]
 
@@ -245,7 +245,7 @@ def test_d1_a_list_of_files_for_ffmpeg_is_refused(page: Page, home: Path) -> Non
     }
     for name, content in lists.items():
         words = words_of(page.ask(page.uploaded(name, content.encode())))
-        assert 'class="letter"' in words and 'class="labels"' not in words
+        assert 'class="error"' in words and 'class="labels"' not in words
 
 
 @pytest.mark.parametrize('path', ['{home}/secret.mp4', 'file://{home}/secret.mp4', 'secret.mp4'])
@@ -271,7 +271,7 @@ def test_d2_nothing_goes_through_a_proxy_or_to_an_address_that_a_request_names(
     assert page.get(f'{API}/proxy={url}')[0] == 404
     assert page.get(f'{API}/file={url}')[0] == 404
     words = words_of(page.ask(page.uploaded('x.m3u8', PLAYLIST.format('#\x01\n', url).encode())))
-    assert 'class="letter"' in words
+    assert 'class="error"' in words
     page.ask(page.uploaded('video.mp4', (home / 'video.mp4').read_bytes()))
     assert proxy.heard == [] and target.heard == []
 

@@ -84,7 +84,8 @@ def test_wheel_carries_every_config_and_tool_and_the_index(wheel: Path) -> None:
     assert len(files) > 3
     missing = {f'mmtimesformer/.mim/{file}' for file in [*files, 'model-index.yml']} - names
     assert missing == set()
-    assert 'mmtimesformer/visualization/attention_page.html' in names
+    templates = {str(file.relative_to(ROOT)) for file in (ROOT / 'mmtimesformer').rglob('*.jinja')}
+    assert templates and templates <= names
 
 
 def test_wheel_installs_our_package_and_no_other(wheel: Path) -> None:

@@ -62,9 +62,9 @@ def test_a_model_that_looks_at_one_patch_of_one_frame_is_drawn_as_looking_there(
 
 def test_what_was_not_looked_at_lies_in_the_dark_and_heat_compares_frames() -> None:
     frames = np.full((T, 20, 50, 3), 200, np.uint8)
-    heat = np.zeros((T, H, W))
-    heat[0, 0, 0], heat[1, 0, 0] = 1.0, 0.3
-    drawn = overlay(frames, heat).astype(int)
+    heatmap = np.zeros((T, H, W))
+    heatmap[0, 0, 0], heatmap[1, 0, 0] = 1.0, 0.3
+    drawn = overlay(frames, heatmap).astype(int)
     assert (drawn[:, -1, -1] < 100).all()
     bright, faint = drawn[0, 2, 2].sum(), drawn[1, 2, 2].sum()
     assert bright > faint > drawn[2, 2, 2].sum()
@@ -85,10 +85,12 @@ def test_small_frames_grow_by_whole_numbers() -> None:
 
 def test_the_picture_has_frames_above_and_overlays_below(tmp_path: Path) -> None:
     frames = np.full((T, H * SIDE, W * SIDE, 3), 90, np.uint8)
-    heat = np.zeros((T, H, W))
-    heat[FRAME, ROW, COLUMN] = 1
+    heatmap = np.zeros((T, H, W))
+    heatmap[FRAME, ROW, COLUMN] = 1
     path = tmp_path / 'folder' / 'grid.png'
-    draw_attention(frames, {'rollout': heat, 'none': 0 * heat}, path, 'a title', np.arange(T) / 2)
+    draw_attention(
+        frames, {'rollout': heatmap, 'none': 0 * heatmap}, path, 'a title', np.arange(T) / 2
+    )
     picture = cv2.imread(str(path)).astype(int)
     glow = picture[..., 2] - picture[..., 0]  # more red than blue; ink and grey have as much
     rows, columns = np.nonzero(glow > 60)
@@ -107,10 +109,10 @@ def test_of_a_long_clip_evenly_spaced_frames_are_drawn(tmp_path: Path) -> None:
 
 def test_the_video_plays_frames_and_overlays_at_the_speed_of_the_clip(tmp_path: Path) -> None:
     frames = np.full((T, 224, 280, 3), 90, np.uint8)
-    heat = np.zeros((T, H, W))
-    heat[FRAME, ROW, COLUMN] = 1
+    heatmap = np.zeros((T, H, W))
+    heatmap[FRAME, ROW, COLUMN] = 1
     path = tmp_path / 'overlay.mp4'
-    write_attention_video(frames, heat, path, seconds=np.array([1.0, 1.5, 2.5]))
+    write_attention_video(frames, heatmap, path, seconds=np.array([1.0, 1.5, 2.5]))
     with av.open(str(path)) as container:
         shown = np.stack([f.to_ndarray(format='rgb24') for f in container.decode(video=0)])
     assert shown.shape[1:] == (224, 560, 3)
@@ -118,7 +120,7 @@ def test_the_video_plays_frames_and_overlays_at_the_speed_of_the_clip(tmp_path: 
     left, right = shown[:, :, :280], shown[:, :, 280:]
     assert abs(left.astype(int) - 90).max() < 8
     assert brightest_patch(right[[0, 20, 50]]) == (FRAME, ROW, COLUMN)
-    assert right[30].max() < 80  # the second frame still stands: it has no heat
+    assert right[30].max() < 80  # the second frame still stands: it has no heatmap
     assert right[37].max() > 120
 
 

@@ -29,7 +29,7 @@ every_scheme = pytest.mark.parametrize(
 )
 
 
-def sight_of(cfg: dict[str, Any], label: str = 'left', **changes: Any) -> AttentionView:
+def attention_of(cfg: dict[str, Any], label: str = 'left', **changes: Any) -> AttentionView:
     """A clip and its attention, of a model whose maps are not flat."""
     arguments = {**cfg, 'temporal_init': 'random', **changes}
     del arguments['type']
@@ -70,15 +70,15 @@ def test_codes_are_within_half_a_percent_of_the_largest_of_their_row() -> None:
 def test_the_page_holds_every_weight(
     attention_type: str, tiny_backbone_cfg: dict[str, Any], tmp_path: Path
 ) -> None:
-    sight = sight_of(tiny_backbone_cfg, attention_type=attention_type)
-    report = write_page(sight, tmp_path / 'page.html')
+    attention = attention_of(tiny_backbone_cfg, attention_type=attention_type)
+    report = write_page(attention, tmp_path / 'page.html')
     assert report.layers == report.with_heads == [0, 1]
     assert report.size == report.path.stat().st_size
     for layer in data_of(report.path)['layers']:
         number = layer['number']
         if attention_type == 'joint_space_time':
             found = rows_of(layer['space'], 1 + P * T).reshape(4, 1 + P * T, 1 + P * T)
-            expected = sight.maps.joint(number)[0].numpy()
+            expected = attention.maps.joint(number)[0].numpy()
             # (p t) in the model, (t p) in the page
             patches = rearrange(found[:, 1:, 1:], 'k (t p) (u q) -> k (p t) (q u)', t=T, u=T)
             close(patches, expected[:, 1:, 1:])
@@ -86,10 +86,10 @@ def test_the_page_holds_every_weight(
             close(found[:, 0, 0], expected[:, 0, 0])
             continue
         found = rows_of(layer['space'], 1 + P).reshape(4, T, 1 + P, 1 + P)
-        close(found, sight.maps.spatial(number)[0].transpose(0, 1).numpy())
+        close(found, attention.maps.spatial(number)[0].transpose(0, 1).numpy())
         if attention_type == 'divided_space_time':
             found = rows_of(layer['time'], T).reshape(4, P, T, T)
-            close(found, sight.maps.temporal(number)[0].transpose(0, 1).numpy())
+            close(found, attention.maps.temporal(number)[0].transpose(0, 1).numpy())
         else:
             assert 'time' not in layer
 
@@ -101,29 +101,29 @@ def close(found: np.ndarray, expected: np.ndarray) -> None:
 def test_where_room_is_short_the_last_layers_and_the_means_come_first(
     tiny_backbone_cfg: dict[str, Any], tmp_path: Path
 ) -> None:
-    sight = sight_of(tiny_backbone_cfg, num_layers=3)
-    layer = data_of(write_page(sight, tmp_path / 'all.html').path)['layers'][2]
+    attention = attention_of(tiny_backbone_cfg, num_layers=3)
+    layer = data_of(write_page(attention, tmp_path / 'all.html').path)['layers'][2]
     one = len(layer['space']) + len(layer['time'])  # of its four heads
     rooms = {0.0: ([2], []), one: ([0, 1, 2], []), 1.8 * one: ([0, 1, 2], [2])}
     for room, (layers, with_heads) in rooms.items():
-        report = write_page(sight, tmp_path / 'page.html', megabytes=room / 1e6)
+        report = write_page(attention, tmp_path / 'page.html', megabytes=room / 1e6)
         assert (report.layers, report.with_heads) == (layers, with_heads), room
         packed = data_of(report.path)['layers']
         assert [bool(layer['heads']) for layer in packed] == [n in with_heads for n in layers]
     assert 'the mean of heads of the others' in str(report)
     mean = rows_of(packed[0]['space'], 1 + P).reshape(T, 1 + P, 1 + P)
-    close(mean, sight.maps.spatial(0)[0].mean(1).numpy())
+    close(mean, attention.maps.spatial(0)[0].mean(1).numpy())
 
 
 def test_chosen_layers_alone_are_in_the_page(
     tiny_backbone_cfg: dict[str, Any], tmp_path: Path
 ) -> None:
-    sight = sight_of(tiny_backbone_cfg)
-    report = write_page(sight, tmp_path / 'page.html', layers=[-2])
+    attention = attention_of(tiny_backbone_cfg)
+    report = write_page(attention, tmp_path / 'page.html', layers=[-2])
     assert report.layers == [0]
     assert [layer['number'] for layer in data_of(report.path)['layers']] == [0]
-    with pytest.raises(ValueError, match='layer 2 is not there; choose from 0, 1'):
-        write_page(sight, tmp_path / 'page.html', layers=[2])
+    with pytest.raises(ValueError, match='layer 2 is not stored; choose from 0, 1'):
+        write_page(attention, tmp_path / 'page.html', layers=[2])
 
 
 def test_a_clip_too_large_for_any_page_is_refused_in_words(
@@ -131,7 +131,7 @@ def test_a_clip_too_large_for_any_page_is_refused_in_words(
 ) -> None:
     monkeypatch.setattr(attention_page, 'LARGEST_MAP', 100)
     with pytest.raises(ValueError, match='363 weights in this clip.*use fewer frames'):
-        write_page(sight_of(tiny_backbone_cfg), tmp_path / 'page.html')
+        write_page(attention_of(tiny_backbone_cfg), tmp_path / 'page.html')
     assert not list(tmp_path.iterdir())
 
 
@@ -139,11 +139,11 @@ def test_the_page_asks_for_nothing_from_outside(
     tiny_backbone_cfg: dict[str, Any], tmp_path: Path
 ) -> None:
     name = '</script><b>&"'
-    page = write_page(sight_of(tiny_backbone_cfg, name), tmp_path / 'page.html').path
+    page = write_page(attention_of(tiny_backbone_cfg, name), tmp_path / 'page.html').path
     text = page.read_text()
     assert not re.findall(r'https?://|<link|<img|src=|@import|fetch\(', text)
     assert text.count('</script>') == 2
-    assert data_of(page)['said'][0]['name'] == name
+    assert data_of(page)['prediction'][0]['name'] == name
     assert [file.name for file in tmp_path.iterdir()] == ['page.html']
 
 
@@ -170,8 +170,8 @@ def reads(browser: Browser, words: str) -> None:
 def test_a_browser_shows_the_page_and_follows_what_is_chosen(
     browser: Browser, attention_type: str, tiny_backbone_cfg: dict[str, Any], tmp_path: Path
 ) -> None:
-    sight = sight_of(tiny_backbone_cfg, attention_type=attention_type)
-    browser.open(write_page(sight, tmp_path / 'page.html').path)
+    attention = attention_of(tiny_backbone_cfg, attention_type=attention_type)
+    browser.open(write_page(attention, tmp_path / 'page.html').path)
     browser.click('#stage', 0.5 / W, 0.5 / H)
     browser.click('#film button:nth-child(1)')
     reads(browser, 'row 0, column 0 at 0.00')
@@ -196,17 +196,17 @@ def test_a_browser_shows_the_page_and_follows_what_is_chosen(
     is_new('another head')
 
     # The numbers on the page are those of the maps.
-    token, maps = 1 * W + 3, sight.maps
+    token, maps = 1 * W + 3, attention.maps
     if attention_type == 'joint_space_time':
         weights = maps.joint(0)[0, 2, 1 + token * T + 1, 1:].reshape(P, T).T
         frame = int(weights.sum(1).argmax())
-        expected = [f'{0.2 * frame:.2f} s ({percent(weights[frame].sum())} of its look)']
+        expected = [f'{0.2 * frame:.2f} s ({percent(weights[frame].sum())} in total)']
         expected.append(place_of(weights[frame]))
     else:
         expected = [place_of(maps.spatial(0)[0, 1, 2, 1 + token, 1:])]
     if attention_type == 'divided_space_time':
         along = maps.temporal(0)[0, token, 2, 1]
-        expected.append(f'along time most at {0.2 * int(along.argmax()):.2f} s')
+        expected.append(f'over time most to {0.2 * int(along.argmax()):.2f} s')
         expected.append(percent(along.max()))
     for words in expected:
         reads(browser, words)
@@ -240,8 +240,8 @@ def place_of(weights: torch.Tensor) -> str:
 def test_a_page_of_means_and_of_unkept_layers_works_in_a_browser(
     browser: Browser, tiny_backbone_cfg: dict[str, Any], tmp_path: Path
 ) -> None:
-    sight = sight_of(tiny_backbone_cfg)
-    browser.open(write_page(sight, tmp_path / 'page.html', megabytes=0).path)
+    attention = attention_of(tiny_backbone_cfg)
+    browser.open(write_page(attention, tmp_path / 'page.html', megabytes=0).path)
     assert "1 of the model's 2 layers" in browser.run(
         'return document.getElementById("layers-note").textContent'
     )

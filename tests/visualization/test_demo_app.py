@@ -91,7 +91,7 @@ def test_another_way_to_show_attention_does_not_run_the_model_again(
     answers: DemoPage, tiny_videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = answers(tiny_videos / '0.mp4')
-    monkeypatch.setattr(answers_module, 'see', None)
+    monkeypatch.setattr(answers_module, 'compute_attention', None)
     for method in answers.methods().values():
         again = answers(tiny_videos / '0.mp4', method)
         assert again.words == first.words
@@ -107,7 +107,7 @@ def test_what_is_no_video_gets_a_sentence_and_no_picture(
     path = tmp_path / 'x.mp4'
     path.write_bytes(content)
     found = answers(path)
-    assert said in found.words and 'class="letter"' in found.words
+    assert said in found.words and 'class="error"' in found.words
     assert str(tmp_path) not in found.words, 'where an upload lies is nobody’s concern'
     assert (found.grid, found.overlay, found.walk) == (None, None, '')
 
@@ -129,7 +129,7 @@ def test_no_video_is_no_answer(answers: DemoPage) -> None:
 def test_an_answer_that_nobody_waits_for_is_not_computed(
     answers: DemoPage, tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers_module, 'see', None)
+    monkeypatch.setattr(answers_module, 'compute_attention', None)
     assert answers(tiny_videos / '0.mp4', waits=lambda: False).words == ''
     assert list(tmp_path.iterdir()) == []
 
@@ -243,7 +243,7 @@ def test_an_uploaded_video_gets_labels_and_an_overlay(
     browser.click('#video button[aria-label=Clear]')
     browser.wait(there('#video input[type=file]'))
     browser.choose_file('#video input[type=file]', broken)
-    browser.wait(there('#words .letter'), seconds=60)
+    browser.wait(there('#words .error'), seconds=60)
     said = browser.run('return document.querySelector("#words").innerText')
     assert 'broken.mp4' in said and '/' not in said
 
