@@ -38,8 +38,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--method',
         choices=['rollout', 'last', 'gradient'],
         default='rollout',
-        help='what the overlays show: attention rollout through all layers (rollout), attention of the '
-        'class token in one layer (last), or gradient relevance for a class (gradient)',
+        help='what the overlays show: attention rollout through all layers (rollout), attention '
+        'of the class token in one layer (last), or gradient relevance for a class (gradient)',
     )
     parser.add_argument(
         '--layer',
@@ -90,10 +90,10 @@ def visualize(args: argparse.Namespace) -> None:
     attention = compute_attention(
         classifier, args.video, args.label, args.view, gradients=asked or None
     )
-    echo_lines(attention.prediction)
+    prediction = attention.prediction
+    echo_lines(prediction)
     heatmap = attention.heatmap(args.method, layer, args.head)
-    top = attention.prediction
-    title = f'{shown_name(top.top)}  {top.shown()}:  {METHODS[args.method]}'
+    title = f'{shown_name(prediction.top)}  {prediction.shown()}:  {METHODS[args.method]}'
     if args.method == 'gradient':
         title = f'gradient relevance for {shown_name(attention.name)}'
 

@@ -210,11 +210,10 @@ def _pack(maps: AttentionMaps, number: int, heads: bool) -> dict[str, Any]:
 def _summaries(attention: AttentionView) -> dict[str, dict[str, Any]]:
     """Return the heatmap of each method that was computed, for the strip of the whole clip."""
     found = {}
+    maps = attention.maps
+    complete = len(maps.layers) == maps.num_layers
     for method, meaning in METHODS.items():
-        kept = len(attention.maps.layers) == attention.maps.num_layers
-        if (method == 'gradient' and attention.maps.score is None) or (
-            method != 'last' and not kept
-        ):
+        if (method == 'gradient' and maps.score is None) or (method != 'last' and not complete):
             continue
         if method == 'last':
             meaning = 'attention of the class token in the last layer, mean of heads'

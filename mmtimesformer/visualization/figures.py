@@ -1,4 +1,4 @@
-"""The look that our pictures share, and how they are saved."""
+"""Matplotlib style of all pictures, and how they are saved."""
 
 import warnings
 from collections.abc import Iterator
@@ -19,8 +19,7 @@ INK, GREY, FAINT = '#1f2933', '#7b8794', '#e4e7eb'
 BLUE, ORANGE, GREEN, RED = '#3366aa', '#e08214', '#2a9d5c', '#c0392b'
 
 LONGEST_LABEL, LONGEST_TITLE = 48, 100  # characters of text in a picture
-# Fonts with characters of which DejaVu has few or none; the first of each line that is installed is
-# used for them.
+# Fonts for characters that DejaVu lacks; the first installed one of each line is used.
 FALLBACKS = (
     ('Noto Sans CJK SC', 'Noto Sans CJK JP', 'Noto Sans SC', 'Source Han Sans SC',
      'WenQuanYi Zen Hei', 'WenQuanYi Micro Hei', 'Droid Sans Fallback', 'PingFang SC',
@@ -54,19 +53,19 @@ STYLE: Any = {  # matplotlib's type for it lists every key
 def picture(
     path: str | Path, width: float, height: float, gap: float = 0.04, **subplots: Any
 ) -> Iterator[tuple[Figure, Any]]:
-    """Open a figure in our style to draw into; at the end it is saved as PNG, whole or not at all.
+    """Open a figure in our style; it is saved as PNG at the end of the block.
 
-    It is made without ``pyplot``, so no window system and no global state takes part.
+    It is made without ``pyplot``, so without a window system and global state.
 
     Args:
         path: The picture.
         width: In inches.
         height: In inches.
         gap: Around each of the axes, in inches.
-        **subplots: Handed to matplotlib's ``Figure.subplots``.
+        **subplots: Arguments of matplotlib's ``Figure.subplots``.
 
     Yields:
-        The figure and what ``Figure.subplots`` gives: axes, or an array of them.
+        The figure, and the axes or array of axes of ``Figure.subplots``.
     """
     path = Path(path)
     with matplotlib.rc_context({**STYLE, 'font.family': _fonts()}), warnings.catch_warnings():
@@ -81,17 +80,17 @@ def picture(
 
 
 def shown_name(name: object) -> str:
-    """Return the name of a class or file for a picture: no control characters, not too long."""
+    """Return the name of a class or file without control characters, shortened for a picture."""
     return safe_text(name, LONGEST_LABEL)
 
 
 def shown_title(title: object) -> str:
-    """Return text for one line above a picture: no control characters, not too long."""
+    """Return a title without control characters, shortened for one line above a picture."""
     return safe_text(title, LONGEST_TITLE)
 
 
 def font_file(text: str) -> str:
-    """Return the file of the first of our fonts that has every character, else that of DejaVu."""
+    """Return the file of the first font that has every character; DejaVu's if none has."""
     return _font_file(frozenset(map(ord, text)))
 
 
@@ -108,7 +107,7 @@ def _characters(file: str) -> frozenset[int]:
 
 @cache
 def _fonts() -> list[str]:
-    """Return DejaVu, and fonts of this machine for the characters that it does not have."""
+    """Return DejaVu, and installed fonts for the characters that it lacks."""
     installed = {font.name for font in fontManager.ttflist}
     found = [next((name for name in line if name in installed), None) for line in FALLBACKS]
     return [*STYLE['font.family'], *filter(None, found)]

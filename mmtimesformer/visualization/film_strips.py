@@ -1,4 +1,4 @@
-"""Clips as film strips."""
+"""Draw clips as film strips: a row of frames for each."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What was predicted, written onto the frames of the video."""
+"""Draw predicted labels onto the frames of a video."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -18,7 +18,7 @@ from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.terminal import safe_text
 from mmtimesformer.visualization.figures import font_file
 
-SMALLEST = 240  # pixels of the short side; smaller frames are enlarged, or no label could be read
+SMALLEST = 240  # pixels of the short side; smaller frames are enlarged for readable labels
 PANEL = (16, 22, 30)
 BAR = (51, 102, 170)
 BEST_BAR = (224, 130, 20)
@@ -29,9 +29,9 @@ ENCODER = {'preset': 'veryfast', 'crf': '20'}
 
 
 def draw_labels(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
-    """Write the best classes into the lower left corner: white on a dark veil, a bar for the score.
+    """Draw the best classes into the lower left corner, with bars where scores are probabilities.
 
-    Bars are drawn where scores are probabilities. Names that are too long end in ``…``.
+    Names that are too long end in ``…``.
 
     Shape:
         - frame: ``H W 3`` of uint8 -> the same
@@ -58,25 +58,25 @@ def draw_labels(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
 def write_labelled_video(
     video: str | Path, out: str | Path, prediction_at: Callable[[float], Prediction]
 ) -> str:
-    """Write a video with its labels drawn on every frame, as mp4 (H.264), without its sound.
+    """Write a video with labels drawn on every frame, as H.264, without sound.
 
-    One frame is held at a time, so length costs no memory. Frames whose short side is below
-    :data:`SMALLEST` pixels are enlarged by a whole factor.
+    One frame is in memory at a time. Frames whose short side is below :data:`SMALLEST` pixels are
+    enlarged by a whole factor.
 
     Args:
         video: The file.
-        out: The mp4 file; it appears when it is whole.
-        prediction_at: What to draw at a time, in seconds as a player counts them.
+        out: The mp4, mkv or mov file, written atomically.
+        prediction_at: Returns the prediction at a time in seconds.
 
     Returns:
-        Why it ends before the video does; empty if it does not.
+        Why it is shorter than the video; empty if it is not.
 
     Raises:
         ValueError: The name does not end in mp4, mkv or mov, or the video cannot be read.
     """
     out = Path(out)
     if out.suffix.lower() not in ENDINGS:
-        raise ValueError(f'{out} does not end in {", ".join(ENDINGS)}; name it so')
+        raise ValueError(f'{out} does not end in {", ".join(ENDINGS)}; choose one of these')
     if out.exists() and out.samefile(video):
         raise ValueError(f'{out} is the video itself; give another name')
     source = Video(video)
@@ -96,7 +96,7 @@ def write_labelled_video(
                     drawn = draw_labels(pixels, prediction_at(frame.time))
                     drawn = np.ascontiguousarray(drawn[: stream.height, : stream.width])
                     image = av.VideoFrame.from_ndarray(drawn, format='rgb24')
-                    # Its own time: frames of a variable rate would move away from the timeline.
+                    # Its own time, for videos of a variable frame rate.
                     shown_at = max(shown_at + 1, round(frame.time / CLOCK))
                     image.pts, image.time_base = shown_at, CLOCK
                     container.mux(stream.encode(image))
@@ -119,11 +119,11 @@ def enlarge(frame: np.ndarray) -> np.ndarray:
 def _panel(
     labels: tuple[str, ...],
     shown: tuple[str, ...],
-    shares: tuple[float, ...],
+    fractions: tuple[float, ...],
     height: int,
     width: int,
 ) -> np.ndarray:
-    """Draw the veil with its lines.
+    """Draw the dark panel with its labels.
 
     Shape:
         - panel: ``h w 4``, RGB and opacity, of uint8
@@ -146,8 +146,8 @@ def _panel(
     draw = ImageDraw.Draw(image)
     for rank, (label, name, score) in enumerate(zip(labels, names, shown, strict=False)):
         top = pad // 2 + rank * line
-        if shares:
-            end = pad // 2 + round((w - pad) * min(max(shares[rank], 0), 1))
+        if fractions:
+            end = pad // 2 + round((w - pad) * min(max(fractions[rank], 0), 1))
             colour = BEST_BAR if rank == 0 else BAR
             draw.rectangle((pad // 2, top + 1, end, top + line - 2), fill=(*colour, 205))
         middle = top + line / 2
@@ -163,7 +163,7 @@ def _panel(
 
 
 def _margin(height: int) -> int:
-    """Pixels between the veil and the edges of the frame."""
+    """Return the pixels between the panel and the edges of the frame."""
     return max(4, height // 40)
 
 
@@ -181,13 +181,12 @@ def _font(size: int, path: str) -> ImageFont.FreeTypeFont:
 
 
 def output_names(videos: Sequence[str], folder: str | Path) -> list[Path]:
-    """Name the labelled video of each, all different: ``clip.mp4``, then ``clip_2.mp4``.
+    """Return a unique name for each labelled video: ``clip.mp4``, then ``clip_2.mp4``.
 
-    Long names are cut, so that the name and what a file is called while it is written fit into the
-    255 bytes that file systems allow.
+    Long names are cut, so that the temporary name fits into the 255 bytes of file systems.
 
     Raises:
-        ValueError: One of them is one of the videos.
+        ValueError: One of them would overwrite a video.
     """
     taken: set[str] = set()
     sources = {Path(video).resolve() for video in videos}

@@ -1,16 +1,16 @@
-"""What a request may do to the demo page: an ASGI layer in front of the page's web framework.
+"""Filter the requests of the demo page: an ASGI layer in front of the web framework.
 
-The framework (Gradio) has some 60 routes: it fetches URLs, forwards to other servers, lists its
-endpoints, and names files by their paths on the server. The page needs a dozen of them. This layer
+The framework (Gradio) has some 60 routes, of which the page needs a dozen: others fetch URLs,
+forward to other servers, list endpoints, and name files by their paths on the server. This layer
 
-- refuses other routes, other origins (a foreign website that posts to a page on the same machine),
-  and other host names (DNS rebinding);
-- takes, as a video, nothing but a file that was uploaded to the page;
-- shows :data:`FILES` in the place of the server's folder, both ways;
-- removes what aborted uploads leave, and the oldest uploads where they fill the disk;
-- keeps count of who still waits for an answer.
+- refuses other routes, other origins (a website that posts to a page on the same machine), and
+  other host names (DNS rebinding);
+- accepts only uploaded files as videos;
+- replaces the server's folder by :data:`FILES`, both ways;
+- removes aborted uploads, and the oldest uploads where they fill the disk;
+- tracks which clients still wait for an answer.
 
-It needs the standard library alone.
+It needs the standard library only.
 """
 
 import ipaddress
@@ -32,7 +32,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-FILES = '/page-files'  # what the page calls its folder
+FILES = '/page-files'  # stands for the server's folder in requests and answers
 API = '/gradio_api'
 ROUTES = {
     'GET': (
@@ -50,24 +50,24 @@ KEPT_UPLOADS = 4  # of the largest size; the oldest are removed
 GRACE = 3.0  # seconds from a request to the connection that waits for its answer
 REMEMBERED = 1000  # requests
 REWRITTEN = ('text/html', 'application/json', 'text/plain', 'text/event-stream')
-# The page loads nothing from elsewhere and is shown in nobody's frame.
+# The page loads nothing from other origins, and no other page may embed it.
 POLICY = (
     "default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; frame-ancestors 'self'; "
     "form-action 'self'; base-uri 'self'"
 )
-OF_FILES = "default-src 'none'; sandbox"  # an upload that is opened by itself runs nothing
-DROPPED = {  # headers that would compress answers, or make the framework believe another address
+OF_FILES = "default-src 'none'; sandbox"  # an upload that is opened as a page runs no script
+DROPPED = {  # headers that compress answers, or change the client's address
     b'accept-encoding', b'forwarded', b'x-forwarded-for', b'x-forwarded-host',
     b'x-forwarded-proto', b'x-forwarded-port', b'x-forwarded-prefix', b'x-direct-url',
 }  # fmt: skip
 
 
 class Refused(Exception):  # noqa: N818 (an answer, not an error)
-    """A request that is not served.
+    """A request that is refused.
 
     Args:
         status: Of HTTP.
-        reason: For whoever asked.
+        reason: For the client.
     """
 
     def __init__(self, status: int, reason: str) -> None:
@@ -76,11 +76,11 @@ class Refused(Exception):  # noqa: N818 (an answer, not an error)
 
 
 class Waiting:
-    """Who still waits for which answer; safe between threads.
+    """Track which sessions still wait for an answer; thread-safe.
 
     A request joins a queue, and its answer comes over a connection of the same session. A request
-    is given up when it is cancelled, when that connection is closed, or when none was opened within
-    :data:`GRACE` seconds.
+    is abandoned when it is cancelled, when that connection is closed, or when none was opened
+    within :data:`GRACE` seconds.
     """
 
     def __init__(self) -> None:
@@ -110,11 +110,11 @@ class Waiting:
                 del self._open[session]
 
     def waits(self, session: str | None, event: str | None = None) -> bool:
-        """Return whether an answer is waited for; right after a request, wait for its connection.
+        """Return whether a client still waits; right after a request, wait for its connection.
 
         Args:
-            session: Who asked; ``None`` where that is not known, which counts as waiting.
-            event: The request, where it has a number of its own.
+            session: Of the client; ``None`` if not known, which counts as waiting.
+            event: ID of the request, if it has one.
         """
         if session is None:
             return True
@@ -129,7 +129,7 @@ class Waiting:
 
 @dataclass
 class PageGuard:
-    """Serves what a page needs, to the page alone.
+    """Serve only the requests that the page needs, and only to the page.
 
     Args:
         folder: Of the page, resolved; ``uploads`` in it is where uploads go.
@@ -139,7 +139,7 @@ class PageGuard:
         app: The web framework.
 
     Attributes:
-        waiting: Who still waits for an answer.
+        waiting: The sessions that still wait for an answer.
     """
 
     folder: Path
@@ -174,7 +174,7 @@ class PageGuard:
         except Exception:
             if self.debug:
                 raise
-            await answer.refuse(500, 'the page could not answer; --debug shows why')
+            await answer.refuse(500, 'internal error; --debug shows it')
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class PageGuard:
             raise Refused(403, 'a page of another origin may not use this one')
         known = re.fullmatch(ROUTES.get(method, ''), path, re.ASCII | re.DOTALL)
         if not known or {'..', '.'} & set(re.split(r'[/\\]', path)):
-            raise Refused(404, 'the page has nothing here')
+            raise Refused(404, 'not found')
 
     async def _serve(
         self, scope: Message, headers: dict[str, str], receive: Receive, answer: '_Answer'
@@ -242,7 +242,7 @@ class PageGuard:
     ) -> None:
         size = headers.get('content-length', '')
         if not size.isascii() or not size.isdecimal():
-            raise Refused(411, 'an upload says how long it is')
+            raise Refused(411, 'an upload needs the header content-length')
         if int(size) > self.largest + FORM:
             raise Refused(413, f'an upload has at most {self.largest:,} bytes')
         self._uploading += 1
@@ -254,31 +254,31 @@ class PageGuard:
                 self._sweep(answer.rewritten)
 
     def _checked_question(self, body: bytes) -> dict[str, Any]:
-        """Read a request for an answer: its files are uploads; nothing is fetched from a URL."""
+        """Read a prediction request: files must be uploads; no URL is fetched."""
         asked = _object(body)
         session = asked.get('session_hash')
         if not isinstance(session, str) or not re.fullmatch(r'[\w-]{1,64}', session, re.ASCII):
-            raise Refused(400, 'session_hash is not a word')
+            raise Refused(400, 'session_hash is not valid')
         data = asked.get('data')
         asked['data'] = [self._checked(one) for one in data] if isinstance(data, list) else []
         return asked
 
     def _checked(self, value: Any) -> Any:
-        """Return a value of a question: a file that was uploaded, or a plain value."""
+        """Return a value of a request: an uploaded file, or a plain value."""
         if isinstance(value, dict) and 'video' in value:  # as older clients write a video
             value = value['video']
         if isinstance(value, dict):
             path = value.get('path')
             if not isinstance(path, str) or not path.startswith(f'{FILES}/uploads/'):
-                raise Refused(400, 'a video is a file that was uploaded to this page')
+                raise Refused(400, 'a video must be a file that was uploaded to this page')
             inside = str(self._path_of(path))
             return {'path': inside, 'meta': {'_type': 'gradio.FileData'}}
         if isinstance(value, list) or (isinstance(value, str) and '://' in value):
-            raise Refused(400, 'a question to this page has no lists and no URLs')
+            raise Refused(400, 'a request to this page must have no lists and no URLs')
         return value
 
     def _path_of(self, shown: str) -> Path:
-        """Return the file that the page calls so."""
+        """Return the file of a path that begins with :data:`FILES`."""
         path = Path(f'{self.folder}{shown.removeprefix(FILES)}')
         try:
             inside = path.resolve().is_relative_to(self.folder) and path.is_file()
@@ -291,9 +291,9 @@ class PageGuard:
     # -- uploads -------------------------------------------------------------------------------
 
     def _sweep(self, answered: bytes) -> None:
-        """Remove what aborted uploads have left, and the oldest uploads where there are too many.
+        """Remove aborted uploads, and the oldest uploads where there are too many.
 
-        An upload has its folder when it is complete; while it runs it is a file above them.
+        A complete upload has its own folder; an incomplete one is a file above them.
         """
         with suppress(OSError):
             for entry in os.scandir(self._uploads):
@@ -311,10 +311,10 @@ class PageGuard:
 
 
 class _Answer:
-    """Sends an answer on, with :data:`FILES` in the place of the server's folder.
+    """Forward an answer, with the server's folder replaced by :data:`FILES`.
 
     Attributes:
-        rewritten: The body, where it was held back to be rewritten.
+        rewritten: The body, if it was buffered and rewritten.
     """
 
     def __init__(self, send: Send, inside: list[bytes], path: str) -> None:
@@ -337,7 +337,7 @@ class _Answer:
             await self._send(message)
             return
         body = message.get('body', b'')
-        if self._kind == 'text/event-stream':  # whole messages, which end in an empty line
+        if self._kind == 'text/event-stream':  # complete messages, which end in an empty line
             self._held += body
             end = len(self._held)
             if message.get('more_body'):
@@ -356,7 +356,7 @@ class _Answer:
             await self._send(message)
 
     async def refuse(self, status: int, reason: str) -> None:
-        """Answer with a status and a sentence; end an answer that has begun already."""
+        """Answer with a status and a reason; end an answer that has begun."""
         if self._started:
             with suppress(Exception):  # it may have ended, too
                 await self._send({'type': 'http.response.body', 'body': b''})
@@ -388,14 +388,14 @@ class _Answer:
 
 
 def host_check(bound: Collection[str], names: Iterable[str]) -> Callable[[str], bool]:
-    """Return the check of the host name under which a request came.
+    """Return the check of a request's host name, against DNS rebinding.
 
-    A website can let its own name point at this machine (DNS rebinding), and its scripts could then
-    read the page. They cannot change the name in the request, nor can an IP address be rebound.
+    A website can point its own name at this machine, and its scripts could then read the page. They
+    cannot change the name in the request, and an IP address cannot be rebound.
 
     Args:
-        bound: The addresses that the page listens at.
-        names: Further names under which it is served.
+        bound: Addresses that the page listens at.
+        names: Further host names of the page.
     """
     allowed = {name.lower().rstrip('.') for name in names} | {'localhost'}
     local = all(ipaddress.ip_address(one.partition('%')[0]).is_loopback for one in bound)
@@ -439,7 +439,7 @@ async def _read(receive: Receive, headers: dict[str, str]) -> bytes:
     while True:
         message = await receive()
         if message['type'] == 'http.disconnect':
-            raise Refused(400, 'the request broke off')
+            raise Refused(400, 'the request is incomplete')
         body += message.get('body', b'')
         if len(body) > LARGEST_BODY:
             raise Refused(413, f'a request has at most {LARGEST_BODY:,} bytes')
@@ -448,7 +448,7 @@ async def _read(receive: Receive, headers: dict[str, str]) -> bytes:
 
 
 def _given(body: bytes, receive: Receive) -> Receive:
-    """Return a way to receive a body that was read already; then the connection goes on."""
+    """Return a receive function that replays a body, and then reads the connection."""
     waiting = [{'type': 'http.request', 'body': body, 'more_body': False}]
 
     async def receive_again() -> Message:

@@ -1,4 +1,4 @@
-"""The attention schemes beside each other."""
+"""Draw a comparison of the attention schemes: top-1 accuracy as bars."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from mmtimesformer.visualization.figures import BLUE, GREY, RED, picture, shown_
 
 @dataclass(frozen=True)
 class SchemeResult:
-    """What one attention scheme reached.
+    """The accuracy and cost of one attention scheme.
 
     Attributes:
-        name: As a reader calls it, for instance ``'divided'``.
+        name: Such as ``'divided'``.
         parameters: Of the whole model.
-        top1: Share of videos that were right, 0 to 1.
-        axis_top1: Share whose axis of motion was right, whatever the direction, 0 to 1.
-        seconds: That the training took.
+        top1: Top-1 accuracy, 0 to 1.
+        axis_top1: Accuracy of the axis of motion, whatever the direction, 0 to 1.
+        seconds: Duration of the training.
     """
 
     name: str
@@ -29,26 +29,30 @@ class SchemeResult:
 def draw_scheme_comparison(
     results: Sequence[SchemeResult], path: str | Path, title: str = ''
 ) -> None:
-    """Draw top-1 of each scheme, full and by axis alone, under the ceiling of order-blind models.
+    """Draw top-1 and axis accuracy of each scheme, and the limit of models blind to frame order.
 
     Args:
         results: One for each scheme, in the order of the bars.
         path: The picture.
-        title: Said above it.
+        title: Stands above it.
     """
     with picture(path, 6.4, 3.8) as (_, axes):
         for i, result in enumerate(results):
-            for offset, share, color, alpha in (
+            for offset, accuracy, color, alpha in (
                 (-0.2, result.axis_top1, GREY, 0.45),
                 (0.2, result.top1, BLUE, 1.0),
             ):
-                axes.bar(i + offset, 100 * share, width=0.36, color=color, alpha=alpha)
+                axes.bar(i + offset, 100 * accuracy, width=0.36, color=color, alpha=alpha)
                 axes.text(
-                    i + offset, 100 * share + 1.5, f'{100 * share:.1f}', ha='center', fontsize=8.5
+                    i + offset,
+                    100 * accuracy + 1.5,
+                    f'{100 * accuracy:.1f}',
+                    ha='center',
+                    fontsize=8.5,
                 )
         axes.axhline(50, color=RED, lw=1.2, ls='--')
         axes.annotate(
-            'blind to order:\n50 % at most',
+            'without frame order:\n50 % at most',
             (1.005, 50),
             xycoords=('axes fraction', 'data'),
             color=RED,
@@ -63,7 +67,7 @@ def draw_scheme_comparison(
         axes.tick_params(axis='x', length=0)
         axes.set_ylim(0, 112)
         axes.set_yticks(range(0, 101, 25))
-        axes.set_ylabel('videos right (%)')
+        axes.set_ylabel('accuracy (%)')
         axes.bar(0, 0, color=GREY, alpha=0.45, label='axis of the motion')
         axes.bar(0, 0, color=BLUE, label='axis and direction (top-1)')
         axes.legend(loc='upper right', ncols=2, fontsize=8, borderaxespad=0)

@@ -1,4 +1,4 @@
-"""What a model said of each moment of a video, as one picture."""
+"""Draw the predictions of a timeline: the class of each moment, and scores over time."""
 
 from collections import Counter
 from itertools import pairwise
@@ -22,13 +22,13 @@ COLOURS = (
 def draw_timeline(timeline: Timeline, path: str | Path, title: str = '') -> None:
     """Draw a timeline as a PNG: a band of the best class above, the scores of classes below.
 
-    Below stand the classes that are best somewhere, first seen first, :data:`MOST_ROWS` of them at
-    most; where that is one class alone, the next best ones beside it.
+    Rows are the classes that are best at some moment, in order of time, at most :data:`MOST_ROWS`;
+    if that is one class, the next best classes follow.
 
     Args:
         timeline: From :meth:`VideoClassifier.timeline`.
         path: The picture.
-        title: Said above it; the name of the video if empty.
+        title: Stands above it; the name of the video if empty.
 
     Raises:
         ValueError: The timeline has no moments.
@@ -92,7 +92,7 @@ def draw_timeline(timeline: Timeline, path: str | Path, title: str = '') -> None
 
 
 def _winners(prediction: Prediction) -> dict[int, str]:
-    """Return the best class, or all that a multi-label prediction has above its threshold."""
+    """Return the best class, or all labels of a multi-label prediction above its threshold."""
     order = np.argsort(-prediction.all_scores, kind='stable').tolist()
     labels = prediction.above_threshold or [prediction.top]
     return dict(zip(order, labels, strict=False))
@@ -101,25 +101,25 @@ def _winners(prediction: Prediction) -> dict[int, str]:
 def _rows(
     scores: list[np.ndarray], best: list[list[int]], winners: list[list[int]] | None = None
 ) -> list[int]:
-    """Choose the classes to show: those that win somewhere, those that win longest if too many.
+    """Choose the classes to show: those that are best at some moment, the most frequent if many.
 
     Args:
         scores: Of each moment and class.
         best: The best few classes of each moment.
-        winners: The classes that win in each moment; the best one if not given.
+        winners: The predicted classes of each moment; the best one if not given.
     """
     wins = Counter(i for one in winners or [one[:1] for one in best] for i in one)
     longest = {i for i, _ in wins.most_common(MOST_ROWS)}
     rows = [i for i in wins if i in longest]
     if len(rows) == 1:
         others = np.argsort(-np.mean(scores, axis=0), kind='stable').tolist()
-        told = {i for one in best for i in one}
-        rows += [i for i in others if i not in rows and i in told][:4]
+        listed = {i for one in best for i in one}
+        rows += [i for i in others if i not in rows and i in listed][:4]
     return rows
 
 
 def _edges(timeline: Timeline) -> list[float]:
-    """Where the moments' columns meet: half way between the centres of their windows."""
+    """Return the borders of the columns: half way between the centers of the windows."""
     centres = [(moment.start + moment.end) / 2 for moment in timeline.moments]
     inner = [(a + b) / 2 for a, b in pairwise(centres)]
     return [timeline.moments[0].start, *inner, timeline.moments[-1].end]

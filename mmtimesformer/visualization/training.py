@@ -1,4 +1,4 @@
-"""How a training went, from the scalars that MMEngine writes."""
+"""Read and draw the training curves: loss and validation accuracy that MMEngine logged."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ from mmtimesformer.visualization.figures import BLUE, GREY, ORANGE, picture, sho
 
 LARGEST_LOG = 256 << 20  # bytes, of a million steps
 Curve = list[tuple[float, float]]
-# Scores of a validation and what the axis calls them; the first that is there is drawn.
+# Validation scores and their axis labels; the first one that was logged is drawn.
 SCORES = {
     'acc/top1': 'validation top-1 (%)',
     'acc/mean_average_precision': 'validation mean average precision (%)',
@@ -22,16 +22,15 @@ def read_training(work_dir: str | Path) -> dict[str, Curve]:
         work_dir: As given to ``tools/train.py``.
 
     Returns:
-        ``loss`` and ``lr`` by iteration, and by epoch ``acc/top1`` or, of several labels a video,
-        ``acc/mean_average_precision`` (whatever of them there is), each a list of (step, value).
-        Where runs overlap, the later run counts.
+        ``loss`` and ``lr`` by iteration, and the scores of :data:`SCORES` by epoch, each a list of
+        (step, value). Where runs overlap, the later run counts.
     """
     steps: dict[str, dict[float, float]] = {}
     for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):  # folders named by time
         for number, line in enumerate(read_text(file, LARGEST_LOG).splitlines(), 1):
             scalars = parse_json(line, f'line {number} of {file}')
             if not isinstance(scalars, dict):
-                raise ValueError(f'line {number} of {file} is not named numbers; remove it')
+                raise ValueError(f'line {number} of {file} is not a JSON object; remove it')
             for name in ('loss', 'lr', *SCORES):
                 if scalars.get(name) is not None:  # null is NaN or infinite
                     if not all(_is_number(scalars.get(key)) for key in (name, 'step')):
@@ -55,8 +54,8 @@ def draw_training(
     Args:
         curves: From :func:`read_training`.
         path: The picture.
-        title: Said above it.
-        mark: An accuracy that is drawn as a line, in percent, and what it means.
+        title: Stands above it.
+        mark: An accuracy drawn as a line, in percent, and its label.
 
     Raises:
         ValueError: There is no loss to draw.
