@@ -1,7 +1,7 @@
-"""Write Moving Shapes, train a tiny TimeSformer on it and test it: python tools/demo.py [options].
+"""Train and test a tiny TimeSformer on generated videos: python tools/demo.py [options].
 
-It runs the tools that anybody runs, prints their command lines, and can be stopped at any time: the
-same command goes on where it stopped.
+It runs the usual tools and prints their command lines. It can be stopped at any time: the same
+command resumes.
 """
 
 import argparse
@@ -46,13 +46,12 @@ from mmtimesformer.visualization import (
 ROOT = Path(__file__).resolve().parents[1]
 DATA = 'data/moving_shapes'  # as in the configs
 SCHEMES = {'divST': 'divided', 'jointST': 'joint', 'spaceOnly': 'space only'}
-PROMISE = 0.95  # top-1 of divided attention
-BLIND = (50, 'blind to the order of frames: 50 %')  # a line in the training curve
+EXPECTED = 0.95  # top-1 of divided attention
+BLIND = (50, 'without frame order: 50 %')  # a line in the training curve
 CEILING = 0.55  # top-1 of space-only attention: half of the videos, and some room
 
-# Two processes load videos; one thread of arithmetic beside them uses two cores best, and threads
-# that wait for each other on a busy machine can take twice as long. Memory that glibc keeps from
-# step to step, instead of handing it back, makes a step of so small a model a third shorter.
+# One compute thread and two loading processes use two cores best; more threads can take twice as
+# long on a busy machine. A step is a third shorter if glibc keeps its memory between steps.
 FASTER = {
     'OMP_NUM_THREADS': '1',
     'MALLOC_MMAP_THRESHOLD_': '2000000000',
@@ -66,7 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--all-schemes', action='store_true', help='all three attention schemes, with a comparison'
     )
-    parser.add_argument('--fresh', action='store_true', help='start anew, without what is there')
+    parser.add_argument('--fresh', action='store_true', help='remove earlier results first')
     parser.add_argument('--out', default='work_dirs/demo', help='folder of the results')
     parser.add_argument('--data', default=DATA, help='folder of the data set')
     parser.add_argument('--seed', type=whole_number(0), default=0, help='of the training')
@@ -74,21 +73,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--num-train', type=whole_number(1), default=Settings.num_train, help='videos'
     )
     parser.add_argument('--num-val', type=whole_number(1), default=Settings.num_val, help='videos')
-    parser.add_argument('--epochs', type=whole_number(1), help="instead of the config's")
+    parser.add_argument('--epochs', type=whole_number(1), help="replaces the config's")
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     return parse(parser, argv)
 
 
 def demo(args: argparse.Namespace) -> None:
-    """Do everything that is not done yet, and say what came out.
+    """Run every step that is not finished, and print the results.
 
     Raises:
-        RuntimeError: A step failed, or a score is not what was promised.
+        RuntimeError: A step failed, or a score is not as expected.
     """
     began = time.monotonic()
     if args.fresh:
         shutil.rmtree(args.out, ignore_errors=True)
-    say('Moving Shapes')
+    print_heading('Moving Shapes')
     call(
         'tools/data/moving_shapes.py', '--out', args.data,
         '--num-train', str(args.num_train), '--num-val', str(args.num_val),
@@ -96,18 +95,18 @@ def demo(args: argparse.Namespace) -> None:
     schemes = list(SCHEMES) if args.all_schemes else ['divST']
     results = {scheme: train_and_test(scheme, args) for scheme in schemes}
     report(results, args, time.monotonic() - began)
-    check_promises({scheme: result.top1 for scheme, result in results.items()})
+    check_scores({scheme: result.top1 for scheme, result in results.items()})
 
 
 def train_and_test(scheme: str, args: argparse.Namespace) -> SchemeResult:
-    """Train and test one scheme in ``OUT/SCHEME``, going on from what is there."""
+    """Train and test one scheme in ``OUT/SCHEME``; resume what is there."""
     config = find_config(f'timesformer_{scheme}-tiny_moving-shapes')
     out = Path(args.out) / scheme
     options = cfg_options(args)
     journal = Journal(out / 'demo.json', fingerprint(config, options, args))
-    say(f'{SCHEMES[scheme]} attention')
+    print_heading(f'{SCHEMES[scheme]} attention')
     if 'result' in journal.notes:
-        echo(f'{out} is finished; --fresh starts anew')
+        echo(f'{out} is finished; --fresh starts again')
         return SchemeResult(**journal.notes['result'])
 
     before, started = journal.notes.get('seconds', 0), time.monotonic()
@@ -118,7 +117,7 @@ def train_and_test(scheme: str, args: argparse.Namespace) -> SchemeResult:
     )  # fmt: skip
     checkpoint = latest_checkpoint(out)
     if checkpoint is None:
-        raise RuntimeError(f'the training left no checkpoint in {out}; {out}/*/*.log may say why')
+        raise RuntimeError(f'the training wrote no checkpoint in {out}; see {out}/*/*.log')
     predictions = out / 'predictions.pkl'
     call(
         'tools/test.py', config.name, checkpoint, '--work-dir', str(out / 'test'),
@@ -145,14 +144,14 @@ def train_and_test(scheme: str, args: argparse.Namespace) -> SchemeResult:
 
 
 class Journal:
-    """What the demo notes about one training, so that it can be stopped and gone on with.
+    """The progress of one training in a file, so that the demo can resume.
 
     Args:
         path: The file.
-        fingerprint: Of all that decides the outcome; notes of another one are not gone on with.
+        fingerprint: Of config, data set and seed.
 
     Raises:
-        ValueError: The notes are those of another training.
+        ValueError: The file is of another fingerprint.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
@@ -162,8 +161,8 @@ class Journal:
             self.notes = json.loads(path.read_text())
         if self.notes['fingerprint'] != fingerprint:
             raise ValueError(
-                f'{path.parent} was begun with another config, data set or seed; '
-                '--fresh starts anew, --out names another folder'
+                f'{path.parent} was started with another config, data set or seed; '
+                '--fresh starts again, --out sets another folder'
             )
         self.note()
 
@@ -174,7 +173,7 @@ class Journal:
 
 
 def cfg_options(args: argparse.Namespace) -> list[str]:
-    """Return the changes to the config that the demo's own options make, if any."""
+    """Return the --cfg-options for the demo's own options, if any."""
     options = [f'train_cfg.max_epochs={args.epochs}'] if args.epochs else []
     if args.data != DATA:
         for loader, split in (('train', 'train'), ('val', 'val'), ('test', 'val')):
@@ -186,7 +185,7 @@ def cfg_options(args: argparse.Namespace) -> list[str]:
 
 
 def fingerprint(config: Path, options: list[str], args: argparse.Namespace) -> str:
-    """Tell trainings apart by all that decides their outcome."""
+    """Return a hash of all that decides the outcome of a training."""
     text = Config.fromfile(config).dump()
     settings = Settings(args.num_train, args.num_val).recipe()
     return hashlib.sha256(repr((text, options, args.seed, settings)).encode()).hexdigest()
@@ -199,10 +198,10 @@ def count_parameters(checkpoint: str) -> int:
 
 
 def call(tool: str, *arguments: str, after_line: Callable[[], object] = lambda: None) -> None:
-    """Run a tool as a user would, and show its progress; do something after each line of it.
+    """Run a tool, and show its progress; call ``after_line`` after each line of output.
 
     Raises:
-        RuntimeError: It failed; it has said why.
+        RuntimeError: It failed; the message is in its output.
     """
     echo(f'$ python {tool} {shlex.join(arguments)}', flush=True)
     with subprocess.Popen(
@@ -217,7 +216,7 @@ def call(tool: str, *arguments: str, after_line: Callable[[], object] = lambda: 
             for line in process.stdout or ():
                 show(line)
                 after_line()
-        except BaseException:  # nobody would go on reading what it says
+        except BaseException:  # nothing reads its output any more
             process.terminate()
             raise
     if process.returncode:
@@ -225,7 +224,7 @@ def call(tool: str, *arguments: str, after_line: Callable[[], object] = lambda: 
 
 
 def show(line: str) -> None:
-    """Of MMEngine's log show how far it is, of anything else all."""
+    """Show the progress in MMEngine's log, and every other line."""
     if ' - mmengine - ' not in line:
         sys.stdout.write(line)  # colours of the tool's log included
         sys.stdout.flush()
@@ -234,15 +233,15 @@ def show(line: str) -> None:
         echo(f'{step[0]:<30}', *(f'{name} {number:<10}' for name, number in numbers), flush=True)
 
 
-def say(heading: str) -> None:
+def print_heading(heading: str) -> None:
     """Print a heading."""
     echo(f'\n── {heading} {"─" * (76 - len(heading))}', flush=True)
 
 
 def report(results: dict[str, SchemeResult], args: argparse.Namespace, seconds: float) -> None:
-    """Print what came out, and where everything lies."""
+    """Print the scores and the paths of all results."""
     out = Path(args.out)
-    say('results')
+    print_heading('results')
     echo(f'{"attention":<12}{"parameters":>12}{"top-1":>10}{"axis":>10}{"training":>12}')
     for result in results.values():
         echo(
@@ -250,48 +249,50 @@ def report(results: dict[str, SchemeResult], args: argparse.Namespace, seconds: 
             f'{100 * result.axis_top1:>8.2f} %{result.seconds:>10.0f} s'
         )
     echo(
-        f'\ntested on {args.num_val} videos with three crops each; all of it took {seconds:.0f} s\n'
+        f'\ntested on {args.num_val} videos with three crops each, in {seconds:.0f} s altogether\n'
     )
-    places = {'data set': args.data, 'a look at it': f'{args.data}/preview.png'}
+    places = {'data set': args.data, 'preview': f'{args.data}/preview.png'}
     for scheme in results:
         places[f'{SCHEMES[scheme]}: logs, checkpoints'] = out / scheme
         places[f'{SCHEMES[scheme]}: predictions'] = out / scheme / 'predictions.pkl'
         places[f'{SCHEMES[scheme]}: confusion matrix'] = out / scheme / 'confusion.png'
         places[f'{SCHEMES[scheme]}: training curve'] = out / scheme / 'training.png'
-        places[f'{SCHEMES[scheme]}: all of it, as a page'] = out / scheme / 'report.html'
+        places[f'{SCHEMES[scheme]}: report'] = out / scheme / 'report.html'
     if len(results) > 1:
         picture = out / 'schemes.png'
         draw_scheme_comparison(
-            list(results.values()), picture, 'Moving Shapes: only the order of frames tells it all'
+            list(results.values()),
+            picture,
+            'Moving Shapes: the direction needs the order of frames',
         )
-        places['the schemes compared'] = picture
+        places['comparison of schemes'] = picture
     width = max(map(len, places)) + 2
     for name, place in places.items():
         echo(f'{name:<{width}}{place}')
 
 
-def check_promises(scores: dict[str, float]) -> None:
-    """Hold the scores against what the README promises.
+def check_scores(scores: dict[str, float]) -> None:
+    """Check the scores that the README promises.
 
     Raises:
-        RuntimeError: One is not kept.
+        RuntimeError: A score is not as promised.
     """
     broken = []
-    if scores.get('divST', 1) < PROMISE:
-        broken.append(f'divided attention reached {scores["divST"]:.2%}, not {PROMISE:.0%}')
+    if scores.get('divST', 1) < EXPECTED:
+        broken.append(f'divided attention reached {scores["divST"]:.2%}, below {EXPECTED:.0%}')
     if scores.get('spaceOnly', 0) > CEILING:
         broken.append(
             f'space-only attention reached {scores["spaceOnly"]:.2%}, above {CEILING:.0%}: '
-            'something other than the order of frames gives the direction away'
+            'the direction must not be visible without the order of frames'
         )
     if broken:
         raise RuntimeError('; '.join(broken))
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do the job; return the exit code."""
+    """Run the tool and return its exit code."""
     args = parse_args(argv)
-    return run_tool(lambda: demo(args), args.debug, resume_hint='the same command goes on')
+    return run_tool(lambda: demo(args), args.debug, resume_hint='the same command resumes')
 
 
 if __name__ == '__main__':

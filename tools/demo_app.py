@@ -1,8 +1,8 @@
-"""A page to try a model in the browser: python tools/demo_app.py [options].
+"""Serve a web page to try a model: python tools/demo_app.py [options].
 
-One gives it a video, or picks one, and sees five labels and where the model looked. Without options
-it takes the model of `make demo`. The page needs no network: nothing is loaded from elsewhere, and
-nothing is sent anywhere.
+Upload a video or choose an example: the page shows the top five labels and attention maps. Without
+options it serves the model of `make demo`. It needs no network: nothing is loaded from or sent to
+another server.
 """
 
 import argparse
@@ -28,7 +28,7 @@ EXAMPLES = Path('data/moving_shapes/videos_val')
 MOST_EXAMPLES = 8
 INSTALL = 'pip install "mmtimesformer[demo]" (in a checkout: pip install -r requirements/demo.txt)'
 LARGEST_UPLOAD = 2**30  # bytes
-MOST_WAITING = 8  # requests; a further one is refused at once
+MOST_WAITING = 8  # requests; more are refused at once
 STOPS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
 CSS = """
 .gradio-container { max-width: 84rem !important; margin: 0 auto; }
@@ -47,11 +47,11 @@ ol.labels li:first-child i { background: #e08214; }
 .error { border-left: 4px solid #c0392b; background: rgba(192, 57, 43, .08); padding: .7rem 1rem;
           border-radius: 4px; overflow-wrap: anywhere; }
 #video button[aria-label^="Trim"], #video button[aria-label^="Reset"] { display: none; }
-#video.unplayable::after { content: "This browser cannot play the file; the model reads it itself.";
+#video.unplayable::after { content: "This browser cannot play the file, but the model can read it.";
   position: absolute; inset: auto 1rem 45%; text-align: center; color: #7b8794; }
 iframe { width: 100%; height: min(92vh, 78rem); border: 0; border-radius: 8px; background: white; }
 """
-# A browser plays fewer kinds of files than the model reads; Gradio would call that an error.
+# A browser plays fewer formats than the model reads; Gradio would show an error for these.
 SCRIPT = """
 for (const kind of ['error', 'loadeddata', 'emptied']) addEventListener(kind, event => {
   if (!(event.target instanceof HTMLVideoElement)) return;
@@ -59,7 +59,7 @@ for (const kind of ['error', 'loadeddata', 'emptied']) addEventListener(kind, ev
   if (kind === 'error') event.stopImmediatePropagation();
 }, true);
 """
-HINT = '<p class="hint">Its labels appear here.</p>'
+HINT = '<p class="hint">The labels appear here.</p>'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -73,35 +73,37 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='a config file, or the name of a shipped config; a checkpoint of tools/train.py needs '
         'none',
     )
-    parser.add_argument('--classes', metavar='NAMES.txt', help='names of the classes, one a line')
+    parser.add_argument('--classes', metavar='NAMES.txt', help='class names, one per line')
     parser.add_argument(
         '--examples',
         type=Path,
         metavar='DIR',
-        help=f'videos to pick from ({EXAMPLES}, if it is there)',
+        help=f'folder of example videos ({EXAMPLES} if it exists)',
     )
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
-    parser.add_argument('--host', default='127.0.0.1', help='0.0.0.0 lets other machines in')
+    parser.add_argument(
+        '--host', default='127.0.0.1', help='address to serve at; 0.0.0.0 for other machines'
+    )
     parser.add_argument(
         '--allow-host',
         nargs='+',
         default=[],
         metavar='NAME',
-        help='further names of this machine in a browser, such as that of a proxy before the page',
+        help='further host names of the page, such as that of a proxy',
     )
     parser.add_argument('--port', type=whole_number(0, 65535), default=7860)
-    parser.add_argument('--open', action='store_true', help='open it in a browser')
+    parser.add_argument('--open', action='store_true', help='open the page in a browser')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parse(parser, argv)
     if args.config and not args.checkpoint:
-        parser.error('--config goes with --checkpoint')
+        parser.error('--config needs --checkpoint')
     if not 0 <= args.port < 2**16:
         parser.error(f'--port {args.port} is not between 0 and 65535')
     return args
 
 
 def serve(args: argparse.Namespace) -> None:
-    """Load the model, then show the page until somebody stops it."""
+    """Load the model, then serve the page until it is stopped."""
     with contextlib.ExitStack() as closing:
         closing.enter_context(ending_by_signals())
         temporary = TemporaryDirectory(prefix='mmtimesformer-', ignore_cleanup_errors=True)
@@ -118,7 +120,7 @@ def serve(args: argparse.Namespace) -> None:
         sockets = bind(args.host, args.port)  # before the model is loaded, which takes longer
         for one in sockets:
             closing.enter_context(one)
-        checkpoint = args.checkpoint or newest_of_demo()
+        checkpoint = args.checkpoint or demo_checkpoint()
         classifier = VideoClassifier(args.config, checkpoint, args.device, args.classes)
         names = [args.host.strip('[]'), socket.gethostname(), *args.allow_host]
         bound = [one.getsockname()[0] for one in sockets]
@@ -133,7 +135,7 @@ def serve(args: argparse.Namespace) -> None:
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
-    """Take a port at every address of a host name.
+    """Open a port at every address of a host name.
 
     Raises:
         OSError: There is no such host, it is not this machine, or the port is taken.
@@ -143,7 +145,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
         found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise OSError(
-            f'the host {host} is not known here ({getattr(error, "strerror", None) or error}); '
+            f'the host {host} cannot be resolved ({getattr(error, "strerror", None) or error}); '
             'give --host an address of this machine: 127.0.0.1, ::1, or 0.0.0.0 for all of them'
         ) from error
     sockets: list[socket.socket] = []
@@ -172,10 +174,9 @@ def _why_not(host: str, port: int, error: OSError) -> str:
             '0.0.0.0 for all of its addresses'
         )
     if error.errno == errno.EACCES:
-        return f'port {port} is for administrators here; give --port a number from 1024'
+        return f'port {port} needs administrator rights; give --port a number from 1024'
     return (
-        f'nothing can be served at {address_of(host, port)}, which may be in use; give --port '
-        'another number'
+        f'cannot serve at {address_of(host, port)}, which may be in use; give --port another number'
     )
 
 
@@ -188,7 +189,7 @@ def address_of(host: str, port: int) -> str:
 
 @contextlib.contextmanager
 def ending_by_signals():
-    """Let SIGTERM and a closed terminal end the page as Ctrl-C does, which removes its files."""
+    """Stop on SIGTERM and a closed terminal as on Ctrl-C, so that the page's files are removed."""
 
     def end(number, frame):
         raise KeyboardInterrupt
@@ -205,13 +206,13 @@ def ending_by_signals():
 def build_app(gradio, page, written: Path):
     """Make a web application of the page, without its own server.
 
-    NOTE: Gradio's ``launch`` asks its own server over HTTP whether it is there, through a proxy if
-    the environment names one, takes no IPv6 address, and logs to the terminal.
+    NOTE: Gradio's ``launch`` checks its own server over HTTP, through a proxy if the environment
+    sets one, accepts no IPv6 address, and logs to the terminal.
     """
     import fastapi
 
     page.queue(max_size=MOST_WAITING, api_open=False)
-    page.has_launched = True  # else Gradio takes any path of this machine as an upload
+    page.has_launched = True  # else Gradio accepts any path of this machine as an upload
     silent = {'docs_url': None, 'redoc_url': None, 'openapi_url': None}
     look = gradio.themes.Soft(
         primary_hue='blue', font=['system-ui', 'sans-serif'], font_mono=['monospace']
@@ -237,7 +238,7 @@ def build_app(gradio, page, written: Path):
 
 
 def run_server(app, sockets: list[socket.socket], address: str, browser: bool, debug: bool) -> None:
-    """Serve until Ctrl-C, SIGTERM, or a closed terminal; the terminal stays quiet without debug."""
+    """Serve until Ctrl-C, SIGTERM, or a closed terminal; print nothing else without debug."""
     import uvicorn
 
     terminal = sys.stdout
@@ -254,7 +255,7 @@ def run_server(app, sockets: list[socket.socket], address: str, browser: bool, d
         def capture_signals(self):
             before = {one: signal.signal(one, self.handle_exit) for one in STOPS}
             try:
-                yield  # uvicorn raises the signal again, and the page's files would stay
+                yield  # uvicorn would raise the signal again, and files would remain
             finally:
                 for one, handler in before.items():
                     signal.signal(one, handler)
@@ -269,7 +270,7 @@ def run_server(app, sockets: list[socket.socket], address: str, browser: bool, d
         timeout_graceful_shutdown=2,
     )
     with contextlib.ExitStack() as quiet:
-        if not debug:  # the framework prints stack traces of what strangers send
+        if not debug:  # the framework prints stack traces of invalid requests
             nothing = quiet.enter_context(Path(os.devnull).open('w'))
             quiet.enter_context(contextlib.redirect_stdout(nothing))
             quiet.enter_context(contextlib.redirect_stderr(nothing))
@@ -277,7 +278,7 @@ def run_server(app, sockets: list[socket.socket], address: str, browser: bool, d
 
 
 def import_gradio(uploads: Path):
-    """Import Gradio, with its messages home switched off and its files in a folder of ours.
+    """Import Gradio without its telemetry, and with its files in the given folder.
 
     Raises:
         ModuleNotFoundError: It is not installed.
@@ -291,16 +292,16 @@ def import_gradio(uploads: Path):
         import uvicorn  # noqa: F401
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f'the page is made by Gradio, but {error.name} is not installed; run: {INSTALL}'
+            f'the page needs Gradio, but {error.name} is not installed; run: {INSTALL}'
         ) from error
     return gradio
 
 
-def newest_of_demo() -> str:
-    """Return the checkpoint that `make demo` left.
+def demo_checkpoint() -> str:
+    """Return the last checkpoint of `make demo`.
 
     Raises:
-        FileNotFoundError: It was not run here.
+        FileNotFoundError: There is none.
     """
     from mmtimesformer.engine import latest_checkpoint
 
@@ -313,10 +314,10 @@ def newest_of_demo() -> str:
 
 
 def find_examples(folder: Path | None) -> list[str]:
-    """Choose videos to pick from: of those that are named alike but for a number, the first.
+    """Choose example videos: the first of those whose names differ only by a number.
 
-    What our reader refuses is left out: Gradio hands examples to the ffmpeg program, which would
-    open the files that a playlist names.
+    Files that our reader refuses are left out: Gradio passes examples to ffmpeg, which would open
+    the files that a playlist names.
     """
     from mmtimesformer.datasets.preparation.finding import walk_videos
     from mmtimesformer.datasets.transforms.decoding import Video
@@ -338,10 +339,7 @@ def find_examples(folder: Path | None) -> list[str]:
 
 
 def lay_out(gradio, answers, examples: list[str], name: str, waits):
-    """Put the parts of the page in their places.
-
-    ``waits`` tells whether a session still waits for the answer to one of its requests.
-    """
+    """Build the page; ``waits`` returns whether a session still waits for an answer."""
 
     def answer(video, method, request: gradio.Request):
         event = LocalContext.event_id.get(None)
@@ -358,16 +356,17 @@ def lay_out(gradio, answers, examples: list[str], name: str, waits):
         title='mmtimesformer', analytics_enabled=False, delete_cache=(3600, 86400)
     ) as page:
         gradio.HTML(
-            f'<div class="head"><h1>What does it see, and where does it look?</h1><p>{model}</p>'
-            '</div>'
+            f'<div class="head"><h1>Video classification and attention</h1><p>{model}</p></div>'
         )
         with gradio.Row():
             with gradio.Column(scale=5):
                 video = gradio.Video(
-                    label='A video', sources=['upload'], height=340, buttons=[], elem_id='video'
+                    label='Video', sources=['upload'], height=340, buttons=[], elem_id='video'
                 )
                 if examples:
-                    gradio.Examples(examples, video, label='or one of these', cache_examples=False)
+                    gradio.Examples(
+                        examples, video, label='or choose an example', cache_examples=False
+                    )
             with gradio.Column(scale=4):
                 words = gradio.HTML(HINT, elem_id='words')
         method = gradio.Radio(methods, value=methods[0], label='Attention')

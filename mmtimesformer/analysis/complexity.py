@@ -1,4 +1,4 @@
-"""What a model costs: multiply-adds of one clip, and parameters, without weights or pixels."""
+"""Count the multiply-adds (FLOPs) and parameters of a model, on the meta device."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,9 +19,9 @@ class Complexity:
 
     Attributes:
         shape: Of the clip, ``(c, t, H, W)``.
-        multiply_adds: Of the backbone's convolutions, projections and attention, as the field's
-            tables count them under the name of FLOPs; twice as many floating-point operations.
-        parameters: Weights of the whole model, the classifier included.
+        multiply_adds: Of the backbone's convolutions, projections and attention, which papers call
+            FLOPs; floating-point operations are twice as many.
+        parameters: Of the whole model with its head.
     """
 
     shape: tuple[int, int, int, int]
@@ -30,14 +30,14 @@ class Complexity:
 
 
 def measure_complexity(cfg: Config, size: tuple[int, int] | None = None) -> Complexity:
-    """Count what the model of a config costs for one clip as its backbone was built for.
+    """Count the cost of one clip, of the frames and size that the backbone is built for.
 
-    The model is built on the meta device and run there: shapes flow, numbers do not, so that the
-    largest model of the zoo takes a second and no memory.
+    The model is built and run on the meta device, so the largest model takes a second and no
+    memory.
 
     Args:
         cfg: A config whose ``model`` is a recogniser with ``backbone`` and ``cls_head``.
-        size: Height and width of the frames in pixels, if not the backbone's own.
+        size: Height and width of the frames in pixels; the backbone's own if not given.
 
     Raises:
         ValueError: The config has no such model.
@@ -49,8 +49,7 @@ def measure_complexity(cfg: Config, size: tuple[int, int] | None = None) -> Comp
     height, width = size or _pair(backbone.get('img_size', 224))
     clip = backbone.get('in_channels', 3), backbone.get('num_frames', 8), height, width
     counter = FlopCounterMode(display=False)
-    # The tables count the network as the paper draws it: what the last block does for patches too,
-    # and each layer by itself, which a hook on it asks for.
+    # Papers count all of the last block, and every layer; a hook turns the fused layers off.
     model.backbone.out_type = 'tokens'
     for module in model.backbone.modules():
         if isinstance(module, nn.Linear):
@@ -62,7 +61,7 @@ def measure_complexity(cfg: Config, size: tuple[int, int] | None = None) -> Comp
 
 
 def _for_copies(backbone: Any, t: int) -> int:
-    """Count what MLPs do for the copies of the class token, of which the paper has one."""
+    """Count the MLP multiply-adds of copies of the class token, which the paper does not count."""
     if getattr(backbone, 'attention_type', None) != 'divided_space_time':
         return 0
     layers = [m for block in backbone.blocks for m in block.mlp.modules()]
@@ -72,7 +71,7 @@ def _for_copies(backbone: Any, t: int) -> int:
 def _build_on_meta(cfg: Config) -> BaseModel:
     require_mmaction()
     with DefaultScope.overwrite_default_scope('mmaction'), torch.device('meta'):
-        # Pixels do not flow, and what mixes them may not live on the meta device.
+        # The preprocessor is not counted, and may not work on the meta device.
         return MODELS.build({**cfg.model, 'data_preprocessor': None}).eval()
 
 
@@ -82,11 +81,11 @@ def _pair(size: Any) -> tuple[int, int]:
 
 
 def in_billions(number: int) -> str:
-    """Write multiply-adds as the field's tables do, such as ``196G``."""
+    """Write multiply-adds as papers do, such as ``196G``."""
     return f'{number / 1e9:,.0f}G' if number >= 1e9 else f'{number / 1e6:.1f}M'
 
 
 def in_millions(number: int) -> str:
-    """Write a number of parameters as the field's tables do, such as ``122M`` or ``86.11M``."""
+    """Write a number of parameters as papers do, such as ``122M`` or ``86.11M``."""
     millions = number / 1e6
     return f'{millions:.0f}M' if millions >= 100 else f'{millions:.2f}M'

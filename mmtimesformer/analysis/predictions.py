@@ -1,4 +1,4 @@
-"""What a test said about each video, as arrays."""
+"""Read the scores and labels of a test from its dump, as arrays."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ NAMES: Names = {
 
 
 def read_predictions(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read what ``tools/test.py --dump`` wrote: the scores of each video, and what is true of it.
+    """Read the scores and labels that ``tools/test.py --dump`` wrote.
 
     Shape:
         - scores: ``videos classes``
@@ -45,24 +45,23 @@ def read_predictions(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It holds no predictions, or a program.
+        ValueError: It holds no predictions, or other objects than these.
     """
     scores, labels, _ = read_views(path)
     return scores, labels
 
 
 def read_views(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Read what ``tools/test.py --dump`` wrote, with what each view of a video said.
+    """Read scores, labels and logits of each view that ``tools/test.py --dump`` wrote.
 
-    The file is a Python pickle, a program; here it can build lists, dicts and tensors, and do
-    nothing else.
+    The file is a Python pickle. Only lists, dicts and tensors are built from it; no code runs.
 
     Args:
         path: The ``.pkl`` file.
 
     Returns:
-        The scores of all videos and classes, the true label of each video, and the logits of each
-        view; ``None`` in their place where they were not kept, or some video has other views.
+        Scores, labels, and logits of each view; ``None`` for the last if they were not kept, or if
+        videos have different numbers of views.
 
     Shape:
         - scores: ``videos classes``
@@ -71,18 +70,18 @@ def read_views(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | N
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It holds no predictions, or a program.
+        ValueError: It holds no predictions, or other objects than these.
     """
     samples = _read(path)
     scores = np.stack([scores_of(sample).numpy() for sample in samples])
-    labels = _truth_of(samples, path)
+    labels = _labels_of(samples, path)
     views = [v.numpy() for v in map(view_scores_of, samples) if v is not None]
     alike = len(views) == len(samples) and len({one.shape for one in views}) == 1
     return scores, labels, np.stack(views) if alike else None
 
 
-def _truth_of(samples: list[dict[str, Any]], path: str | Path) -> np.ndarray:
-    """Return the label of each video, or a multi-hot row of each."""
+def _labels_of(samples: list[dict[str, Any]], path: str | Path) -> np.ndarray:
+    """Return the class index of each video, or its multi-hot row."""
     several = [is_multi_label(sample) for sample in samples]
     if not any(several):
         return np.array([label_of(sample) for sample in samples])
@@ -95,15 +94,15 @@ def _truth_of(samples: list[dict[str, Any]], path: str | Path) -> np.ndarray:
 
 
 def read_failures(path: str | Path) -> dict[int, tuple[str, str]]:
-    """Read which videos of a test count as wrong: unreadable files, and NaN or infinite scores.
+    """Read which videos of a test failed: unreadable files, and NaN or infinite scores.
 
     Returns:
-        By their numbers, the file of each and what was wrong with it;
-        :data:`~mmtimesformer.non_finite.REASON` for scores that are not finite.
+        By video index, the file and the reason; :data:`~mmtimesformer.non_finite.REASON` for scores
+        that are not finite.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It holds no predictions, or a program.
+        ValueError: It holds no predictions, or other objects than these.
     """
     return {
         i: (str(sample.get('filename', '')), str(sample.get('failed') or sample['non_finite']))
@@ -120,7 +119,7 @@ def _read(path: str | Path) -> list[dict[str, Any]]:
             samples = read_pickle(file, Path(path).stat().st_size, NAMES)
     except OSError:
         raise
-    except Exception as error:  # torch may refuse what it is given by any exception
+    except Exception as error:  # torch may raise any exception
         why = {
             RefusedError: f'it asks for {error}',
             InstructionError: f'it has the instruction {error}',
@@ -139,17 +138,17 @@ def _read(path: str | Path) -> list[dict[str, Any]]:
                 mark_as_wrong(sample)  # of a test by MMAction2's own tools, or an older version
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
         raise ValueError(
-            f'{path} holds something else than the predictions of a test; write it with '
+            f'{path} does not hold the predictions of a test; write it with '
             f'tools/test.py --dump {path}'
         ) from error
     return samples
 
 
 def top1(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Return the share of videos whose best score is that of the true class, 0 to 1."""
+    """Return the top-1 accuracy, 0 to 1."""
     if labels.ndim != 1:
         raise ValueError(
-            'top-1 accuracy needs one label for each video, and these have several; see their '
-            'average precision with tools/analysis_tools/report.py'
+            'top-1 accuracy needs one label for each video, and this test is multi-label; '
+            'tools/analysis_tools/report.py shows its average precision'
         )
     return float((scores.argmax(axis=1) == labels).mean())

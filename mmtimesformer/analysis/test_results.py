@@ -1,4 +1,4 @@
-"""Finding what a test left behind, and which videos it was about."""
+"""Read the results of a test from its work_dir: scores, labels, class names, videos."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,20 +16,20 @@ LARGEST_LIST = 256 << 20  # bytes, of a list of videos
 def read_test_results(
     work_dir: str | Path, predictions: Path | None = None, classes: Path | None = None
 ) -> TestResults:
-    """Collect a test from its folder.
+    """Read the results of a test.
 
-    Names of classes come from ``classes``, else from ``result.meta.json``, else from a
-    ``classes.txt`` beside the annotation file; else classes are called by their numbers. Videos are
-    those of the config's test set, where they are still as many as were tested.
+    Class names come from ``classes``, else from ``result.meta.json``, else from ``classes.txt`` in
+    the folder of the annotation file, else they are the indices. Videos are those of the config's
+    test set, if their number is that of the results.
 
     Args:
         work_dir: Of the training.
-        predictions: What ``tools/test.py --dump`` wrote; the newest ``.pkl`` of ``work_dir``.
-        classes: A file of class names, one a line.
+        predictions: The dump of ``tools/test.py``; by default the newest ``.pkl`` of ``work_dir``.
+        classes: A file of class names, one per line.
 
     Raises:
         FileNotFoundError: There are no predictions, or no such file of names.
-        ValueError: They are damaged, or there are fewer names than classes.
+        ValueError: A file is damaged, or there are fewer names than classes.
     """
     work_dir = Path(work_dir)
     predictions = predictions or _newest_predictions(work_dir)
@@ -68,7 +68,7 @@ def _read_about(path: Path) -> dict[str, Any]:
         value = about.get(key)
         if value is not None and not is_valid(value):
             raise ValueError(
-                f'{path} has {key}={shown(value)}, and it must be {what}; remove the file, or '
+                f'{path} has {key}={shown(value)}, but it must be {what}; remove the file, or '
                 'write it again with tools/test.py --dump'
             )
     return about
@@ -78,9 +78,9 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and '\0' not in value
 
 
-# What the report reads of result.meta.json.
+# Keys of result.meta.json that the report reads.
 ABOUT: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(('config', 'checkpoint', 'protocol', 'fusion', 'date'), ('a text', _is_text)),
+    **dict.fromkeys(('config', 'checkpoint', 'protocol', 'fusion', 'date'), ('a string', _is_text)),
     'classes': (
         'a list of names',
         lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),
@@ -107,14 +107,14 @@ def _newest_predictions(work_dir: Path) -> Path:
 
 
 def _test_set(work_dir: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Return the config's test set; the config that the training left in its folder counts.
+    """Return the test set of the config in ``work_dir``, else of the one in ``about``.
 
-    It is read and not run: a folder may come from anywhere.
+    The config is parsed and not run: a folder may come from anyone.
     """
     configs = [*sorted(work_dir.glob('*.py')), Path(about.get('config') or '')]
     for path in configs:
         if _is_file(path):
-            with path.open('rb') as file:  # one character more than is read, to be refused
+            with path.open('rb') as file:  # one more than allowed, to be refused
                 text = file.read(4 * LARGEST_LITERALS + 4).decode('utf-8', 'replace')
             try:
                 loader = read_literals(text).get('test_dataloader')
@@ -126,7 +126,7 @@ def _test_set(work_dir: Path, about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _texts_in(dataset: dict[str, Any]) -> dict[str, Any]:
-    """Keep where a data set's list and videos are, if these are texts."""
+    """Return the paths and the delimiter of a data set, where they are strings."""
     prefix = dataset.get('data_prefix')
     return {
         'ann_file': _text(dataset.get('ann_file')),
@@ -151,12 +151,11 @@ def _class_names(
 ) -> list[str] | None:
     if classes is not None:
         return _lines(classes)
-    told = about.get('classes')
-    if isinstance(told, list):
-        return [str(name) for name in told]
+    if isinstance(names := about.get('classes'), list):
+        return [str(name) for name in names]
     ann_file = Path(dataset.get('ann_file') or '')
-    beside = ann_file.with_name('classes.txt') if ann_file.name else None
-    return _lines(beside) if beside and _is_file(beside) else None
+    path = ann_file.with_name('classes.txt') if ann_file.name else None
+    return _lines(path) if path and _is_file(path) else None
 
 
 def _lines(path: Path) -> list[str]:

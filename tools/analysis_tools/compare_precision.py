@@ -1,7 +1,7 @@
-"""How far scores move in shorter numbers: compare_precision.py VIDEO|FOLDER CONFIG CHECKPOINT.
+"""Compare scores in bf16 and int8 with fp32: compare_precision.py VIDEO|FOLDER CONFIG CHECKPOINT.
 
-Every video is scored in fp32 and in each other precision. Told are the time, the largest and the
-mean difference of a score, and how many videos keep their best class. Nothing is written.
+Prints for each precision the time, the largest and the mean difference of a score, and how many
+videos keep their best class. Writes no file.
 """
 
 import argparse
@@ -31,10 +31,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Score, compare, show.
+    """Compute scores in each precision, and print the differences.
 
     Raises:
-        NonFiniteError: Scores of some video are NaN or infinite in one of the precisions.
+        NonFiniteError: Scores of a video are NaN or infinite in one of the precisions.
     """
     require_mmaction()
     import numpy as np
@@ -62,7 +62,7 @@ def compare(args: argparse.Namespace) -> None:
         if names := found.non_finite:
             total = len(found) + len(found.skipped)
             broken[precision] = about_scores(names, total, precision)
-    # What one precision has no finite scores of is compared in none.
+    # Videos without finite scores in one precision are compared in none.
     common = [video for video in scores['fp32'] if all(video in found for found in scores.values())]
     scores = {name: np.stack([found[v] for v in common]) for name, found in scores.items()}
     reference = scores['fp32']
@@ -85,7 +85,7 @@ def compare(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do the job; return the exit code."""
+    """Run the tool and return its exit code."""
     args = parse_args(argv)
     return run_tool(lambda: compare(args), args.debug)
 

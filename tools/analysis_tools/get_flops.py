@@ -1,7 +1,7 @@
-"""Print what models cost: python tools/analysis_tools/get_flops.py [CONFIG ...] [options].
+"""Print FLOPs and parameters: python tools/analysis_tools/get_flops.py [CONFIG ...] [options].
 
-Multiply-adds of one clip (which tables in the field call FLOPs) and parameters, of the configs
-given or of the whole zoo.
+Multiply-adds of one clip (which papers call FLOPs) and parameters, of the given configs or of all
+shipped ones.
 """
 
 import argparse
@@ -16,9 +16,11 @@ from mmtimesformer.terminal import ArgumentParser, echo
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(description='Print what models cost.')
+    parser = ArgumentParser(description='Print FLOPs and parameters of models.')
     parser.add_argument(
-        'config', nargs='*', help='config files or names of shipped configs; all of these, if none'
+        'config',
+        nargs='*',
+        help='config files or names of shipped configs; all shipped ones if none is given',
     )
     parser.add_argument(
         '--shape',
@@ -56,7 +58,7 @@ def show(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do the job; return the exit code."""
+    """Run the tool and return its exit code."""
     args = parse_args(argv)
     return run_tool(lambda: show(args), args.debug)
 

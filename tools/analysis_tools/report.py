@@ -1,7 +1,7 @@
-"""Write a page about a test: python tools/analysis_tools/report.py WORK_DIR [options].
+"""Write the HTML report of a test: python tools/analysis_tools/report.py WORK_DIR [options].
 
-WORK_DIR is that of a training, and holds what `tools/test.py … --dump WORK_DIR/result.pkl` wrote.
-The page holds all its pictures and needs no server.
+WORK_DIR is that of the training, with the result of `tools/test.py … --dump WORK_DIR/result.pkl`.
+The report is one file with all its pictures.
 """
 
 import argparse
@@ -19,22 +19,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('work_dir', type=Path, help='of the training')
+    parser.add_argument('work_dir', type=Path, help='the work_dir of the training')
     parser.add_argument(
-        '--predictions', type=Path, help='what --dump wrote (the newest .pkl of WORK_DIR)'
+        '--predictions', type=Path, help='the dump of the test (the newest .pkl of WORK_DIR)'
     )
-    parser.add_argument('--classes', type=Path, help='class names, one a line')
-    parser.add_argument('--out', type=Path, help='the page (WORK_DIR/report.html)')
-    parser.add_argument('--mistakes', type=whole_number(0), default=8, help='how many are shown')
+    parser.add_argument('--classes', type=Path, help='class names, one per line')
+    parser.add_argument('--out', type=Path, help='the HTML file (WORK_DIR/report.html)')
+    parser.add_argument('--mistakes', type=whole_number(0), default=8, help='how many to show')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     return parse(parser, argv)
 
 
 def write(args: argparse.Namespace) -> None:
-    """Collect what there is, and write the page.
+    """Read the results, and write the report.
 
     Raises:
-        NonFiniteError: Scores of some videos are NaN or infinite; the page names them, unless all
+        NonFiniteError: Scores of some videos are NaN or infinite; the report lists them, unless all
             are.
     """
     from mmtimesformer.analysis.test_results import read_test_results
@@ -43,18 +43,18 @@ def write(args: argparse.Namespace) -> None:
     out = args.out or args.work_dir / 'report.html'
     if args.work_dir.is_dir():
         check_output(out, '--out')
-    run = read_test_results(args.work_dir, args.predictions, args.classes)
-    broken = run.non_finite
-    if len(broken) == len(run.labels):
-        raise NonFiniteError(f'{about_scores(broken, len(run.labels))}. No report is written')
-    page = write_report(run, out, args.mistakes)
+    results = read_test_results(args.work_dir, args.predictions, args.classes)
+    broken = results.non_finite
+    if len(broken) == len(results.labels):
+        raise NonFiniteError(f'{about_scores(broken, len(results.labels))}. No report is written')
+    page = write_report(results, out, args.mistakes)
     echo(f'{page} ({page.stat().st_size / 1024:.0f} KiB): open it in a browser')
     if broken:
-        raise NonFiniteError(f'{about_scores(broken, len(run.labels))}. They count as wrong')
+        raise NonFiniteError(f'{about_scores(broken, len(results.labels))}. They count as wrong')
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do the job; return the exit code."""
+    """Run the tool and return its exit code."""
     args = parse_args(argv)
     return run_tool(lambda: write(args), args.debug)
 

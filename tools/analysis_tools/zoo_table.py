@@ -1,7 +1,7 @@
-"""Write the tables of models: python tools/analysis_tools/zoo_table.py [--check].
+"""Write the model tables of the README pages: python tools/analysis_tools/zoo_table.py [--check].
 
-They are made from what model-index.yml lists, between the two marks of README.md and of
-configs/timesformer/README.md. Exit code of --check: 1 if a page says something else.
+The entries come from the metafiles that model-index.yml lists. The tables are between two marks in
+README.md and configs/timesformer/README.md. With --check, exit code 1 if a table is out of date.
 """
 
 import sys
@@ -61,10 +61,10 @@ def table(page: Path) -> str:
 
 
 def write(check: bool) -> None:
-    """Put the tables into their pages.
+    """Write the tables into the pages.
 
     Raises:
-        ValueError: With ``check``, a page says something else; or it has no marks.
+        ValueError: With ``check``, a table is out of date; or a page has no marks.
     """
     for page in PAGES:
         text = page.read_text()
@@ -75,16 +75,16 @@ def write(check: bool) -> None:
         new = f'{before}{BEGIN}\n\n{table(page)}\n\n{END}{after}'
         if check and new != text:
             raise ValueError(
-                f'{page} says something else than the metafiles; '
+                f'the table of {page} is not that of the metafiles; '
                 'run: python tools/analysis_tools/zoo_table.py'
             )
         page.write_text(new)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Do the job; return the exit code."""
+    """Run the tool and return its exit code."""
     parser = ArgumentParser(description='Write the tables of models.')
-    parser.add_argument('--check', action='store_true', help='write nothing, only compare')
+    parser.add_argument('--check', action='store_true', help='compare only; write nothing')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parse(parser, argv)
     return run_tool(lambda: write(args.check), args.debug)
