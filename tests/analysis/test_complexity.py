@@ -1,4 +1,4 @@
-"""What a model costs: the figures of the paper's tables, and laws that hold whatever the size."""
+"""FLOPs and parameters: those of the published table, and of the formula at any size."""
 
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ PUBLISHED = {  # scheme: multiply-adds and parameters, in figures and as MMActio
 
 
 @pytest.mark.parametrize('scheme', PUBLISHED)
-def test_the_table_of_kinetics_400_is_met_to_the_digit(scheme: str) -> None:
+def test_flops_and_parameters_are_those_of_the_published_table(scheme: str) -> None:
     path = find_config(f'timesformer_{scheme}_8xb8-8x32x1-15e_kinetics400-rgb')
     cost = measure_complexity(Config.fromfile(path))
     multiply_adds, parameters, billions, millions = PUBLISHED[scheme]
@@ -58,7 +58,7 @@ def test_the_count_is_that_of_the_formula(attention_type: str, size: tuple[int, 
     assert measure_complexity(cfg).multiply_adds == by_hand
 
 
-def test_other_frames_cost_otherwise() -> None:
+def test_larger_frames_cost_more() -> None:
     path = find_config('timesformer_divST-tiny_moving-shapes')
     cfg = Config.fromfile(path)
     small, large = measure_complexity(cfg), measure_complexity(cfg, (64, 128))
@@ -66,7 +66,7 @@ def test_other_frames_cost_otherwise() -> None:
     assert 2 <= large.multiply_adds / small.multiply_adds < 2.2
 
 
-def test_a_config_without_a_model_is_told_what_it_lacks() -> None:
+def test_a_config_without_a_backbone_is_refused() -> None:
     with pytest.raises(ValueError, match=r'no model\.backbone'):
         measure_complexity(Config(dict(lr=1)))
 

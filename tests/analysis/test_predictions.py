@@ -1,3 +1,5 @@
+"""Dumps of both versions of MMAction2 are read, and no program in them runs."""
+
 import io
 import os
 import pickle
@@ -37,7 +39,7 @@ def test_both_versions_of_mmaction2_are_read_alike(samples: list[dict], tmp_path
     assert top1(scores, labels) == pytest.approx(2 / 3)
 
 
-def test_no_predictions_are_told_from_no_file(tmp_path) -> None:
+def test_an_empty_dump_and_a_missing_file_have_different_messages(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match='--dump'):
         read_predictions(tmp_path / 'none.pkl')
     dump([], str(tmp_path / 'empty.pkl'))
@@ -46,7 +48,7 @@ def test_no_predictions_are_told_from_no_file(tmp_path) -> None:
 
 
 class Program:
-    """What runs a command when it is unpickled."""
+    """Runs a command when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -83,9 +85,9 @@ def test_a_program_in_place_of_predictions_is_refused_and_not_run(
         {'a': 1},
     ],
 )
-def test_what_is_no_list_of_predictions_is_told(samples: object, tmp_path: Path) -> None:
+def test_other_content_than_predictions_is_refused(samples: object, tmp_path: Path) -> None:
     (tmp_path / 'predictions.pkl').write_bytes(pickle.dumps(samples))
-    with pytest.raises(ValueError, match=r'predictions\.pkl holds (no|something else)'):
+    with pytest.raises(ValueError, match=r'predictions\.pkl (holds no|does not hold)'):
         read_predictions(tmp_path / 'predictions.pkl')
 
 

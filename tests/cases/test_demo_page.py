@@ -50,7 +50,7 @@ class Recorder:
     def __init__(self) -> None:
         self.socket = socket.create_server(('127.0.0.1', 0))
         self.port = self.socket.getsockname()[1]
-        self.heard: list[bytes] = []
+        self.received: list[bytes] = []
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
@@ -60,7 +60,7 @@ class Recorder:
                 with caller:
                     caller.settimeout(1)
                     with contextlib.suppress(OSError):
-                        self.heard.append(caller.recv(1000))
+                        self.received.append(caller.recv(1000))
 
 
 class Page:
@@ -171,7 +171,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.contextmanager
 def served(home: Path, proxy: Recorder, host: str = '127.0.0.1') -> Iterator[Page]:
-    """Serve a page as a user does; what it prints goes to ``said.txt``."""
+    """Serve a page as a user does; what it prints goes to ``output.txt``."""
     port = free_port()
     command = [
         sys.executable, str(TOOL), '--host', host, '--port', str(port), '--device', 'cpu',
@@ -185,15 +185,15 @@ def served(home: Path, proxy: Recorder, host: str = '127.0.0.1') -> Iterator[Pag
     temporary = home / 'tmp'
     temporary.mkdir(exist_ok=True)
     environment['TMPDIR'] = str(temporary)
-    with (home / 'said.txt').open('w') as said:
-        process = subprocess.Popen(command, cwd=home, env=environment, stdout=said, stderr=said)
+    with (home / 'output.txt').open('w') as output:
+        process = subprocess.Popen(command, cwd=home, env=environment, stdout=output, stderr=output)
         try:
             for _ in range(1200):
-                if 'Ctrl-C' in (home / 'said.txt').read_text():
+                if 'Ctrl-C' in (home / 'output.txt').read_text():
                     break
-                assert process.poll() is None, (home / 'said.txt').read_text()
+                assert process.poll() is None, (home / 'output.txt').read_text()
                 time.sleep(0.1)
-            address = (home / 'said.txt').read_text().split('  ')[0]
+            address = (home / 'output.txt').read_text().split('  ')[0]
             yield Page(home, address, process)
         finally:
             process.terminate()
@@ -273,7 +273,7 @@ def test_d2_nothing_goes_through_a_proxy_or_to_an_address_that_a_request_names(
     words = words_of(page.ask(page.uploaded('x.m3u8', PLAYLIST.format('#\x01\n', url).encode())))
     assert 'class="error"' in words
     page.ask(page.uploaded('video.mp4', (home / 'video.mp4').read_bytes()))
-    assert proxy.heard == [] and target.heard == []
+    assert proxy.received == [] and target.received == []
 
 
 # D3: what was written is removed
@@ -317,7 +317,7 @@ def test_d3_sigterm_ends_the_page_like_ctrl_c_and_removes_what_it_wrote(
             assert page.process.wait(60) == 0
         left = {path.name for path in (own / 'tmp').iterdir()}
         assert not {name for name in left if not name.startswith('torchinductor_')}
-    assert (own / 'said.txt').read_text().splitlines() == [f'{page.address}  (Ctrl-C ends it)']
+    assert (own / 'output.txt').read_text().splitlines() == [f'{page.address}  (Ctrl-C ends it)']
 
 
 # D4, D5: names are text
@@ -364,12 +364,14 @@ def test_d6_an_ipv6_host_is_served(tool: ModuleType, host: str) -> None:
 
 
 @pytest.mark.parametrize('host', ['no-such-host.invalid', 'a' * 300, '1.2.3.4.5'])
-def test_d6_a_host_that_does_not_resolve_is_named(tool: ModuleType, host: str) -> None:
+def test_d6_a_host_that_does_not_resolve_is_an_error(tool: ModuleType, host: str) -> None:
     with pytest.raises(OSError, match=f'the host {host} cannot be resolved .* give --host'):
         tool.bind(host, 7860)
 
 
-def test_d6_a_host_of_another_machine_and_a_port_in_use_are_told_apart(tool: ModuleType) -> None:
+def test_d6_a_host_of_another_machine_and_a_port_in_use_have_different_messages(
+    tool: ModuleType,
+) -> None:
     with pytest.raises(OSError, match=r'the host 192\.0\.2\.1 is not an address of this machine'):
         tool.bind('192.0.2.1', 0)
     with socket.create_server(('127.0.0.1', 0)) as taken:
@@ -460,5 +462,5 @@ def test_d8_the_terminal_stays_quiet_whatever_is_sent(page: Page, home: Path) ->
     page.post(f'{API}/upload', b'no form')
     page.get(f'{API}/queue/data?session_hash=nobody')
     page.ask(page.uploaded('x.mp4', b'\0\1 no video \xff' * 99))
-    said = (home / 'said.txt').read_text().splitlines()
-    assert said == [f'{page.address}  (Ctrl-C ends it)']
+    printed = (home / 'output.txt').read_text().splitlines()
+    assert printed == [f'{page.address}  (Ctrl-C ends it)']

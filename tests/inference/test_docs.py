@@ -21,7 +21,7 @@ TEXT = (ROOT / 'docs' / 'usage.md').read_text(encoding='utf-8')
 COMMANDS = re.findall(r'^python (?:tools/\S+\.py|-m mmtimesformer) .*$', TEXT, re.MULTILINE)
 WRITTEN = (
     'labels.csv', 'labels.json', 'labelled.mp4', 'timeline.png', 'timeline.csv',
-    'attention/page.html', 'spoke_for_clockwise/grid.png', 'model.onnx',
+    'attention/page.html', 'relevance_for_clockwise/grid.png', 'model.onnx',
     'work_dirs/demo/divST/report.html',
 )  # fmt: skip
 SECTIONS = ('From Python', 'Features')  # whose Python goes together

@@ -1,4 +1,4 @@
-"""The demo runs, goes on, keeps to what it has, and does not claim what it did not reach."""
+"""The demo trains, tests and resumes, and fails if an accuracy is too low."""
 
 import os
 import subprocess
@@ -43,7 +43,7 @@ def first(folder: Path) -> subprocess.CompletedProcess[str]:
     return run_demo(folder, '--epochs', '1')
 
 
-def test_it_leaves_everything_it_names(first, folder: Path) -> None:
+def test_every_file_that_it_names_exists(first, folder: Path) -> None:
     out = folder / 'out' / 'divST'
     for name in ('confusion.png', 'training.png', 'predictions.pkl', 'epoch_1.pth'):
         assert (out / name).is_file(), first.stdout + first.stderr
@@ -52,14 +52,14 @@ def test_it_leaves_everything_it_names(first, folder: Path) -> None:
     assert 'python tools/train.py' in first.stdout and 'python tools/test.py' in first.stdout
 
 
-def test_it_does_not_claim_what_it_did_not_reach(first) -> None:
+def test_a_low_accuracy_is_an_error(first) -> None:
     assert first.returncode == 1
     assert 'divided attention reached' in first.stderr and 'below 95%' in first.stderr
     assert 'Traceback' not in first.stderr
 
 
 @pytest.mark.slow
-def test_a_finished_one_is_not_done_again(first, folder: Path) -> None:
+def test_a_finished_training_is_not_repeated(first, folder: Path) -> None:
     again = run_demo(folder, '--epochs', '1')
     assert 'is finished; --fresh starts again' in again.stdout
     assert 'tools/train.py' not in again.stdout
@@ -67,7 +67,7 @@ def test_a_finished_one_is_not_done_again(first, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_another_training_is_not_mixed_into_it(first, folder: Path) -> None:
+def test_another_seed_in_the_same_folder_is_refused(first, folder: Path) -> None:
     other = run_demo(folder, '--epochs', '1', '--seed', '1')
     assert other.returncode == 1
     assert 'was started with another config, data set or seed; --fresh' in other.stderr

@@ -78,7 +78,7 @@ def test_options_reach_the_page(
     assert code == 0, errors
     page = (tmp_path / 'out' / 'page.html').read_text()
     if options[0] == '--class':
-        assert 'spoke for \\u201csitting\\u201d' in page
+        assert 'gradient relevance for \\u201csitting\\u201d' in page
     else:
         assert '"method":"last"' in page and '"head":1' in page
 
@@ -91,9 +91,9 @@ def test_options_reach_the_page(
         (('--method', 'last', '--layer', '5'), 'layer 5 is not one of the 1 of the model'),
         (('--method', 'last', '--head', '2'), 'head 2 is not one of 2; choose from 0 to 1'),
         (('--view', '3'), 'view 3 is not one of 3; choose from 0 to 2'),
-        (('--layers', '4'), 'layer 4 is not there; choose from 0'),
+        (('--layers', '4'), 'layer 4 is not stored; choose from 0'),
         (('--head', '7'), 'head 7 is not one of 2'),
-        (('--layer', '7'), 'layer 7 is not there'),
+        (('--layer', '7'), 'layer 7 is not stored'),
     ],
 )
 def test_a_wrong_option_is_told_in_one_sentence(

@@ -1,4 +1,4 @@
-"""Chromium for the tests of pages, spoken to through chromedriver in plain HTTP."""
+"""Control Chromium through the HTTP API of chromedriver, for the tests of pages."""
 
 import base64
 import contextlib
@@ -28,7 +28,7 @@ FLAGS = (
 
 
 class Browser:
-    """Chromium through chromedriver, which is spoken to in plain HTTP."""
+    """Chromium, controlled through the HTTP API of chromedriver."""
 
     def __init__(self, port: int, profile: Path) -> None:
         self.address = f'http://127.0.0.1:{port}'

@@ -1,4 +1,4 @@
-"""What is drawn is where the model looked: the right patch, the right frame, the right moment."""
+"""Overlays mark the patch, the frame and the time that the model attends to."""
 
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,8 @@ FRAME, ROW, COLUMN = 2, 1, 3
 
 
 @pytest.fixture
-def one_eyed(tiny_backbone_cfg: dict[str, Any]) -> TimeSformer:
-    """A model all of whose tokens look at frame 2 along time, and at row 1, column 3 in space."""
+def attends_to_one_patch(tiny_backbone_cfg: dict[str, Any]) -> TimeSformer:
+    """A model whose tokens all attend to frame 2 over time, and to row 1, column 3 in space."""
     del tiny_backbone_cfg['type']
     model = TimeSformer(**{**tiny_backbone_cfg, 'num_heads': 2}).eval()
     for parameter in model.parameters():
@@ -36,8 +36,8 @@ def one_eyed(tiny_backbone_cfg: dict[str, Any]) -> TimeSformer:
             nn.init.ones_(part.weight)
         if isinstance(part, SelfAttention):
             for head in (0, 14):
-                part.qkv.bias.data[head] = 10  # what a query asks for
-                part.qkv.weight.data[28 + head, [0, 1]] = 1  # what keys offer: the two marks
+                part.qkv.bias.data[head] = 10  # of the queries
+                part.qkv.weight.data[28 + head, [0, 1]] = 1  # of the keys: the two embeddings above
     return model
 
 
@@ -49,18 +49,18 @@ def brightest_patch(pictures: np.ndarray) -> tuple[int, int, int]:
     return tuple(int(i) for i in np.unravel_index(light.argmax(), light.shape))
 
 
-def test_a_model_that_looks_at_one_patch_of_one_frame_is_drawn_as_looking_there(
-    one_eyed: TimeSformer,
+def test_the_one_patch_that_a_model_attends_to_is_drawn_brightest(
+    attends_to_one_patch: TimeSformer,
 ) -> None:
     frames = np.full((T, H * SIDE, W * SIDE, 3), 90, np.uint8)
     video = Tensor(frames).permute(3, 0, 1, 2)[None] / 255
-    maps = one_eyed.attention_maps(video)
+    maps = attends_to_one_patch.attention_maps(video)
     drawn = overlay(frames, maps.rollout()[0].numpy())
     assert drawn.shape == frames.shape
     assert brightest_patch(drawn) == (FRAME, ROW, COLUMN)
 
 
-def test_what_was_not_looked_at_lies_in_the_dark_and_heat_compares_frames() -> None:
+def test_patches_without_attention_are_dark_and_frames_have_one_scale() -> None:
     frames = np.full((T, 20, 50, 3), 200, np.uint8)
     heatmap = np.zeros((T, H, W))
     heatmap[0, 0, 0], heatmap[1, 0, 0] = 1.0, 0.3
@@ -70,7 +70,7 @@ def test_what_was_not_looked_at_lies_in_the_dark_and_heat_compares_frames() -> N
     assert bright > faint > drawn[2, 2, 2].sum()
 
 
-def test_heat_that_is_nowhere_can_be_drawn() -> None:
+def test_a_heatmap_of_zeros_can_be_drawn() -> None:
     frames = np.full((1, 4, 4, 3), 200, np.uint8)
     assert overlay(frames, np.zeros((1, 2, 2))).max() < 100
 
@@ -120,7 +120,7 @@ def test_the_video_plays_frames_and_overlays_at_the_speed_of_the_clip(tmp_path: 
     left, right = shown[:, :, :280], shown[:, :, 280:]
     assert abs(left.astype(int) - 90).max() < 8
     assert brightest_patch(right[[0, 20, 50]]) == (FRAME, ROW, COLUMN)
-    assert right[30].max() < 80  # the second frame still stands: it has no heatmap
+    assert right[30].max() < 80  # still the second frame: its heatmap is 0
     assert right[37].max() > 120
 
 

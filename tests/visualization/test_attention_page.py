@@ -1,4 +1,4 @@
-"""The page holds the weights that it says it holds, and shows what one asks for in a browser."""
+"""The attention page stores every weight, and shows the chosen one in a browser."""
 
 import base64
 import json
@@ -39,8 +39,10 @@ def attention_of(cfg: dict[str, Any], label: str = 'left', **changes: Any) -> At
     frames = np.random.default_rng(0).integers(0, 255, (T, H * 8, W * 8, 3), np.uint8)
     video = torch.from_numpy(frames).permute(3, 0, 1, 2)[None] / 255
     maps = model.attention_maps(video, score=lambda cls: cls[:, 0])
-    said = Prediction('a.mp4', [label, 'b'], [0.9, 0.1], [0, 1], np.zeros(2), 'mean of softmax')
-    return AttentionView(frames, np.arange(T) / 5, maps, said, 0, label)
+    prediction = Prediction(
+        'a.mp4', [label, 'b'], [0.9, 0.1], [0, 1], np.zeros(2), 'mean of softmax'
+    )
+    return AttentionView(frames, np.arange(T) / 5, maps, prediction, 0, label)
 
 
 def data_of(path: Path) -> dict[str, Any]:
@@ -126,7 +128,7 @@ def test_chosen_layers_alone_are_in_the_page(
         write_page(attention, tmp_path / 'page.html', layers=[2])
 
 
-def test_a_clip_too_large_for_any_page_is_refused_in_words(
+def test_a_clip_too_large_for_a_page_is_refused(
     tiny_backbone_cfg: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attention_page, 'LARGEST_MAP', 100)
@@ -135,7 +137,7 @@ def test_a_clip_too_large_for_any_page_is_refused_in_words(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_page_asks_for_nothing_from_outside(
+def test_the_page_loads_nothing_from_elsewhere(
     tiny_backbone_cfg: dict[str, Any], tmp_path: Path
 ) -> None:
     name = '</script><b>&"'
@@ -155,7 +157,7 @@ def picture(browser: Browser, canvas: str = '#stage') -> str:
 
 
 def reads(browser: Browser, words: str) -> None:
-    """See that the sentence below the large picture has these words, now or soon."""
+    """Wait until the sentence below the large picture has these words."""
     found = ''
     for _ in range(50):
         found = browser.run('return document.getElementById("sentence").textContent')
@@ -167,7 +169,7 @@ def reads(browser: Browser, words: str) -> None:
 
 @in_a_browser
 @every_scheme
-def test_a_browser_shows_the_page_and_follows_what_is_chosen(
+def test_a_browser_shows_the_chosen_weights(
     browser: Browser, attention_type: str, tiny_backbone_cfg: dict[str, Any], tmp_path: Path
 ) -> None:
     attention = attention_of(tiny_backbone_cfg, attention_type=attention_type)

@@ -1,4 +1,4 @@
-"""The page of tools/demo_app.py: a video goes in, labels and attention come out, offline."""
+"""The page of tools/demo_app.py predicts a video and draws its attention, without a network."""
 
 import importlib.util
 import os
@@ -87,7 +87,7 @@ def test_names_of_classes_are_text_and_not_markup(answers: DemoPage, tiny_videos
     assert '<b>up</b>' not in words and '&lt;b&gt;up&lt;/b&gt;' in words
 
 
-def test_another_way_to_show_attention_does_not_run_the_model_again(
+def test_another_method_does_not_run_the_model_again(
     answers: DemoPage, tiny_videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = answers(tiny_videos / '0.mp4')
@@ -99,16 +99,16 @@ def test_another_way_to_show_attention_does_not_run_the_model_again(
 
 
 @pytest.mark.parametrize(
-    ('content', 'said'), [(b'', 'is an empty file'), (b'\0\1no video\2' * 99, 'x.mp4')]
+    ('content', 'message'), [(b'', 'is an empty file'), (b'\0\1no video\2' * 99, 'x.mp4')]
 )
-def test_what_is_no_video_gets_a_sentence_and_no_picture(
-    answers: DemoPage, tmp_path: Path, content: bytes, said: str
+def test_a_file_that_is_no_video_gets_an_error_message_and_no_picture(
+    answers: DemoPage, tmp_path: Path, content: bytes, message: str
 ) -> None:
     path = tmp_path / 'x.mp4'
     path.write_bytes(content)
     found = answers(path)
-    assert said in found.words and 'class="error"' in found.words
-    assert str(tmp_path) not in found.words, 'where an upload lies is nobody’s concern'
+    assert message in found.words and 'class="error"' in found.words
+    assert str(tmp_path) not in found.words, 'the folder of uploads is shown'
     assert (found.grid, found.overlay, found.walk) == (None, None, '')
 
 
@@ -126,7 +126,7 @@ def test_no_video_is_no_answer(answers: DemoPage) -> None:
     assert answers(None).words == ''
 
 
-def test_an_answer_that_nobody_waits_for_is_not_computed(
+def test_an_abandoned_request_does_not_run_the_model(
     answers: DemoPage, tiny_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers_module, 'compute_attention', None)
@@ -134,7 +134,7 @@ def test_an_answer_that_nobody_waits_for_is_not_computed(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_answer_that_is_given_up_meanwhile_is_not_drawn(
+def test_a_request_abandoned_meanwhile_is_not_drawn(
     answers: DemoPage, tiny_videos: Path, tmp_path: Path
 ) -> None:
     turns = iter([True, False])
@@ -145,7 +145,7 @@ def test_an_answer_that_is_given_up_meanwhile_is_not_drawn(
 # The tool
 
 
-def test_without_the_demo_the_tool_says_what_to_run(
+def test_without_a_checkpoint_the_message_names_make_demo(
     tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -154,7 +154,7 @@ def test_without_the_demo_the_tool_says_what_to_run(
     assert 'run make demo first, or give --checkpoint' in capfd.readouterr().err
 
 
-def test_without_gradio_the_tool_says_how_to_get_it(
+def test_without_gradio_the_message_has_the_install_command(
     tool: ModuleType, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setitem(sys.modules, 'gradio', None)
@@ -163,7 +163,7 @@ def test_without_gradio_the_tool_says_how_to_get_it(
     assert (TOOL.parents[1] / 'requirements' / 'demo.txt').is_file()
 
 
-def test_videos_to_pick_from_are_one_of_each_name(
+def test_examples_are_one_video_of_each_name(
     tool: ModuleType, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(home)
@@ -190,9 +190,9 @@ def address(home: Path) -> Iterator[str]:
         pytest.skip('needs Gradio: pip install -r requirements/demo.txt')
     port = free_port()
     command = [sys.executable, str(TOOL), '--port', str(port), '--device', 'cpu']
-    with (home / 'said.txt').open('w') as said:
+    with (home / 'output.txt').open('w') as output:
         process = subprocess.Popen(
-            command, cwd=home, env=environment(home), stdout=said, stderr=said
+            command, cwd=home, env=environment(home), stdout=output, stderr=output
         )
         try:
             wait_for(port, seconds=120)
@@ -244,8 +244,8 @@ def test_an_uploaded_video_gets_labels_and_an_overlay(
     browser.wait(there('#video input[type=file]'))
     browser.choose_file('#video input[type=file]', broken)
     browser.wait(there('#words .error'), seconds=60)
-    said = browser.run('return document.querySelector("#words").innerText')
-    assert 'broken.mp4' in said and '/' not in said
+    words = browser.run('return document.querySelector("#words").innerText')
+    assert 'broken.mp4' in words and '/' not in words
 
     own = (f'{address}/', 'data:', 'blob:', 'about:')
     assert [url for url in browser.requests() if not url.startswith((*own, address))] == []
@@ -261,7 +261,7 @@ def test_an_example_is_one_click(address: str, browser: Browser) -> None:
     browser.wait('const v = document.querySelector("#video video"); return v && v.videoWidth > 0')
 
 
-def test_a_port_in_use_is_told(address: str, home: Path) -> None:
+def test_a_port_in_use_is_an_error_message(address: str, home: Path) -> None:
     command = [sys.executable, str(TOOL), '--port', address.rpartition(':')[2]]
     done = subprocess.run(
         command, cwd=home, env=environment(home), capture_output=True, text=True, check=False

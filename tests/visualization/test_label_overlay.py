@@ -1,4 +1,4 @@
-"""Labels can be read on any frame, and the video stays what it was beside them."""
+"""Labels are readable on any frame, and the rest of the video does not change."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_white_stands_on_dark_whatever_the_frame(brightness: int) -> None:
     frame = np.full((240, 320, 3), brightness, np.uint8)
     drawn = draw_labels(frame, prediction('one', 'two', fusion='sum of logits'))
     corner = drawn[195:234, 6:120].astype(int).mean(axis=2)
-    assert corner.max() > 230  # letters
+    assert corner.max() > 230  # text
     assert np.median(corner) < 110  # the veil
     assert np.array_equal(drawn[:150], frame[:150])
     assert frame.min() == frame.max() == brightness  # untouched
@@ -88,7 +88,7 @@ def test_the_video_itself_is_not_overwritten(tiny_videos: Path) -> None:
         )
 
 
-def test_an_unknown_ending_is_told(tiny_videos: Path) -> None:
+def test_an_unknown_ending_is_refused(tiny_videos: Path) -> None:
     with pytest.raises(ValueError, match=r'does not end in \.mp4'):
         write_labelled_video(tiny_videos / '0.mp4', 'out.gif', lambda _: prediction('one'))
 

@@ -1,4 +1,4 @@
-"""The report about several labels a video: its numbers by their definitions, and no NaN on it."""
+"""The report of a multi-label test: metrics by their definitions, and no NaN on the page."""
 
 import json
 import pickle
@@ -124,7 +124,7 @@ def test_the_page_shows_the_scores_and_what_is_wrong(tmp_path: Path) -> None:
     'labels', [np.zeros((4, 4), bool), np.ones((4, 4), bool), LABELS[:, ::-1], ~LABELS]
 )
 @pytest.mark.parametrize('scores', [SCORES, np.zeros((4, 4)), np.ones((4, 4))])
-def test_no_truth_and_no_scores_bring_a_nan_onto_the_page(
+def test_no_labels_and_no_scores_put_a_nan_on_the_page(
     labels: np.ndarray, scores: np.ndarray, tmp_path: Path
 ) -> None:
     run = TestResults(scores, labels, list('abcd'), about={'fusion': 'mean of sigmoid'})

@@ -157,7 +157,7 @@ def test_a_host_header_is_read_without_its_port(host: str, name: str) -> None:
         {'host': 'evil.example:7860', 'origin': 'http://evil.example:7860'},
     ],
 )
-def test_other_origins_are_refused_before_the_framework_sees_them(
+def test_other_origins_are_refused_before_the_framework_gets_them(
     ask: Ask, framework: Framework, method: str, headers: dict[str, str]
 ) -> None:
     path = UPLOAD if method == 'POST' else '/config'

@@ -1,3 +1,5 @@
+"""Pictures of training curves, scheme comparison and clips."""
+
 import json
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""The report: its numbers, what it shows, and that it trusts neither pickles nor class names."""
+"""The report: metrics, sections, and safety against hostile pickles and class names."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def dump(
     return path
 
 
-def test_the_scores_are_those_of_the_definition() -> None:
+def test_accuracies_are_those_of_the_definition() -> None:
     run = run_of()
     assert top_k(run, 1) == 0.5  # the first two
     assert top_k(run, 2) == 1.0  # the last one by the order of its two equal scores
@@ -66,7 +66,7 @@ def test_sums_of_logits_become_probabilities() -> None:
     assert run.confidence == pytest.approx([0.7, 0.6, 0.5, 0.9], abs=1e-5)
 
 
-def test_videos_that_could_not_be_read_are_wrong_and_no_mistake_of_the_model(
+def test_unreadable_videos_count_as_wrong_and_are_not_among_the_mistakes(
     tmp_path: Path,
 ) -> None:
     path = dump(tmp_path / 'result.pkl')
@@ -80,7 +80,7 @@ def test_videos_that_could_not_be_read_are_wrong_and_no_mistake_of_the_model(
     assert '<b>1</b>could not be read' in page
     assert 'Videos that could not be read' in page
     assert 'it is &lt;empty&gt;' in page
-    assert 'with 90\u00a0%' not in page, 'the model has not seen it'
+    assert 'with 90\u00a0%' not in page, 'an unreadable video is among the mistakes'
     assert 'with 50\u00a0%' in page
     assert calibration(run.without_failed())[2].sum() == 3
     assert 'could not be read' not in write_report(run_of(), tmp_path / 'report.html').read_text()
@@ -99,10 +99,10 @@ def test_the_page_holds_all_that_it_shows(tmp_path: Path, tiny_videos: Path) -> 
     assert list((tmp_path / 'new').iterdir()) == [tmp_path / 'new' / 'report.html']
 
 
-# what the views said
+# views
 
 
-def test_views_are_compared_by_their_best_classes_and_by_the_probability_they_share() -> None:
+def test_views_are_compared_by_best_class_and_overlap_of_probability() -> None:
     sure = np.log(np.array([[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0]]) + 1e-9)
     logits = np.stack([sure[[0, 0]], sure[[0, 1]], sure[[1, 1]], sure[[0, 2]]]) + 5
     found = view_agreement(logits, labels=np.array([0, 1, 0, 2]), fused=np.array([0, 0, 1, 0]))
@@ -115,7 +115,7 @@ def test_views_are_compared_by_their_best_classes_and_by_the_probability_they_sh
     assert found.votes(1) == [(0, 1), (1, 1)]
 
 
-def test_the_page_tells_how_far_the_views_of_a_video_agree(tmp_path: Path) -> None:
+def test_the_page_shows_the_agreement_of_views(tmp_path: Path) -> None:
     views = np.log(np.stack([SCORES, SCORES], axis=1))
     views[3, 1] = [9, 0, 0]
     views[1, 0] = [0, 0, 9]
@@ -128,20 +128,20 @@ def test_the_page_tells_how_far_the_views_of_a_video_agree(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ('about', 'said'),
+    ('about', 'message'),
     [
         ({}, 'Test again with tools/test.py --dump'),
         ({'views': {'clips': 10, 'crops': 3}}, 'no scores of the single views'),
         ({'views': {'clips': 1, 'crops': 1}}, 'one view of each video'),
     ],
 )
-def test_a_result_without_views_says_why_the_part_is_missing(
-    tmp_path: Path, about: dict[str, Any], said: str
+def test_a_result_without_view_scores_has_a_note(
+    tmp_path: Path, about: dict[str, Any], message: str
 ) -> None:
-    assert said in write_report(run_of(about=about), tmp_path / 'report.html').read_text()
+    assert message in write_report(run_of(about=about), tmp_path / 'report.html').read_text()
 
 
-def test_many_views_are_told_by_the_worst_and_the_best(tmp_path: Path) -> None:
+def test_many_views_are_summarized_by_the_worst_and_the_best(tmp_path: Path) -> None:
     run = run_of(view_scores=np.repeat(np.log(SCORES)[:, None], 30, axis=1))
     page = write_report(run, tmp_path / 'report.html').read_text()
     assert 'All 30 views' in page and 'worst view' in page
@@ -162,7 +162,7 @@ def test_names_of_classes_are_text_and_not_markup(tmp_path: Path) -> None:
     assert '<script>' not in write_report(run, tmp_path / 'report.html').read_text()
 
 
-def test_a_video_that_is_gone_is_said(tmp_path: Path) -> None:
+def test_a_missing_video_has_a_note(tmp_path: Path) -> None:
     run = run_of(videos=[tmp_path / 'gone.mp4'] * 4)
     assert 'cannot be read any more' in write_report(run, tmp_path / 'report.html').read_text()
 
@@ -198,7 +198,9 @@ def test_results_are_read_without_running_them(tmp_path: Path) -> None:
         read_predictions(path)
 
 
-def test_names_and_videos_come_from_what_lies_beside(tmp_path: Path, tiny_videos: Path) -> None:
+def test_class_names_and_videos_come_from_the_folder_of_the_annotation_file(
+    tmp_path: Path, tiny_videos: Path
+) -> None:
     data = tmp_path / 'data'
     shutil.copytree(tiny_videos, data)
     (data / 'classes.txt').write_text('run\nwalk\nstand\n')
@@ -216,7 +218,7 @@ def test_names_and_videos_come_from_what_lies_beside(tmp_path: Path, tiny_videos
     assert read_test_results(work, tmp_path / 'result.pkl').videos == [], 'other videos than tested'
 
 
-def test_a_config_beside_the_predictions_is_read_and_not_run(tmp_path: Path) -> None:
+def test_the_config_in_the_work_dir_is_parsed_and_not_run(tmp_path: Path) -> None:
     """Whoever makes a report of another's folder does not want its programs."""
     (tmp_path / 'cfg.py').write_text(f"import pathlib\npathlib.Path('{tmp_path}/ran').touch()\n")
     path = dump(tmp_path / 'result.pkl')
@@ -229,14 +231,14 @@ def test_a_config_beside_the_predictions_is_read_and_not_run(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize('content', [b'', b'{"classes": [', b'\xff\x00', b'[1, 2]', b'[' * 10**6])
-def test_a_damaged_tale_of_the_test_is_told(tmp_path: Path, content: bytes) -> None:
+def test_damaged_metadata_is_an_error(tmp_path: Path, content: bytes) -> None:
     path = dump(tmp_path / 'result.pkl')
     path.with_suffix('.meta.json').write_bytes(content)
     with pytest.raises(ValueError, match=r'result\.meta\.json is damaged; remove it'):
         read_test_results(tmp_path, path)
 
 
-def test_too_few_names_and_no_predictions_are_told(tmp_path: Path) -> None:
+def test_too_few_names_and_no_predictions_are_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r'holds no \.pkl .* --dump'):
         read_test_results(tmp_path)
     (tmp_path / 'names.txt').write_text('run\n')

@@ -16,10 +16,10 @@ def timeline(winners: list[int], classes: int = 30, fusion: str = 'mean of softm
         scores = np.full(classes, 0.01, np.float32)
         scores[winner] = 0.7
         best = np.argsort(-scores, kind='stable')[:5].tolist()
-        told = Prediction(
+        prediction = Prediction(
             'v.mp4', [f'class {j}' for j in best], scores[best].tolist(), best, scores, fusion
         )
-        moments.append(Moment(float(i), i + 2.0, told))
+        moments.append(Moment(float(i), i + 2.0, prediction))
     return Timeline('v.mp4', 2, 1, moments)
 
 
@@ -48,9 +48,9 @@ def test_the_band_changes_colour_where_the_class_does(tmp_path: Path) -> None:
 
 
 def test_classes_stand_in_the_order_in_which_they_win() -> None:
-    told = timeline([4, 4, 2, 4, 0])
-    scores = [moment.prediction.all_scores for moment in told.moments]
-    best = [moment.prediction.indices for moment in told.moments]
+    drawn = timeline([4, 4, 2, 4, 0])
+    scores = [moment.prediction.all_scores for moment in drawn.moments]
+    best = [moment.prediction.indices for moment in drawn.moments]
     assert _rows(scores, best) == [4, 2, 0]
 
 
@@ -58,6 +58,6 @@ def test_columns_meet_half_way_between_windows() -> None:
     assert _edges(timeline([0, 1, 2])) == [0, 1.5, 2.5, 4]
 
 
-def test_nothing_to_draw_is_told(tmp_path: Path) -> None:
+def test_a_timeline_without_moments_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='has no moments to draw'):
         draw_timeline(Timeline('v.mp4', 2, 1), tmp_path / 'out.png')
