@@ -39,14 +39,12 @@ def sections(results: TestResults, mistakes: int) -> dict[str, Any]:
     scored = results.without_failed()
     precision = average_precision(results.labels, results.scores)  # slow for thousands of classes
     views = _views(scored, mistakes)
+    found = calibration(scored.labels, _probabilities(scored))
+    calibrated = calibration_section(found, 'probability', 'fraction of true labels')
     return {
         'threshold': AT,
-        'tiles': _tiles(results, precision, views),
-        'calibration': calibration_section(
-            calibration(scored.labels, _probabilities(scored)),
-            'probability',
-            'fraction of true labels',
-        ),
+        'tiles': _tiles(results, precision, calibrated['error'], views),
+        'calibration': calibrated,
         'precisions': _precisions(results, precision),
         'without_videos': int(np.isnan(precision).sum()),
         'confused': [
@@ -75,16 +73,16 @@ def _predicted(results: TestResults) -> np.ndarray:
 
 
 def _tiles(
-    results: TestResults, precision: np.ndarray, views: dict[str, Any] | None
+    results: TestResults, precision: np.ndarray, error: str, views: dict[str, Any] | None
 ) -> dict[str, str]:
-    scored, predicted = results.without_failed(), _predicted(results)
+    predicted = _predicted(results)
     micro, macro = f1_scores(results.labels, predicted)
     tiles = {
         'mean average precision': percent(mean_of(precision), 2),
         f'F1 at {AT}, micro': percent(micro),
         f'F1 at {AT}, macro': percent(macro),
         'all labels correct': percent(float((predicted == results.labels).all(axis=1).mean())),
-        'calibration error': percent(calibration(scored.labels, _probabilities(scored))[3]),
+        'calibration error': error,
         'videos': f'{len(results.labels):,}',
         **failed_tiles(results),
     }

@@ -63,9 +63,10 @@ def _sections(results: TestResults, mistakes: int) -> dict[str, Any]:
     scored = results.without_failed()
     counts = confusion_matrix(scored.labels, scored.predicted, len(results.classes))
     views = _views(scored, mistakes)
+    calibrated = calibration_section(calibration(scored), 'confidence', 'accuracy')
     return {
-        'tiles': _tiles(results, views),
-        'calibration': calibration_section(calibration(scored), 'confidence', 'accuracy'),
+        'tiles': _tiles(results, calibrated['error'], views),
+        'calibration': calibrated,
         'confusion': drawn(lambda path: draw_confusion(counts, results.classes, path))
         if len(results.classes) <= MOST_CLASSES_DRAWN
         else None,
@@ -76,13 +77,13 @@ def _sections(results: TestResults, mistakes: int) -> dict[str, Any]:
     }
 
 
-def _tiles(results: TestResults, views: dict[str, Any] | None) -> dict[str, str]:
+def _tiles(results: TestResults, error: str, views: dict[str, Any] | None) -> dict[str, str]:
     k = min(5, len(results.classes))
     tiles = {
         'top-1 accuracy': percent(top_k(results, 1), 2),
         f'top-{k} accuracy': percent(top_k(results, k), 2),
         'mean class accuracy': percent(float(np.nanmean(class_accuracy(results))), 2),
-        'calibration error': percent(calibration(results.without_failed())[3]),
+        'calibration error': error,
         'videos': f'{len(results.labels):,}',
         **failed_tiles(results),
     }

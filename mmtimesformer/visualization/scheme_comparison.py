@@ -43,23 +43,13 @@ def draw_scheme_comparison(
                 (0.2, result.top1, BLUE, 1.0),
             ):
                 axes.bar(i + offset, 100 * accuracy, width=0.36, color=color, alpha=alpha)
-                axes.text(
-                    i + offset,
-                    100 * accuracy + 1.5,
-                    f'{100 * accuracy:.1f}',
-                    ha='center',
-                    fontsize=8.5,
-                )
+                text = f'{100 * accuracy:.1f}'
+                axes.text(i + offset, 100 * accuracy + 1.5, text, ha='center', fontsize=8.5)
         axes.axhline(50, color=RED, lw=1.2, ls='--')
         axes.annotate(
-            'without frame order:\n50 % at most',
-            (1.005, 50),
-            xycoords=('axes fraction', 'data'),
-            color=RED,
-            fontsize=8,
-            va='center',
-            annotation_clip=False,
-        )
+            'without frame order:\n50 % at most', (1.005, 50), xycoords=('axes fraction', 'data'),
+            color=RED, fontsize=8, va='center', annotation_clip=False,
+        )  # fmt: skip
         axes.set_xticks(
             range(len(results)),
             [f'{shown_name(r.name)}\n{r.parameters / 1e3:.0f} k parameters' for r in results],

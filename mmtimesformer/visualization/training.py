@@ -77,24 +77,15 @@ def draw_training(
         right = axes.twinx()
         right.spines[:].set_visible(False)
         right.plot(
-            [epoch for epoch, _ in accuracies],
-            [100 * accuracy for _, accuracy in accuracies],
-            color=ORANGE,
-            marker='o',
-            ms=3,
-            lw=1.2,
-        )
+            [epoch for epoch, _ in accuracies], [100 * accuracy for _, accuracy in accuracies],
+            color=ORANGE, marker='o', ms=3, lw=1.2,
+        )  # fmt: skip
         if mark is not None:
             right.axhline(mark[0], color=GREY, lw=0.8, ls=':')
             right.annotate(
-                mark[1],
-                (0.99, mark[0] + 1),
-                xycoords=('axes fraction', 'data'),
-                color=GREY,
-                fontsize=7.5,
-                ha='right',
-                va='bottom',
-            )
+                mark[1], (0.99, mark[0] + 1), xycoords=('axes fraction', 'data'), color=GREY,
+                fontsize=7.5, ha='right', va='bottom',
+            )  # fmt: skip
         right.set_ylim(0, 101)
         right.set_ylabel(SCORES[score], color=ORANGE)
         axes.set_title(shown_title(title))
