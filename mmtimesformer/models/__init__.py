@@ -1,15 +1,15 @@
-"""The paper: tokens in, tokens out. Needs torch, einops and MMEngine, nothing else.
+"""The TimeSformer backbone. Needs only torch, einops and MMEngine.
 
-Read in this order: ``embeddings`` (pixels become tokens), ``attention`` and ``ffn`` (what is done
-to tokens), ``blocks`` (who may look at whom), ``timesformer`` (all of it, end to end);
-``attention_maps`` for who did look at whom, ``folding`` and ``recomputation`` for what is not
-computed, or twice.
+Read in this order: ``embeddings`` (pixels to tokens), ``attention`` and ``ffn``, ``blocks`` (the
+attention schemes), ``timesformer`` (the whole model). Then ``attention_capture`` and
+``attention_maps`` (attention of a video), ``fused_linear`` and ``activation_checkpointing`` (speed
+and memory), ``strict_loading`` (refuses foreign weights).
 
-The letters of shapes, used in every ``Shape:`` section and einops pattern::
+Shape letters, used in every ``Shape:`` section and einops pattern::
 
     b  videos in the batch            h, w  patch rows, columns (pixels are H, W)
     t  frames in a clip               p     patches in a frame, p = h * w
-    n  tokens that lie together       d     embedding width
+    n  tokens in a sequence           d     embedding width
     heads, c  attention heads, channels per head; d = heads * c
     token order: class token first; divided: frame by frame, b t (1+p); joint: b (1 + p*t), time
     fastest; space-only: (b t) (1+p)

@@ -1,4 +1,4 @@
-"""Less memory in training: what is cheap to compute again is not kept for the backward pass.
+"""Activation checkpointing: recompute cheap activations in the backward pass to save memory.
 
 A divided block keeps for each token, in units of ``embed_dims``:
 
@@ -9,7 +9,7 @@ level              recomputed                                                   
 ``'pointwise'``    norms, activation, sums and copies                                   16
 ``'projections'``  also the output projections of attention, the smallest products      14
 ``'mlp'``          also the hidden layer of the MLP                                     10
-``'block'``        everything but what enters the block                                  1
+``'block'``        everything but the input of the block                                 1
 =================  =================================================================  ====
 """
 
@@ -43,13 +43,13 @@ ATTENTIONS = frozenset(
 def recompute(
     step: Callable[[Tensor, int], Tensor], tokens: Tensor, t: int, level: bool | str
 ) -> Tensor:
-    """Run a step of the model, and keep for its backward pass what the level says.
+    """Run a block, and keep for its backward pass the activations of a level.
 
     Random numbers are drawn again as they were. Works under autocast, DDP and ``torch.compile``.
 
     Args:
         step: A block.
-        tokens: What enters it.
+        tokens: Its input.
         t: Frames.
         level: One of ``LEVELS``; ``True`` is ``'block'``.
     """
@@ -61,11 +61,11 @@ def recompute(
 
 
 def _policy(level: str, d: int, _: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:
-    """Say whether the result of an operation is kept.
+    """Return whether the result of an operation is kept.
 
     The products of a block differ in shape: queries, keys and values ``d -> 3 d``, projections
-    ``d -> d``, the MLP ``d -> 4 d -> d``. What leaves the MLP enters the next block, where it is
-    kept as part of the sum; so it is never kept here, and never computed again either.
+    ``d -> d``, the MLP ``d -> 4 d -> d``. The output of the MLP is kept
+    by the next block as part of the sum, so it is neither kept here nor recomputed.
     """
     keep, again = CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_RECOMPUTE
     if op in ATTENTIONS:

@@ -1,4 +1,4 @@
-"""Multi-head self-attention over any tokens; it knows neither space nor time."""
+"""Multi-head self-attention over the tokens of a sequence, whatever the sequence is."""
 
 import torch
 import torch.nn.functional as F
@@ -8,23 +8,23 @@ from torch import Tensor, nn
 
 from mmtimesformer.registry import MODELS
 
-SEQUENCES = 65_535  # what a CUDA grid takes along its second axis
-TILE = 128  # queries that an attention kernel works on at once
+SEQUENCES = 65_535  # limit of the second axis of a CUDA grid
+TILE = 128  # queries of one tile of an attention kernel
 
 
 @MODELS.register_module()
 class SelfAttention(nn.Module):
-    """Every token of a sequence looks at every token of the same sequence.
+    """Every token of a sequence attends to every token of the same sequence.
 
-    Which tokens make a sequence is the caller's business: a block that wants attention over time
-    hands in tracks, one that wants attention over space hands in frames.
+    The caller chooses the sequences: tracks for attention over time, frames for attention over
+    space.
 
     Args:
         embed_dims: Width of a token.
         num_heads: Attention heads; must divide ``embed_dims``.
         qkv_bias: Whether queries, keys and values have a bias.
-        attn_drop_rate: Share of attention weights dropped in training, 0 to 1.
-        drop_rate: Share of output channels dropped in training, 0 to 1.
+        attn_drop_rate: Fraction of attention weights dropped in training, 0 to 1.
+        drop_rate: Fraction of output channels dropped in training, 0 to 1.
 
     Shape:
         - tokens: ``b n d`` -> ``b n d``, for any ``b`` and ``n``
@@ -56,21 +56,20 @@ class SelfAttention(nn.Module):
         trunc_normal_init(self.proj, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.proj_drop(self.proj(self.look(tokens)))
+        return self.proj_drop(self.proj(self.gather(tokens)))
 
-    def look(self, tokens: Tensor) -> Tensor:
-        """Gather what every token sees, heads side by side, before the output projection.
+    def gather(self, tokens: Tensor) -> Tensor:
+        """Return the weighted values of every token, heads side by side, before the projection.
 
         Shape:
             - tokens: ``b n d`` -> ``b n d``
         """
         dropout = self.attn_drop_rate if self.training else 0.0
-        q, k, v = self.project(tokens)
-        seen = attend(q, k, v, dropout)
-        return rearrange(seen, 'b heads n c -> b n (heads c)')
+        q, k, v = self.qkv_heads(tokens)
+        return rearrange(attend(q, k, v, dropout), 'b heads n c -> b n (heads c)')
 
-    def project(self, tokens: Tensor) -> Tensor:
-        """Ask, offer and answer: queries, keys and values of every token.
+    def qkv_heads(self, tokens: Tensor) -> Tensor:
+        """Return queries, keys and values of every token.
 
         Shape:
             - tokens: ``b n d`` -> ``3 b heads n c``
@@ -79,29 +78,29 @@ class SelfAttention(nn.Module):
             self.qkv(tokens), 'b n (qkv heads c) -> qkv b heads n c', qkv=3, heads=self.num_heads
         )
 
-    def weights(self, tokens: Tensor, queries: slice = slice(None)) -> Tensor:
-        """Return how much each token looks at each other: what :meth:`look` uses and never forms.
+    def attention_weights(self, tokens: Tensor, queries: slice = slice(None)) -> Tensor:
+        """Return the attention weights, which the forward pass uses and never forms.
 
-        Only maps of the attention ask for it. ``weights(tokens) @ project(tokens)[2]`` is what
-        :meth:`look` returns, without dropout; an attention of your own that looks in another way
-        says its weights here.
+        Only attention maps need them. ``attention_weights(tokens) @ qkv_heads(tokens)[2]`` is
+        :meth:`gather` without dropout. A subclass that overrides :meth:`gather` or :meth:`forward`
+        returns its own weights here.
 
         Args:
             tokens: The sequences.
-            queries: Which tokens of each sequence look; the whole map of a long one is large.
+            queries: Which tokens of each sequence are queries; the full map of a long one is large.
 
         Shape:
             - tokens: ``b n d`` -> ``b heads queries n``; each row sums to one
         """
-        q, k, _ = self.project(tokens)
+        q, k, _ = self.qkv_heads(tokens)
         return (q[:, :, queries] @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
 
-    def first(self, tokens: Tensor) -> Tensor:
-        """Do what :meth:`forward` does, for the first token of each sequence alone.
+    def forward_first_token(self, tokens: Tensor) -> Tensor:
+        """Return what :meth:`forward` returns for the first token of each sequence.
 
-        With a single query neither keys nor values need to be formed. Its score with a token ``x``
-        is ``q . (Wk x + bk) = (q Wk) . x + q . bk``, and the last term, the same for every ``x``,
-        cancels in the softmax. What it sees is ``sum a (Wv x + bv) = Wv (sum a x) + bv``.
+        A single query needs neither keys nor values. Its score with a token ``x`` is
+        ``q . (Wk x + bk) = (q Wk) . x + q . bk``, and the last term, the same for every ``x``,
+        cancels in the softmax. The result is ``sum a (Wv x + bv) = Wv (sum a x) + bv``.
 
         Shape:
             - tokens: ``b n d`` -> ``b 1 d``
@@ -119,16 +118,16 @@ class SelfAttention(nn.Module):
         dropout = self.attn_drop_rate if self.training else 0.0
         weights = F.dropout(scores.softmax(-1), dropout)  # b heads n
         total = weights.sum(-1, keepdim=True)  # 1, but for dropout
-        seen = torch.einsum('b h d, h c d -> b h c', weights @ tokens, wv) + total * bv
-        return self.proj_drop(self.proj(rearrange(seen, 'b heads c -> b 1 (heads c)')))
+        values = torch.einsum('b h d, h c d -> b h c', weights @ tokens, wv) + total * bv
+        return self.proj_drop(self.proj(rearrange(values, 'b heads c -> b 1 (heads c)')))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """Return ``softmax(q k^T / sqrt(c)) v``, by the way that suits the device and the shape.
+    """Return ``softmax(q k^T / sqrt(c)) v``, computed as suits the device and the shape.
 
-    On CUDA, kernels work in tiles of ``TILE`` queries, of which a track of 8 frames fills a
-    sixteenth; and they take ``SEQUENCES`` sequences at most. So short sequences are packed, and
-    what is still too many goes in portions.
+    CUDA kernels work in tiles of ``TILE`` queries, of which a track of 8 frames fills a sixteenth,
+    and accept at most ``SEQUENCES`` sequences. So short sequences are packed, and more than that
+    are computed in portions.
 
     Shape:
         - q, k, v: ``b heads n c`` -> the same
@@ -142,12 +141,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
 
 
 def group_of(b: int, n: int) -> int:
-    """Return how many of ``b`` sequences of ``n`` tokens to pack: all groups alike, in one tile."""
+    """Return how many of ``b`` sequences of ``n`` tokens to pack into one tile, in equal groups."""
     return next((g for g in range(TILE // n, 1, -1) if b % g == 0), 1)
 
 
 def attend_packed(q: Tensor, k: Tensor, v: Tensor, group: int, dropout: float = 0.0) -> Tensor:
-    """Let several sequences be one, in which each sees itself alone: a block-diagonal mask.
+    """Pack sequences into longer ones with a block-diagonal mask: each attends to itself only.
 
     Shape:
         - q, k, v: ``(b group) heads n c`` -> the same
@@ -156,8 +155,8 @@ def attend_packed(q: Tensor, k: Tensor, v: Tensor, group: int, dropout: float = 
     q, k, v = (rearrange(x, '(b g) heads n c -> b heads (g n) c', g=group) for x in (q, k, v))
     sequence = torch.arange(group * n, device=q.device) // n
     mask = sequence[:, None] == sequence
-    seen = attend_in_portions(q, k, v, SEQUENCES, dropout, mask)
-    return rearrange(seen, 'b heads (g n) c -> (b g) heads n c', g=group)
+    packed = attend_in_portions(q, k, v, SEQUENCES, dropout, mask)
+    return rearrange(packed, 'b heads (g n) c -> (b g) heads n c', g=group)
 
 
 def attend_in_portions(
@@ -173,8 +172,8 @@ def attend_in_portions(
     Shape:
         - q, k, v: ``b heads n c`` -> the same
     """
-    seen = [
-        F.scaled_dot_product_attention(*some, attn_mask=mask, dropout_p=dropout)
-        for some in zip(q.split(portion), k.split(portion), v.split(portion), strict=True)
+    results = [
+        F.scaled_dot_product_attention(*qkv, attn_mask=mask, dropout_p=dropout)
+        for qkv in zip(q.split(portion), k.split(portion), v.split(portion), strict=True)
     ]
-    return seen[0] if len(seen) == 1 else torch.cat(seen)
+    return results[0] if len(results) == 1 else torch.cat(results)

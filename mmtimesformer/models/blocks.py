@@ -1,7 +1,7 @@
-"""Who may look at whom: one block for each of the paper's attention schemes.
+"""Transformer blocks: one for each of the paper's attention schemes.
 
 =======================  =================================================================
-scheme                   a patch looks at
+scheme                   a patch attends to
 =======================  =================================================================
 divided space-time       first its own track (its place in all frames), then its own frame
 joint space-time         every patch of every frame
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from mmtimesformer.models.attention import SelfAttention
 from mmtimesformer.models.embeddings import init_temporal
 from mmtimesformer.models.ffn import FFN
-from mmtimesformer.models.fused_linear import Fold, has_hooks, is_plain
+from mmtimesformer.models.fused_linear import FusedLinear, has_hooks, is_plain
 from mmtimesformer.registry import MODELS
 
 
@@ -29,7 +29,7 @@ class DropPath(nn.Module):
     Rows that stay are scaled up by ``1 / (1 - drop_rate)``, so the expectation does not move.
 
     Args:
-        drop_rate: Chance of a row to be dropped; 0 drops none, 1 is not allowed.
+        drop_rate: Probability to drop a row; 0 drops none, 1 is not allowed.
 
     Shape:
         - rows: ``b … d`` -> the same; one draw for each of the ``b`` rows
@@ -39,8 +39,8 @@ class DropPath(nn.Module):
         super().__init__()
         if not 0 <= drop_rate < 1:
             raise ValueError(
-                f'drop_path_rate={drop_rate} is not a chance below 1; '
-                'set backbone.drop_path_rate to 0 (never) or more, and less than 1'
+                f'drop_path_rate={drop_rate} is not a probability below 1; '
+                'set backbone.drop_path_rate to at least 0 (never) and less than 1'
             )
         self.drop_rate = drop_rate
 
@@ -56,11 +56,11 @@ class DropPath(nn.Module):
 
 
 class EncoderBlock(nn.Module):
-    """The pre-norm block of the Vision Transformer, over whatever tokens it is given.
+    """The pre-norm block of the Vision Transformer, over any tokens.
 
     ``tokens += attn(norm1(tokens))``, then ``tokens += mlp(norm2(tokens))``. The registered blocks
-    below say what one row of tokens is. A block of your own under the same scheme takes the same
-    arguments and the same two inputs.
+    below define one row of tokens. A custom block of the same scheme takes the same arguments and
+    the same two inputs.
 
     Args:
         embed_dims: Width of a token.
@@ -69,10 +69,10 @@ class EncoderBlock(nn.Module):
         qkv_bias: Whether queries, keys and values have a bias.
         drop_rate: Dropout after each projection, 0 to 1.
         attn_drop_rate: Dropout on the attention weights, 0 to 1.
-        drop_path_rate: Chance of a residual row to be dropped in training, 0 to 1.
+        drop_path_rate: Probability to drop a residual row in training, 0 to 1.
         norm_eps: Epsilon of the layer norms.
-        attn_cfg: What to change in the attention: other arguments, or another ``type``.
-        ffn_cfg: What to change in the MLP: other arguments, or another ``type``.
+        attn_cfg: Changes to the attention: other arguments, or another ``type``.
+        ffn_cfg: Changes to the MLP: other arguments, or another ``type``.
     """
 
     def __init__(
@@ -115,21 +115,19 @@ class EncoderBlock(nn.Module):
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
         return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
-    def class_token(self, tokens: Tensor, t: int) -> Tensor:
-        """Return the class token of what :meth:`forward` returns, computed for it alone.
-
-        In the last block nobody reads the patches any more.
+    def forward_cls(self, tokens: Tensor, t: int) -> Tensor:
+        """Return only the class token of :meth:`forward`, all that is read after the last block.
 
         Shape:
             - tokens: ``b n d`` -> ``b 1 d``
         """
-        cls = tokens[:, :1] + self.drop_path(self.attn.first(self.norm1(tokens)))
+        cls = tokens[:, :1] + self.drop_path(self.attn.forward_first_token(self.norm1(tokens)))
         return cls + self.drop_path(self.mlp(self.norm2(cls)))
 
 
 @MODELS.register_module()
 class JointSpaceTimeBlock(EncoderBlock):
-    """Every token of the video looks at every other; the cost grows with ``(p * t) ** 2``.
+    """Every token of the video attends to every other; the cost grows with ``(p * t) ** 2``.
 
     Args: those of :class:`EncoderBlock`.
 
@@ -140,7 +138,7 @@ class JointSpaceTimeBlock(EncoderBlock):
 
 @MODELS.register_module()
 class SpaceOnlyBlock(EncoderBlock):
-    """Every frame is a picture by itself, with its own class token; frames never meet here.
+    """Attention within each frame, which has its own class token; frames do not interact here.
 
     Args: those of :class:`EncoderBlock`.
 
@@ -151,21 +149,20 @@ class SpaceOnlyBlock(EncoderBlock):
 
 @MODELS.register_module()
 class DividedSpaceTimeBlock(EncoderBlock):
-    """Look along the track, then across the frame (section 3 of the paper, eqs. 10 and 11).
+    """Attend over time, then over space (section 3 of the paper, eqs. 10 and 11).
 
-    1. *Time.* Each patch looks at the same place in every frame. The class token has no place,
+    1. *Time.* Each patch attends to the same place in every frame. The class token has no place,
        so it takes no part.
-    2. *Space.* Each frame's patches look at each other and at the class token, of which every
-       frame has a copy. The mean of what the copies bring back is added to all of them, so they
-       stay one token.
+    2. *Space.* Each frame's patches attend to each other and to the frame's copy of the class
+       token. The mean of the copies' updates is added to all of them, so they stay one token.
     3. The MLP.
 
-    Tokens lie frame by frame, so frames are a view of them, and nothing is put together or taken
-    apart but the tracks. Copies of the class token cost ``t - 1`` tokens, 0.4 % of 8 x 224 x 224.
+    Tokens are ordered frame by frame, so frames are a view of them and only tracks are copied.
+    Copies of the class token cost ``t - 1`` tokens, 0.4 % of 8 x 224 x 224.
 
     Args: those of :class:`EncoderBlock`, and
 
-        temporal_init: Start of ``temporal_fc``, the layer through which time enters; see
+        temporal_init: Initial ``temporal_fc``, the layer through which time enters; see
             :func:`~mmtimesformer.models.embeddings.init_temporal`.
 
     Shape:
@@ -180,7 +177,7 @@ class DividedSpaceTimeBlock(EncoderBlock):
         self.temporal_fc = nn.Linear(embed_dims, embed_dims)
         nn.init.zeros_(self.temporal_fc.bias)
         init_temporal(self.temporal_fc.weight, temporal_init)
-        self._fold = Fold()
+        self._fused = FusedLinear()
 
     def forward(self, frames: Tensor, t: int) -> Tensor:
         frames = frames + self.attend_time(frames)
@@ -188,23 +185,23 @@ class DividedSpaceTimeBlock(EncoderBlock):
         frames = frames + self.drop_path(self.mlp(self.norm2(frames)))
         return self.average_cls(frames) if self.training and _is_random(self.mlp) else frames
 
-    def class_token(self, frames: Tensor, t: int) -> Tensor:
-        """Return the class token of what :meth:`forward` returns, computed for it alone.
+    def forward_cls(self, frames: Tensor, t: int) -> Tensor:
+        """Return only the class token of :meth:`forward`.
 
         Shape:
             - frames: ``b t 1+p d`` -> ``b 1 1 d``
         """
         frames = frames + self.attend_time(frames)
         tokens = self.norm1(rearrange(frames, 'b t n d -> (b t) n d'))
-        update = self.drop_path(self.attn.first(tokens))
+        update = self.drop_path(self.attn.forward_first_token(tokens))
         cls = frames[:, :1, :1] + reduce(update, '(b t) 1 d -> b 1 1 d', 'mean', t=t)
         return cls + self.drop_path(self.mlp(self.norm2(cls)))
 
     def attend_time(self, frames: Tensor) -> Tensor:
         """Return the update of every patch from its own track; that of the class token is zero.
 
-        ``temporal_fc`` follows the output projection of the attention with nothing but drop path
-        between them, so the two are applied as one where nothing of the user's stands between.
+        ``temporal_fc`` follows the output projection of the attention, with only drop path between
+        them. So the two are fused, unless the user changed one of them.
 
         NOTE: drop path acts per track, before ``temporal_fc``, so that a dropped track still gets
         the bias of ``temporal_fc``. All published weights were trained that way.
@@ -217,8 +214,8 @@ class DividedSpaceTimeBlock(EncoderBlock):
         tracks = tracks.contiguous()  # with one video it is a view, and linear layers copy worse
         attn, fc = self.temporal_attn, self.temporal_fc
         if t * n > d and _can_fuse(attn, fc):
-            weight, bias = self._fold(attn.proj, fc)
-            update = self.drop_path(F.linear(attn.look(tracks), weight, bias)) + fc.bias
+            weight, bias = self._fused(attn.proj, fc)
+            update = self.drop_path(F.linear(attn.gather(tracks), weight, bias)) + fc.bias
         else:
             update = fc(self.drop_path(attn(tracks)))
         update = rearrange(update, '(b p) t d -> b t p d', b=b)
@@ -236,7 +233,7 @@ class DividedSpaceTimeBlock(EncoderBlock):
         return self.average_cls(rearrange(update, '(b t) n d -> b t n d', t=t))
 
     def average_cls(self, frames: Tensor) -> Tensor:
-        """Give the class token of each frame the mean of all frames', so that it is one token.
+        """Replace each frame's copy of the class token by their mean, so that it is one token.
 
         Shape:
             - frames: ``b t 1+p d`` -> the same
@@ -246,15 +243,15 @@ class DividedSpaceTimeBlock(EncoderBlock):
 
 
 def _is_random(mlp: nn.Module) -> bool:
-    """Say whether an MLP may treat copies of one token differently in training."""
+    """Return whether an MLP may treat copies of one token differently in training."""
     return not (type(mlp) is FFN and mlp.drop.p == 0)
 
 
 def _can_fuse(attn: nn.Module, fc: nn.Module) -> bool:
-    """Say whether what an attention gathers goes through its ``proj`` and ``fc``, and no more.
+    """Return whether the output of an attention goes only through its ``proj`` and ``fc``.
 
-    An attention of the user's own, a layer that is not plain (LoRA, quantised weights, a hook), and
-    dropout between the two all want both layers run.
+    A custom attention, a layer that is not plain (LoRA, quantised weights, a hook), and dropout
+    between the two need both layers run.
     """
     return (
         type(attn) is SelfAttention

@@ -1,4 +1,4 @@
-"""Pixels become tokens: patches, and where and when they are.
+"""Patch embedding, and the start values of the temporal parameters.
 
 For clips of another length or frames of another size, positions and times are resized by
 :mod:`mmtimesformer.resize`, at run time as at load.
@@ -41,9 +41,9 @@ class PatchEmbed(nn.Module):
 
 
 def init_temporal(parameter: Tensor, temporal_init: str, std: float = 0.02) -> None:
-    """Fill a parameter through which time enters a model that so far knows only space.
+    """Initialize a parameter through which time enters the model.
 
-    ``'zero'``: time adds nothing at first. A divided model seeded from an image ViT then starts as
+    ``'zero'``: time has no effect at first. A divided model seeded from an image ViT then starts as
     exactly that ViT, and learns time from there (section 4.5 of the paper).
 
     ``'random'``: a truncated normal of deviation ``std``, for training from scratch. From zero, a

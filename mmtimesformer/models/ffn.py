@@ -1,4 +1,4 @@
-"""The per-token MLP: the only place where a token is changed by itself alone."""
+"""The MLP of a block, applied to each token by itself."""
 
 import torch.nn.functional as F
 from mmengine.model import trunc_normal_init
@@ -14,7 +14,7 @@ class FFN(nn.Module):
     Args:
         embed_dims: Width of a token.
         feedforward_channels: Width between the two layers; 4 times ``embed_dims`` in the paper.
-        drop_rate: Share of channels dropped in training after each layer, 0 to 1.
+        drop_rate: Fraction of channels dropped in training after each layer, 0 to 1.
 
     Shape:
         - tokens: ``b n d`` -> ``b n d``

@@ -1,7 +1,7 @@
-"""Two linear layers in a row are one: the product of their matrices.
+"""Fuse two consecutive linear layers into one: the product of their matrices.
 
 ``W2 (W1 x + b1) + b2 = (W2 W1) x + W2 b1 + b2``. For TimeSformer-B this saves 5 % of a forward
-pass; multiplying the matrices costs as much as 768 tokens of one layer, and is done once a step.
+pass; multiplying the matrices costs as much as 768 tokens of one layer, and is done once per step.
 """
 
 from contextlib import nullcontext
@@ -26,7 +26,7 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
-    """Return whether a layer computes what its ``weight`` and ``bias`` say, and nothing else.
+    """Return whether a layer computes only what its ``weight`` and ``bias`` define.
 
     Only then may its weights be used past its forward pass. A layer of another class (LoRA,
     bitsandbytes, dynamic quantisation, a parametrisation), one with hooks, and one whose weight is
@@ -46,54 +46,55 @@ def _is_plain_tensor(tensor: Tensor | None) -> bool:
     kind = type(tensor)
     if tensor is None or kind is nn.Parameter or kind is Tensor:
         return True
-    return kind.__module__.startswith(
-        'torch._subclasses'
-    )  # of torch.export, in place of plain ones
+    return kind.__module__.startswith('torch._subclasses')  # torch.export's, for plain ones
 
 
-class Fold:
-    """The product of two linear layers, always that of their present weights.
+class FusedLinear:
+    """The product of two linear layers, cached on a CPU without gradients.
 
-    Where gradients are wanted, it is multiplied anew and differentiates into both layers. On a GPU
-    too: there it costs microseconds. On a CPU without gradients it is kept, and multiplied anew
-    when the weights have changed, *in whatever way*: an averaged model writes to ``weight.data``,
-    which leaves no trace in a tensor's version. So weights are compared by a fingerprint, one
-    matrix-vector product each.
+    With gradients, or on a GPU (where it costs microseconds), it is computed on every call, and is
+    differentiable in both layers. The cache is invalidated by any change of the weights, also by
+    those of an averaged model, which writes to ``weight.data`` and so leaves the tensor's version
+    unchanged. So weights are compared by a fingerprint, one matrix-vector product each.
 
-    It is no part of the model's state: not saved, not copied, not moved.
+    The cache is not part of the model's state: not saved, not copied, not moved.
     """
 
     def __init__(self) -> None:
-        self._print: Tensor | None = None
-        self._kept: tuple[Tensor, Tensor] | None = None
+        self._fingerprint: Tensor | None = None
+        self._cached: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:
         """Return ``W2 W1`` and ``W2 b1``; the bias of the second layer is left to the caller."""
-        keeps = (
+        may_cache = (
             first.weight.device.type == 'cpu'
             and not torch.is_grad_enabled()
             and not torch.compiler.is_compiling()
             and not torch.jit.is_tracing()  # type: ignore[attr-defined]
         )
-        if not keeps:
+        if not may_cache:
             return multiply(first, second)
         found = fingerprint(first, second)
-        if self._kept is None or self._print is None or not torch.equal(found, self._print):
-            self._print, self._kept = found, multiply(first, second)
-        return self._kept
+        if (
+            self._cached is None
+            or self._fingerprint is None
+            or not torch.equal(found, self._fingerprint)
+        ):
+            self._fingerprint, self._cached = found, multiply(first, second)
+        return self._cached
 
     def __getstate__(self) -> dict[str, Any]:
-        return {'_print': None, '_kept': None}
+        return {'_fingerprint': None, '_cached': None}
 
 
 def multiply(first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:
     """Return ``W2 W1`` and ``W2 b1``, in the weights' own precision also under autocast."""
     device = first.weight.device.type
-    with torch.autocast(device, enabled=False) if _knows_autocast(device) else nullcontext():
+    with torch.autocast(device, enabled=False) if _has_autocast(device) else nullcontext():
         return second.weight @ first.weight, second.weight @ first.bias
 
 
-def _knows_autocast(device: str) -> bool:
+def _has_autocast(device: str) -> bool:
     return device != 'meta' and torch.amp.is_autocast_available(device)
 
 

@@ -1,7 +1,7 @@
-"""What may be loaded into the backbone: its own weights, whole, or a refusal in words.
+"""Refuse to load weights of another model into the backbone, also with ``strict=False``.
 
-``load_state_dict(strict=False)``, which MMEngine's Runner and MMAction2's inference use, takes what
-happens to match and goes on, also when nothing matched: the model then predicts noise.
+MMEngine's Runner and MMAction2's inference use ``load_state_dict(strict=False)``, which loads the
+names that match and reports no error, even if none matches: the model then predicts noise.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 ADVICE = (
-    "load it by mmtimesformer's tools/train.py or tools/test.py, which bring any checkpoint to the "
+    "load it by mmtimesformer's tools/train.py or tools/test.py, which adapt any checkpoint to the "
     'model, or convert it once by tools/convert_checkpoint.py'
 )
 
@@ -19,16 +19,16 @@ def refuse_other_weights(
 ) -> None:
     """Refuse the weights of another model, of another attention type, or of another size.
 
-    A part of the backbone's own weights may come alone, as long as its positions are not with it:
-    some people keep only what they trained. Nothing at all may come too, for a classifier alone.
+    A part of the backbone's weights is allowed if ``pos_embed`` is not in it (only the trained
+    part was saved), and so are none (only a classifier).
 
     Args:
         backbone: The backbone, to be registered by ``register_load_state_dict_pre_hook``.
         state_dict: What is being loaded, perhaps into a larger model.
-        prefix: What stands before the backbone's names in that model.
+        prefix: Prefix of the backbone's names in that model.
 
     Raises:
-        ValueError: The message says what does not fit, and how to make it fit.
+        ValueError: A name or a shape differs, or weights are missing.
     """
     own = backbone.state_dict()
     given = {

@@ -1,4 +1,4 @@
-"""Video to tokens to blocks to class token: the backbone."""
+"""The TimeSformer backbone: video, tokens, blocks, class token."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmtimesformer.models.activation_checkpointing import LEVELS, recompute
 from mmtimesformer.models.attention import SelfAttention
-from mmtimesformer.models.attention_maps import AttentionMaps, watch
+from mmtimesformer.models.attention_maps import AttentionMaps, compute_maps
 from mmtimesformer.models.blocks import (
     DividedSpaceTimeBlock,
     JointSpaceTimeBlock,
@@ -30,7 +30,7 @@ BLOCKS = {
     'space_only': 'mmtimesformer.SpaceOnlyBlock',
 }
 # Bytes. The C library returns larger blocks to the system when they are freed, and the system
-# clears the next one page by page.
+# zeroes the next one page by page.
 LARGE = 2**25
 OUT_TYPES = ('cls_token', 'tokens', 'hidden_states')
 
@@ -64,12 +64,12 @@ class TimeSformer(BaseModule):
         norm_eps: Epsilon of the layer norms.
         frozen_stages: Parts that are not trained: -1 for none, 0 for the embeddings, ``k`` for the
             first ``k`` blocks as well; at ``num_layers`` the final norm too.
-        with_cp: What to compute again in the backward pass instead of keeping it, less memory for
-            more time: ``'pointwise'``, ``'projections'``, ``'mlp'``, or ``'block'`` (also
-            ``True``), each of which includes those before it, see
+        with_cp: What to recompute in the backward pass, less memory for more time:
+            ``'pointwise'``, ``'projections'``, ``'mlp'``, or ``'block'`` (also ``True``), each of
+            which includes those before it, see
             :mod:`~mmtimesformer.models.activation_checkpointing`. ``False``: nothing.
-        out_type: What comes out, see ``Shape``.
-        temporal_init: Start of ``time_embed`` and ``temporal_fc``: ``'zero'`` for weights seeded
+        out_type: What the model returns, see ``Shape``.
+        temporal_init: Initial ``time_embed`` and ``temporal_fc``: ``'zero'`` for weights seeded
             from images, ``'random'`` for training from scratch (see
             :func:`~mmtimesformer.models.embeddings.init_temporal`). Of no effect in
             ``space_only``, which has neither.
@@ -77,9 +77,9 @@ class TimeSformer(BaseModule):
             and, for a random start, the times are drawn. Large models take 0.02; a small one that
             learns from scratch finds order in time sooner when its embeddings are as large as its
             patches, about 1.
-        block_cfg: What to change in the blocks: other arguments, or the ``type`` of your own.
-        attn_cfg: What to change in the attention, likewise.
-        ffn_cfg: What to change in the MLP, likewise.
+        block_cfg: Changes to the blocks: other arguments, or another ``type``.
+        attn_cfg: Changes to the attention, likewise.
+        ffn_cfg: Changes to the MLP, likewise.
         init_cfg: MMEngine's, for instance a checkpoint to start from.
 
     Shape:
@@ -90,8 +90,7 @@ class TimeSformer(BaseModule):
           norm: the embedded tokens, then the tokens after each block
 
     Raises:
-        ValueError: An argument is out of its range, or the video has a wrong shape; the message
-            says which, and what to change.
+        ValueError: An argument is out of its range, or the video has a wrong shape.
 
     Example:
         >>> model = TimeSformer(num_frames=8, img_size=224)
@@ -181,11 +180,11 @@ class TimeSformer(BaseModule):
     def forward(self, video: Tensor) -> Any:
         self._check_video(video)
         if portion := self._videos_at_a_time(video):
-            return torch.cat([self.run(videos) for videos in video.split(portion)])
-        return self.run(video)
+            return torch.cat([self._forward_chunk(videos) for videos in video.split(portion)])
+        return self._forward_chunk(video)
 
-    def run(self, video: Tensor) -> Any:
-        """Do what the model does with all videos at once; see the class for what comes out."""
+    def _forward_chunk(self, video: Tensor) -> Any:
+        """Run all videos at once; see the class for the output."""
         t, height, width = video.shape[2:]
         grid = height // self.patch_size, width // self.patch_size
 
@@ -194,7 +193,7 @@ class TimeSformer(BaseModule):
         for block in self.blocks:
             step: Any = block
             if self.out_type == 'cls_token' and block is self.blocks[-1] and _is_as_built(block):
-                step = block.class_token
+                step = block.forward_cls
             if self.with_cp and self.training:
                 tokens = recompute(step, tokens, t, level=self.with_cp)
             else:
@@ -210,11 +209,11 @@ class TimeSformer(BaseModule):
         return self.norm(self.unpack_class(tokens, t))
 
     def embed(self, video: Tensor) -> Tensor:
-        """Turn pixels into tokens that know where they are and, but for space-only, when.
+        """Turn pixels into tokens with position and, except in space-only, time embeddings.
 
-        Every frame gets the same positions, every track the same times; the class token has a
-        position of its own and no time. How tokens lie is the attention type's choice: divided
-        has them frame by frame, each with a copy of the class token in front.
+        Every frame gets the same positions, every track the same times; the class token has its
+        own position and no time. The token order depends on the attention type: divided attention
+        has frame by frame, each with a copy of the class token in front.
 
         Shape:
             - video: ``b c t H W`` -> divided: ``b t 1+p d``; joint: ``b (1+p*t) d``; space-only:
@@ -244,34 +243,33 @@ class TimeSformer(BaseModule):
         layers: Sequence[int] | None = None,
         score: Callable[[Any], Tensor] | None = None,
     ) -> AttentionMaps:
-        """Return who looks at whom in this video: every layer and head, in time and in space.
+        """Return the attention of this video: every layer and head, in time and in space.
 
-        The pass is one of whole blocks in which every layer runs by itself: ``maps.output`` is
-        what the model returns without maps, to rounding. Weights are computed from it when asked
-        for.
+        The pass uses no fused layers, so ``maps.output`` equals the usual output to rounding.
+        Weights are computed from it on request.
 
         Args:
-            video: As for the model itself, which must be in evaluation.
-            layers: Which blocks to keep, from 0, or from -1 backwards; all, if not given.
-            score: Makes of what the model returns one number per video, whose gradient
+            video: As for the model itself, which must be in evaluation mode.
+            layers: Blocks to record, from 0, or from -1 backwards; all, if not given.
+            score: Maps the model's output to one number per video, whose gradient
                 :meth:`AttentionMaps.relevance` needs. It takes the memory of a training step.
 
         Raises:
             ValueError: The model is in training, or there is no such layer.
-            TypeError: An attention of your own does not say its weights.
+            TypeError: A custom attention has no ``attention_weights``.
 
         Example:
             >>> maps = model.eval().attention_maps(video)
             >>> maps.spatial(-1).shape, maps.temporal(-1).shape  # last layer, all heads
             >>> maps.rollout()  # b t h w
         """
-        return watch(self, video, layers, score)
+        return compute_maps(self, video, layers, score)
 
     def unpack(self, tokens: Tensor, t: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Part the class token from the patches, and lay these out in time and space.
+        """Split tokens into the class token and the map of patches in time and space.
 
         Shape:
-            - tokens: as :meth:`embed` gives them -> ``b d`` and ``b t h w d``
+            - tokens: as :meth:`embed` returns them -> ``b d`` and ``b t h w d``
         """
         h, w = grid
         cls = self.unpack_class(tokens, t)
@@ -284,27 +282,27 @@ class TimeSformer(BaseModule):
     def unpack_class(self, tokens: Tensor, t: int) -> Tensor:
         """Return the class token of each video.
 
-        In space-only, this is where the frames meet: the mean of their class tokens goes out.
+        For space-only it is the mean of the class tokens of all frames.
 
         Shape:
-            - tokens: as :meth:`embed` gives them, with or without the patches -> ``b d``
+            - tokens: as :meth:`embed` returns them, with or without the patches -> ``b d``
         """
         if self.attention_type == 'space_only':
             return reduce(tokens[:, 0], '(b t) d -> b d', 'mean', t=t)
         return tokens[:, 0] if self.attention_type == 'joint_space_time' else tokens[:, 0, 0]
 
     def train(self, mode: bool = True) -> 'TimeSformer':
-        """Switch to training, but leave frozen parts in evaluation: no dropout, no drop path."""
+        """Switch to training mode, but keep frozen parts in evaluation mode: no dropout."""
         super().train(mode)
         self._freeze()
         return self
 
     def _videos_at_a_time(self, video: Tensor) -> int | None:
-        """Return how many videos to run together; ``None`` is all, but for inference on a CPU.
+        """Return how many videos to run together, or ``None`` for all.
 
-        There a video by itself keeps the cores as busy as many do, and tensors above ``LARGE``
-        are slow. In portions, three crops of 8 x 224 x 224 take 5 % less time and a third of the
-        memory. Hooks see all videos at once.
+        Only for inference on a CPU, where tensors above ``LARGE`` are slow: in portions, three
+        crops of 8 x 224 x 224 take 5 % less time and a third of the memory. Models with hooks run
+        all videos at once.
         """
         if torch.is_grad_enabled() or video.device.type != 'cpu' or self.out_type != 'cls_token':
             return None
@@ -347,10 +345,10 @@ class TimeSformer(BaseModule):
 
 
 def _is_as_built(block: nn.Module) -> bool:
-    """Say whether a block is one of ours, unchanged and unwatched.
+    """Return whether a block is one of ours, unchanged and without hooks.
 
-    A block, attention or projection of the user's own (LoRA, quantised), or a hook on any part,
-    wants to see whole forward passes, patches and all.
+    A custom block, attention or projection (LoRA, quantised), and a hook on any part, need complete
+    forward passes with all patches.
     """
     return (
         type(block) in (DividedSpaceTimeBlock, JointSpaceTimeBlock, SpaceOnlyBlock)

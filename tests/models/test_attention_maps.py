@@ -9,8 +9,8 @@ from einops import rearrange, reduce
 from torch import Tensor, nn
 
 from mmtimesformer import TimeSformer
-from mmtimesformer.models import AttentionMaps, SelfAttention
-from mmtimesformer.models import attention_maps as module
+from mmtimesformer.models import AttentionMaps, SelfAttention, attention_maps
+from mmtimesformer.models.attention_maps import mean_weights
 from mmtimesformer.registry import MODELS
 
 T, H, W = 3, 2, 5  # frames, patch rows, patch columns: all different
@@ -70,7 +70,7 @@ def test_weights_times_values_are_what_the_attention_gathered(
     maps = model.attention_maps(video().double())
     for layer in maps.layers.values():
         for look in filter(None, (layer.space, layer.time)):
-            gathered = look.weights() @ look.attention.project(look.tokens)[2]
+            gathered = look.weights() @ look.attention.qkv_heads(look.tokens)[2]
             answer = look.attention.proj(rearrange(gathered, 'b heads n c -> b n (heads c)'))
             torch.testing.assert_close(answer, look.attention(look.tokens))
 
@@ -136,7 +136,7 @@ def test_a_pass_without_maps_forms_no_weights(
     tiny_backbone_cfg: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = model_of(tiny_backbone_cfg)
-    monkeypatch.delattr(SelfAttention, 'weights')
+    monkeypatch.delattr(SelfAttention, 'attention_weights')
     model(video())
 
 
@@ -146,7 +146,7 @@ def test_chosen_layers_alone_are_kept(tiny_backbone_cfg: dict[str, Any]) -> None
     every, last = model.attention_maps(x), model.attention_maps(x, layers=[-1])
     assert list(last.layers) == [2]
     torch.testing.assert_close(last.spatial(), every.spatial(2))
-    with pytest.raises(ValueError, match='layer 0 was not kept; these were: 2'):
+    with pytest.raises(ValueError, match='layer 0 was not recorded; these were: 2'):
         last.spatial(0)
 
 
@@ -248,17 +248,17 @@ def dense_rollout(maps: AttentionMaps) -> Tensor:
 
 
 @pytest.mark.parametrize('attention_type', ['divided_space_time', 'joint_space_time'])
-@pytest.mark.parametrize('chunk', [module.CHUNK, 100])
+@pytest.mark.parametrize('chunk', [attention_maps.CHUNK, 100])
 def test_rollout_is_the_product_of_all_layers(
     attention_type: str,
     chunk: int,
     tiny_backbone_cfg: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, 'CHUNK', chunk)
+    monkeypatch.setattr(attention_maps, 'CHUNK', chunk)
     maps = model_of(tiny_backbone_cfg, attention_type=attention_type).attention_maps(video())
     n = 1 + P * T
-    every = maps.carry(torch.eye(n).expand(2, n, n), module._mean_weights, residual=0.5)
+    every = maps.carry(torch.eye(n).expand(2, n, n), mean_weights, residual=0.5)
     torch.testing.assert_close(every[0], dense_rollout(maps))
     torch.testing.assert_close(every.sum(-1), torch.ones(2, n))
     expected = rearrange(every[:, 0, 1:], 'b (h w t) -> b t h w', h=H, w=W)
@@ -268,7 +268,7 @@ def test_rollout_is_the_product_of_all_layers(
 @every_scheme
 def test_rollout_gives_out_a_whole(attention_type: str, tiny_backbone_cfg: dict[str, Any]) -> None:
     maps = model_of(tiny_backbone_cfg, attention_type=attention_type).attention_maps(video())
-    row = maps.carry(maps.class_row(), module._mean_weights, residual=0.5)
+    row = maps.carry(maps.class_row(), mean_weights, residual=0.5)
     torch.testing.assert_close(row.sum(-1), torch.ones(2, 1))
     own = 0.5**maps.num_layers  # kept by the class token itself at every layer
     assert (maps.rollout().sum((1, 2, 3)) < 1 - own).all()
@@ -295,7 +295,7 @@ def test_rollout_is_the_forward_pass_of_a_model_that_only_looks(
     maps = model.attention_maps(x)
     (cls, patches), *_, (last, _) = maps.output
     tokens = torch.cat([cls[:, None], rearrange(patches, 'b t h w d -> b (h w t) d')], dim=1)
-    row = maps.carry(maps.class_row(), module._mean_weights, residual=1.0, lend=1 / T)
+    row = maps.carry(maps.class_row(), mean_weights, residual=1.0, copy_weight=1 / T)
     torch.testing.assert_close((row @ tokens)[:, 0], last)
 
 
@@ -303,10 +303,10 @@ def test_rollout_is_the_forward_pass_of_a_model_that_only_looks(
 class LooksAtItself(SelfAttention):
     """Every token sees itself alone."""
 
-    def look(self, tokens: Tensor) -> Tensor:
-        return rearrange(self.project(tokens)[2], 'b heads n c -> b n (heads c)')
+    def gather(self, tokens: Tensor) -> Tensor:
+        return rearrange(self.qkv_heads(tokens)[2], 'b heads n c -> b n (heads c)')
 
-    def weights(self, tokens: Tensor, queries: slice = slice(None)) -> Tensor:
+    def attention_weights(self, tokens: Tensor, queries: slice = slice(None)) -> Tensor:
         identity = torch.eye(tokens.shape[1])[queries]
         return identity.expand(len(tokens), self.num_heads, -1, -1)
 
@@ -322,7 +322,7 @@ def test_rollout_of_identity_attention_is_the_identity(
     if attention_type == 'divided_space_time':  # the class token keeps what it has, in each frame
         n = 1 + P * T
         identity = torch.eye(n).expand(2, n, n)
-        torch.testing.assert_close(maps.carry(identity, module._mean_weights, 0.5), identity)
+        torch.testing.assert_close(maps.carry(identity, mean_weights, 0.5), identity)
 
 
 # Relevance
@@ -341,11 +341,11 @@ def test_gradients_of_weights_are_what_autograd_says(
 
     formed: list[Tensor] = []
 
-    def look(self: SelfAttention, tokens: Tensor) -> Tensor:
-        formed.append(self.weights(tokens))
-        return rearrange(formed[-1] @ self.project(tokens)[2], 'b heads n c -> b n (heads c)')
+    def gather(self: SelfAttention, tokens: Tensor) -> Tensor:
+        formed.append(self.attention_weights(tokens))
+        return rearrange(formed[-1] @ self.qkv_heads(tokens)[2], 'b heads n c -> b n (heads c)')
 
-    monkeypatch.setattr(SelfAttention, 'look', look)
+    monkeypatch.setattr(SelfAttention, 'gather', gather)
     model.out_type = 'tokens'
     oracle = torch.autograd.grad((model(x)[0] @ direction).sum(), formed)
     looks = [look for layer in maps.layers.values() for look in (layer.time, layer.space) if look]
@@ -387,7 +387,7 @@ def test_relevance_of_one_layer_is_its_attention_times_gradient(
 
 
 def test_relevance_without_a_score_is_refused(tiny_backbone_cfg: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match='need a score; ask with model.attention_maps'):
+    with pytest.raises(ValueError, match='need a score; call model.attention_maps'):
         model_of(tiny_backbone_cfg).attention_maps(video()).relevance()
 
 
@@ -448,14 +448,14 @@ def test_one_frame_is_enough(attention_type: str, tiny_backbone_cfg: dict[str, A
 class Sharper(SelfAttention):
     """Scores twice as large, and weights that tell."""
 
-    def look(self, tokens: Tensor) -> Tensor:
-        q, k, v = self.project(tokens)
+    def gather(self, tokens: Tensor) -> Tensor:
+        q, k, v = self.qkv_heads(tokens)
         return rearrange(
             F.scaled_dot_product_attention(2 * q, k, v), 'b heads n c -> b n (heads c)'
         )
 
-    def weights(self, tokens: Tensor, queries: slice = slice(None)) -> Tensor:
-        q, k, _ = self.project(tokens)
+    def attention_weights(self, tokens: Tensor, queries: slice = slice(None)) -> Tensor:
+        q, k, _ = self.qkv_heads(tokens)
         return (2 * q[:, :, queries] @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
 
 
@@ -463,7 +463,7 @@ class Sharper(SelfAttention):
 class Silent(SelfAttention):
     """Looks in its own way, and does not say how."""
 
-    def look(self, tokens: Tensor) -> Tensor:
+    def gather(self, tokens: Tensor) -> Tensor:
         return reduce(tokens, 'b n d -> b 1 d', 'mean').expand_as(tokens)
 
 
@@ -471,8 +471,8 @@ def test_an_attention_of_ones_own_tells_its_weights(tiny_backbone_cfg: dict[str,
     own = {'type': 'mmtimesformer.Sharper'}
     maps = model_of(tiny_backbone_cfg, attn_cfg=own).attention_maps(video())
     look = maps.layers[1].time
-    gathered = look.weights() @ look.attention.project(look.tokens)[2]
-    expected = look.attention.look(look.tokens)
+    gathered = look.weights() @ look.attention.qkv_heads(look.tokens)[2]
+    expected = look.attention.gather(look.tokens)
     torch.testing.assert_close(rearrange(gathered, 'b heads n c -> b n (heads c)'), expected)
 
 
@@ -480,7 +480,9 @@ def test_an_attention_that_does_not_tell_its_weights_is_refused(
     tiny_backbone_cfg: dict[str, Any],
 ) -> None:
     own = {'type': 'mmtimesformer.Silent'}
-    with pytest.raises(TypeError, match='Silent looks in its own way.*give Silent a method wei'):
+    with pytest.raises(
+        TypeError, match='Silent overrides gather or forward.*give Silent a method attention_wei'
+    ):
         model_of(tiny_backbone_cfg, attn_cfg=own).attention_maps(video())
     model = model_of(tiny_backbone_cfg)
     model.blocks[0].attn = nn.Identity()
@@ -492,7 +494,7 @@ def test_questions_that_have_no_answer_are_refused_in_words(
     tiny_backbone_cfg: dict[str, Any],
 ) -> None:
     model = model_of(tiny_backbone_cfg, attention_type='joint_space_time')
-    with pytest.raises(ValueError, match='has no temporal maps; ask for its joint maps'):
+    with pytest.raises(ValueError, match='has no temporal maps; use its joint maps'):
         model.attention_maps(video()).temporal()
     with pytest.raises(ValueError, match='layer 2 is not one of the 2 of the model'):
         model.attention_maps(video(), layers=[2])

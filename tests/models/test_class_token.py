@@ -75,7 +75,7 @@ def test_dropout_keeps_its_mean(
     attention = SelfAttention(12, 3, **{rate: 0.5}).train()
     tokens = torch.randn(1, 7, 12)
     with torch.no_grad():
-        mean = attention.first(tokens.expand(20_000, -1, -1)).mean(0)
+        mean = attention.forward_first_token(tokens.expand(20_000, -1, -1)).mean(0)
         expected = attention.eval()(tokens)[0, :1]
     torch.testing.assert_close(mean, expected, rtol=0, atol=0.02)
 

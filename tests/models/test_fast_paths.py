@@ -36,8 +36,8 @@ def video(b: int = 2) -> Tensor:
     return torch.randn(b, 3, T, 16, 40, generator=torch.Generator().manual_seed(1))
 
 
-def folds_of(model: TimeSformer) -> list[Any]:
-    return [block._fold for block in model.blocks]
+def fused_linears(model: TimeSformer) -> list[Any]:
+    return [block._fused for block in model.blocks]
 
 
 def unfolded(model: TimeSformer) -> TimeSformer:
@@ -125,9 +125,9 @@ def test_the_product_is_no_part_of_the_model(tmp_path: Any) -> None:
     model = model_of().eval()
     with torch.no_grad():
         model(video())
-    assert folds_of(model)[0]._kept is not None
-    assert not any('fold' in name for name in model.state_dict())
-    assert folds_of(copy.deepcopy(model))[0]._kept is None
+    assert fused_linears(model)[0]._cached is not None
+    assert not any('fused' in name for name in model.state_dict())
+    assert fused_linears(copy.deepcopy(model))[0]._cached is None
     with torch.no_grad():
         torch.testing.assert_close(model.double()(video().double()).float(), model_of()(video()))
 
@@ -186,8 +186,10 @@ def test_videos_in_portions_give_what_all_at_once_give(
 ) -> None:
     model = model_of(attention_type=scheme).eval()
     sizes = []
-    run = TimeSformer.run
-    monkeypatch.setattr(TimeSformer, 'run', lambda self, x: sizes.append(len(x)) or run(self, x))
+    run = TimeSformer._forward_chunk
+    monkeypatch.setattr(
+        TimeSformer, '_forward_chunk', lambda self, x: sizes.append(len(x)) or run(self, x)
+    )
     with torch.no_grad():
         expected = model(video(5))
         monkeypatch.setattr(timesformer, 'LARGE', 2 * T * 10 * 4 * WIDTH * 4)

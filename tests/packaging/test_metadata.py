@@ -139,7 +139,7 @@ def test_python_bounds_are_the_same_everywhere() -> None:
 
 
 def test_version_is_a_plain_assignment_that_a_build_can_read_without_importing() -> None:
-    source = ast.parse((ROOT / 'mmtimesformer' / '__init__.py').read_text())
+    source = ast.parse((ROOT / 'mmtimesformer' / 'version.py').read_text())
     assigned = {
         target.id: node.value
         for node in source.body

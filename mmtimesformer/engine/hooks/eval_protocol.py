@@ -15,6 +15,7 @@ from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
 from mmtimesformer.fileio.atomic import write_json_atomically
 from mmtimesformer.fileio.json_values import to_json
 from mmtimesformer.registry import HOOKS
+from mmtimesformer.version import __version__
 
 PACKAGES = ('mmtimesformer', 'mmaction2', 'mmengine', 'torch')
 
@@ -120,8 +121,6 @@ def _non_finite(runner: Runner) -> list[str]:
 
 def _version(package: str) -> str | None:
     if package == 'mmtimesformer':  # also in a checkout that was never installed
-        from mmtimesformer import __version__
-
         return __version__
     try:
         return version(package)
