@@ -53,11 +53,12 @@ def recompute(
         t: Frames.
         level: One of ``LEVELS``; ``True`` is ``'block'``.
     """
-    if not isinstance(level, str) or level == 'block':
-        return checkpoint(step, tokens, t, use_reentrant=False)
-    keep = partial(_policy, level, tokens.shape[-1])
-    contexts = partial(create_selective_checkpoint_contexts, keep)
-    return checkpoint(step, tokens, t, use_reentrant=False, context_fn=contexts)
+    options = {}
+    if isinstance(level, str) and level != 'block':
+        keep = partial(_policy, level, tokens.shape[-1])
+        options['context_fn'] = partial(create_selective_checkpoint_contexts, keep)
+    output: Tensor = checkpoint(step, tokens, t, use_reentrant=False, **options)
+    return output
 
 
 def _policy(level: str, d: int, _: Any, op: Any, *args: Any, **kwargs: Any) -> CheckpointPolicy:

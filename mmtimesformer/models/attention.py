@@ -56,7 +56,8 @@ class SelfAttention(nn.Module):
         trunc_normal_init(self.proj, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.proj_drop(self.proj(self.gather(tokens)))
+        output: Tensor = self.proj_drop(self.proj(self.gather(tokens)))
+        return output
 
     def gather(self, tokens: Tensor) -> Tensor:
         """Return the weighted values of every token, heads side by side, before the projection.
@@ -74,9 +75,10 @@ class SelfAttention(nn.Module):
         Shape:
             - tokens: ``b n d`` -> ``3 b heads n c``
         """
-        return rearrange(
+        output: Tensor = rearrange(
             self.qkv(tokens), 'b n (qkv heads c) -> qkv b heads n c', qkv=3, heads=self.num_heads
         )
+        return output
 
     def attention_weights(self, tokens: Tensor, queries: slice = slice(None)) -> Tensor:
         """Return the attention weights, which the forward pass uses and never forms.
@@ -93,7 +95,8 @@ class SelfAttention(nn.Module):
             - tokens: ``b n d`` -> ``b heads queries n``; each row sums to one
         """
         q, k, _ = self.qkv_heads(tokens)
-        return (q[:, :, queries] @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        output: Tensor = (q[:, :, queries] @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        return output
 
     def forward_first_token(self, tokens: Tensor) -> Tensor:
         """Return what :meth:`forward` returns for the first token of each sequence.
@@ -119,7 +122,8 @@ class SelfAttention(nn.Module):
         weights = F.dropout(scores.softmax(-1), dropout)  # b heads n
         total = weights.sum(-1, keepdim=True)  # 1, but for dropout
         values = torch.einsum('b h d, h c d -> b h c', weights @ tokens, wv) + total * bv
-        return self.proj_drop(self.proj(rearrange(values, 'b heads c -> b 1 (heads c)')))
+        output: Tensor = self.proj_drop(self.proj(rearrange(values, 'b heads c -> b 1 (heads c)')))
+        return output
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:

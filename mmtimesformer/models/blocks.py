@@ -113,7 +113,8 @@ class EncoderBlock(nn.Module):
 
     def forward(self, tokens: Tensor, t: int) -> Tensor:
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        output: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return output
 
     def forward_cls(self, tokens: Tensor, t: int) -> Tensor:
         """Return only the class token of :meth:`forward`, all that is read after the last block.
@@ -122,7 +123,8 @@ class EncoderBlock(nn.Module):
             - tokens: ``b n d`` -> ``b 1 d``
         """
         cls = tokens[:, :1] + self.drop_path(self.attn.forward_first_token(self.norm1(tokens)))
-        return cls + self.drop_path(self.mlp(self.norm2(cls)))
+        output: Tensor = cls + self.drop_path(self.mlp(self.norm2(cls)))
+        return output
 
 
 @MODELS.register_module()
@@ -195,7 +197,8 @@ class DividedSpaceTimeBlock(EncoderBlock):
         tokens = self.norm1(rearrange(frames, 'b t n d -> (b t) n d'))
         update = self.drop_path(self.attn.forward_first_token(tokens))
         cls = frames[:, :1, :1] + reduce(update, '(b t) 1 d -> b 1 1 d', 'mean', t=t)
-        return cls + self.drop_path(self.mlp(self.norm2(cls)))
+        output: Tensor = cls + self.drop_path(self.mlp(self.norm2(cls)))
+        return output
 
     def attend_time(self, frames: Tensor) -> Tensor:
         """Return the update of every patch from its own track; that of the class token is zero.

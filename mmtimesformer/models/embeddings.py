@@ -34,7 +34,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         if not is_plain(self.proj, nn.Conv2d):
-            return rearrange(self.proj(frames), 'b d h w -> b (h w) d')
+            output: Tensor = rearrange(self.proj(frames), 'b d h w -> b (h w) d')
+            return output
         size = self.proj.kernel_size[0]
         patches = rearrange(frames, 'b c (h p) (w q) -> b (h w) (c p q)', p=size, q=size)
         return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)

@@ -29,4 +29,5 @@ class FFN(nn.Module):
         trunc_normal_init(self.fc2, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(tokens)))))
+        output: Tensor = self.drop(self.fc2(self.drop(F.gelu(self.fc1(tokens)))))
+        return output

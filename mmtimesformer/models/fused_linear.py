@@ -4,6 +4,7 @@
 pass; multiplying the matrices costs as much as 768 tokens of one layer, and is done once per step.
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -23,6 +24,12 @@ def has_hooks(module: nn.Module) -> bool:
         or module._backward_pre_hooks
         or 'forward' in module.__dict__
     )
+
+
+def is_recorded() -> bool:
+    """Return whether ``torch.compile``, ``torch.export`` or ``torch.jit.trace`` records the pass."""
+    is_tracing: Callable[[], bool] = getattr(torch.jit, 'is_tracing')  # noqa: B009  (no type hints)
+    return torch.compiler.is_compiling() or is_tracing()
 
 
 def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
@@ -67,10 +74,7 @@ class FusedLinear:
     def __call__(self, first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:
         """Return ``W2 W1`` and ``W2 b1``; the bias of the second layer is left to the caller."""
         may_cache = (
-            first.weight.device.type == 'cpu'
-            and not torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+            first.weight.device.type == 'cpu' and not torch.is_grad_enabled() and not is_recorded()
         )
         if not may_cache:
             return multiply(first, second)

@@ -19,7 +19,7 @@ from mmtimesformer.models.blocks import (
     SpaceOnlyBlock,
 )
 from mmtimesformer.models.embeddings import PatchEmbed, init_temporal
-from mmtimesformer.models.fused_linear import has_hooks, is_plain
+from mmtimesformer.models.fused_linear import has_hooks, is_plain, is_recorded
 from mmtimesformer.models.strict_loading import refuse_other_weights
 from mmtimesformer.registry import MODELS
 from mmtimesformer.resize import resize_positions, resize_times
@@ -306,7 +306,7 @@ class TimeSformer(BaseModule):
         """
         if torch.is_grad_enabled() or video.device.type != 'cpu' or self.out_type != 'cls_token':
             return None
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        if is_recorded():
             return None
         b, _, t, height, width = video.shape
         if b == 1 or any(map(has_hooks, self.modules())):
