@@ -53,7 +53,7 @@ def recompute(
         t: Frames.
         level: One of ``LEVELS``; ``True`` is ``'block'``.
     """
-    options = {}
+    options: dict[str, Any] = {}
     if isinstance(level, str) and level != 'block':
         keep = partial(_policy, level, tokens.shape[-1])
         options['context_fn'] = partial(create_selective_checkpoint_contexts, keep)

@@ -27,8 +27,8 @@ def has_hooks(module: nn.Module) -> bool:
 
 
 def is_recorded() -> bool:
-    """Return whether ``torch.compile``, ``torch.export`` or ``torch.jit.trace`` records the pass."""
-    is_tracing: Callable[[], bool] = getattr(torch.jit, 'is_tracing')  # noqa: B009  (no type hints)
+    """Return whether ``torch.compile``, ``torch.export`` or ``torch.jit.trace`` runs."""
+    is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
     return torch.compiler.is_compiling() or is_tracing()
 
 
