@@ -281,19 +281,27 @@ def adapt_contents(
         NonFiniteError: A weight is NaN or infinite.
     """
     adapted = _adapt_contents(contents, model, options or AdaptOptions())
-    names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
-    check_weights(adapted.state_dict, names)
+    check_weights(adapted.state_dict, _parameter_names(model))
+    return adapted
+
+
+def match_weights(
+    weights: Weights, model: nn.Module, allow_missing: tuple[str, ...] = ()
+) -> Adapted:
+    """Give weights that have the sizes of a model the model's names.
+
+    Raises:
+        CheckpointError: A key is missing or unknown, or a shape differs.
+        NonFiniteError: A weight is NaN or infinite.
+    """
+    prefix, backbone = _need_backbone(model)
+    adapted = _match_checked(weights, model, prefix, backbone, allow_missing)
+    check_weights(adapted.state_dict, _parameter_names(model))
     return adapted
 
 
 def _adapt_contents(contents: Contents, model: nn.Module, options: AdaptOptions) -> Adapted:
-    found = backbone_of(model)
-    if found is None:
-        raise TypeError(
-            f'{type(model).__name__} has no TimeSformer of ours inside; build the model with '
-            "backbone=dict(type='mmtimesformer.TimeSformer', …)"
-        )
-    prefix, backbone = found
+    prefix, backbone = _need_backbone(model)
     wanted = dict(model.state_dict())
     own = {name.removeprefix(prefix) for name in wanted if name.startswith(prefix)}
     if _has_own_modules(own) and set(contents.tensors) >= {prefix + name for name in own}:
@@ -307,11 +315,32 @@ def _adapt_contents(contents: Contents, model: nn.Module, options: AdaptOptions)
         model_grid=tuple(backbone.grid),
     )
     weights = contents_to_canonical(contents, of_model)
+    return _match_checked(weights, model, prefix, backbone, options.allow_missing)
+
+
+def _match_checked(
+    weights: Weights, model: nn.Module, prefix: str, backbone: Any, allow_missing: tuple[str, ...]
+) -> Adapted:
+    wanted = model.state_dict()
     weights.load_report.target = type(model).__name__
     _compare_hyperparameters(weights, backbone)
-    if not weights.has_qkv_bias and any(name.endswith('qkv.bias') for name in own):
+    if not weights.has_qkv_bias and any(name.endswith('qkv.bias') for name in wanted):
         add_qkv_bias(weights)
-    return _match(weights, wanted, prefix, options.allow_missing)
+    return _match(weights, wanted, prefix, allow_missing)
+
+
+def _need_backbone(model: nn.Module) -> tuple[str, Any]:
+    found = backbone_of(model)
+    if found is None:
+        raise TypeError(
+            f'{type(model).__name__} has no TimeSformer of ours inside; build the model with '
+            "backbone=dict(type='mmtimesformer.TimeSformer', …)"
+        )
+    return found
+
+
+def _parameter_names(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_parameters(remove_duplicate=False)]
 
 
 def _moved(tensors: dict[str, Tensor], map_location: MapLocation) -> dict[str, Tensor]:

@@ -29,9 +29,9 @@ def clip_shape(classifier: VideoClassifier) -> tuple[int, int, int, int, int]:
     landscape, portrait = shapes.values()
     if landscape != portrait:
         raise ValueError(
-            f'the test pipeline of {classifier.recipe.name} makes clips of {landscape[-2:]} pixels '
-            f'of a landscape video and {portrait[-2:]} of a portrait one, and a file holds one '
-            'shape; add CenterCrop or ThreeCrop to test_pipeline'
+            f'the test pipeline of {classifier.inference_config.name} makes clips of '
+            f'{landscape[-2:]} pixels of a landscape video and {portrait[-2:]} of a portrait one, '
+            'and a file holds one shape; add CenterCrop or ThreeCrop to test_pipeline'
         )
     views, c, t, height, width = landscape
     return views, c, t, height, width
@@ -146,7 +146,7 @@ def _check(classifier: VideoClassifier) -> None:
     neck = getattr(model, 'neck', None)
     if not isinstance(backbone, TimeSformer) or not isinstance(head, TimeSformerHead) or neck:
         raise TypeError(
-            f'{classifier.recipe.name} has a {type(backbone).__name__} with '
+            f'{classifier.inference_config.name} has a {type(backbone).__name__} with '
             f'{"a neck and " if neck else ""}a {type(head).__name__}; exported are '
             'mmtimesformer.TimeSformer and TimeSformerHead, without a neck'
         )

@@ -41,7 +41,9 @@ def describe(
     fused = graph.output == 'fused'
     raw = graph.with_preprocessing
     mean, std = (values.flatten().tolist() for values in normalisation(model))
-    sampler = next((step for step in classifier.recipe.pipeline if 'clip_len' in step), {})
+    sampler = next(
+        (step for step in classifier.inference_config.pipeline if 'clip_len' in step), {}
+    )
     return {
         'input': {
             'name': 'video',
@@ -58,15 +60,15 @@ def describe(
                 'sigmoid' if classifier.is_multi_label else 'softmax'
             ),
         },
-        'attention_type': classifier.recipe.model['backbone'].get(
+        'attention_type': classifier.inference_config.model['backbone'].get(
             'attention_type', 'divided_space_time'
         ),
         'frames': clip[1],
         'interval': sampler.get('frame_interval'),
         'views': views,
         'fusion': classifier.fusion,
-        'protocol': classifier.recipe.protocol,
-        'pipeline': [plain(step) for step in classifier.recipe.pipeline],
+        'protocol': classifier.inference_config.protocol,
+        'pipeline': [plain(step) for step in classifier.inference_config.pipeline],
         'classes': classifier.classes,
         'checkpoint': Path(classifier.checkpoint).name,
         'versions': {'mmtimesformer': mmtimesformer.__version__, 'torch': torch.__version__},

@@ -1,4 +1,4 @@
-"""What the backbone knows of a video, before the classifier: a vector, or a map in space and time.
+"""Features of a video from the backbone: vectors, or maps in space and time.
 
 ==============  ========================================  ======================
 ``out``         what it is                                shape
@@ -10,7 +10,7 @@
 ``tokens``      every patch                               ``views t h w d``
 ==============  ========================================  ======================
 
-Without ``layers`` this is what leaves the backbone, after its final norm. With them it is the
+Without ``layers`` this is the output of the backbone, after its final norm. With them it is the
 hidden state after a layer, before that norm; 0 is the embedded video, -1 the last layer.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange, reduce
 from torch import Tensor
@@ -27,32 +28,44 @@ from mmtimesformer.models import TimeSformer
 OUTS = ('cls', 'patch_mean', 'frames', 'tokens')
 
 
-def extract(backbone: TimeSformer, video: Tensor, out: str, layers: Sequence[int] | None) -> Tensor:
-    """Run a backbone and keep what is asked for.
+def extract(
+    backbone: TimeSformer, views: Tensor, out: str, layers: int | Sequence[int] | None
+) -> list[np.ndarray]:
+    """Run a backbone on a batch and return the features of each video, as float32.
 
     Args:
         backbone: The model.
-        video: Normalised.
+        views: Normalised.
         out: One of the table above.
-        layers: Hidden states, or ``None`` for what leaves the backbone.
+        layers: Hidden states, or ``None`` for the output of the backbone.
 
     Shape:
-        - video: ``b c t H W`` -> ``b …`` by the table; first ``layers`` if these are given
+        - views: ``videos views c t H W`` -> of each video ``views …`` by the table; with a list of
+          ``layers`` they are the first axis
     """
+    video = views.flatten(0, 1)
     if layers is None:
-        with _giving(backbone, 'cls_token' if out == 'cls' else 'tokens'):
-            given = backbone(video)
-        return given if out == 'cls' else _pool(given, out)
-    with _giving(backbone, 'hidden_states'):
-        states = backbone(video)
-    return torch.stack([_pool(states[layer], out) for layer in layers])
+        with _out_type(backbone, 'cls_token' if out == 'cls' else 'tokens'):
+            output = backbone(video)
+        features = output if out == 'cls' else _pool(output, out)
+    else:
+        with _out_type(backbone, 'hidden_states'):
+            states = backbone(video)
+        if isinstance(layers, int):
+            features = _pool(states[layers], out)
+        else:
+            features = torch.stack([_pool(states[layer], out) for layer in layers], dim=1)
+    by_video = rearrange(features, '(videos views) ... -> videos views ...', videos=len(views))
+    if isinstance(layers, Sequence):
+        by_video = rearrange(by_video, 'videos views l ... -> videos l views ...')
+    return list(by_video.float().cpu().numpy())
 
 
-def check(out: str, layers: Sequence[int] | None, depth: int) -> None:
-    """Refuse what there is not.
+def check_features(out: str, layers: Sequence[int] | None, depth: int) -> None:
+    """Check the arguments of :func:`extract`.
 
     Raises:
-        ValueError: ``out`` is unknown, or a layer is not there.
+        ValueError: ``out`` is unknown, or there is no such layer.
     """
     if out not in OUTS:
         raise ValueError(f'out={out!r} is not known; give one of {", ".join(OUTS)}')
@@ -75,20 +88,9 @@ def _pool(tokens: tuple[Tensor, Tensor], out: str) -> Tensor:
     return patches
 
 
-def by_video(features: Tensor, videos: int, has_layers: bool) -> list[Tensor]:
-    """Part the features of a batch into videos.
-
-    Shape:
-        - features: ``(layers) (videos views) …`` -> of each video ``(layers) views …``
-    """
-    if not has_layers:
-        return list(rearrange(features, '(videos views) ... -> videos views ...', videos=videos))
-    return list(rearrange(features, 'l (videos views) ... -> videos l views ...', videos=videos))
-
-
 @contextmanager
-def _giving(backbone: Any, out_type: str) -> Iterator[None]:
-    """Let a backbone give another ``out_type`` for a while."""
+def _out_type(backbone: Any, out_type: str) -> Iterator[None]:
+    """Set another ``out_type`` of a backbone inside the context."""
     before = backbone.out_type
     backbone.out_type = out_type
     try:

@@ -24,13 +24,13 @@ from mmengine.registry import MODELS as MMENGINE_MODELS
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmtimesformer.checkpoints.convert import to_format
+from mmtimesformer.checkpoints.convert import Weights, to_format
 from mmtimesformer.checkpoints.load import contents_to_canonical
 from mmtimesformer.checkpoints.metadata import heads_of
 from mmtimesformer.checkpoints.readers import Contents
 from mmtimesformer.cli import require_file
 from mmtimesformer.config.find import FOLDERS
-from mmtimesformer.config.label_checks import scores_are_sigmoids
+from mmtimesformer.config.label_checks import scores_are_sigmoids, to_build
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import parse_python
 from mmtimesformer.inference.stored_components import (
@@ -79,6 +79,20 @@ class InferenceConfig:
     name: str
     multi_label: bool = False
 
+    def to_build(self) -> dict[str, Any]:
+        """Return the model's config without initial weights: the checkpoint has them all.
+
+        The head of a multi-label model fuses views by sigmoid.
+        """
+        backbone = {**self.model.get('backbone', {})}
+        backbone.pop('init_cfg', None)
+        if 'pretrained' in backbone:
+            backbone['pretrained'] = None
+        built = {**self.model, 'backbone': backbone}
+        if self.model.get('cls_head'):
+            built['cls_head'] = to_build(self.model['cls_head'], self.multi_label)
+        return built
+
 
 def inference_config_of(config: Mapping[str, Any], name: str) -> InferenceConfig:
     """Take from a config what running needs; its data need not be there.
@@ -103,7 +117,7 @@ def inference_config_of(config: Mapping[str, Any], name: str) -> InferenceConfig
 
 def inference_config_of_checkpoint(
     contents: Contents, source: str
-) -> tuple[InferenceConfig, Contents]:
+) -> tuple[InferenceConfig, Contents | Weights]:
     """Take from a checkpoint what running needs: from its config text, else from its facts.
 
     Args:
@@ -111,7 +125,7 @@ def inference_config_of_checkpoint(
         source: What the checkpoint was called, for messages.
 
     Returns:
-        The recipe, and the contents whose weights go with it.
+        The inference config, and the weights that go with it.
 
     Raises:
         ValueError: It does not tell enough, or its config holds something else than plain values.
@@ -124,16 +138,17 @@ def inference_config_of_checkpoint(
         if _is_ours(config.get('model')):
             with _named(source):
                 check_form(config)
-            recipe = inference_config_of(config, f'the config in {source}')
-            _check_types(recipe, source)
-            recipe.classes = _names_in(recipe.classes, source)
-            _check_sizes(recipe, contents.tensors, source)
-            return recipe, contents
+            inference_config = inference_config_of(config, f'the config in {source}')
+            _check_types(inference_config, source)
+            inference_config.classes = _names_in(inference_config.classes, source)
+            _check_sizes(inference_config, contents.tensors, source)
+            return inference_config, contents
         multi_label = _is_multi_label(config)
-    recipe, contents = _config_of_metadata(contents, source)
-    recipe.multi_label = multi_label
-    _check_sizes(recipe, contents.tensors, source)
-    return recipe, contents
+    weights = contents_to_canonical(contents)
+    inference_config = _config_of_metadata(weights, source)
+    inference_config.multi_label = multi_label
+    _check_sizes(inference_config, to_format(weights, 'mmtimesformer'), source)
+    return inference_config, weights
 
 
 def _is_multi_label(config: Mapping[str, Any]) -> bool:
@@ -202,7 +217,7 @@ def _is_ours(model: Any) -> bool:
     return isinstance(kind, str) and kind.startswith('mmtimesformer.')
 
 
-def _check_types(recipe: InferenceConfig, source: str) -> None:
+def _check_types(inference_config: InferenceConfig, source: str) -> None:
     """Let a stored config name registered parts only, and none that reads other files."""
     models = {'mmtimesformer': MODELS, 'mmaction': MMACTION_MODELS, 'mmengine': MMENGINE_MODELS}
     steps = {
@@ -211,8 +226,8 @@ def _check_types(recipe: InferenceConfig, source: str) -> None:
         'mmcv': MMCV_TRANSFORMS,
     }
     for part, registries, allowed in (
-        (recipe.model, models, PARTS),
-        (recipe.pipeline, steps, STEPS),
+        (inference_config.model, models, PARTS),
+        (inference_config.pipeline, steps, STEPS),
     ):
         for config in _dicts(part):
             config.pop('init_cfg', None)  # a start of training; the checkpoint has the weights
@@ -262,14 +277,16 @@ def _names_in(classes: Any, source: str) -> Any:
     )
 
 
-def _check_sizes(recipe: InferenceConfig, tensors: Mapping[str, Tensor], source: str) -> None:
+def _check_sizes(
+    inference_config: InferenceConfig, tensors: Mapping[str, Tensor], source: str
+) -> None:
     """Let a stored config ask for no more than the weights beside it are for.
 
     Raises:
         ValueError: A number is out of all proportion, is not that of the weights, or the clips of
             a video would be too large.
     """
-    for part in (recipe.model, recipe.pipeline):
+    for part in (inference_config.model, inference_config.pipeline):
         for config in _dicts(part):
             for key, value in config.items():
                 for number in value if isinstance(value, list | tuple) else (value,):
@@ -278,30 +295,30 @@ def _check_sizes(recipe: InferenceConfig, tensors: Mapping[str, Tensor], source:
                             f'the config in {source} has {key}={shown(number)}, and at most '
                             f'{LARGEST_NUMBER:,} is taken from a checkpoint; {GIVE_CONFIG}'
                         )
-    for key, wanted, has in _sizes_of(recipe.model, tensors):
+    for key, wanted, has in _sizes_of(inference_config.model, tensors):
         if type(wanted) not in (int, float) or wanted != has:
             raise ValueError(
                 f'the config in {source} has {key}={shown(wanted)}, and its weights have {has}; '
                 f'{GIVE_CONFIG}'
             )
-    frames = (recipe.model.get('backbone') or {}).get('num_frames', 8)
+    frames = (inference_config.model.get('backbone') or {}).get('num_frames', 8)
     if type(frames) is not int:
         raise ValueError(
             f'the config in {source} has num_frames={shown(frames)}, which is no number; '
             f'{GIVE_CONFIG}'
         )
     with _named(source):
-        check_steps(_dicts(recipe.pipeline))
-        channels = (recipe.model.get('backbone') or {}).get('in_channels', 3)
-        check_normalisation(recipe.model.get('data_preprocessor'), channels)
-    for step in _dicts(recipe.pipeline):
+        check_steps(_dicts(inference_config.pipeline))
+        channels = (inference_config.model.get('backbone') or {}).get('in_channels', 3)
+        check_normalisation(inference_config.model.get('data_preprocessor'), channels)
+    for step in _dicts(inference_config.pipeline):
         clip_len = step.get('clip_len', 1)
         if type(clip_len) is not int or clip_len > 16 * frames:
             raise ValueError(
                 f'the config in {source} has clip_len={shown(clip_len)}, and num_frames={frames} '
                 f'takes at most {16 * frames}; {GIVE_CONFIG}'
             )
-    pixels = _pixels_of(_dicts(recipe.pipeline))
+    pixels = _pixels_of(_dicts(inference_config.pipeline))
     if pixels > MOST_PIXELS:
         raise ValueError(
             f'the config in {source} makes {pixels:,} pixels of each video (clip_len x num_clips x '
@@ -403,9 +420,8 @@ class _Allowed(TorchDispatchMode):
             )
 
 
-def _config_of_metadata(contents: Contents, source: str) -> tuple[InferenceConfig, Contents]:
+def _config_of_metadata(weights: Weights, source: str) -> InferenceConfig:
     """Build the model that the weights are of, and feed it as its system does."""
-    weights = contents_to_canonical(contents)
     weights.load_report.check()
     metadata = weights.describe()
     stored, seen = metadata.to_dict(), metadata.preprocessing
@@ -463,11 +479,9 @@ def _config_of_metadata(contents: Contents, source: str) -> tuple[InferenceConfi
     }
     size = seen.size or height
     pipeline = list(_resized(protocol['test_pipeline'], frames, interval, size))
-    recipe = InferenceConfig(
+    return InferenceConfig(
         model, pipeline, metadata.classes, protocol['protocol'], f'the metadata in {source}'
     )
-    tensors = to_format(weights, 'mmtimesformer')
-    return recipe, Contents('torch', dict(tensors), {'meta': {'mmtimesformer': stored}})
 
 
 def _shipped_protocol(name: str) -> Config:

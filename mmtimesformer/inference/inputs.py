@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,21 @@ def stream_frames(video: Video) -> Iterator[Frame]:
                 yield Frame(number, float(time), decoded, reformatter)
         except av.error.FFmpegError as error:
             raise ValueError(f'it cannot be decoded further: {error}') from error
+
+
+def open_video(video: str | PathLike[str]) -> Video:
+    """Open a file.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ValueError: It cannot be read.
+    """
+    path = Path(video).expanduser()
+    check_exists(path, str(video))
+    try:
+        return Video(path)
+    except ValueError as error:
+        raise ValueError(error_message(error, path, str(video))) from error
 
 
 def check_exists(path: Path, name: str = '') -> None:

@@ -1,14 +1,16 @@
-"""What a model says of each moment of a long video, in windows that slide over it.
+"""Classify a long video in sliding windows: a timeline of predictions.
 
 A video is decoded once, from its first frame to its last. Only frames that a window needs are kept,
 and only while it is open, so the memory does not grow with the length.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
+
+import numpy as np
 
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.inference.inputs import stream_frames
@@ -19,7 +21,7 @@ from mmtimesformer.terminal import safe_text
 
 @dataclass(frozen=True)
 class Moment:
-    """A window of a video and what the model says of it.
+    """A window of a video and its prediction.
 
     Attributes:
         start: Seconds, as a player counts them.
@@ -59,7 +61,7 @@ class Timeline:
         window: Length of a window, in seconds.
         stride: From the start of a window to that of the next, in seconds.
         moments: One for each window.
-        note: What is to be known of it, such as where decoding ended too soon; else empty.
+        note: A warning, such as where decoding ended too early; else empty.
     """
 
     video: str
@@ -102,7 +104,7 @@ class Timeline:
         return min(self.moments, key=lambda moment: abs(_centre(moment) - time))
 
     def prediction_at(self, time: float) -> Prediction:
-        """Return what the window whose centre is nearest to a time in seconds says."""
+        """Return the prediction of the window whose centre is nearest to a time in seconds."""
         return self.at(time).prediction
 
     def as_rows(self) -> list[list[Any]]:
@@ -155,7 +157,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Window:
-    """A window whose frames are there.
+    """A window with its decoded frames.
 
     Attributes:
         start: Seconds.
@@ -181,17 +183,17 @@ class Windows:
         stride: From the start of a window to that of the next, in seconds.
 
     Attributes:
-        note: Filled when decoding ended too soon.
+        note: Set when decoding ended too early.
 
     Raises:
-        ValueError: The file does not tell its frames per second.
+        ValueError: The file has no frames per second.
     """
 
     def __init__(self, video: Video, views: Views, seconds: float, stride: float) -> None:
         if not video.fps > 0:
             raise ValueError(
-                f'the video {video.path} does not tell its frames per second, without which there '
-                'are no windows of seconds; write it anew, for instance with ffmpeg -r 30'
+                f'the video {video.path} has no frames per second, which windows of seconds need; '
+                'write it again, for instance with ffmpeg -r 30'
             )
         self.video, self.views = video, views
         self.length = min(max(1, round(seconds * video.fps)), len(video))
@@ -224,7 +226,7 @@ class Windows:
                     data = self.views.of_chosen(chosen, frames)
                     given += 1
                     yield Window(began, frame.time + frame_time, data)
-            reason = 'it has fewer frames than it says'
+            reason = 'it has fewer frames than its header gives'
         except ValueError as error:
             reason = str(error)
         if given < len(self):
@@ -232,6 +234,26 @@ class Windows:
                 raise ValueError(f'the video {self.video.path} cannot be read: {reason}')
             missing = len(self) - given
             self.note = f'windows missing at the end: {missing} of {len(self)}; {reason}'
+
+
+def label_windows(
+    windows: Iterable[Window],
+    scores_of: Callable[[list[dict[str, Any]]], list[np.ndarray]],
+    label: Callable[[float, float, np.ndarray], Moment],
+    batch_size: int,
+) -> Iterator[Moment]:
+    """Classify windows in batches.
+
+    Args:
+        windows: In order.
+        scores_of: Computes the scores of a batch.
+        label: Makes a moment of the start, the end and the scores of a window.
+        batch_size: Windows in a batch.
+    """
+    waiting = iter(windows)
+    while batch := list(islice(waiting, batch_size)):
+        for one, scores in zip(batch, scores_of([w.data for w in batch]), strict=True):
+            yield label(one.start, one.end, scores)
 
 
 def clock(seconds: float) -> str:

@@ -1,8 +1,7 @@
-"""A video becomes the views that a model sees, by the steps of its config's test pipeline.
+"""Turn a video into the views of a model, by its config's test pipeline.
 
-The steps fall into four parts: those that open the file, those that choose frames, the one that
-decodes them, and those that resize and crop. An array of frames skips the opening, and a window
-of a long video the decoding too.
+The pipeline has four parts: open the file, choose frames, decode them, resize and crop. Arrays of
+frames skip the first part; arrays and windows of a long video skip the third.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from mmaction.registry import TRANSFORMS
 
 from mmtimesformer.datasets.video_dataset import OTHER_READERS
 from mmtimesformer.datasets.video_io.safe_open import check_for_other_reader
+from mmtimesformer.inference.inputs import Given, check_exists
 
 START = {'label': -1, 'start_index': 0, 'modality': 'RGB'}  # as MMAction2's data sets begin
 
@@ -42,6 +42,14 @@ class Views:
         self._choose = steps[opens[0] + 1 : decodes[0]]
         self._decode = steps[decodes[0]]
         self._show = steps[decodes[0] + 1 :]
+
+    def of(self, given: Given, fps: float | None = None) -> dict[str, Any]:
+        """Return the views of a file or of an array, see :meth:`of_file` and :meth:`of_array`."""
+        if given.frames is not None:
+            return self.of_array(given.frames, fps)
+        assert given.path is not None
+        check_exists(given.path, given.name)
+        return self.of_file(given.path)
 
     def of_file(self, path: Path) -> dict[str, Any]:
         """Return the views of a file, packed as the model takes them."""

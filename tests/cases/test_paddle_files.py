@@ -155,7 +155,7 @@ def test_a_file_of_paddlevideo_is_enough_to_predict(tiny_videos: Path, tmp_path:
             warnings.simplefilter('error')
             clf = VideoClassifier(checkpoint=tmp_path / 'a.pth')
         mean = clf.model.data_preprocessor.mean.flatten().tolist()
-        found[qkv_bias] = clf.recipe.protocol, clf.fusion, mean[0]
+        found[qkv_bias] = clf.inference_config.protocol, clf.fusion, mean[0]
         assert len(clf(tiny_videos / '0.mp4').all_scores) == 7
     assert found == {
         True: ('paddle', 'mean of logits', pytest.approx(114.75)),

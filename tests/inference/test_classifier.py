@@ -106,13 +106,13 @@ def test_a_converted_checkpoint_that_tells_its_preprocessing_is_enough(
     facts = {'source': 'mmaction2', 'num_heads': 2, 'preprocessing': seen}
     told = save(tmp_path / 'told.pth', weights, mmtimesformer=facts)
     clf = VideoClassifier(checkpoint=told)
-    assert clf.recipe.protocol == 'mmaction2'
+    assert clf.inference_config.protocol == 'mmaction2'
     assert clf.clips(tiny_videos / '0.mp4').shape == (3, 3, 4, 32, 32)  # three crops
     assert clf(tiny_videos / '0.mp4').labels == [str(i) for i in clf(tiny_videos / '0.mp4').indices]
 
     ssv2 = {**facts, 'source': 'official', 'preprocessing': {**seen, 'channel_order': 'BGR'}}
     clf = VideoClassifier(checkpoint=save(tmp_path / 'ssv2.pth', weights, mmtimesformer=ssv2))
-    assert (clf.recipe.protocol, clf.fusion) == ('ssv2-official', 'sum of logits')
+    assert (clf.inference_config.protocol, clf.fusion) == ('ssv2-official', 'sum of logits')
     video = np.zeros((9, 32, 32, 3), np.uint8)
     video[..., 0] = 255  # red comes last where the model wants BGR
     assert clf.clips(video)[0, :, 0].mean((1, 2)).argmax() == 2

@@ -92,7 +92,7 @@ def test_what_else_a_stored_config_does_is_not_even_read(
 def test_a_stored_start_of_training_is_not_fetched(hostile: Callable[[str, str], Path]) -> None:
     start = "init_cfg=dict(type='mmtimesformer.Pretrained', checkpoint='/nowhere.pth'), num_heads=2"
     clf = VideoClassifier(checkpoint=hostile('num_heads=2', start))
-    assert 'init_cfg' not in clf.recipe.model['backbone']
+    assert 'init_cfg' not in clf.inference_config.model['backbone']
 
 
 def test_a_config_without_a_test_pipeline_is_told() -> None:

@@ -110,7 +110,10 @@ def test_a_video_cut_short_gives_what_is_there_and_says_so(
     monkeypatch.setattr(Video, '__len__', lambda self: 200)  # as a header may promise
     found = clf.timeline(long_video, window=1, stride=1)
     assert len(found.moments) == 4
-    assert found.note == 'windows missing at the end: 16 of 20; it has fewer frames than it says'
+    assert (
+        found.note
+        == 'windows missing at the end: 16 of 20; it has fewer frames than its header gives'
+    )
     assert found.note in str(found)
 
 
