@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from mmtimesformer.terminal import safe_text
 
@@ -20,7 +19,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
-        finalize=lambda value: value if isinstance(value, Markup) else safe_text(value),
+        finalize=lambda value: value if hasattr(value, '__html__') else safe_text(value),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
