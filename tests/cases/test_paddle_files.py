@@ -93,7 +93,15 @@ def load_by_the_runner(cfg: Config, path: Path, caplog: Any) -> tuple[Any, list[
 
     model = MODELS.build(copy.deepcopy(cfg.model))
     checkpoint = read_model_checkpoint(path)
-    runner = SimpleNamespace(model=model, cfg=cfg, logger=logging.getLogger('paddle'))
+    runner = SimpleNamespace(
+        model=model,
+        cfg=cfg,
+        logger=logging.getLogger('paddle'),
+        _resume=False,
+        _train_loop=None,
+        _val_loop=None,
+        _test_loop=None,
+    )
     with caplog.at_level(logging.WARNING, logger='paddle'):
         AdaptCheckpointHook().after_load_checkpoint(runner, checkpoint)
     model.load_state_dict(checkpoint['state_dict'])

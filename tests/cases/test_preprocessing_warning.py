@@ -336,7 +336,15 @@ def test_loading_by_the_runner_logs_the_warnings(
     cfg.model.backbone.update(embed_dims=12, num_layers=1, num_heads=12, init_cfg=None)
     cfg.model.cls_head.update(in_channels=12)
     model = MODELS.build(cfg.model)
-    runner = SimpleNamespace(model=model, cfg=cfg, logger=logging.getLogger('warned'))
+    runner = SimpleNamespace(
+        model=model,
+        cfg=cfg,
+        logger=logging.getLogger('warned'),
+        _resume=False,
+        _train_loop=None,
+        _val_loop=None,
+        _test_loop=None,
+    )
     checkpoint = read_model_checkpoint(own_checkpoint(OFFICIAL, tmp_path))
     with caplog.at_level(logging.WARNING, logger='warned'):
         AdaptCheckpointHook().after_load_checkpoint(runner, checkpoint)
@@ -361,7 +369,15 @@ def test_weights_without_a_config_give_the_warnings_of_their_system(
     for pipeline in (cfg.test_pipeline, cfg.test_dataloader.dataset.pipeline):
         pipeline[1].clip_len = 16
     state, _ = convert_state_dict(weights_of(read(OFFICIAL)), 'mmaction2')
-    runner = SimpleNamespace(model=MODELS.build(cfg.model), cfg=cfg, logger=logging.getLogger('w'))
+    runner = SimpleNamespace(
+        model=MODELS.build(cfg.model),
+        cfg=cfg,
+        logger=logging.getLogger('w'),
+        _resume=False,
+        _train_loop=None,
+        _val_loop=None,
+        _test_loop=None,
+    )
     with caplog.at_level(logging.WARNING, logger='w'):
         AdaptCheckpointHook().after_load_checkpoint(runner, {'state_dict': state})
     found = [record.message.removeprefix('Checkpoint: ') for record in caplog.records]

@@ -176,7 +176,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], P
         if not root.exists():
             command = [str(word) for word in LAYOUTS[name](root)]
             os.chdir(folder)
-            assert tool(f'data/{command[0]}')([*command[1:], '--allow-missing']) == 0
+            assert tool('data/prepare')([*command, '--allow-missing']) == 0
         return folder
 
     before = Path.cwd()

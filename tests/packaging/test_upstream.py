@@ -65,6 +65,7 @@ METHODS = [
 LOOP = 'engine/loops/resumable_loop.py'
 WORKERS = 'engine/loops/dataloader_recovery.py'
 ATTRIBUTES = [
+    ('mmengine.utils.ManagerMixin', '_instance_dict', 'config/components.py'),
     ('mmengine.runner.Runner', '_has_loaded', 'engine/runner.py'),
     ('mmengine.runner.Runner', '_load_from', 'engine/runner.py'),
     ('mmengine.runner.Runner', '_resume', 'engine/runner.py'),
@@ -254,7 +255,7 @@ CALLED = {
     'engine.checkpointing.atomic_backend.AtomicBackend': 'put put_text',
     'datasets.video_dataset.VideoDataset': 'full_init prepare_data',
     'datasets.video_dataset.FailedSample': 'set_field',
-    'datasets.tar_shards.dataset.ShardedVideoDataset': 'load_data_list',
+    'datasets.tar_shards.dataset.TarShardVideoDataset': 'load_data_list',
     'datasets.tar_shards.object_store.FsspecBackend': 'get get_text',
     'heads.TimeSformerHead': 'average_clip',
 }

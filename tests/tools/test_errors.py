@@ -206,7 +206,7 @@ def test_a_missing_base_batch_is_refused(tool: Tool, tiny_config: Path, option: 
     change(tiny_config, 'auto_scale_lr = dict(enable=False, base_batch_size=8)', '')
     code, message = tool('train', tiny_config, option)
     assert code == 1
-    assert f'{option} needs to know' in message
+    assert f'{option} needs the number of videos' in message
     assert 'add auto_scale_lr = dict(base_batch_size=64) to the config' in message
 
 

@@ -17,7 +17,7 @@ from mmtimesformer.engine.distributed.collectives import (
     smallest,
 )
 from mmtimesformer.engine.hooks.non_finite_steps import NonFiniteStepHook
-from mmtimesformer.engine.hooks.unreadable_videos import BadVideoList, UnreadableVideosHook
+from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideoList, UnreadableVideosHook
 
 # Python 3.12 warns of forks of a process with threads; these children end at once.
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
@@ -95,7 +95,7 @@ def test_videos_that_two_processes_could_not_read_are_counted_once_each(tmp_path
     def work(rank: int) -> list[str]:
         logged: list[str] = []
         hook = UnreadableVideosHook()
-        hook.list = BadVideoList(tmp_path / 'bad_videos.jsonl')
+        hook.list = UnreadableVideoList(tmp_path / 'bad_videos.jsonl')
         hook.failed = [{'a.mp4', 'b.mp4'}, {'b.mp4', 'c.mp4'}][rank]
         runner = SimpleNamespace(
             logger=SimpleNamespace(warning=logged.append),
