@@ -1,6 +1,6 @@
-"""The classifier on top of the backbone, and how the scores of several views become one.
+"""The classification head, and the ways to fuse the scores of several views.
 
-It needs MMAction2, so ``import mmtimesformer`` leaves it out. A config names it:
+It needs MMAction2, so ``import mmtimesformer`` does not import it. A config imports it:
 ``custom_imports = dict(imports=['mmtimesformer', 'mmtimesformer.heads'])``.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from mmtimesformer.config.label_checks import scores_are_sigmoids, softmax_refused
 from mmtimesformer.registry import MODELS
 
-# How the scores of a video's views become one, by the head's `average_clips`.
+# How the scores of a video's views are fused, by the head's `average_clips`.
 FUSIONS: dict[str | None, str] = {
     'prob': 'mean of softmax',
     'sigmoid': 'mean of sigmoid',
@@ -33,10 +33,10 @@ class TimeSformerHead(MMAction2Head):
     Args:
         args: As in MMAction2's head, first ``num_classes`` and ``in_channels``.
         average_clips: ``'prob'`` for the mean of the softmax (MMAction2), ``'sigmoid'`` for the
-            mean of the sigmoid (several labels a video: each class has a probability of its own),
+            mean of the sigmoid (several labels a video: each class has its own probability),
             ``'score'`` for the mean of the logits (PaddleVideo), ``'sum'`` for their sum (the
             official code), or ``None`` to keep the logits of every view.
-        kwargs: As in MMAction2's head, which refuses what it does not know.
+        kwargs: As in MMAction2's head, which refuses unknown ones.
 
     Raises:
         ValueError: ``average_clips`` is none of these, or ``'prob'`` where the loss trains a

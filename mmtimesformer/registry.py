@@ -1,8 +1,8 @@
 """Our registries: children of MMEngine's roots, under the scope ``mmtimesformer``.
 
-The name ``TimeSformer`` is taken in MMAction2's own registry, so ours stand beside it. A config
-whose default scope is ``mmaction`` says ``type='mmtimesformer.TimeSformer'``, and MMEngine finds
-the part by itself, importing the ``locations`` below when it has to.
+The name ``TimeSformer`` is taken in MMAction2's own registry, so ours are separate. A config
+whose default scope is ``mmaction`` has ``type='mmtimesformer.TimeSformer'``, and MMEngine finds
+the component by itself, importing the ``locations`` below when it has to.
 
 NOTE: write the prefix in nested configs too. A bare ``type='FFN'`` is looked up in the *default*
 scope, which under MMAction2's tools is ``mmaction``, and silently gives another class.

@@ -1,4 +1,4 @@
-"""Positions and times for another size of frame or length of clip: the one resize, on the grid."""
+"""Resize position and time embeddings for another frame size or clip length."""
 
 import torch
 import torch.nn.functional as F
@@ -13,12 +13,12 @@ def resize_positions(
 ) -> Tensor:
     """Resize position embeddings on the patch grid; the class token's stays as it is.
 
-    Bicubic with antialias, computed in float32. The same grid gives back the very same tensor.
+    Bicubic with antialias, computed in float32. For the same grid it returns the same tensor.
 
     NOTE: ``mode='legacy-1d-nearest'`` lays the rows of the grid end to end and takes the nearest
     along that line, as the official code does when it starts its 448-pixel model from 224 pixels.
-    Only 7 % of the patches then get a position from where they are. It is here so that this start
-    can be repeated, and for nothing else.
+    Only 7 % of the patches then get the position of their own place. Use it only to reproduce this
+    start.
 
     Args:
         pos_embed: Embeddings of the class token and, row by row, of the patches.
@@ -54,7 +54,7 @@ def resize_positions(
 def resize_times(time_embed: Tensor, num_frames: int, mode: str = 'grid') -> Tensor:
     """Resize time embeddings to another number of frames, linearly, in float32.
 
-    The same number gives back the very same tensor. ``mode='legacy-1d-nearest'`` takes the
+    For the same number it returns the same tensor. ``mode='legacy-1d-nearest'`` takes the
     nearest, as the official code does.
 
     Shape:

@@ -47,8 +47,8 @@ def test_each_fusion_is_what_it_is_called(fusion: str) -> None:
 
 
 def test_logits_and_probabilities_may_name_another_class() -> None:
-    said = {fusion: fused(fusion)[0].argmax().item() for fusion in ('sum', 'score', 'prob')}
-    assert said == {'sum': 0, 'score': 0, 'prob': 1}
+    best = {fusion: fused(fusion)[0].argmax().item() for fusion in ('sum', 'score', 'prob')}
+    assert best == {'sum': 0, 'score': 0, 'prob': 1}
 
 
 @pytest.mark.parametrize('fusion', ['score', 'prob', None])

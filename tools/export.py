@@ -1,7 +1,7 @@
 """Write a trained model as ONNX: python tools/export.py CONFIG CHECKPOINT [options].
 
-Also as a program of torch.export, or as TorchScript. The file is then run beside PyTorch, and kept
-only if no score differs by more than 1e-4. How to feed it is told in the file itself, as JSON.
+Also as torch.export or TorchScript. The file is then run, and kept only if no score differs from
+PyTorch by more than 1e-4. Its metadata (input, output, test pipeline) is in the file, as JSON.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from mmtimesformer.config.command_line import check_order, check_output, parse
 from mmtimesformer.fileio.atomic import write_atomically
 from mmtimesformer.terminal import ArgumentParser, echo
 
-OLDEST_OPSET = 18  # of which torch's exporter is made
+OLDEST_OPSET = 18  # of torch's exporter
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -42,21 +42,21 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         dest='output',
         action='store_const',
         const='logits',
-        help='out come the logits of each clip (the default)',
+        help='output the logits of each clip (the default)',
     )
     output.add_argument(
         '--probabilities',
         dest='output',
         action='store_const',
         const='probabilities',
-        help='out comes the softmax of each clip (of a multi-label model the sigmoid)',
+        help='output the softmax of each clip (for a multi-label model the sigmoid)',
     )
     output.add_argument(
         '--views',
         dest='output',
         action='store_const',
         const='fused',
-        help="all views of a video go in, and their fused scores come out, as in the config's test",
+        help="input all views of a video, output their fused scores, as in the config's test",
     )
     parser.add_argument(
         '--with-preprocessing',
@@ -78,7 +78,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def export(args: argparse.Namespace) -> None:
-    """Write the file, run it, and keep it if it says what PyTorch says."""
+    """Write the file, run it, and keep it if its scores are those of PyTorch."""
     require_mmaction()
     from mmtimesformer.export import (
         FORMATS,
@@ -105,37 +105,39 @@ def export(args: argparse.Namespace) -> None:
     graph = ClipScores(classifier, shape, args.output, args.with_preprocessing)
     dynamic = args.batch == 'dynamic'
     batch = None if dynamic else int(args.batch)
-    facts = describe(classifier, graph, shape, batch)
+    metadata = describe(classifier, graph, shape, batch)
     if args.format == 'onnx':
-        facts['opset'] = args.opset or OPSET
+        metadata['opset'] = args.opset or OPSET
 
     with write_atomically(out) as part:
         # Of two videos: torch.export takes a batch of one for a constant.
-        kind.write(graph, example(facts, batch or 2), dynamic, facts, part)
-        run, told = kind.read(part)
-        if told != json.loads(json.dumps(facts)):
-            raise ValueError('the file does not tell the facts that were put in; it was not kept')
+        kind.write(graph, example(metadata, batch or 2), dynamic, metadata, part)
+        run, stored = kind.read(part)
+        if stored != json.loads(json.dumps(metadata)):
+            raise ValueError(
+                'the file does not hold the metadata that was written; it was not kept'
+            )
         batches = (1, 3) if batch is None else (batch,)
         differences = list(compare(run, classifier, graph, shape, batches))
-    report(out, args.format, facts, differences, TOLERANCE)
+    report(out, args.format, metadata, differences, TOLERANCE)
 
 
-def example(facts: dict, batch: int):
+def example(metadata: dict, batch: int):
     """Return an input to trace the model with."""
     import torch
 
-    told = facts['input']
-    return torch.zeros(batch, *told['shape'][1:], dtype=getattr(torch, told['dtype']))
+    entry = metadata['input']
+    return torch.zeros(batch, *entry['shape'][1:], dtype=getattr(torch, entry['dtype']))
 
 
-def report(out: Path, kind: str, facts: dict, differences: list, tolerance: float) -> None:
+def report(out: Path, kind: str, metadata: dict, differences: list, tolerance: float) -> None:
     """Say what was written, and how far it is from PyTorch."""
-    told = facts['input']
-    sizes = ', '.join('b' if size is None else str(size) for size in told['shape'])
-    pixels = 'pixels' if told['mean'] is None else 'normalised'
-    opset = f', opset {facts["opset"]}' if 'opset' in facts else ''
-    echo(f'in    {told["name"]}: ({sizes}) of {told["dtype"]}, {told["colour"]}, {pixels}')
-    echo(f'out   {facts["output"]["name"]}: {facts["output"]["meaning"]}')
+    entry = metadata['input']
+    sizes = ', '.join('b' if size is None else str(size) for size in entry['shape'])
+    pixels = 'pixels' if entry['mean'] is None else 'normalised'
+    opset = f', opset {metadata["opset"]}' if 'opset' in metadata else ''
+    echo(f'in    {entry["name"]}: ({sizes}) of {entry["dtype"]}, {entry["colour"]}, {pixels}')
+    echo(f'out   {metadata["output"]["name"]}: {metadata["output"]["meaning"]}')
     for one in differences:
         echo(
             f'check {one.what}, batch {one.batch}: scores up to {one.scale:.3g}, largest '

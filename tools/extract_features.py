@@ -1,8 +1,8 @@
 """Features of many videos: python tools/extract_features.py CONFIG CHECKPOINT SOURCE --out DIR.
 
-SOURCE is an annotation file or a folder. What is there already is not computed again, so the same
-command goes on after an interruption. Exit code: 0 all done, 3 some videos could not be read, 1 an
-error, such as NaN or infinite features, which are not written.
+SOURCE is an annotation file or a folder. Existing features are not computed again, so run the same
+command to resume after an interruption. Exit code: 0 all done, 3 some videos could not be read, 1
+an error, such as NaN or infinite features, which are not written.
 """
 
 import argparse

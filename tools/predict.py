@@ -1,7 +1,7 @@
 """Label videos: python tools/predict.py VIDEO|FOLDER CONFIG CHECKPOINT [options].
 
-Views, crops and the fusion of scores are those of the config's test. With --window the labels of
-each moment of a long video are told. Exit code: 0 done, 3 something could not be read, 1 an error.
+Views, crops and the fusion of scores are those of the config's test. With --window a long
+video is labelled in sliding windows. Exit code: 0 done, 3 something could not be read, 1 an error.
 """
 
 import argparse
@@ -33,20 +33,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'none: give that alone',
     )
     parser.add_argument('checkpoint', help='the weights')
-    parser.add_argument('--topk', type=int, default=5, help='how many classes are told')
+    parser.add_argument('--topk', type=int, default=5, help='how many of the best classes to show')
     parser.add_argument(
         '--threshold',
         type=float,
         default=0.5,
         metavar='PROBABILITY',
-        help='of a multi-label model: a video has the labels from this probability on (0.5)',
+        help='for a multi-label model: the least probability of a label (0.5)',
     )
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
     parser.add_argument(
         '--precision',
         choices=('fp32', 'bf16', 'int8'),
         default='fp32',
-        help='shorter numbers: faster where there is arithmetic for them, and scores move a little',
+        help='bf16 and int8 are faster on some processors and change scores a little',
     )
     parser.add_argument('--classes', metavar='NAMES.txt', help='names of the classes, one a line')
     parser.add_argument('--batch-size', type=int, default=4, help='videos, or windows, at a time')
@@ -99,7 +99,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def predict(args: argparse.Namespace) -> int:
-    """Label, show, write."""
+    """Label videos, print and write the labels."""
     require_mmaction()
     from mmtimesformer.inference import Predictions, VideoClassifier
 
@@ -216,12 +216,12 @@ def save_videos(results, out: Path, when) -> None:
 
 
 def as_json(result) -> str:
-    """Write JSON text that a person can read."""
+    """Return indented JSON text."""
     return json.dumps(result.as_dict(), indent=2, ensure_ascii=False, allow_nan=False) + '\n'
 
 
 def write(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
+    """Write a text file atomically."""
     # Names of files that are not UTF-8: in JSON as its own escapes, in a table as their bytes.
     errors = 'backslashreplace' if path.suffix == '.json' else 'surrogateescape'
     write_text_atomically(path, text, errors)

@@ -1,8 +1,7 @@
-"""A trained model leaves PyTorch: one file that needs neither this package nor its config.
+"""Export a trained model to ONNX, torch.export or TorchScript, without this package or its config.
 
-Read in this order: ``graph`` (what is put into the file: clips in, scores out), ``facts`` (what the
-file tells of itself), ``formats`` (how each kind of file is written and read back), ``checking``
-(whether the file says what PyTorch says).
+Read in this order: ``graph`` (the exported module), ``metadata`` (stored in the file), ``writers``
+(write and read each format), ``verify`` (compare the file with PyTorch).
 """
 
 from mmtimesformer.export.graph import ClipScores, clip_shape

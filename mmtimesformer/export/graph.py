@@ -1,4 +1,4 @@
-"""What an exported file computes: clips of one fixed shape in, scores of the classes out."""
+"""The exported module: clips of a fixed shape to class scores."""
 
 import copy
 from typing import Any
@@ -16,14 +16,14 @@ OUTPUTS = ('logits', 'probabilities', 'fused')
 
 
 def clip_shape(classifier: VideoClassifier) -> tuple[int, int, int, int, int]:
-    """Return ``views c t H W``, what the config's test makes of a video.
+    """Return ``views c t H W`` of a video in the config's test.
 
     Raises:
         ValueError: It depends on the video, so that no fixed shape fits.
     """
     shapes = {}
     for height, width in ((240, 320), (320, 240)):
-        # A video of any length and size costs nothing while all its pixels are the same one.
+        # A broadcast video needs no memory.
         frames = np.broadcast_to(np.uint8(0), (300, height, width, 3))
         shapes[height, width] = tuple(classifier.views.of_array(frames, fps=30)['inputs'].shape)
     landscape, portrait = shapes.values()
@@ -38,7 +38,7 @@ def clip_shape(classifier: VideoClassifier) -> tuple[int, int, int, int, int]:
 
 
 class ClipScores(nn.Module):
-    """The backbone and the classifier of a trained recogniser, for clips of one shape.
+    """The backbone and the classifier of a trained recognizer, for clips of one shape.
 
     It is a copy. Its embeddings are resized here, once, so that no resize is left in the file.
 
@@ -46,8 +46,7 @@ class ClipScores(nn.Module):
         classifier: The trained model.
         shape: ``views c t H W``.
         output: ``'logits'`` or ``'probabilities'`` (softmax; sigmoid of a multi-label model) of
-            each clip, or ``'fused'``: the scores of a
-            video from all its views, as in the config's test.
+            each clip, or ``'fused'``: the scores of a video from all its views, as in the test.
         with_preprocessing: Take pixels as they come out of a video, RGB of uint8, and normalise
             them inside.
 
@@ -104,7 +103,7 @@ class ClipScores(nn.Module):
         return reduce(probabilities, '(b views) classes -> b classes', 'mean', views=self.views)
 
     def normalise(self, video: Tensor) -> Tensor:
-        """Do what the recogniser's data preprocessor does.
+        """Normalise as the recognizer's data preprocessor does.
 
         Shape:
             - video: ``b c t H W``, RGB of uint8 -> the same of float32, as the backbone takes it
@@ -123,7 +122,7 @@ def normalisation(model: Any) -> tuple[Tensor, Tensor]:
     preprocessor = model.data_preprocessor
     if getattr(preprocessor, 'mean', None) is None:
         raise ValueError(
-            'model.data_preprocessor has no mean and std, so a file could not tell how its clips '
+            'model.data_preprocessor has no mean and std, so a file could not state how its clips '
             'are normalised; set both (mean=[0, 0, 0], std=[1, 1, 1] change nothing)'
         )
     return preprocessor.mean.cpu(), preprocessor.std.cpu()
@@ -155,8 +154,8 @@ def _check(classifier: VideoClassifier) -> None:
             f'backbone.out_type={backbone.out_type!r} leaves no class token for a classifier; set '
             "it to 'cls_token'"
         )
-    if fresh := classifier.load_report.keys('newly initialized'):
+    if missing := classifier.load_report.keys('newly initialized'):
         raise ValueError(
-            f'checkpoint {classifier.checkpoint} has no weights for {", ".join(fresh)}, so the '
+            f'checkpoint {classifier.checkpoint} has no weights for {", ".join(missing)}, so the '
             'labels of the file would mean nothing; give the config that it was trained with'
         )

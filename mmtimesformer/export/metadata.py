@@ -1,15 +1,15 @@
-"""What an exported file tells of itself: how to feed it, and what its numbers mean."""
+"""Metadata of an exported file: its input, its output and the test pipeline."""
 
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import mmtimesformer
 from mmtimesformer.export.graph import ClipScores, normalisation
 from mmtimesformer.inference import VideoClassifier
+from mmtimesformer.version import __version__
 
-KEY = 'mmtimesformer'  # under which a file holds these facts, as JSON
+KEY = 'mmtimesformer'  # under which a file holds the metadata, as JSON
 MEANINGS = {
     'logits': 'logits of each clip',
     'probabilities': '{} of each clip',
@@ -22,13 +22,13 @@ def describe(
     shape: tuple[int, int, int, int, int],
     batch: int | None,
 ) -> dict[str, Any]:
-    """Collect the facts as plain values.
+    """Return the metadata as plain values.
 
     Args:
-        classifier: Where the model is from.
-        graph: What the file computes.
+        classifier: The trained model.
+        graph: The exported module.
         shape: ``views c t H W``.
-        batch: Videos at a time, or ``None`` where any number will do.
+        batch: Videos in a batch, or ``None`` for any number.
 
     Returns:
         ``input`` (name, dtype, layout, shape, colour order, and the mean and std of pixels from 0
@@ -71,7 +71,7 @@ def describe(
         'pipeline': [plain(step) for step in classifier.inference_config.pipeline],
         'classes': classifier.classes,
         'checkpoint': Path(classifier.checkpoint).name,
-        'versions': {'mmtimesformer': mmtimesformer.__version__, 'torch': torch.__version__},
+        'versions': {'mmtimesformer': __version__, 'torch': torch.__version__},
     }
 
 

@@ -1,4 +1,4 @@
-"""Whether a file says what PyTorch says: the file itself is run, beside the trained model."""
+"""Compare the scores of an exported file with those of PyTorch."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Difference:
 
     Attributes:
         what: The input: ``'noise'`` or ``'moving picture'``.
-        batch: Videos at a time.
+        batch: Videos in a batch.
         largest: Largest difference of a score.
         scale: Largest score.
     """
@@ -38,14 +38,14 @@ def compare(
     shape: tuple[int, int, int, int, int],
     batches: tuple[int, ...],
 ) -> Iterator[Difference]:
-    """Give noise and moving pictures to a file and to the recogniser, part by part as in a test.
+    """Run a file and the recognizer on noise and moving pictures, and compare the scores.
 
     Args:
         run: The file.
-        classifier: The trained model, whose own parts normalise, classify and fuse.
-        graph: What the file computes.
+        classifier: The trained model, whose components normalise, classify and fuse.
+        graph: The exported module.
         shape: ``views c t H W``.
-        batches: Videos at a time, one comparison for each.
+        batches: Batch sizes, one comparison for each.
 
     Raises:
         NonFiniteError: A score of PyTorch is NaN or infinite.
@@ -67,7 +67,7 @@ def compare(
                     f'{tuple(expected.shape)}, on {what}, {batch} at a time; nothing was written'
                 )
             largest = (got - expected).abs().max().item()
-            if not largest <= TOLERANCE:  # a NaN is not, either
+            if not largest <= TOLERANCE:  # NaN included
                 raise ValueError(
                     f'a score of the file differs from PyTorch by {largest:.2g} on {what}, {batch} '
                     f'at a time, and {TOLERANCE:g} is allowed; nothing was written. Another '
@@ -77,7 +77,7 @@ def compare(
 
 
 def _scores(classifier: VideoClassifier, output: str, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Let the recogniser's own parts do what a test does; return scores and normalised clips."""
+    """Return the scores and the normalised clips of the recognizer, as in a test."""
     model = classifier.model
     data = {'inputs': list(pixels.to(classifier.device)), 'data_samples': None}
     clips = model.data_preprocessor(data, False)['inputs']

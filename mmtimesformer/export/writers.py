@@ -1,14 +1,14 @@
-"""Three kinds of file: how each is written, and how it is read back as its user would.
+"""Write and read ONNX, torch.export and TorchScript files.
 
 ============  ============  ================================================================
 format        ending        read by
 ============  ============  ================================================================
-onnx          .onnx         ONNX Runtime and whatever else knows ONNX
+onnx          .onnx         ONNX Runtime and other software for ONNX
 torch-export  .pt2          ``torch.export.load``: PyTorch without this package
 torchscript   .torchscript  ``torch.jit.load``, also from C++; PyTorch has deprecated it
 ============  ============  ================================================================
 
-Each takes the facts along, as JSON: ONNX under ``mmtimesformer`` in its ``metadata_props``, the
+Each holds the metadata as JSON: ONNX under ``mmtimesformer`` in its ``metadata_props``, the
 other two as the extra file ``mmtimesformer``.
 """
 
@@ -40,9 +40,9 @@ class Format:
 
     Attributes:
         ending: Of its name.
-        write: Writes a module: ``write(module, example, dynamic, facts, path)``. The batch of the
-            example is that of the file, or with ``dynamic`` any.
-        read: Gives what runs the file, and its facts.
+        write: Writes a module: ``write(module, example, dynamic, metadata, path)``. The file has
+            the batch of the example, or with ``dynamic`` any.
+        read: Returns a function that runs the file, and its metadata.
     """
 
     ending: str
@@ -51,10 +51,10 @@ class Format:
 
 
 def require_onnx() -> None:
-    """See that ONNX files can be written and run.
+    """Check that ONNX files can be written and run.
 
     Raises:
-        ModuleNotFoundError: A package is missing; the message ends with the command that helps.
+        ModuleNotFoundError: A package is missing; the message ends with the command to install it.
     """
     try:
         for name in ('onnx', 'onnxscript', 'onnxruntime'):
@@ -67,7 +67,7 @@ def require_onnx() -> None:
 
 
 def _write_onnx(
-    module: nn.Module, example: Tensor, dynamic: bool, facts: dict[str, Any], path: Path
+    module: nn.Module, example: Tensor, dynamic: bool, metadata: dict[str, Any], path: Path
 ) -> None:
     size = sum(weight.nbytes for weight in module.state_dict().values())
     if size >= LARGEST_ONNX:
@@ -75,15 +75,15 @@ def _write_onnx(
             f'the weights are {size / 1e9:.1f} GB and an ONNX file holds 2.1; give --format '
             'torch-export'
         )
-    opset = facts['opset']
+    opset = metadata['opset']
     with _quiet():
         program = torch.onnx.export(
             module,
             (example,),
             dynamo=True,
             opset_version=opset,
-            input_names=[facts['input']['name']],
-            output_names=[facts['output']['name']],
+            input_names=[metadata['input']['name']],
+            output_names=[metadata['output']['name']],
             dynamic_shapes=_dynamic_shapes(dynamic),
             verbose=False,
         )
@@ -97,7 +97,7 @@ def _write_onnx(
     for node in program.model.graph:
         node.metadata_props.clear()  # stack traces, with the paths of this machine
     program.model.producer_name = KEY
-    program.model.metadata_props[KEY] = json.dumps(facts)
+    program.model.metadata_props[KEY] = json.dumps(metadata)
     program.save(path, external_data=False)
 
 
@@ -106,20 +106,20 @@ def _read_onnx(path: Path) -> tuple[Run, dict[str, Any]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
-    facts = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
-    name = facts['input']['name']
-    return lambda video: torch.from_numpy(session.run(None, {name: video.numpy()})[0]), facts
+    metadata = json.loads(session.get_modelmeta().custom_metadata_map[KEY])
+    name = metadata['input']['name']
+    return lambda video: torch.from_numpy(session.run(None, {name: video.numpy()})[0]), metadata
 
 
 def _write_torch_export(
-    module: nn.Module, example: Tensor, dynamic: bool, facts: dict[str, Any], path: Path
+    module: nn.Module, example: Tensor, dynamic: bool, metadata: dict[str, Any], path: Path
 ) -> None:
     program = torch.export.export(module, (example,), dynamic_shapes=_dynamic_shapes(dynamic))
     for node in program.graph.nodes:
         node.meta.pop('stack_trace', None)  # with the paths of this machine
     program.example_inputs = None  # else the clips themselves are in the file
     with path.open('wb') as file:
-        torch.export.save(program, file, extra_files={KEY: json.dumps(facts)})
+        torch.export.save(program, file, extra_files={KEY: json.dumps(metadata)})
 
 
 def _read_torch_export(path: Path) -> tuple[Run, dict[str, Any]]:
@@ -130,13 +130,13 @@ def _read_torch_export(path: Path) -> tuple[Run, dict[str, Any]]:
 
 
 def _write_torchscript(
-    module: nn.Module, example: Tensor, dynamic: bool, facts: dict[str, Any], path: Path
+    module: nn.Module, example: Tensor, dynamic: bool, metadata: dict[str, Any], path: Path
 ) -> None:
-    # A trace keeps whatever batch comes; that of the facts is what was compared.
+    # A trace accepts any batch; the batch of the metadata is the one that was compared.
     with _quiet():
         traced = torch.jit.trace(module, example, check_trace=False)
         with path.open('wb') as file:  # given a path, torch would write its temporary name inside
-            torch.jit.save(traced, file, _extra_files={KEY: json.dumps(facts)})
+            torch.jit.save(traced, file, _extra_files={KEY: json.dumps(metadata)})
 
 
 def _read_torchscript(path: Path) -> tuple[Run, dict[str, Any]]:
@@ -151,7 +151,7 @@ def _dynamic_shapes(dynamic: bool) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to ourselves what exporters say of torchvision, deprecation, tracing and opsets."""
+    """Silence the exporters' messages on torchvision, deprecation, tracing and opsets."""
     loud = [logging.getLogger(name) for name in ('torch.onnx', 'onnxscript')]
     levels = [logger.level for logger in loud]
     for logger in loud:

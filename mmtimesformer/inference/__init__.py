@@ -1,9 +1,8 @@
-"""Videos in, answers out: labels, timelines and features of a trained model.
+"""Inference: labels, timelines and features of videos by a trained model.
 
-Read in this order: ``classifier`` (the one object that users meet), ``recipe`` (what a config or a
-checkpoint tells of how a model is run), ``videos`` and ``views`` (what may be given, and what the
-model sees of it), ``prediction`` and ``timeline`` (what comes back), ``features`` and
-``feature_files``.
+Read in this order: ``classifier`` (the class that users call), ``loading`` and ``inference_config``
+(model and test pipeline, from a config or a checkpoint), ``inputs``, ``views`` and ``batches``,
+``prediction`` and ``sliding_window`` (the results), ``features`` and ``feature_store``.
 
 Needs MMAction2 and a video reader.
 """

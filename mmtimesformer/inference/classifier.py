@@ -296,5 +296,5 @@ class VideoClassifier:
 
     def _limited(self, batch_size: int) -> int:
         """One video at a time where ``max_testing_views`` is set, as in MMAction2."""
-        in_parts = (self.inference_config.model.get('test_cfg') or {}).get('max_testing_views')
-        return 1 if in_parts else batch_size
+        test_cfg = self.inference_config.model.get('test_cfg') or {}
+        return 1 if test_cfg.get('max_testing_views') else batch_size

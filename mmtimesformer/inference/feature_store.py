@@ -1,4 +1,4 @@
-"""Features of many videos on the disk: resumable, each file whole or not there, with a manifest.
+"""Store the features of many videos: resumable, each file written atomically, with a manifest.
 
 =================  ==========================================================================
 format             what lies in the folder
@@ -9,7 +9,7 @@ format             what lies in the folder
                    the end from ``.npy`` files, which are then removed
 =================  ==========================================================================
 
-``manifest.json`` says how they came about. A folder takes features of one making only.
+``manifest.json`` records how they were computed. A folder holds features of one kind only.
 """
 
 import hashlib
@@ -75,7 +75,7 @@ class FeatureFolder:
         return self._is_checked or is_finite(self.read(name))
 
     def add(self, name: str, features: np.ndarray) -> None:
-        """Write the features of a video, whole or not at all.
+        """Write the features of a video, atomically.
 
         Raises:
             NonFiniteError: They are NaN or infinite.
@@ -94,7 +94,7 @@ class FeatureFolder:
         """Put everything in its place and write the manifest.
 
         Args:
-            names: The videos that were asked for.
+            names: The requested videos.
             failed: Those that could not be read, and why.
 
         Returns:
@@ -182,11 +182,11 @@ class FeatureFolder:
 
     def _gather(self, names: list[str]) -> None:
         """Put the single files and what was gathered before into one new file, then remove them."""
-        whole = self.folder / 'features.h5'
-        with write_atomically(whole) as part:
-            if whole.is_file():
-                shutil.copyfile(whole, part)
-            with self._h5('a' if whole.is_file() else 'w', part) as file:
+        target = self.folder / 'features.h5'
+        with write_atomically(target) as part:
+            if target.is_file():
+                shutil.copyfile(target, part)
+            with self._h5('a' if target.is_file() else 'w', part) as file:
                 for name in names:
                     if self._path(name).is_file():
                         if name in file:  # with NaN, of an earlier version

@@ -1,9 +1,9 @@
-"""How a model wants to be run: its parts, how a video becomes its views, the names of its classes.
+"""Read how to run a model: its components, test pipeline and class names.
 
-A config tells it. Where there is none, a checkpoint may: a training checkpoint carries its config
-as text, and a converted one its facts (:mod:`mmtimesformer.checkpoints.metadata`).
+They come from a config, or from a checkpoint: a training checkpoint holds its config as text, a
+converted one its metadata (:mod:`mmtimesformer.checkpoints.metadata`).
 
-Nothing in a checkpoint is executed. Its config text is parsed and must hold plain values; and as a
+Nothing in a checkpoint is executed. Its config text is parsed and must hold plain values. As a
 ``type`` may name any function of any package in MMEngine (``type='os.system'`` would be called),
 only what the registries of models and transforms hold is built from it.
 """
@@ -65,7 +65,7 @@ class InferenceConfig:
     Attributes:
         model: The config of the recogniser.
         pipeline: The steps from a video to its views.
-        classes: Names, where they are told.
+        classes: Their names, if there are any.
         protocol: The name of the protocol, where it has one.
         name: Where all this is from, for messages and manifests.
         multi_label: Whether each class was trained by itself, as a sigmoid, so that a video may
@@ -95,7 +95,7 @@ class InferenceConfig:
 
 
 def inference_config_of(config: Mapping[str, Any], name: str) -> InferenceConfig:
-    """Take from a config what running needs; its data need not be there.
+    """Read from a config what inference needs; its data need not exist.
 
     Raises:
         ValueError: It has no model, or no test pipeline.
@@ -118,17 +118,17 @@ def inference_config_of(config: Mapping[str, Any], name: str) -> InferenceConfig
 def inference_config_of_checkpoint(
     contents: Contents, source: str
 ) -> tuple[InferenceConfig, Contents | Weights]:
-    """Take from a checkpoint what running needs: from its config text, else from its facts.
+    """Read from a checkpoint what inference needs: its config text, else its metadata.
 
     Args:
-        contents: The file; its tensors may be given away.
-        source: What the checkpoint was called, for messages.
+        contents: The file; its tensors may be moved out of it.
+        source: Name of the checkpoint, for messages.
 
     Returns:
         The inference config, and the weights that go with it.
 
     Raises:
-        ValueError: It does not tell enough, or its config holds something else than plain values.
+        ValueError: Something is missing, or its config holds more than plain values.
     """
     meta = contents.extras.get('meta')
     text = meta.get('cfg') if isinstance(meta, Mapping) else None
@@ -178,7 +178,7 @@ def read_config_text(text: str, source: str) -> dict[str, Any]:
                 values[name] = _plain(value)
             except (ValueError, TypeError, RecursionError, MemoryError) as error:
                 raise ValueError(
-                    f'the config in {source} holds a program where a plain value is wanted, in '
+                    f'the config in {source} holds code where a plain value is expected, in '
                     f'{name}; {GIVE_CONFIG}'
                 ) from error
     return values
@@ -218,7 +218,7 @@ def _is_ours(model: Any) -> bool:
 
 
 def _check_types(inference_config: InferenceConfig, source: str) -> None:
-    """Let a stored config name registered parts only, and none that reads other files."""
+    """Refuse a stored config with components that are not registered, or that read other files."""
     models = {'mmtimesformer': MODELS, 'mmaction': MMACTION_MODELS, 'mmengine': MMENGINE_MODELS}
     steps = {
         'mmtimesformer': TRANSFORMS,
@@ -240,15 +240,15 @@ def _check_types(inference_config: InferenceConfig, source: str) -> None:
             kind = config.get('type')
             if kind is not None and not is_allowed(kind, registries, allowed):
                 raise ValueError(
-                    f'the config in {source} names type={shown(kind)}, which is no registered '
-                    'part that a test of TimeSformer needs; import the package that registers it, '
-                    f'or {GIVE_CONFIG}'
+                    f'the config in {source} names type={shown(kind)}, which is not a registered '
+                    'component that a test of TimeSformer needs; import the package that '
+                    f'registers it, or {GIVE_CONFIG}'
                 )
 
 
 @contextmanager
 def _named(source: str) -> Iterator[None]:
-    """Let an error that begins with a key name the checkpoint too."""
+    """Add the name of the checkpoint to an error that begins with a key."""
     try:
         yield
     except ValueError as error:
@@ -266,8 +266,8 @@ def _dicts(value: Any) -> Iterator[dict[Any, Any]]:
 
 
 def _names_in(classes: Any, source: str) -> Any:
-    """Let a stored config give the names themselves, and no file of this machine."""
-    if isinstance(classes, str | None) or (  # of a text, whoever reads it makes no use
+    """Refuse a stored config whose class names are not names."""
+    if isinstance(classes, str | None) or (  # a text is ignored later
         isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
     ):
         return classes
@@ -280,7 +280,7 @@ def _names_in(classes: Any, source: str) -> Any:
 def _check_sizes(
     inference_config: InferenceConfig, tensors: Mapping[str, Tensor], source: str
 ) -> None:
-    """Let a stored config ask for no more than the weights beside it are for.
+    """Refuse a stored config that needs more than its weights are for.
 
     Raises:
         ValueError: A number is out of all proportion, is not that of the weights, or the clips of
@@ -371,14 +371,14 @@ def _name_of(step: Mapping[str, Any]) -> str:
 
 @contextmanager
 def no_more_memory_than(weights: Mapping[str, Tensor], source: str) -> Iterator[None]:
-    """Build a model of a stored config, with no more memory than the weights beside it need.
+    """Build a model of a stored config with no more memory than its weights need.
 
     Args:
-        weights: Of the checkpoint; the model may have four times their bytes.
-        source: What the checkpoint is called in messages.
+        weights: Of the checkpoint; the model may use four times their bytes.
+        source: Name of the checkpoint, for messages.
 
     Raises:
-        ValueError: The model asks for more.
+        ValueError: The model needs more.
     """
     allowed = 4 * sum(w.numel() * w.element_size() for w in weights.values()) + (64 << 20)
     try:
@@ -386,7 +386,7 @@ def no_more_memory_than(weights: Mapping[str, Tensor], source: str) -> Iterator[
             yield
     except ValueError:
         raise
-    except Exception as error:  # of whatever a part makes of arguments that are none
+    except Exception as error:  # by a component with wrong arguments
         why = ascii(str(error).partition('\n')[0][:200])[1:-1]
         raise ValueError(
             f'the config in {source} describes no model ({type(error).__name__}: {why}); '
@@ -395,7 +395,7 @@ def no_more_memory_than(weights: Mapping[str, Tensor], source: str) -> Iterator[
 
 
 class _Allowed(TorchDispatchMode):
-    """Refuse to make tensors of more than so many bytes in all, before each is made."""
+    """Refuse tensors beyond a total of bytes, before each is allocated."""
 
     def __init__(self, nbytes: int, source: str) -> None:
         super().__init__()
@@ -421,7 +421,7 @@ class _Allowed(TorchDispatchMode):
 
 
 def _config_of_metadata(weights: Weights, source: str) -> InferenceConfig:
-    """Build the model that the weights are of, and feed it as its system does."""
+    """Derive the model from its weights, and the test pipeline from its metadata."""
     weights.load_report.check()
     metadata = weights.describe()
     stored, seen = metadata.to_dict(), metadata.preprocessing
@@ -442,11 +442,11 @@ def _config_of_metadata(weights: Weights, source: str) -> InferenceConfig:
     ]
     if missing:
         raise ValueError(
-            f'checkpoint {source} does not tell how videos are shown to its model (it lacks '
+            f'checkpoint {source} does not hold how to preprocess videos for its model (it lacks '
             f'{" and ".join(missing)}); {GIVE_CONFIG}'
         )
     swap = seen.channel_order == 'BGR'
-    is_ssv2 = swap and source_format == 'official'  # which alone were trained on BGR
+    is_ssv2 = swap and source_format == 'official'  # only these were trained on BGR
     is_pp = source_format == 'paddle' and not metadata.qkv_bias
     name = 'kinetics_pp-paddle' if is_pp else PROTOCOLS[source_format]
     protocol = _shipped_protocol('ssv2_official' if is_ssv2 else name)
@@ -495,7 +495,7 @@ def _shipped_protocol(name: str) -> Config:
 def _resized(
     pipeline: Iterable[Mapping[str, Any]], frames: Any, interval: int, size: Any
 ) -> Iterator[dict[str, Any]]:
-    """The same steps for another length of clip and size of crop."""
+    """Return the same steps for another length of clip and size of crop."""
     side = size if isinstance(size, int) else min(size)
     for step in pipeline:
         changed = dict(step)

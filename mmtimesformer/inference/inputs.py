@@ -100,7 +100,7 @@ def _checked(frames: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Frame:
-    """A decoded frame of a stream; its pixels are converted only where they are asked for.
+    """A decoded frame of a stream; its pixels are converted on request.
 
     Attributes:
         number: Counted from 0.
@@ -187,12 +187,12 @@ def is_file(path: Path) -> bool:
 
 
 def error_message(error: BaseException, path: Path | None, name: str) -> str:
-    """Tell why a video cannot be read: what a reader says is often the last link of a chain.
+    """Return why a video cannot be read, in more helpful words than those of the reader.
 
     Args:
-        error: What the reader said.
+        error: The error of the reader.
         path: The file, or ``None`` for an array.
-        name: What the video was called.
+        name: Name of the video.
     """
     if path is not None and is_file(path):
         if not path.stat().st_size:
@@ -208,9 +208,9 @@ def error_message(error: BaseException, path: Path | None, name: str) -> str:
 
 
 def short_reason(error: BaseException, path: Path | None, name: str) -> str:
-    """Tell the same where the name of the video stands beside it."""
-    letter = error_message(error, path, name).removeprefix(f'the video {name} ')
-    return re.sub(r'^\([\d,]+ bytes\) ', '', letter)
+    """Return the same without the name of the video."""
+    message = error_message(error, path, name).removeprefix(f'the video {name} ')
+    return re.sub(r'^\([\d,]+ bytes\) ', '', message)
 
 
 def _holds_sound_alone(path: Path) -> bool:

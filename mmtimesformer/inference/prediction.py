@@ -1,4 +1,4 @@
-"""What a model says of a video, for a person to read and for a program to use."""
+"""Predictions of videos: best classes and scores, as text, JSON or CSV."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from mmtimesformer.terminal import safe_text
 PROBABILITY = 'mean of softmax'
 LONGEST_NAME = 200  # characters of a class name on a terminal; files have all of them
 SIGMOID = 'mean of sigmoid'
-THRESHOLD = 0.5  # from which probability on a multi-label model says that a video has a label
+THRESHOLD = 0.5  # least probability of a label of a multi-label model
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Prediction:
         all_scores: The score of each class, in the order of the classifier.
         fusion: What a score is: ``'mean of softmax'`` (a probability; all sum to 1), ``'mean of
             sigmoid'`` (of a multi-label model: a probability of each class by itself), ``'mean of
-            logits'``, ``'sum of logits'``; the config's ``cls_head.average_clips`` says which.
-        threshold: Of a multi-label model: from which probability on a video has a label.
+            logits'``, ``'sum of logits'``; the config's ``cls_head.average_clips`` decides.
+        threshold: For a multi-label model: the least probability of a label.
         above_threshold: The labels that it has by this threshold, the surest first, also beyond
             the best few; ``None`` where a video has one label.
     """
@@ -94,7 +94,7 @@ class Skipped:
     Attributes:
         video: The file.
         reason: What is wrong with it.
-        non_finite: It was read, and the model's scores or features of it are NaN or infinite.
+        non_finite: The video was read, but its scores or features are NaN or infinite.
     """
 
     video: str
@@ -121,7 +121,7 @@ class Predictions(list[Prediction]):
 
     @property
     def non_finite(self) -> list[str]:
-        """Videos whose scores are NaN or infinite: with these the model is wrong, not the file."""
+        """Videos whose scores are NaN or infinite: then the model is wrong, not the file."""
         return [one.video for one in self.skipped if one.non_finite]
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Shorter numbers for inference: faster where the processor has arithmetic for them.
+"""Inference in bfloat16 or int8: faster on processors with instructions for them.
 
 =========  =================================================  ==================================
 precision  what is short                                      where it is faster
@@ -9,7 +9,7 @@ precision  what is short                                      where it is faster
            a scale for each row that is found on the way
 =========  =================================================  ==================================
 
-Scores move; how far, on videos of your own, ``tools/analysis_tools/compare_precision.py`` tells.
+Scores change; ``tools/analysis_tools/compare_precision.py`` measures it on your own videos.
 """
 
 import warnings
@@ -25,7 +25,7 @@ PRECISIONS = ('fp32', 'bf16', 'int8')
 
 
 def prepare(model: Any, precision: str, device: torch.device) -> None:
-    """Make a recogniser ready to compute in a precision, in place.
+    """Prepare a recognizer for a precision, in place.
 
     Raises:
         ValueError: The precision is not known, or not on this device.
@@ -56,7 +56,7 @@ def _quantise(backbone: nn.Module) -> None:
         raise ValueError(
             f'torch {torch.__version__} has no dynamic int8 any more; take fp32 or bf16'
         )
-    with warnings.catch_warnings():  # of its end in some later version, for which see above
+    with warnings.catch_warnings():  # about its removal in a later version
         warnings.simplefilter('ignore')
         layers = {nn.Linear: quantisation.per_channel_dynamic_qconfig}
         quantisation.quantize_dynamic(backbone, layers, inplace=True)

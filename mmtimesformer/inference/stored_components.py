@@ -1,8 +1,8 @@
-"""Which parts a config stored in a checkpoint may name, and with what numbers.
+"""Allowlist of components, and limits of numbers, for a config stored in a checkpoint.
 
-Whoever wrote the checkpoint wrote its config. MMAction2 registers parts that make folders, load
-other files or other models, and steps that read a whole video at once; a stored config gets those
-alone that a test of TimeSformer needs. Parts that users registered themselves are their own.
+A checkpoint from elsewhere is not trusted. MMAction2 registers components that create folders, load
+other files or models, and steps that read a complete video at once; a stored config may name only
+those that a test of TimeSformer needs. Components that users registered are allowed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

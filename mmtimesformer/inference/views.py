@@ -79,7 +79,7 @@ class Views:
         return _through(self._choose, results)
 
     def of_chosen(self, chosen: Mapping[str, Any], frames: Mapping[int, Any]) -> dict[str, Any]:
-        """Return the views of frames that :meth:`choose` asked for, given by number."""
+        """Return the views of frames that :meth:`choose` chose, given by number."""
         results = dict(chosen)
         indices = np.asarray(results['frame_inds']).reshape(-1)
         results['imgs'] = [np.ascontiguousarray(frames[int(i)]) for i in indices]

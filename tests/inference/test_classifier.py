@@ -1,4 +1,4 @@
-"""Labels are those of a test, whatever is given as a video and wherever the recipe is from."""
+"""Labels are those of a test, for each kind of video and each source of the config."""
 
 import pickle
 import warnings
@@ -12,8 +12,9 @@ import torch
 from mmengine.config import Config
 
 from mmtimesformer import VideoClassifier
-from mmtimesformer.checkpoints import read_checkpoint, save_checkpoint
+from mmtimesformer.checkpoints import load, read_checkpoint, save_checkpoint
 from mmtimesformer.compat.data_samples import scores_of
+from mmtimesformer.inference import loading
 
 from .conftest import CLASSES, save
 
@@ -99,28 +100,32 @@ def test_checkpoints_of_every_system_give_the_same_scores(
     assert np.abs(other(video).all_scores - clf(video).all_scores).max() < 1e-6
 
 
-def test_a_converted_checkpoint_that_tells_its_preprocessing_is_enough(
+def test_a_converted_checkpoint_with_its_preprocessing_is_enough(
     weights: dict[str, torch.Tensor], tiny_videos: Path, tmp_path: Path
 ) -> None:
-    seen = {'frame_interval': 2, 'num_frames': 4, 'mean': [0.5] * 3, 'std': [0.25] * 3}
-    facts = {'source': 'mmaction2', 'num_heads': 2, 'preprocessing': seen}
-    told = save(tmp_path / 'told.pth', weights, mmtimesformer=facts)
-    clf = VideoClassifier(checkpoint=told)
+    preprocessing = {'frame_interval': 2, 'num_frames': 4, 'mean': [0.5] * 3, 'std': [0.25] * 3}
+    metadata = {'source': 'mmaction2', 'num_heads': 2, 'preprocessing': preprocessing}
+    converted = save(tmp_path / 'converted.pth', weights, mmtimesformer=metadata)
+    clf = VideoClassifier(checkpoint=converted)
     assert clf.inference_config.protocol == 'mmaction2'
     assert clf.clips(tiny_videos / '0.mp4').shape == (3, 3, 4, 32, 32)  # three crops
     assert clf(tiny_videos / '0.mp4').labels == [str(i) for i in clf(tiny_videos / '0.mp4').indices]
 
-    ssv2 = {**facts, 'source': 'official', 'preprocessing': {**seen, 'channel_order': 'BGR'}}
+    ssv2 = {
+        **metadata,
+        'source': 'official',
+        'preprocessing': {**preprocessing, 'channel_order': 'BGR'},
+    }
     clf = VideoClassifier(checkpoint=save(tmp_path / 'ssv2.pth', weights, mmtimesformer=ssv2))
     assert (clf.inference_config.protocol, clf.fusion) == ('ssv2-official', 'sum of logits')
     video = np.zeros((9, 32, 32, 3), np.uint8)
     video[..., 0] = 255  # red comes last where the model wants BGR
     assert clf.clips(video)[0, :, 0].mean((1, 2)).argmax() == 2
 
-    del seen['frame_interval']
-    untold = save(tmp_path / 'untold.pth', weights, mmtimesformer=facts)
+    del preprocessing['frame_interval']
+    incomplete = save(tmp_path / 'incomplete.pth', weights, mmtimesformer=metadata)
     with pytest.raises(ValueError, match='it lacks frame_interval.*give its config too'):
-        VideoClassifier(checkpoint=untold)
+        VideoClassifier(checkpoint=incomplete)
 
 
 def test_an_array_gets_the_scores_of_its_file(clf: VideoClassifier, tiny_videos: Path) -> None:
@@ -228,7 +233,7 @@ def sound_alone(path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ('video', 'said'),
+    ('video', 'message'),
     [
         ('nowhere.mp4', 'nowhere.mp4 does not exist'),
         ('https://host/video.mp4', 'download it first'),
@@ -238,8 +243,10 @@ def sound_alone(path: Path) -> Path:
         (7, 'not int'),
     ],
 )
-def test_what_is_no_video_is_told(clf: VideoClassifier, video: Any, said: str) -> None:
-    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=said):
+def test_an_input_that_is_no_video_is_refused(
+    clf: VideoClassifier, video: Any, message: str
+) -> None:
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
         clf(video)
 
 
@@ -268,7 +275,7 @@ def test_a_classifier_without_trained_classes_gives_no_labels(
 
 
 @pytest.mark.parametrize(
-    ('arguments', 'said'),
+    ('arguments', 'message'),
     [
         ({}, 'a classifier needs weights; give checkpoint'),
         ({'config': 'some.pth'}, r"VideoClassifier\(checkpoint='some.pth'\)"),
@@ -278,8 +285,8 @@ def test_a_classifier_without_trained_classes_gives_no_labels(
         ({'checkpoint': __file__, 'device': 'cuda:99'}, 'this process sees'),
     ],
 )
-def test_wrong_arguments_are_told(arguments: dict[str, Any], said: str) -> None:
-    with pytest.raises((ValueError, FileNotFoundError), match=said):
+def test_wrong_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         VideoClassifier(**arguments)
 
 
@@ -296,3 +303,22 @@ def test_another_preprocessing_than_the_trained_one_is_told(config: Path, checkp
     cfg.model.data_preprocessor.mean = [100, 100, 100]
     with pytest.warns(UserWarning, match='mean: the checkpoint was trained with'):
         VideoClassifier(cfg, checkpoint)
+
+
+@pytest.mark.parametrize('kind', ['trained', 'converted'])
+def test_a_checkpoint_without_config_is_read_and_renamed_once(
+    kind: str, checkpoint: Path, weights: dict[str, torch.Tensor], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    preprocessing = {'frame_interval': 2, 'num_frames': 4, 'mean': [0.5] * 3, 'std': [0.25] * 3}
+    metadata = {'source': 'mmaction2', 'num_heads': 2, 'preprocessing': preprocessing}
+    if kind == 'converted':
+        checkpoint = save(tmp_path / 'converted.pth', weights, mmtimesformer=metadata)
+    calls = []
+    for module, name in ((loading, 'read_file'), (load, 'to_canonical')):
+        function = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda *args, f=function, n=name: calls.append(n) or f(*args)
+        )
+    VideoClassifier(checkpoint=checkpoint, device='cpu')
+    assert calls == ['read_file', 'to_canonical']

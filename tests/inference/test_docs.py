@@ -33,7 +33,7 @@ CLASSES = ['left', 'right', 'up', 'down', 'clockwise', 'other', 'growing', 'shri
 def made_by_the_demo(
     tmp_path: Path, tiny_videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """A folder that looks as after ``make demo``, with random weights."""
+    """A folder as after ``make demo``, with random weights."""
     from mmaction.registry import MODELS
     from mmaction.utils import register_all_modules
 

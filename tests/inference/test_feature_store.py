@@ -1,4 +1,4 @@
-"""A folder of features holds one making only, and each file whole."""
+"""A folder holds features of one kind only, and each file is written atomically."""
 
 import json
 from pathlib import Path
@@ -33,9 +33,9 @@ def test_what_was_added_is_read_again(tmp_path: Path, form: str) -> None:
     assert all(folder.is_done(name) for name in NAMES)
     for name in NAMES:
         assert np.array_equal(folder.read(name), features[name])
-    told = json.loads((tmp_path / 'out' / 'manifest.json').read_text())
-    assert told['sha256'] == 'abc'
-    assert told['shapes'] == {name: [2, 5] for name in NAMES}
+    manifest = json.loads((tmp_path / 'out' / 'manifest.json').read_text())
+    assert manifest['sha256'] == 'abc'
+    assert manifest['shapes'] == {name: [2, 5] for name in NAMES}
     assert not list((tmp_path / 'out').rglob('*.part'))
 
 

@@ -1,4 +1,4 @@
-"""Features are what the backbone knows: the class token is what the classifier reads."""
+"""Features of the backbone: the class token is the input of the classifier."""
 
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def test_many_come_by_name_without_the_unreadable(
 
 
 @pytest.mark.parametrize(
-    ('asked', 'said'),
+    ('arguments', 'message'),
     [
         ({'out': 'class'}, "out='class' is not known; give one of cls, patch_mean"),
         ({'layers': 3}, 'there is no layer 3; the model has 2'),
@@ -90,7 +90,7 @@ def test_many_come_by_name_without_the_unreadable(
     ],
 )
 def test_features_that_there_are_not_are_told(
-    clf: VideoClassifier, tiny_videos: Path, asked: dict[str, Any], said: str
+    clf: VideoClassifier, tiny_videos: Path, arguments: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=said):
-        clf.features(tiny_videos / '0.mp4', **asked)
+    with pytest.raises(ValueError, match=message):
+        clf.features(tiny_videos / '0.mp4', **arguments)

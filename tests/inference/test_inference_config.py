@@ -30,15 +30,15 @@ from .conftest import save
 )
 def test_the_text_of_a_shipped_config_reads_as_what_it_is(name: str) -> None:
     cfg = Config.fromfile(shipped_configs()[name])
-    stored, whole = read_config_text(cfg.pretty_text, 'x.pth'), cfg.to_dict()
-    assert stored == {key: whole[key] for key in READ if key in whole}
+    stored, complete = read_config_text(cfg.pretty_text, 'x.pth'), cfg.to_dict()
+    assert stored == {key: complete[key] for key in READ if key in complete}
 
 
 @pytest.fixture
 def hostile(
     weights: dict[str, torch.Tensor], printed: str, tmp_path: Path
 ) -> Callable[[str, str], Path]:
-    """Write a checkpoint whose config says something else."""
+    """Write a checkpoint with a changed config."""
 
     def write(old: str, new: str) -> Path:
         assert old in printed
@@ -48,11 +48,11 @@ def hostile(
 
 
 @pytest.mark.parametrize(
-    ('old', 'new', 'said'),
+    ('old', 'new', 'message'),
     [
-        ('num_classes=3', "num_classes=__import__('os').mkdir('ran')", 'program .* in model'),
-        ('num_classes=3', 'num_classes=[print for print in ()]', 'program .* in model'),
-        ('num_classes=3', "**{'num_classes': 3}", 'program .* in model'),
+        ('num_classes=3', "num_classes=__import__('os').mkdir('ran')", 'code .* in model'),
+        ('num_classes=3', 'num_classes=[print for print in ()]', 'code .* in model'),
+        ('num_classes=3', "**{'num_classes': 3}", 'code .* in model'),
         ("type='TimeSformerHead'", "type='os.mkdir', path='ran'", "type='os.mkdir'"),
         ("type='TimeSformerHead'", "type='mmengine.load', file='x'", "type='mmengine.load'"),
         ("type='PackActionInputs'", "type='os.mkdir', path='ran'", "type='os.mkdir'"),
@@ -67,10 +67,10 @@ def test_nothing_in_a_stored_config_runs(
     monkeypatch: pytest.MonkeyPatch,
     old: str,
     new: str,
-    said: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         VideoClassifier(checkpoint=hostile(old, new))
     assert not (tmp_path / 'ran').exists()
 

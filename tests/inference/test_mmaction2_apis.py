@@ -13,7 +13,7 @@ from mmtimesformer.compat.data_samples import scores_of
 
 @pytest.fixture(autouse=True)
 def _scope_as_before() -> None:
-    """MMAction2 sets its scope for the whole process."""
+    """MMAction2 sets its scope for the process."""
     before = dict(DefaultScope._instance_dict)
     yield
     DefaultScope._instance_dict.clear()

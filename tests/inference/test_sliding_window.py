@@ -89,14 +89,10 @@ def test_times_are_those_of_a_player_where_sound_begins_first(
 def test_frames_are_held_while_a_window_needs_them(
     clf: VideoClassifier, long_video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of windows of 16 frames, 4 are seen: so 4 of each window are converted, not 47."""
+    """Of windows of 16 frames, the model uses 4: so 4 of each window are converted, not 47."""
     converted = []
-    from mmtimesformer.inference import inputs as videos
-
-    pixels = videos.Frame.pixels
-    monkeypatch.setattr(
-        videos.Frame, 'pixels', lambda self: converted.append(self.number) or pixels(self)
-    )
+    pixels = Frame.pixels
+    monkeypatch.setattr(Frame, 'pixels', lambda self: converted.append(self.number) or pixels(self))
     windows = Windows(Video(long_video), clf.views, 1.6, 1.6)
     for number, _ in enumerate(windows, 1):
         assert len(converted) <= 4 * (number + 1)
@@ -104,7 +100,7 @@ def test_frames_are_held_while_a_window_needs_them(
     assert len(set(converted)) == len(converted) == 12
 
 
-def test_a_video_cut_short_gives_what_is_there_and_says_so(
+def test_a_video_cut_short_gives_its_windows_and_a_note(
     clf: VideoClassifier, long_video: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Video, '__len__', lambda self: 200)  # as a header may promise
@@ -127,8 +123,8 @@ def test_neighbours_with_one_label_become_a_segment() -> None:
         for i, (label, score) in enumerate([('a', 0.5), ('a', 0.7), ('b', 0.9), ('a', 0.4)])
     ]
     found = Timeline('v', 2, 1, moments)
-    told = [(one.start, one.end, one.label, round(one.score, 3)) for one in found.segments()]
-    assert told == [(0, 2.5, 'a', 0.6), (2.5, 3.5, 'b', 0.9), (3.5, 5, 'a', 0.4)]
+    segments = [(one.start, one.end, one.label, round(one.score, 3)) for one in found.segments()]
+    assert segments == [(0, 2.5, 'a', 0.6), (2.5, 3.5, 'b', 0.9), (3.5, 5, 'a', 0.4)]
     assert found.prediction_at(3.1).top == 'b'
     assert str(found).splitlines()[1] == '  0:00.0 - 0:02.5  a  60.0 %'
     assert Timeline('v', 2, 1).segments() == []

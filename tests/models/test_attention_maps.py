@@ -69,10 +69,10 @@ def test_weights_times_values_are_what_the_attention_gathered(
     model = model_of(tiny_backbone_cfg, attention_type=attention_type).double()
     maps = model.attention_maps(video().double())
     for layer in maps.layers.values():
-        for look in filter(None, (layer.space, layer.time)):
-            gathered = look.weights() @ look.attention.qkv_heads(look.tokens)[2]
-            answer = look.attention.proj(rearrange(gathered, 'b heads n c -> b n (heads c)'))
-            torch.testing.assert_close(answer, look.attention(look.tokens))
+        for record in filter(None, (layer.space, layer.time)):
+            gathered = record.weights() @ record.attention.qkv_heads(record.tokens)[2]
+            answer = record.attention.proj(rearrange(gathered, 'b heads n c -> b n (heads c)'))
+            torch.testing.assert_close(answer, record.attention(record.tokens))
 
 
 def test_maps_lie_in_the_order_that_they_say(tiny_backbone_cfg: dict[str, Any]) -> None:
@@ -125,7 +125,7 @@ def test_no_hook_and_no_gradient_stays_behind(
     for part in model.modules():
         assert not part._forward_hooks and not part._forward_pre_hooks
     assert all(parameter.grad is None for parameter in model.parameters())
-    kept = [maps.output, *(look.space.tokens for look in maps.layers.values())]
+    kept = [maps.output, *(record.space.tokens for record in maps.layers.values())]
     assert not any(tensor.requires_grad for tensor in kept)
     with pytest.raises(ValueError, match='cannot be cut'):
         model.attention_maps(torch.zeros(1, 3, 2, 8, 9))
@@ -150,17 +150,19 @@ def test_chosen_layers_alone_are_kept(tiny_backbone_cfg: dict[str, Any]) -> None
         last.spatial(0)
 
 
-# A model that looks at one place
+# A model that attends to one place
 
 PLACE, FRAME = (1, 3), 2
 
 
 @pytest.fixture
-def one_eyed(tiny_backbone_cfg: dict[str, Any], request: pytest.FixtureRequest) -> TimeSformer:
-    """All tokens of all heads look at patch (1, 3), and along time at frame 2.
+def one_patch_model(
+    tiny_backbone_cfg: dict[str, Any], request: pytest.FixtureRequest
+) -> TimeSformer:
+    """All tokens of all heads attend to patch (1, 3), and along time at frame 2.
 
     A position and a time have a mark in a channel of their own, every key is made of these two
-    channels, and every query asks for both. Blocks add nothing, so each sees the marks afresh.
+    channels, and every query matches both. Blocks add nothing, so each block gets the same marks.
     """
     changes = getattr(request, 'param', {})
     model = model_of({**tiny_backbone_cfg, 'num_heads': 2, **changes}, std=0.0)
@@ -179,13 +181,13 @@ def one_eyed(tiny_backbone_cfg: dict[str, Any], request: pytest.FixtureRequest) 
 
 
 @pytest.mark.parametrize(
-    'one_eyed', [{'attention_type': scheme} for scheme in SCHEMES], indirect=True
+    'one_patch_model', [{'attention_type': scheme} for scheme in SCHEMES], indirect=True
 )
 @pytest.mark.parametrize('how', ['from_class', 'rollout'])
 def test_a_model_that_looks_at_one_patch_is_shown_looking_there(
-    one_eyed: TimeSformer, how: str
+    one_patch_model: TimeSformer, how: str
 ) -> None:
-    maps = one_eyed.attention_maps(video(b=1))
+    maps = one_patch_model.attention_maps(video(b=1))
     shown = maps.rollout()[0] if how == 'rollout' else maps.from_class()[0].mean(0)
     assert shown.shape == (T, H, W)
     for frame in shown:
@@ -198,8 +200,8 @@ def test_a_model_that_looks_at_one_patch_is_shown_looking_there(
         assert int(shown.sum((1, 2)).argmax()) == FRAME
 
 
-def test_a_model_that_looks_at_one_frame_is_shown_looking_there(one_eyed: TimeSformer) -> None:
-    maps = one_eyed.attention_maps(video(b=1))
+def test_temporal_maps_show_the_frame_that_is_attended_to(one_patch_model: TimeSformer) -> None:
+    maps = one_patch_model.attention_maps(video(b=1))
     for layer in (0, 1):
         temporal = maps.temporal(layer)[0]  # p heads t t
         assert temporal[..., FRAME].min() > 0.9
@@ -300,8 +302,8 @@ def test_rollout_is_the_forward_pass_of_a_model_that_only_looks(
 
 
 @MODELS.register_module(force=True)
-class LooksAtItself(SelfAttention):
-    """Every token sees itself alone."""
+class IdentityAttention(SelfAttention):
+    """Every token attends only to itself."""
 
     def gather(self, tokens: Tensor) -> Tensor:
         return rearrange(self.qkv_heads(tokens)[2], 'b heads n c -> b n (heads c)')
@@ -315,7 +317,7 @@ class LooksAtItself(SelfAttention):
 def test_rollout_of_identity_attention_is_the_identity(
     attention_type: str, tiny_backbone_cfg: dict[str, Any]
 ) -> None:
-    own = {'type': 'mmtimesformer.LooksAtItself'}
+    own = {'type': 'mmtimesformer.IdentityAttention'}
     model = model_of(tiny_backbone_cfg, attention_type=attention_type, attn_cfg=own)
     maps = model.attention_maps(video())
     assert torch.count_nonzero(maps.rollout()) == 0
@@ -329,10 +331,10 @@ def test_rollout_of_identity_attention_is_the_identity(
 
 
 @every_scheme
-def test_gradients_of_weights_are_what_autograd_says(
+def test_gradients_of_weights_equal_those_of_autograd(
     attention_type: str, tiny_backbone_cfg: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The oracle forms the weights in the forward pass, and asks for the gradient of each."""
+    """The oracle forms the weights in the forward pass, and returns the gradient of each."""
     model = model_of(tiny_backbone_cfg, attention_type=attention_type).double()
     direction = torch.randn(28).double()
     x = video().double()
@@ -348,40 +350,42 @@ def test_gradients_of_weights_are_what_autograd_says(
     monkeypatch.setattr(SelfAttention, 'gather', gather)
     model.out_type = 'tokens'
     oracle = torch.autograd.grad((model(x)[0] @ direction).sum(), formed)
-    looks = [look for layer in maps.layers.values() for look in (layer.time, layer.space) if look]
-    for look_, expected in zip(looks, oracle, strict=True):
-        torch.testing.assert_close(look_.gradients(), expected)
-        part = look_.gradients(slice(1, 3))
+    records = [
+        record for layer in maps.layers.values() for record in (layer.time, layer.space) if record
+    ]
+    for record, expected in zip(records, oracle, strict=True):
+        torch.testing.assert_close(record.gradients(), expected)
+        part = record.gradients(slice(1, 3))
         torch.testing.assert_close(part, expected[:, :, 1:3])
 
 
 @pytest.mark.parametrize(
-    'one_eyed', [{'attention_type': scheme} for scheme in SCHEMES], indirect=True
+    'one_patch_model', [{'attention_type': scheme} for scheme in SCHEMES], indirect=True
 )
-def test_relevance_finds_the_patch_that_speaks_for_the_score(one_eyed: TimeSformer) -> None:
-    """All look at one patch, and its value alone moves the score: for it, or against it."""
-    d = one_eyed.pos_embed.shape[-1]
-    for block in one_eyed.blocks:
+def test_relevance_finds_the_patch_that_raises_the_score(one_patch_model: TimeSformer) -> None:
+    """All attend to one patch, and its value alone moves the score: for it, or against it."""
+    d = one_patch_model.pos_embed.shape[-1]
+    for block in one_patch_model.blocks:
         block.attn.qkv.weight.data[2 * d + 3, 0] = 1  # the value of the mark, in channel 3
         block.attn.proj.weight.data[3, 3] = 1
     x = video(b=1)
-    relevance = one_eyed.attention_maps(x, score=lambda cls: cls[:, 3]).relevance()[0]
+    relevance = one_patch_model.attention_maps(x, score=lambda cls: cls[:, 3]).relevance()[0]
     assert relevance.min() >= 0
     for frame in relevance:
         assert divmod(int(frame.argmax()), W) == PLACE
-    against = one_eyed.attention_maps(x, score=lambda cls: -cls[:, 3]).relevance()[0]
+    against = one_patch_model.attention_maps(x, score=lambda cls: -cls[:, 3]).relevance()[0]
     assert against[:, PLACE[0], PLACE[1]].max() < 1e-2 * relevance.max()
 
 
 def test_relevance_of_one_layer_is_its_attention_times_gradient(
     tiny_backbone_cfg: dict[str, Any],
 ) -> None:
-    """Each frame's lent class token counts whole: its gradient has the share of the mean in it."""
+    """The copies of the class token are summed: their gradients are those of a mean."""
     model = model_of(tiny_backbone_cfg, num_layers=1, attention_type='divided_space_time')
-    model.blocks[0].temporal_fc.weight.data.zero_()  # time says nothing
+    model.blocks[0].temporal_fc.weight.data.zero_()  # time has no effect
     maps = model.attention_maps(video(), score=lambda cls: cls[:, 0])
-    look = maps.layers[0].space
-    product = (look.weights() * look.gradients())[:, :, 0, 1:].clamp(min=0).mean(1)
+    record = maps.layers[0].space
+    product = (record.weights() * record.gradients())[:, :, 0, 1:].clamp(min=0).mean(1)
     expected = rearrange(product, '(b t) (h w) -> b t h w', t=T, h=H)
     torch.testing.assert_close(maps.relevance(), expected)
 
@@ -446,7 +450,7 @@ def test_one_frame_is_enough(attention_type: str, tiny_backbone_cfg: dict[str, A
 
 @MODELS.register_module(force=True)
 class Sharper(SelfAttention):
-    """Scores twice as large, and weights that tell."""
+    """Scores twice as large, with its own weights."""
 
     def gather(self, tokens: Tensor) -> Tensor:
         q, k, v = self.qkv_heads(tokens)
@@ -460,28 +464,29 @@ class Sharper(SelfAttention):
 
 
 @MODELS.register_module(force=True)
-class Silent(SelfAttention):
-    """Looks in its own way, and does not say how."""
+class WithoutWeights(SelfAttention):
+    """Overrides gather without giving its weights."""
 
     def gather(self, tokens: Tensor) -> Tensor:
         return reduce(tokens, 'b n d -> b 1 d', 'mean').expand_as(tokens)
 
 
-def test_an_attention_of_ones_own_tells_its_weights(tiny_backbone_cfg: dict[str, Any]) -> None:
+def test_a_custom_attention_gives_its_weights(tiny_backbone_cfg: dict[str, Any]) -> None:
     own = {'type': 'mmtimesformer.Sharper'}
     maps = model_of(tiny_backbone_cfg, attn_cfg=own).attention_maps(video())
-    look = maps.layers[1].time
-    gathered = look.weights() @ look.attention.qkv_heads(look.tokens)[2]
-    expected = look.attention.gather(look.tokens)
+    record = maps.layers[1].time
+    gathered = record.weights() @ record.attention.qkv_heads(record.tokens)[2]
+    expected = record.attention.gather(record.tokens)
     torch.testing.assert_close(rearrange(gathered, 'b heads n c -> b n (heads c)'), expected)
 
 
-def test_an_attention_that_does_not_tell_its_weights_is_refused(
+def test_an_attention_without_its_own_weights_is_refused(
     tiny_backbone_cfg: dict[str, Any],
 ) -> None:
-    own = {'type': 'mmtimesformer.Silent'}
+    own = {'type': 'mmtimesformer.WithoutWeights'}
     with pytest.raises(
-        TypeError, match='Silent overrides gather or forward.*give Silent a method attention_wei'
+        TypeError,
+        match='overrides gather or forward.*give WithoutWeights a method attention_wei',
     ):
         model_of(tiny_backbone_cfg, attn_cfg=own).attention_maps(video())
     model = model_of(tiny_backbone_cfg)
@@ -490,7 +495,7 @@ def test_an_attention_that_does_not_tell_its_weights_is_refused(
         model.attention_maps(video())
 
 
-def test_questions_that_have_no_answer_are_refused_in_words(
+def test_maps_and_layers_that_do_not_exist_are_refused(
     tiny_backbone_cfg: dict[str, Any],
 ) -> None:
     model = model_of(tiny_backbone_cfg, attention_type='joint_space_time')

@@ -45,8 +45,8 @@ def test_the_class_token_and_its_gradients_are_those_of_the_whole_block(
     model = model_of(tiny_backbone_cfg, attention_type=attention_type, qkv_bias=qkv_bias).double()
     x = video().double()
     alone, gradients = run(model, 'cls_token', x)
-    whole, expected = run(model, 'tokens', x)
-    torch.testing.assert_close(alone, whole, rtol=1e-10, atol=1e-10)
+    full, expected = run(model, 'tokens', x)
+    torch.testing.assert_close(alone, full, rtol=1e-10, atol=1e-10)
     assert set(gradients) == set(expected)
     for name, gradient in expected.items():
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-8, atol=1e-10, msg=name)
@@ -89,8 +89,8 @@ def test_drop_path_drops_the_same_rows(
     torch.manual_seed(3)
     alone, _ = run(model, 'cls_token', x)
     torch.manual_seed(3)
-    whole, _ = run(model, 'tokens', x)
-    torch.testing.assert_close(alone, whole, rtol=1e-4, atol=1e-4)
+    full, _ = run(model, 'tokens', x)
+    torch.testing.assert_close(alone, full, rtol=1e-4, atol=1e-4)
 
 
 class Louder(DividedSpaceTimeBlock):
@@ -120,13 +120,13 @@ def test_a_hook_in_the_last_block_sees_whole_forward_passes(
     tiny_backbone_cfg: dict[str, Any],
 ) -> None:
     model = model_of(tiny_backbone_cfg).eval()
-    seen = []
-    handle = model.blocks[-1].attn.register_forward_hook(lambda *args: seen.append(args[2].shape))
+    shapes = []
+    handle = model.blocks[-1].attn.register_forward_hook(lambda *args: shapes.append(args[2].shape))
     model(video())
     handle.remove()
-    assert seen == [(2 * 3, 1 + 10, 28)]
+    assert shapes == [(2 * 3, 1 + 10, 28)]
     model(video())
-    assert len(seen) == 1
+    assert len(shapes) == 1
 
 
 @every_scheme

@@ -142,7 +142,7 @@ def test_folding_goes_with_autocast(dtype: torch.dtype) -> None:
 
 
 def test_a_layer_of_ones_own_is_not_folded() -> None:
-    class Doubled(nn.Linear):  # LoRA and quantised layers look like this
+    class Doubled(nn.Linear):  # as LoRA and quantised layers
         def forward(self, x: Tensor) -> Tensor:
             return 2 * super().forward(x)
 
@@ -195,7 +195,7 @@ def test_videos_in_portions_give_what_all_at_once_give(
         monkeypatch.setattr(timesformer, 'LARGE', 2 * T * 10 * 4 * WIDTH * 4)
         found = model(video(5))
         hook = model.blocks[0].register_forward_hook(lambda *_: None)
-        model(video(5))  # somebody watches, and sees all videos at once
+        model(video(5))  # with a hook, all videos run at once
         hook.remove()
     model(video(5))  # gradients are wanted
     assert sizes == [5, 2, 2, 1, 5, 5]

@@ -23,17 +23,17 @@ def randomise(module: nn.Module, std: float = 0.3) -> nn.Module:
     return module
 
 
-def who_sees_whom(attend: Callable[[Tensor], Tensor], n: int, rows: int = 1) -> Tensor:
-    """``seen[r, i, s, j]``: does output token ``i`` of row ``r`` depend on input ``j`` of ``s``?"""
+def dependencies(attend: Callable[[Tensor], Tensor], n: int, rows: int = 1) -> Tensor:
+    """``depends[r, i, s, j]``: output token ``i`` of row ``r`` depends on input ``j`` of ``s``."""
     tokens = torch.randn(rows, n, D, requires_grad=True)
     output = attend(tokens)
-    seen = torch.zeros(*output.shape[:2], rows, n, dtype=torch.bool)
+    depends = torch.zeros(*output.shape[:2], rows, n, dtype=torch.bool)
     for row in range(output.shape[0]):
         for i in range(output.shape[1]):
             direction = torch.randn(D)
             (gradient,) = torch.autograd.grad(output[row, i] @ direction, tokens, retain_graph=True)
-            seen[row, i] = gradient.abs().amax(-1) > 1e-9
-    return seen
+            depends[row, i] = gradient.abs().amax(-1) > 1e-9
+    return depends
 
 
 def as_frames(tokens: Tensor) -> Tensor:
@@ -56,64 +56,66 @@ def places() -> tuple[Tensor, Tensor]:
 
 def test_in_time_a_patch_sees_exactly_its_own_track() -> None:
     block = randomise(DividedSpaceTimeBlock(D, HEADS)).eval()
-    seen = who_sees_whom(
+    depends = dependencies(
         lambda tokens: as_tokens(block.attend_time(as_frames(tokens))), 1 + P * T, rows=2
     )
     location, _ = places()
-    expected = torch.zeros(1 + P * T, 1 + P * T, dtype=torch.bool)  # the class token sees nobody
+    expected = torch.zeros(
+        1 + P * T, 1 + P * T, dtype=torch.bool
+    )  # the class token has no time attention
     expected[1:, 1:] = location[:, None] == location[None]
     for row in range(2):
-        assert torch.equal(seen[row, :, row], expected)
-        assert not seen[row, :, 1 - row].any(), 'videos of a batch must not see each other'
+        assert torch.equal(depends[row, :, row], expected)
+        assert not depends[row, :, 1 - row].any(), 'videos of a batch must not affect each other'
 
 
 def test_in_space_a_patch_sees_exactly_its_own_frame_and_the_class_token() -> None:
     block = randomise(DividedSpaceTimeBlock(D, HEADS)).eval()
-    seen = who_sees_whom(
+    depends = dependencies(
         lambda tokens: as_tokens(block.attend_space(as_frames(tokens))), 1 + P * T, rows=2
     )
     _, frame = places()
     expected = torch.ones(1 + P * T, 1 + P * T, dtype=torch.bool)
     expected[1:, 1:] = frame[:, None] == frame[None]
     for row in range(2):
-        assert torch.equal(seen[row, :, row], expected)
-        assert not seen[row, :, 1 - row].any(), 'videos of a batch must not see each other'
+        assert torch.equal(depends[row, :, row], expected)
+        assert not depends[row, :, 1 - row].any(), 'videos of a batch must not affect each other'
 
 
 def test_in_a_divided_block_a_patch_sees_its_frame_and_the_tracks_that_cross_it() -> None:
     """Everything is in reach of a patch within one block; time alone does not reach the class."""
     block = randomise(DividedSpaceTimeBlock(D, HEADS)).eval()
 
-    def whole(tokens: Tensor) -> Tensor:
+    def both_steps(tokens: Tensor) -> Tensor:
         return as_tokens(block(as_frames(tokens), T))
 
-    assert who_sees_whom(whole, 1 + P * T).all()
+    assert dependencies(both_steps, 1 + P * T).all()
 
     for layer in (block.attn.qkv, block.attn.proj):  # without space, only tracks are left
         nn.init.zeros_(layer.weight)
-    seen = who_sees_whom(whole, 1 + P * T)[0, :, 0]
+    depends = dependencies(both_steps, 1 + P * T)[0, :, 0]
     location, _ = places()
     expected = torch.zeros(1 + P * T, 1 + P * T, dtype=torch.bool)
     expected[0, 0] = True
     expected[1:, 1:] = location[:, None] == location[None]
-    assert torch.equal(seen, expected)
+    assert torch.equal(depends, expected)
 
 
 def test_in_a_joint_block_every_token_of_a_video_sees_every_other() -> None:
     block = randomise(JointSpaceTimeBlock(D, HEADS)).eval()
-    seen = who_sees_whom(lambda tokens: block(tokens, T), 1 + P * T, rows=2)
+    depends = dependencies(lambda tokens: block(tokens, T), 1 + P * T, rows=2)
     for row in range(2):
-        assert seen[row, :, row].all()
-        assert not seen[row, :, 1 - row].any()
+        assert depends[row, :, row].all()
+        assert not depends[row, :, 1 - row].any()
 
 
 def test_in_a_space_only_block_frames_do_not_meet() -> None:
     block = randomise(SpaceOnlyBlock(D, HEADS)).eval()
-    seen = who_sees_whom(lambda tokens: block(tokens, T), 1 + P, rows=T)
+    depends = dependencies(lambda tokens: block(tokens, T), 1 + P, rows=T)
     for row in range(T):
         for other in range(T):
-            assert seen[row, :, other].all() == (row == other)
-            assert seen[row, :, other].any() == (row == other)
+            assert depends[row, :, other].all() == (row == other)
+            assert depends[row, :, other].any() == (row == other)
 
 
 @pytest.mark.parametrize('scheme', SCHEMES)
@@ -193,7 +195,7 @@ def test_a_still_video_through_a_fresh_model_equals_the_image_vit(
 def test_frame_order_is_invisible_until_time_embed_learns(
     tiny_backbone_cfg: dict[str, Any],
 ) -> None:
-    """Also with a working ``temporal_fc``: attention alone does not know the order."""
+    """Also with a working ``temporal_fc``: attention alone is invariant to the order."""
     del tiny_backbone_cfg['type']
     model = TimeSformer(**tiny_backbone_cfg).eval()
     for block in model.blocks:

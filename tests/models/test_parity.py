@@ -79,7 +79,7 @@ class Classifier(nn.Module):
 
 
 def randomise(module: nn.Module) -> nn.Module:
-    """Draw every parameter, also those that a fresh model has at zero or one."""
+    """Draw every parameter, also those that are initialized to zero or one."""
     generator = torch.Generator().manual_seed(1)
     for parameter in module.parameters():
         noise = torch.randn(parameter.shape, generator=generator)

@@ -97,7 +97,7 @@ def test_a_part_of_ones_own_takes_the_place_of_ours_and_learns(
         video = torch.randn(1, 3, 3, 16, 40)
         assert (model(video) - ours(video)).abs().max() > 1e-5
 
-    # Two classes that differ in one bright patch; a few steps must tell them apart.
+    # Two classes that differ in one bright patch; a few steps must separate them.
     head = nn.Linear(28, 2)
     optimizer = torch.optim.Adam([*model.parameters(), *head.parameters()], lr=3e-3)
     videos = 0.1 * torch.randn(8, 3, 3, 16, 40)

@@ -1,4 +1,4 @@
-"""Loading with strict=False, as MMEngine and MMAction2 do: the whole backbone, or a refusal."""
+"""Loading with strict=False, as MMEngine and MMAction2 do: the complete backbone, or an error."""
 
 from typing import Any
 

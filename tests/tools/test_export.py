@@ -18,8 +18,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from mmtimesformer.export import FORMATS, TOLERANCE
-from mmtimesformer.export import verify as checking
+from mmtimesformer.export import FORMATS, TOLERANCE, verify
 from mmtimesformer.inference import VideoClassifier
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,9 +53,9 @@ def export(
             code = module.main([str(word) for word in words])
         except SystemExit as stop:
             code = stop.code
-        said = capfd.readouterr()
-        assert 'Traceback' not in said.err + said.out
-        return code, said.out, said.err
+        output = capfd.readouterr()
+        assert 'Traceback' not in output.err + output.out
+        return code, output.out, output.err
 
     return run
 
@@ -107,14 +106,14 @@ def test_a_file_scores_a_video_as_pytorch_does(
     assert out.count('batch 1') == out.count('batch 3') == 2
     classifier = VideoClassifier(checkpoint=checkpoint, device='cpu')
     clips = classifier.clips(str(tiny_videos / '0.mp4'))
-    run, told = FORMATS[kind].read(Path('epoch_1' + FORMATS[kind].ending))
+    run, stored = FORMATS[kind].read(Path('epoch_1' + FORMATS[kind].ending))
     with torch.inference_mode():
         logits = classifier.model.cls_head(classifier.model.backbone(clips))
     assert logits.std() > 0.01
     for some in (clips, clips[:1], clips.repeat(3, 1, 1, 1, 1)):
         torch.testing.assert_close(run(some)[:1], logits[:1], atol=TOLERANCE, rtol=0)
-    assert told['attention_type'] == attention_type
-    assert told.get('opset') == (18 if kind == 'onnx' else None)
+    assert stored['attention_type'] == attention_type
+    assert stored.get('opset') == (18 if kind == 'onnx' else None)
     if kind != 'torchscript':  # which keeps stack traces
         assert not _paths_in(Path('epoch_1' + FORMATS[kind].ending))
 
@@ -144,17 +143,17 @@ def test_all_views_of_raw_pixels_make_the_score_of_a_test(
     assert (code, err) == (0, '')
     classifier = VideoClassifier(checkpoint=checkpoint, device='cpu')
     video = tiny_videos / '0.mp4'
-    run, told = FORMATS['torchscript'].read(Path('x.torchscript'))
+    run, stored = FORMATS['torchscript'].read(Path('x.torchscript'))
     pixels = classifier.views.of_file(video)['inputs'][None]
     assert (str(pixels.dtype), list(pixels.shape[1:])) == (
         'torch.uint8',
-        told['input']['shape'][1:],
+        stored['input']['shape'][1:],
     )
     expected = sorted(zip(*_labels(classifier, video), strict=True))
-    got = sorted(zip(told['classes'], run(pixels)[0].tolist(), strict=True))
+    got = sorted(zip(stored['classes'], run(pixels)[0].tolist(), strict=True))
     assert [name for name, _ in got] == [name for name, _ in expected]
     assert [x for _, x in got] == pytest.approx([x for _, x in expected], abs=TOLERANCE)
-    assert told['output']['meaning'] == f'{classifier.fusion} of 3 views'
+    assert stored['output']['meaning'] == f'{classifier.fusion} of 3 views'
 
 
 def _labels(classifier: VideoClassifier, video: Path) -> tuple[list[str], list[float]]:
@@ -164,10 +163,10 @@ def _labels(classifier: VideoClassifier, video: Path) -> tuple[list[str], list[f
 
 def test_probabilities_are_the_softmax_of_each_clip(export: Export, make: Make) -> None:
     assert export(make(), '--format', 'torchscript', '--probabilities')[0] == 0
-    run, told = FORMATS['torchscript'].read(Path('epoch_1.torchscript'))
+    run, stored = FORMATS['torchscript'].read(Path('epoch_1.torchscript'))
     scores = run(torch.rand(2, 3, 4, 32, 32))
     assert scores.sum(1).tolist() == pytest.approx([1, 1])
-    assert told['output']['meaning'] == 'softmax of each clip'
+    assert stored['output']['meaning'] == 'softmax of each clip'
 
 
 def test_a_file_tells_how_it_is_fed(export: Export, make: Make) -> None:
@@ -177,8 +176,8 @@ def test_a_file_tells_how_it_is_fed(export: Export, make: Make) -> None:
 
     checkpoint = make(change)
     export(checkpoint, '--format', 'torch-export', '--batch', 2)
-    _, told = FORMATS['torch-export'].read(Path('epoch_1.pt2'))
-    assert told['input'] == {
+    _, stored = FORMATS['torch-export'].read(Path('epoch_1.pt2'))
+    assert stored['input'] == {
         'name': 'video',
         'dtype': 'float32',
         'layout': 'b c t H W',
@@ -187,16 +186,18 @@ def test_a_file_tells_how_it_is_fed(export: Export, make: Make) -> None:
         'mean': [90, 100, 140],
         'std': [50, 50, 50],
     }
-    about = [told[key] for key in ('frames', 'interval', 'views', 'fusion', 'protocol', 'classes')]
+    about = [
+        stored[key] for key in ('frames', 'interval', 'views', 'fusion', 'protocol', 'classes')
+    ]
     assert about == [4, 2, 3, 'mean of softmax', 'mine', ['left', 'right']]
-    assert told['pipeline'][1]['type'] == 'SampleFrames'
-    assert told['checkpoint'] == 'epoch_1.pth'  # and not where it lies
+    assert stored['pipeline'][1]['type'] == 'SampleFrames'
+    assert stored['checkpoint'] == 'epoch_1.pth'  # and not where it lies
 
     export(checkpoint, '--format', 'torchscript', '--with-preprocessing')
-    _, told = FORMATS['torchscript'].read(Path('epoch_1.torchscript'))
-    told = told['input']
-    assert (told['dtype'], told['colour'], told['mean']) == ('uint8', 'RGB', None)
-    assert told['shape'][0] is None
+    _, stored = FORMATS['torchscript'].read(Path('epoch_1.torchscript'))
+    stored = stored['input']
+    assert (stored['dtype'], stored['colour'], stored['mean']) == ('uint8', 'RGB', None)
+    assert stored['shape'][0] is None
 
 
 def test_a_fixed_batch_is_the_only_one(export: Export, make: Make) -> None:
@@ -228,7 +229,7 @@ def test_embeddings_are_resized_once_and_not_in_the_file(
 def test_a_file_that_differs_is_not_kept(
     export: Export, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scores = checking._scores
+    scores = verify._scores
 
     def wrong(*args: Any) -> Any:
         expected, clips = scores(*args)
@@ -236,7 +237,7 @@ def test_a_file_that_differs_is_not_kept(
 
     checkpoint = make()
     Path('old.torchscript').write_text('as it was')
-    monkeypatch.setattr(checking, '_scores', wrong)
+    monkeypatch.setattr(verify, '_scores', wrong)
     code, _, err = export(checkpoint, '--format', 'torchscript', '--out', 'old.torchscript')
     assert code == 1
     assert 'differs from PyTorch by 0.0002 on noise, 1 at a time, and 0.0001 is allowed' in err
@@ -248,13 +249,13 @@ def test_a_score_that_is_no_number_is_a_difference(
     export: Export, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = make()
-    scores = checking._scores
+    scores = verify._scores
 
     def not_finite(*args: Any) -> Any:
         expected, clips = scores(*args)
         return expected * float('nan'), clips
 
-    monkeypatch.setattr(checking, '_scores', not_finite)
+    monkeypatch.setattr(verify, '_scores', not_finite)
     code, _, err = export(checkpoint, '--format', 'torchscript')
     assert code == 1 and 'the class scores of noise are NaN or infinite' in err
     assert 'nothing was written' in err

@@ -1,4 +1,4 @@
-"""tools/extract_features.py goes on where it was, and tells what it could not read."""
+"""tools/extract_features.py resumes, and reports files that it could not read."""
 
 import json
 from pathlib import Path
@@ -22,9 +22,9 @@ def test_features_of_an_annotation_file_are_those_of_python(
     for i in (3, 4, 5):
         found = np.load(f'out/features/{i}.mp4.npy')
         assert np.allclose(found, clf.features(tiny_videos / f'{i}.mp4'), atol=1e-6)
-    told = json.loads(Path('out/manifest.json').read_text())
-    assert told['feature'] == 'cls' and told['shapes']['3.mp4'] == [3, 24]
-    assert len(told['sha256']) == 64 and told['pipeline'][1]['clip_len'] == 4
+    written = json.loads(Path('out/manifest.json').read_text())
+    assert written['feature'] == 'cls' and written['shapes']['3.mp4'] == [3, 24]
+    assert len(written['sha256']) == 64 and written['pipeline'][1]['clip_len'] == 4
 
 
 def test_it_goes_on_where_it_was_and_tells_what_failed(
@@ -51,8 +51,8 @@ def test_it_goes_on_where_it_was_and_tells_what_failed(
     assert code == 0
     assert '1 of 2 are there already' in out
     assert first.stat().st_mtime_ns == written
-    told = json.loads(Path('out/manifest.json').read_text())
-    assert told['failed'] == {} and len(told['shapes']) == 2
+    written = json.loads(Path('out/manifest.json').read_text())
+    assert written['failed'] == {} and len(written['shapes']) == 2
 
     code, _, err = tool('extract_features', *words, '--layers', '-1')
     assert code == 1
@@ -60,7 +60,7 @@ def test_it_goes_on_where_it_was_and_tells_what_failed(
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'message'),
     [
         (['nowhere.txt'], 'nowhere.txt is neither an annotation file nor a folder'),
         (['.', '--layers', '9'], 'there is no layer 9'),
@@ -69,13 +69,13 @@ def test_it_goes_on_where_it_was_and_tells_what_failed(
 )
 def test_a_mistake_is_told_in_a_sentence(
     tool: Tool, tiny_config: Path, checkpoint: Path, tiny_videos: Path,  # noqa: F811
-    words: list[str], said: str,
+    words: list[str], message: str,
 ) -> None:  # fmt: skip
     Path('empty').mkdir()
     Path('copy.mp4').write_bytes((tiny_videos / '0.mp4').read_bytes())
     code, _, err = tool('extract_features', tiny_config, checkpoint, *words, '--out', 'out')
     assert code == 1
-    assert said in err
+    assert message in err
     assert not Path('out').exists()
 
 

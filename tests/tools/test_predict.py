@@ -34,9 +34,9 @@ def tool(
         spec.loader.exec_module(module)
         with warnings.catch_warnings():
             code = module.main([str(word) for word in words])
-        said = capfd.readouterr()
-        assert 'Traceback' not in said.err + said.out
-        return code, said.out, said.err
+        output = capfd.readouterr()
+        assert 'Traceback' not in output.err + output.out
+        return code, output.out, output.err
 
     return run
 
@@ -108,10 +108,12 @@ def test_a_folder_becomes_tables_and_videos(
         code, out, _ = tool('predict', folder, checkpoint, '--out', name, '--save-video', 'drawn')
         assert code == 3
         assert f'{folder}/broken.mp4\n  skipped: is an empty file' in out
-    told = json.loads(Path('x.json').read_text())
-    assert [len(one['top']) for one in told['videos']] == [2, 2]
-    assert told['score'] == 'mean of softmax'
-    assert told['skipped'] == [{'video': str(folder / 'broken.mp4'), 'reason': 'is an empty file'}]
+    written = json.loads(Path('x.json').read_text())
+    assert [len(one['top']) for one in written['videos']] == [2, 2]
+    assert written['score'] == 'mean of softmax'
+    assert written['skipped'] == [
+        {'video': str(folder / 'broken.mp4'), 'reason': 'is an empty file'}
+    ]
     with Path('x.csv').open(newline='') as file:
         rows = list(csv.DictReader(file))
     assert [row['rank'] for row in rows] == ['1', '2', '1', '2', '']
@@ -151,7 +153,7 @@ def test_numbers_in_the_place_of_names_are_explained(
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'message'),
     [
         (['nowhere.mp4', 'epoch_1.pth'], 'the video nowhere.mp4 does not exist'),
         (['epoch_1.pth', 'epoch_1.pth'], 'the video epoch_1.pth'),
@@ -163,16 +165,16 @@ def test_numbers_in_the_place_of_names_are_explained(
     ],
 )
 def test_a_mistake_is_told_in_a_sentence(
-    tool: Tool, checkpoint: Path, words: list[str], said: str
+    tool: Tool, checkpoint: Path, words: list[str], message: str
 ) -> None:
     code, _, err = tool('predict', *words)
     assert code == 1
-    (letter,) = [line for line in err.splitlines() if line.startswith('error: ')]
-    assert said in letter
+    (line,) = [line for line in err.splitlines() if line.startswith('error: ')]
+    assert message in line
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'message'),
     [
         (['--stride', '1'], '--stride and --timeline go with --window'),
         (['--window', '1', '--timeline', 't.pdf'], 'must end in .png or .csv'),
@@ -180,20 +182,20 @@ def test_a_mistake_is_told_in_a_sentence(
     ],
 )
 def test_a_wrong_command_line_is_told(
-    tool: Tool, capfd: pytest.CaptureFixture, words: list[str], said: str
+    tool: Tool, capfd: pytest.CaptureFixture, words: list[str], message: str
 ) -> None:
     with pytest.raises(SystemExit, match='2'):
         tool('predict', 'a.mp4', 'b.pth', *words)
-    assert said in capfd.readouterr().err
+    assert message in capfd.readouterr().err
 
 
 def test_labelled_videos_do_not_go_into_the_folder_of_the_videos(
     tool: Tool, tmp_path: Path
 ) -> None:
     (tmp_path / 'videos').mkdir()
-    code, _, said = tool('predict', 'videos', 'x.pth', '--save-video', 'videos')
+    code, _, message = tool('predict', 'videos', 'x.pth', '--save-video', 'videos')
     assert code == 1
-    assert 'is the folder of the videos themselves' in said
+    assert 'is the folder of the videos themselves' in message
 
 
 def test_the_name_of_a_labelled_video_has_an_ending_that_can_be_written(
