@@ -46,11 +46,10 @@ class VideoClassifier:
         config: A file, a shipped config's name, a ``Config``, or ``None`` for a training checkpoint
             (its config is read as plain values, never executed) or one with its preprocessing.
         checkpoint: Of any readable format: a path, a folder, ``https://…``, ``hf://owner/name``.
-        device: Such as ``'cpu'`` or ``'cuda:1'``; the first GPU if there is one, if not given.
+        device: Such as ``'cpu'`` or ``'cuda:1'``; if not given, the first GPU if there is one.
         classes: A list of names, or a file with a name a line; if not given, those of the
             checkpoint, else of the config's data set if they are there, else numbers.
-        precision: ``'fp32'``, ``'bf16'`` or ``'int8'``, see
-            :mod:`mmtimesformer.inference.quantization`; the last two change scores.
+        precision: ``'fp32'``, or ``'bf16'`` or ``'int8'``, which change scores a little.
 
     Attributes:
         model: The recognizer, in evaluation mode.

@@ -64,7 +64,7 @@ def test_what_is_changed_below_is_read(stored: Callable[[str, str], Path]) -> No
     [
         ('clip_len=4', 'clip_len=200000000', 'clip_len=200000000, and at most 65,536'),
         ('clip_len=4', 'clip_len=60000', 'clip_len=60000, and num_frames=4 takes at most 64'),
-        ('num_clips=1', 'num_clips=10**9', 'program'),
+        ('num_clips=1', 'num_clips=10**9', 'holds code'),
         ('num_clips=1', 'num_clips=60000, x=60000', 'makes [0-9,]+ pixels'),
         ('num_clips=1', 'num_clips=1e308', r'num_clips=a float, and at most'),
         ('num_clips=1', 'num_clips=1e999', r'num_clips=a float, and at most'),
@@ -144,10 +144,10 @@ def test_a_value_that_makes_no_sense_is_refused(
         ('cls_head=', "neck=dict(type='CLIPSimilarity', clip_arch='x'), cls_head="),
     ],
 )
-def test_a_part_that_no_test_of_timesformer_needs_is_refused(
+def test_a_component_that_no_test_of_timesformer_needs_is_refused(
     stored: Callable[[str, str], Path], old: str, new: str
 ) -> None:
-    with pytest.raises(ValueError, match='names type=.* which is no registered part that'):
+    with pytest.raises(ValueError, match='names type=.* which is not a registered component that'):
         VideoClassifier(checkpoint=stored(old, new))
 
 
