@@ -65,7 +65,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--all-schemes', action='store_true', help='all three attention schemes, with a comparison'
     )
-    parser.add_argument('--fresh', action='store_true', help='remove earlier results first')
+    parser.add_argument(
+        '--fresh', dest='from_scratch', action='store_true', help='remove earlier results first'
+    )
     parser.add_argument('--out', default='work_dirs/demo', help='folder of the results')
     parser.add_argument('--data', default=DATA, help='folder of the data set')
     parser.add_argument('--seed', type=whole_number(0), default=0, help='of the training')
@@ -85,7 +87,7 @@ def demo(args: argparse.Namespace) -> None:
         RuntimeError: A step failed, or a score is not as expected.
     """
     began = time.monotonic()
-    if args.fresh:
+    if args.from_scratch:
         shutil.rmtree(args.out, ignore_errors=True)
     print_heading('Moving Shapes')
     call(

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from mmtimesformer.checkpoints.key_maps import (
+    CANONICAL_ROWS,
     FORMATS,
-    OURS,
     TEMPORAL_ROWS,
     Format,
     StateDict,
@@ -390,7 +390,7 @@ def expected_names(
     """Return our names of a complete model, in the order of the forward pass."""
     rows = [
         row
-        for row in OURS
+        for row in CANONICAL_ROWS
         if not (row in TEMPORAL_ROWS and attention_type != 'divided_space_time')
         and not (row == 'time_embed' and attention_type == 'space_only')
     ]

@@ -34,7 +34,7 @@ def _without_time(rows: Mapping[str, Row]) -> dict[str, Row]:
     return {k: v for k, v in rows.items() if k != 'time_embed' and k not in TEMPORAL_ROWS}
 
 
-OURS: dict[str, Row] = {
+CANONICAL_ROWS: dict[str, Row] = {
     row: row
     for row in (
         'cls_token',
@@ -254,7 +254,7 @@ FORMATS: dict[str, Format] = {
         Format(
             name='mmtimesformer',
             title='mmtimesformer',
-            rows=OURS,
+            rows=CANONICAL_ROWS,
             head=('cls_head.fc_cls.{p}', 'head.{p}'),
             prefixes=('backbone.', ''),
             dropped=_OF_TRAINING,
@@ -262,7 +262,7 @@ FORMATS: dict[str, Format] = {
         Format(
             name='official',
             title='the official TimeSformer',
-            rows=OURS,
+            rows=CANONICAL_ROWS,
             head=('{prefix}head.{p}',),
             prefixes=('model.',),
         ),
@@ -292,7 +292,7 @@ FORMATS: dict[str, Format] = {
         Format(
             name='paddle',
             title="PaddleVideo's TimeSformer",
-            rows=OURS,
+            rows=CANONICAL_ROWS,
             head=('head.fc.{p}',),
             prefixes=('backbone.', ''),
             dropped={'StructuredToParameterName@@': "Paddle's own list of names"},
@@ -301,7 +301,7 @@ FORMATS: dict[str, Format] = {
         Format(
             name='paddle_vit',
             title="Paddle's ViT",
-            rows=_without_time(OURS),
+            rows=_without_time(CANONICAL_ROWS),
             head=('head.{p}',),
             dropped={'StructuredToParameterName@@': "Paddle's own list of names"},
             orient=_from_paddle,
@@ -310,7 +310,7 @@ FORMATS: dict[str, Format] = {
         Format(
             name='timm_vit',
             title="timm's ViT",
-            rows=_without_time(OURS),
+            rows=_without_time(CANONICAL_ROWS),
             head=('head.{p}',),
             dropped={r'pre_logits\.fc\..*': 'a layer between features and classifier of images'},
             is_video=False,

@@ -23,7 +23,7 @@ Size = int | tuple[int, int]
 OFFICIAL_LICENCE = 'CC-BY-NC 4.0: not for commercial use'
 SSV2_CLASSES = 174
 BY_SEGMENTS = 'one frame of each segment of the video'
-LARGEST = 1e9  # no number of frames or pixels is larger
+LARGEST = 1e9  # the largest number of frames or pixels
 LARGEST_COUNT = 1_000_000  # of frames, pixels, classes and the like
 
 

@@ -317,7 +317,7 @@ class Runner(MMEngineRunner):
         damage = None
         if dist.is_main_process() and '://' not in checkpoint:
             path = Path(checkpoint).expanduser()
-            damage = self._damage_of(str(path)) if path.exists() else None
+            damage = self._corruption_of(str(path)) if path.exists() else None
         if damage := broadcast_from_rank0(damage):
             raise ValueError(
                 f'checkpoint {checkpoint} is damaged ({damage}); name an earlier one, or none: '
@@ -329,7 +329,9 @@ class Runner(MMEngineRunner):
         found: str | Exception | None = None
         if dist.is_main_process():
             try:
-                found = latest_valid_checkpoint(self.work_dir, self.logger.warning, self._damage_of)
+                found = latest_valid_checkpoint(
+                    self.work_dir, self.logger.warning, self._corruption_of
+                )
             except Exception as error:
                 found = error
         found = broadcast_from_rank0(found)
@@ -337,7 +339,7 @@ class Runner(MMEngineRunner):
             raise found
         return found
 
-    def _damage_of(self, checkpoint: str) -> str | None:
+    def _corruption_of(self, checkpoint: str) -> str | None:
         """Describe what is wrong with a checkpoint, or keep it for ``resume``: it is read once.
 
         A sharded model reads a part of it, so there all of it is checked first.

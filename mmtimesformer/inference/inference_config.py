@@ -304,7 +304,7 @@ def _check_sizes(
     frames = (inference_config.model.get('backbone') or {}).get('num_frames', 8)
     if type(frames) is not int:
         raise ValueError(
-            f'the config in {source} has num_frames={shown(frames)}, which is no number; '
+            f'the config in {source} has num_frames={shown(frames)}, which is not a number; '
             f'{GIVE_CONFIG}'
         )
     with _named(source):

@@ -99,7 +99,7 @@ def check_normalisation(preprocessor: Any, channels: Any) -> None:
     """Check the mean and the standard deviation of pixels in a stored config.
 
     Raises:
-        ValueError: They are no numbers for each channel, or a deviation is 0; the message begins
+        ValueError: They are not numbers for each channel, or a deviation is 0; the message begins
             with the key.
     """
     for key in ('mean', 'std'):

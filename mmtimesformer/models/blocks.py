@@ -251,7 +251,7 @@ def _is_random(mlp: nn.Module) -> bool:
 
 
 def _can_fuse(attn: nn.Module, fc: nn.Module) -> bool:
-    """Return whether the output of an attention goes only through its ``proj`` and ``fc``.
+    """Return whether the output of an attention passes only through its ``proj`` and ``fc``.
 
     A custom attention, a layer that is not plain (LoRA, quantised weights, a hook), and dropout
     between the two need both layers run.

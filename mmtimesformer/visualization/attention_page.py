@@ -137,8 +137,8 @@ def encode(weights: np.ndarray) -> bytes:
     """
     rows = np.ascontiguousarray(weights.reshape(-1, weights.shape[-1]), dtype='<f4')
     largest = rows.max(axis=1, keepdims=True)
-    shares = rows / np.maximum(largest, np.finfo('f4').tiny)
-    codes = np.sqrt(shares, out=shares)
+    fractions = rows / np.maximum(largest, np.finfo('f4').tiny)
+    codes = np.sqrt(fractions, out=fractions)
     codes *= 255
     return largest.tobytes() + np.rint(codes).astype(np.uint8).tobytes()
 

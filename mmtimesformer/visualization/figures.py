@@ -43,7 +43,7 @@ STYLE: Any = {  # matplotlib's type for it lists every key
     'xtick.labelcolor': INK,
     'ytick.labelcolor': INK,
     'legend.frameon': False,
-    # Names of classes and files are text, also `$x_{$`, whatever matplotlibrc says.
+    # Names of classes and files are text, also `$x_{$`, whatever is set in matplotlibrc.
     'text.parse_math': False,
     'text.usetex': False,
 }

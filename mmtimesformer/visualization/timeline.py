@@ -50,7 +50,7 @@ def draw_timeline(timeline: Timeline, path: str | Path, title: str = '') -> None
     edges = _edges(timeline)
     heights = [0.55, 0.34 * len(rows) + 0.1]
     layout: Any = {'nrows': 2, 'ncols': 1, 'sharex': True, 'height_ratios': heights}
-    with picture(path, 10, 1.5 + sum(heights), **layout) as (figure, (band, heat)):
+    with picture(path, 10, 1.5 + sum(heights), **layout) as (figure, (band, heatmap)):
         span = edges[-1] - edges[0]
         for segment in timeline.best_segments():
             length = segment.end - segment.start
@@ -68,27 +68,27 @@ def draw_timeline(timeline: Timeline, path: str | Path, title: str = '') -> None
         band.spines[:].set_visible(False)
         band.tick_params(length=0)
         band.set_title(shown_title(title or Path(timeline.video).name))
-        image = heat.pcolormesh(
+        image = heatmap.pcolormesh(
             edges, np.arange(len(rows) + 1), scores, cmap='Blues',
             vmin=0 if probability else None, vmax=1 if probability else None,
         )  # fmt: skip
-        heat.set_yticks(np.arange(len(rows)) + 0.5, [shown_name(names.get(i, i)) for i in rows])
-        for tick, i in zip(heat.get_yticklabels(), rows, strict=True):
+        heatmap.set_yticks(np.arange(len(rows)) + 0.5, [shown_name(names.get(i, i)) for i in rows])
+        for tick, i in zip(heatmap.get_yticklabels(), rows, strict=True):
             tick.set_color(colours[names[i]] if i in names else INK)
-        heat.invert_yaxis()
-        heat.set_xlim(edges[0], edges[-1])
-        heat.tick_params(axis='y', length=0)
-        heat.spines[:].set_visible(False)
-        heat.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 3, 5, 6, 10]))
-        heat.xaxis.set_major_formatter(FuncFormatter(lambda x, _: clock(x).removesuffix('.0')))
-        heat.set_xlabel(
+        heatmap.invert_yaxis()
+        heatmap.set_xlim(edges[0], edges[-1])
+        heatmap.tick_params(axis='y', length=0)
+        heatmap.spines[:].set_visible(False)
+        heatmap.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 3, 5, 6, 10]))
+        heatmap.xaxis.set_major_formatter(FuncFormatter(lambda x, _: clock(x).removesuffix('.0')))
+        heatmap.set_xlabel(
             f'time; windows of {timeline.window:g} s, one every {timeline.stride:g} s'
             + (f'; {shown_title(timeline.note)}' if timeline.note else '')
         )
         what = 'probability' if probability else predictions[0].fusion
-        figure.colorbar(image, ax=heat, label=what, fraction=0.03, pad=0.015).outline.set_visible(
-            False
-        )
+        figure.colorbar(
+            image, ax=heatmap, label=what, fraction=0.03, pad=0.015
+        ).outline.set_visible(False)
 
 
 def _winners(prediction: Prediction) -> dict[int, str]:

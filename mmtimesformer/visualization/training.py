@@ -34,7 +34,7 @@ def read_training(work_dir: str | Path) -> dict[str, Curve]:
             for name in ('loss', 'lr', *SCORES):
                 if scalars.get(name) is not None:  # null is NaN or infinite
                     if not all(_is_number(scalars.get(key)) for key in (name, 'step')):
-                        raise ValueError(f'line {number} of {file} has no number for {name}')
+                        raise ValueError(f'line {number} of {file} lacks a number for {name}')
                     steps.setdefault(name, {})[scalars['step']] = scalars[name]
     return {name: sorted(values.items()) for name, values in steps.items()}
 

@@ -86,7 +86,7 @@ def list_labelled(path: Path) -> list[Listed]:
     """Read an annotation file: a video and its labels in each line.
 
     Raises:
-        ValueError: A label is no number, or there is no line.
+        ValueError: A label is not a number, or the file has no lines.
     """
     videos = []
     for number, line in enumerate(read_lines(path, 'correct LIST')):

@@ -38,21 +38,21 @@ def latest_checkpoint(work_dir: str | os.PathLike[str]) -> str | None:
 def latest_valid_checkpoint(
     work_dir: str | os.PathLike[str],
     warn: Callable[[str], object],
-    damage_of: Callable[[str], str | None] | None = None,
+    check: Callable[[str], str | None] | None = None,
 ) -> str | None:
     """Return the newest checkpoint in ``work_dir`` that can be read, or ``None`` for none at all.
 
     Args:
         work_dir: The folder of a run, which may have been moved or copied.
         warn: Receives a warning for each damaged one that is skipped.
-        damage_of: Describes what is wrong with one, as :func:`corruption_of` does.
+        check: Returns what is wrong with one, as :func:`corruption_of` does.
 
     Raises:
         ValueError: There are checkpoints, and all are damaged.
     """
     damaged = []
     for checkpoint in _candidates(Path(work_dir)):
-        damage = (damage_of or corruption_of)(checkpoint)
+        damage = (check or corruption_of)(checkpoint)
         if damage is None:
             return checkpoint
         warn(f'{checkpoint} is damaged ({damage}); the checkpoint before it is taken')

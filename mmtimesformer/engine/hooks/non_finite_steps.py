@@ -283,9 +283,9 @@ def _videos_of_batch(runner: Runner) -> list[str]:
 
 def _reason(batches: list[_Batch]) -> tuple[str, str]:
     """Return what was not finite, and in which videos of all ranks."""
-    everywhere: list[_Batch] = [one for rank in dist.all_gather_object(batches) for one in rank]
-    bad = [batch for batch in everywhere if not batch.has_finite_loss]
-    videos = [name for batch in bad or everywhere for name in batch.videos]
+    of_all_ranks: list[_Batch] = [one for rank in dist.all_gather_object(batches) for one in rank]
+    bad = [batch for batch in of_all_ranks if not batch.has_finite_loss]
+    videos = [name for batch in bad or of_all_ranks for name in batch.videos]
     return LOSS if bad else GRADIENT, ', '.join(videos) or 'not known'
 
 

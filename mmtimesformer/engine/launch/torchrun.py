@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-OURS = 'MMTIMESFORMER_TORCHRUN'  # holds the number of this process, for those it starts
+OWNER = 'MMTIMESFORMER_TORCHRUN'  # holds the number of this process, for those it starts
 PROCESSES_SHOWN = 8
 RESUME = 'To resume a training, give the same command with --resume'
 
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
     args = run.parse_args(argv)
     if sys.platform == 'linux' and hasattr(args, 'signals_to_handle'):  # torch 2.8 and later
         args.signals_to_handle = 'SIGINT,SIGQUIT'
-        os.environ[OURS] = str(os.getpid())
+        os.environ[OWNER] = str(os.getpid())
         for number in STOP_SIGNALS:
             if not is_ignored(number):
                 signal.signal(number, _forward)
@@ -187,7 +187,7 @@ def report_stop_to_torchrun(code: int) -> int:
 
 
 def _started_by_ours() -> bool:
-    return os.environ.get(OURS) == str(os.getppid())
+    return os.environ.get(OWNER) == str(os.getppid())
 
 
 def _forward(number: int, frame: FrameType | None) -> None:
