@@ -7,12 +7,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_logger_of_another_test() -> Iterator[None]:
+    """Forget MMEngine's loggers: the files and streams of a test are closed after it."""
+    yield
+    MMLogger._instance_dict.clear()
 
 
 @pytest.fixture

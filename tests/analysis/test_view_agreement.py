@@ -10,7 +10,7 @@ def test_overlap_is_the_mean_over_views_of_what_each_has_in_common_with_their_me
     probabilities = np.array([[[0.9, 0.1], [0.9, 0.1], [0.3, 0.7]]])  # their mean: 0.7, 0.3
     agreement = view_agreement(np.log(probabilities), np.array([0]), np.array([0]))
     assert agreement.overlap == pytest.approx([(0.8 + 0.8 + 0.6) / 3])
-    assert agreement.guesses.tolist() == [[0, 0, 1]]
+    assert agreement.predicted.tolist() == [[0, 0, 1]]
 
 
 def test_views_of_one_mind_overlap_wholly_and_those_sure_of_others_by_one_view() -> None:

@@ -241,7 +241,7 @@ def test_a_video_that_changes_while_it_is_packed_is_left_out(
     write_tar_shard(shard)
     members, left_out = read_tar_shard(shard, shard.path)
     assert [member.number for member in members] == [0, 3]
-    assert left_out[1].startswith('it vanished')
+    assert left_out[1].startswith('it disappeared')
     assert left_out[2] == 'it became shorter while it was packed'
 
 
