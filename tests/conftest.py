@@ -20,6 +20,9 @@ def _seed() -> None:
 def _no_logger_of_another_test() -> Iterator[None]:
     """Forget MMEngine's loggers: the files and streams of a test are closed after it."""
     yield
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            handler.close()
     MMLogger._instance_dict.clear()
 
 
