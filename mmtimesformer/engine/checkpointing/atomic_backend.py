@@ -10,7 +10,8 @@ from pathlib import Path
 
 from mmengine.fileio import FileClient, HardDiskBackend, LocalBackend, register_backend
 
-from mmtimesformer.fileio.atomic import PARTIAL_FILES, write_atomically
+from mmtimesformer.engine.checkpointing.resume import NOTE
+from mmtimesformer.fileio.atomic import write_atomically
 
 
 class AtomicBackend(LocalBackend):
@@ -40,11 +41,13 @@ def register_atomic_backend() -> None:
 
 
 def sweep_partial_files(folder: str | os.PathLike[str]) -> list[Path]:
-    """Remove unfinished files of killed processes in a folder, and return them.
+    """Remove unfinished checkpoints of killed trainings in a folder, and return them.
 
-    Call it only where no other process writes, such as under the lock of a ``work_dir``.
+    Call it under the lock of a ``work_dir``. Other unfinished files stay: a test, a report or a
+    page may be written into the same folder at this moment.
     """
-    partial = sorted(Path(folder).glob(PARTIAL_FILES))
+    folder = Path(folder)
+    partial = sorted([*folder.glob('.*.pth.*.part'), *folder.glob(f'.{NOTE}.*.part')])
     for path in partial:
         path.unlink(missing_ok=True)
     return partial
