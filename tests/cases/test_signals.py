@@ -74,9 +74,9 @@ def test_a_tool_ends_with_a_sentence_and_leaves_no_half_file(
             os.kill(os.getpid(), number)
             time.sleep(10)
 
-    assert run_tool(job, resume_hint='the same command goes on') == code
+    assert run_tool(job, resume_hint='the same command continues') == code
     printed = capfd.readouterr().err
-    assert printed == f'\nended by {number.name}; the same command goes on\n'
+    assert printed == f'\nended by {number.name}; the same command continues\n'
     assert not list(tmp_path.iterdir())
     assert signal.getsignal(number) is signal.SIG_DFL
 
@@ -202,7 +202,7 @@ def test_processes_of_a_training_save_when_their_terminal_is_closed(
         time.sleep(0.5)
     nohup.process.send_signal(signal.SIGHUP)
     time.sleep(2)
-    assert nohup.process.poll() is None, 'it goes on'
+    assert nohup.process.poll() is None, 'it continues'
     nohup.process.terminate()
     assert nohup.close() == 75
 

@@ -80,9 +80,9 @@ def test_ctrl_c_while_it_is_retried_ends_at_once(
 ) -> None:
     begin = time.monotonic()
     fill = At(14, full_disk(monkeypatch, 'epoch_3', signal.SIGINT))
-    code = run_tool(lambda: train(fill), resume_hint='--resume goes on')
+    code = run_tool(lambda: train(fill), resume_hint='--resume continues')
     assert (code, time.monotonic() - begin < 8) == (INTERRUPTED, True)
-    assert 'interrupted; --resume goes on' in capsys.readouterr().err
+    assert 'interrupted; --resume continues' in capsys.readouterr().err
 
 
 class Store(Noise):

@@ -101,7 +101,7 @@ def test_nothing_saved_is_nothing_to_resume(tmp_path: Path) -> None:
 
 
 def test_the_file_beside_the_note_is_meant(tmp_path: Path) -> None:
-    """A copied folder goes on from its own checkpoint, though the original is still there."""
+    """A copied folder resumes from its own checkpoint, though the original is still there."""
     original, copy = tmp_path / 'original', tmp_path / 'copy'
     for folder in (original, copy):
         folder.mkdir()

@@ -71,7 +71,7 @@ def test_train_move_resume_and_test(tools: Path, tiny_config: Path, elsewhere: P
     assert trained['meta']['epoch'] == 2
     assert trained['meta']['seed'] == 7
     curve = trained['message_hub']['log_scalars']['train/loss']
-    assert len(curve.log_history) == 4  # two epochs of two steps: the curve went on
+    assert len(curve.log_history) == 4  # two epochs of two steps: the curve continued
 
     output = run(
         python, test, tiny_config, moved / 'epoch_2.pth', '--dump', 'result.pkl',

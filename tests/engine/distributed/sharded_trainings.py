@@ -254,7 +254,7 @@ def spoiled_from_fifth_step(folder: Path) -> bool:
 
 
 def broken(work_dir: Path, step: int, **how: Any) -> dict[str, Any]:
-    """Train, but be broken off before a step, and go on."""
+    """Train, but be stopped before a step, and resume."""
     try:
         train(work_dir, Break(step), **how)
     except InterruptedError:

@@ -71,7 +71,7 @@ def assert_close(one: Any, other: Any, error: float, where: str = '') -> None:
 
 
 def begun(source: Path, work_dir: Path, *names: str) -> Path:
-    """Make a folder in which a training of another one goes on, from its checkpoints."""
+    """Make a folder in which a training of another one resumes from its checkpoints."""
     work_dir.mkdir()
     for name in names:
         shutil.copy(source / name, work_dir)
@@ -249,7 +249,8 @@ def test_a_stop_while_the_last_checkpoint_is_retried_ends_all_processes(more: Pa
     assert 'stopped by SIGTERM while the last checkpoint' in other['error']
     assert 'stopped by a signal while the last checkpoint' in one['error']
     for seen in (one, other):
-        assert f'goes on from {more / "stopped/epoch_1.pth"}, and trains' in seen['error']
+        resumes = f'resumes from {more / "stopped/epoch_1.pth"}, and repeats the steps after it'
+        assert resumes in seen['error']
 
 
 @pytest.mark.slow
