@@ -131,7 +131,7 @@ def _compressed_npz(folder: Path) -> Path:
 
 
 def _npy_header(shape: str, descr: str = "'<f4'") -> Callable[[Path], Path]:
-    """A header that says more than there is."""
+    """A header that states more than there is."""
 
     def write(folder: Path) -> Path:
         header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()

@@ -1,4 +1,4 @@
-"""A folder of videos that is lost in the midst of a run is waited for, and never counts as bad."""
+"""A folder of videos that disappears during a run is waited for, and never counts as bad."""
 
 import copy
 import pickle
@@ -171,10 +171,10 @@ def test_a_wait_is_logged_once_for_all_processes(
     loader = DataLoader(build(videos), batch_size=1, num_workers=2, collate_fn=list)
     with lost(videos, 'moved', 2):
         assert len(list(loader)) == 6
-    said = (tmp_path / 'log').read_text().splitlines()
-    assert len(said) == 2, said
-    assert 'is gone or empty (No such file or directory)' in said[0]
-    assert 'is there again' in said[1]
+    lines = (tmp_path / 'log').read_text().splitlines()
+    assert len(lines) == 2, lines
+    assert 'is gone or empty (No such file or directory)' in lines[0]
+    assert 'is there again' in lines[1]
 
 
 def test_shards_on_a_disk_are_waited_for(videos: Path, tmp_path: Path) -> None:

@@ -263,9 +263,9 @@ def test_a_loss_that_explodes_speaks_for_no_checkpoint_and_is_warned_about(
     ):
         train(model=Exploding(), train_cfg=LONG, checkpoint={'max_keep_ckpts': 1})
     assert saved(tmp_path / 'work') == ['epoch_1.pth', 'epoch_2.pth', 'epoch_3.pth', 'epoch_4.pth']
-    said = capsys.readouterr().out
-    assert said.count('10 times as large as usual') == 1
-    assert 'epoch 5, step 26: the loss' in said
+    output = capsys.readouterr().out
+    assert output.count('10 times as large as usual') == 1
+    assert 'epoch 5, step 26: the loss' in output
 
 
 def test_samples_of_this_file_are_samples() -> None:

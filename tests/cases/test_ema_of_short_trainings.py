@@ -90,9 +90,9 @@ def test_an_average_that_would_still_be_the_start_is_warned_about_before_it_begi
     hook: Any = {'type': 'EMAHook', **settings}
     with pytest.raises(RunStopped):  # before the first step is done
         train(hook, conftest.At(0, _end), ema=False)
-    said = capsys.readouterr().out
-    assert ('EMAHook: momentum' in said) == (words is not None)
-    assert words is None or words in said
+    output = capsys.readouterr().out
+    assert ('EMAHook: momentum' in output) == (words is not None)
+    assert words is None or words in output
 
 
 def _end(_runner: Any) -> None:

@@ -44,9 +44,9 @@ def assert_refused(read: Callable[[Path], object], path: Path, names: Path | Non
         read(path)
     assert time.process_time() - begun < SECONDS
     assert peak() - memory < MEMORY, f'{(peak() - memory) >> 20} MB'
-    said = str(caught.value)
-    assert '\n' not in said and len(said) < 1000 and said.isprintable()
-    assert (names or path).name in said
+    message = str(caught.value)
+    assert '\n' not in message and len(message) < 1000 and message.isprintable()
+    assert (names or path).name in message
 
 
 @pytest.mark.parametrize('case', CHECKPOINTS)
@@ -149,7 +149,7 @@ def test_compressed_weights_are_read(tmp_path: Path) -> None:
 
 
 def test_names_of_a_million_blocks_are_refused(tmp_path: Path) -> None:
-    """A table of names is made for as many blocks as there are, and not for as many as are said."""
+    """A table of names is made for the blocks that exist, and not for the stated number."""
     weights = {f'blocks.{i}.norm1.weight': np.zeros(1, np.float32) for i in range(2000)}
     weights['blocks.999999999.norm1.weight'] = np.zeros(1, np.float32)
     weights['blocks.' + '9' * 3000 + '.norm1.weight'] = np.zeros(1, np.float32)

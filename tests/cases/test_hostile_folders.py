@@ -33,7 +33,7 @@ DEEP = '{"a":' * 10**5
 
 
 def sharded(folder: Path) -> tuple[Path, Path]:
-    """Write a sharded checkpoint; return it, and the folder beside it."""
+    """Write a sharded checkpoint; return it, and its folder of shards."""
     path = folder / 'epoch_1.pth'
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # torch's own, of a process that is alone
@@ -42,9 +42,9 @@ def sharded(folder: Path) -> tuple[Path, Path]:
     return path, folder / parts['shares']['folder']
 
 
-def assert_refused(path: Path, said: str) -> None:
+def assert_refused(path: Path, message: str) -> None:
     begun = time.process_time()
-    with pytest.raises(ValueError, match=said) as caught:
+    with pytest.raises(ValueError, match=message) as caught:
         read_file(path)
     assert '\n' not in str(caught.value) and len(str(caught.value)) < 1000
     assert corruption_of_shards(path)

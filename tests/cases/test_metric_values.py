@@ -55,9 +55,9 @@ def config(tiny_videos: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def trained(config: Path, tmp_path: Path) -> Path:
     """A training with a confusion matrix in its validation, and its last checkpoint."""
-    code, said = tool('train', config, '--work-dir', tmp_path / 'work')
-    assert code == 0, said
-    assert re.search(r'Epoch\(val\).*acc/top1: \d\.\d+.*confusion_matrix/result: \ntensor', said)
+    code, output = tool('train', config, '--work-dir', tmp_path / 'work')
+    assert code == 0, output
+    assert re.search(r'Epoch\(val\).*acc/top1: \d\.\d+.*confusion_matrix/result: \ntensor', output)
     return tmp_path / 'work' / 'epoch_1.pth'
 
 
@@ -72,21 +72,21 @@ def test_a_confusion_matrix_is_shown_and_written(
     config: Path, trained: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / 'result.pkl'
-    code, said = tool('test', config, trained, '--work-dir', tmp_path / 'work', '--dump', out)
-    assert code == 0, said
-    assert re.search(r'Epoch\(test\).*acc/top1: \d\.\d+', said)
+    code, output = tool('test', config, trained, '--work-dir', tmp_path / 'work', '--dump', out)
+    assert code == 0, output
+    assert re.search(r'Epoch\(test\).*acc/top1: \d\.\d+', output)
     scores = strict(tmp_path / 'result.meta.json')['scores']
     matrix = scores['confusion_matrix/result']
     assert np.array(matrix).shape == (2, 2) and np.sum(matrix) == 3
     assert np.trace(matrix) / 3 == pytest.approx(scores['acc/top1'])
-    code, said = tool('test', config, trained, '--work-dir', tmp_path / 'work')
-    assert (code, 'acc/top1' in said) == (0, True)
+    code, output = tool('test', config, trained, '--work-dir', tmp_path / 'work')
+    assert (code, 'acc/top1' in output) == (0, True)
 
 
 def test_a_training_resumes_after_a_matrix(config: Path, trained: Path, tmp_path: Path) -> None:
     options = '--cfg-options', 'train_cfg.max_epochs=2'
-    code, said = tool('train', config, '--work-dir', tmp_path / 'work', '--resume', *options)
-    assert code == 0, said
+    code, output = tool('train', config, '--work-dir', tmp_path / 'work', '--resume', *options)
+    assert code == 0, output
     assert (tmp_path / 'work/epoch_2.pth').is_file()
 
 
@@ -95,8 +95,8 @@ def test_whatever_a_metric_returns_is_written_as_json(
 ) -> None:
     config.write_text(f"{config.read_text()}test_evaluator = dict(type='AnyValues')\n")
     out = tmp_path / 'result.pkl'
-    code, said = tool('test', config, trained, '--work-dir', tmp_path / 'work', '--dump', out)
-    assert code == 0, said
+    code, output = tool('test', config, trained, '--work-dir', tmp_path / 'work', '--dump', out)
+    assert code == 0, output
     assert strict(tmp_path / 'result.meta.json')['scores'] == {
         'any/nan': None,
         'any/infinite': None,
@@ -105,8 +105,8 @@ def test_whatever_a_metric_returns_is_written_as_json(
         'any/nested': {'a': [1, [[1.0, 1.0], [1.0, 1.0]]]},
         'any/matrix': [[1, 0], [0, 1]],
     }
-    code, said = tool('analysis_tools/report', tmp_path / 'work', '--predictions', out)
-    assert code == 0, said
+    code, output = tool('analysis_tools/report', tmp_path / 'work', '--predictions', out)
+    assert code == 0, output
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,6 @@ def test_the_best_checkpoint_is_not_chosen_by_a_matrix(config: Path, tmp_path: P
     text = config.read_text().replace('val_evaluator = [', 'val_evaluator = [*_matrix, ')
     matrix = "_matrix = [dict(type='ConfusionMatrix')]\n"
     config.write_text(f'{matrix}{text}del _matrix\n')
-    code, said = tool('train', config, '--work-dir', tmp_path / 'work')
+    code, output = tool('train', config, '--work-dir', tmp_path / 'work')
     assert code == 1
-    assert "save_best='auto' takes the first value of val_evaluator" in said
+    assert "save_best='auto' takes the first value of val_evaluator" in output

@@ -66,11 +66,11 @@ def tool(name: str, *words: object) -> tuple[int, str]:
     spec: Any = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    said = io.StringIO()
-    with quiet_process(), redirect_stdout(said), redirect_stderr(said):
+    output = io.StringIO()
+    with quiet_process(), redirect_stdout(output), redirect_stderr(output):
         code = module.main([str(word) for word in words])
-    assert 'Traceback' not in said.getvalue()
-    return code, said.getvalue()
+    assert 'Traceback' not in output.getvalue()
+    return code, output.getvalue()
 
 
 def write_config(folder: Path, videos: Path, more: str = SIGMOID) -> Path:
@@ -90,13 +90,13 @@ def run(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a config, what its training left in ``work``, and the dump of a test."""
     folder = tmp_path_factory.mktemp('multi_label')
     config, work = write_config(folder, tiny_videos), folder / 'work'
-    code, said = tool('train', config, '--work-dir', work, '--seed', 0)
-    assert code == 0, said
-    code, said = tool(
+    code, output = tool('train', config, '--work-dir', work, '--seed', 0)
+    assert code == 0, output
+    code, output = tool(
         'test', config, work / 'epoch_1.pth', '--work-dir', work, '--dump', work / 'result.pkl',
         '--show-dir', folder / 'pictures',
     )  # fmt: skip
-    assert code == 0, said
+    assert code == 0, output
     return folder
 
 
@@ -121,8 +121,8 @@ def test_the_score_of_the_test_is_the_mean_over_classes(run: Path) -> None:
 
 
 def test_the_page_has_average_precision_and_no_top_1(run: Path) -> None:
-    code, said = tool('analysis_tools/report', run / 'work')
-    assert code == 0, said
+    code, output = tool('analysis_tools/report', run / 'work')
+    assert code == 0, output
     page = (run / 'work/report.html').read_text()
     about = json.loads((run / 'work/result.meta.json').read_text())
     shown = f'{100 * about["scores"]["acc/mean_average_precision"]:.2f}\u00a0%'
@@ -177,26 +177,28 @@ def test_predict_writes_which_labels_a_video_has(
     run: Path, tiny_videos: Path, tmp_path: Path
 ) -> None:
     video, checkpoint, out = tiny_videos / '0.mp4', run / 'work/epoch_1.pth', tmp_path / 'x.json'
-    code, said = tool('predict', video, checkpoint, '--threshold', '0', '--out', out)
-    assert code == 0, said
-    assert 'at least 0 %: ' in said
-    told = json.loads(out.read_text())
-    assert told['score'] == 'mean of sigmoid'
-    assert sorted(told['videos'][0]['above_threshold']) == sorted(NAMES)
-    code, said = tool('predict', video, checkpoint, '--threshold', '1', '--out', tmp_path / 'x.csv')
-    assert (code, 'at least 100 %: no label' in said) == (0, True)
+    code, output = tool('predict', video, checkpoint, '--threshold', '0', '--out', out)
+    assert code == 0, output
+    assert 'at least 0 %: ' in output
+    written = json.loads(out.read_text())
+    assert written['score'] == 'mean of sigmoid'
+    assert sorted(written['videos'][0]['above_threshold']) == sorted(NAMES)
+    code, output = tool(
+        'predict', video, checkpoint, '--threshold', '1', '--out', tmp_path / 'x.csv'
+    )
+    assert (code, 'at least 100 %: no label' in output) == (0, True)
     rows = (tmp_path / 'x.csv').read_text().splitlines()
     assert rows[0].endswith(',skipped,above_threshold')
     assert {row.rpartition(',')[2] for row in rows[1:]} == {'no'}
-    code, said = tool('predict', video, checkpoint, '--threshold', '50')
-    assert (code, 'threshold=50.0 is not a probability' in said) == (1, True)
+    code, output = tool('predict', video, checkpoint, '--threshold', '50')
+    assert (code, 'threshold=50.0 is not a probability' in output) == (1, True)
 
 
 @pytest.mark.parametrize('purpose', ['train', 'test'])
 @pytest.mark.parametrize(
     ('change', 'found'),
     [
-        ('', "='prob' is a softmax"),  # the config of one label says so
+        ('', "='prob' is a softmax"),  # as in the config of one label
         ("del model['cls_head']['average_clips']\n", ' is not set'),
     ],
 )
@@ -243,9 +245,9 @@ def test_a_mixture_is_refused_before_the_start(
 ) -> None:
     config = write_config(tmp_path, tiny_videos, f'{SIGMOID}{change}\n')
     config.write_text(config.read_text() + "default_hooks['checkpoint']['save_best'] = 'auto'\n")
-    code, said = tool('train', config, '--work-dir', tmp_path / 'work')
+    code, output = tool('train', config, '--work-dir', tmp_path / 'work')
     assert code == 1
-    (sentence,) = [line for line in said.splitlines() if line.startswith('error: ')]
+    (sentence,) = [line for line in output.splitlines() if line.startswith('error: ')]
     assert words in sentence
 
 
@@ -256,6 +258,6 @@ def test_average_precision_of_single_labels_is_refused_before_the_start(
     metric = "test_evaluator = dict(type='AccMetric', metric_list='mean_average_precision')"
     config.write_text(TEXT.replace('{videos}', str(tiny_videos)) + metric)
     torch.save({'state_dict': {}}, tmp_path / 'x.pth')
-    code, said = tool('test', config, tmp_path / 'x.pth', '--work-dir', tmp_path / 'work')
+    code, output = tool('test', config, tmp_path / 'x.pth', '--work-dir', tmp_path / 'work')
     assert code == 1
-    assert 'test_evaluator.metric_list: mean_average_precision needs a multi-hot row' in said
+    assert 'test_evaluator.metric_list: mean_average_precision needs a multi-hot row' in output

@@ -55,7 +55,7 @@ NAMES = [  # of hostile file 7
     'seven',
     'eight',
 ]
-KIN = [  # of the same kinds
+SIMILAR = [  # of the same kinds
     r'$x_{$',
     r'$\frac{$ \$ %',
     '[bold]x[/]',
@@ -71,7 +71,7 @@ PNG = b'\x89PNG'
 Tool = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(params=[NAMES, KIN], ids=['given', 'kin'])
+@pytest.fixture(params=[NAMES, SIMILAR], ids=['given', 'similar'])
 def names(request: pytest.FixtureRequest) -> list[str]:
     return list(request.param)
 
@@ -322,8 +322,8 @@ def test_logs_of_a_run_name_videos_and_classes_without_escapes(
     for name in names:
         logger.warning(f'{name} cannot be read')
         logger.info('class %s', name)
-    said = re.sub(r'\x1b\[[\d;]*m', '', capsys.readouterr().out)  # the colour of the level
-    for text in (said, (tmp_path / 'x.log').read_text()):
+    output = re.sub(r'\x1b\[[\d;]*m', '', capsys.readouterr().out)  # the colour of the level
+    for text in (output, (tmp_path / 'x.log').read_text()):
         assert not CONTROLS.search(text)
 
 
@@ -390,9 +390,9 @@ def test_attention_pictures_and_page_of_a_checkpoint_with_hostile_names(
     out = tmp_path / '[out] :fire:'
     for method in ('rollout', 'gradient'):
         options = '--method', method, '--class', names[2], '--out', out
-        code, said, err = tool('visualize_attention', video, checkpoint, *options)
+        code, output, err = tool('visualize_attention', video, checkpoint, *options)
         assert code == 0, err
-        assert not CONTROLS.search(said + err)
+        assert not CONTROLS.search(output + err)
         assert (out / 'grid.png').read_bytes().startswith(PNG)
     page = (out / 'page.html').read_text('utf-8')
     assert not CONTROLS.search(page)

@@ -97,7 +97,7 @@ def model(config: Path) -> Any:
         built = MODELS.build(cfg.model)
     torch.nn.init.normal_(built.cls_head.fc_cls.weight)
     with torch.no_grad():
-        built.cls_head.fc_cls.bias[1] += 100  # it says 1, which is right
+        built.cls_head.fc_cls.bias[1] += 100  # it predicts 1, which is right
     return built
 
 
@@ -314,9 +314,9 @@ def test_a_folder_is_labelled_but_for_those(
     assert code == 1
     assert 'error: the class scores of 2 of 12 videos (' in printed
 
-    told = json.loads(Path('labels.json').read_text(), parse_constant=pytest.fail)
-    assert len(told['videos']) == 10
-    assert [Path(one['video']).name for one in told['skipped']] == ['03.mp4', '07.mp4']
+    written = json.loads(Path('labels.json').read_text(), parse_constant=pytest.fail)
+    assert len(written['videos']) == 10
+    assert [Path(one['video']).name for one in written['skipped']] == ['03.mp4', '07.mp4']
 
 
 @pytest.mark.usefixtures('broken_for_bright_videos')
@@ -329,8 +329,8 @@ def test_features_that_are_not_finite_are_not_written_nor_done(
         assert '12 videos: 10 done, 2 failed' in printed
         assert ('10 of 12 are there already' in printed) == again
         assert 'error: the features of 2 of 12 videos (03.mp4, 07.mp4)' in printed
-        told = json.loads(Path('out/manifest.json').read_text())
-        assert list(told['failed']) == ['03.mp4', '07.mp4']
+        written = json.loads(Path('out/manifest.json').read_text())
+        assert list(written['failed']) == ['03.mp4', '07.mp4']
         assert not Path('out/features/03.mp4.npy').exists()
 
 
@@ -339,9 +339,9 @@ def test_old_features_with_nan_are_computed_again(
 ) -> None:
     tool('extract_features', config, sound, videos, '--out', 'out')
     manifest = Path('out/manifest.json')
-    told = json.loads(manifest.read_text())
-    del told['finite']  # of an earlier version, which did not check
-    manifest.write_text(json.dumps(told))
+    written = json.loads(manifest.read_text())
+    del written['finite']  # of an earlier version, which did not check
+    manifest.write_text(json.dumps(written))
     file = Path('out/features/05.mp4.npy')
     before = np.load(file)
     np.save(file, before * math.nan)

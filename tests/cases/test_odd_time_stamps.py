@@ -1,4 +1,4 @@
-"""W13: docs/protocols.md says which frames the official loader takes by its time stamps.
+"""W13: docs/protocols.md lists which frames the official loader takes by its time stamps.
 
 That loader (PaddleVideo's is the same) is emulated here: it turns a window of frames into one of
 time stamps by the mean duration of a frame, decodes from there to the first frame beyond its end,

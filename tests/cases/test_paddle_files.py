@@ -140,10 +140,10 @@ def test_a_distilled_model_is_converted(
     assert "PaddleVideo's TimeSformer -> mmtimesformer" in printed
     assert 'missing     0' in printed
     assert 'unknown     0' in printed
-    told = read_checkpoint(tmp_path / 'out.pth').describe()
-    assert told.source == 'paddle'
-    assert told.qkv_bias is False
-    assert told.preprocessing == Preprocessing(
+    metadata = read_checkpoint(tmp_path / 'out.pth').describe()
+    assert metadata.source == 'paddle'
+    assert metadata.qkv_bias is False
+    assert metadata.preprocessing == Preprocessing(
         [0.0] * 3, [1.0] * 3, 'RGB', frame_interval=32, num_frames=frames, size=32
     )
     converted = torch.load(tmp_path / 'out.pth')['state_dict']

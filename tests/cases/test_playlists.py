@@ -1,6 +1,6 @@
 """Hostile file 6: what FFmpeg opens is decided by the container, and nothing else is ever opened.
 
-A file that names other files (a playlist, a list, a script) lies beside a real video. It must be
+A file that names other files (a playlist, a list, a script) is next to a real video. It must be
 refused, and the system must not have been asked for that video.
 """
 

@@ -56,7 +56,7 @@ def _mmaction_scope() -> Iterator[None]:
         yield
 
 
-# -- what a pipeline says is what it does ----------------------------------------------------------
+# -- a pipeline does what its preprocessing states ------------------------------------------------
 
 
 def shipped_pipelines() -> dict[str, list[dict[str, Any]]]:
@@ -236,10 +236,10 @@ def own_checkpoint(name: str, folder: Path) -> Path:
 
 @every_config
 def test_weights_of_a_config_give_no_warning_in_it(name: str, tmp_path: Path) -> None:
-    told = read_checkpoint(own_checkpoint(name, tmp_path)).describe()
+    metadata = read_checkpoint(own_checkpoint(name, tmp_path)).describe()
     for key in ('mean', 'std', 'num_frames', 'frame_interval', 'size'):
-        assert getattr(told.preprocessing, key) is not None, key
-    assert differences(told, metadata_of_config(read(name))) == []
+        assert getattr(metadata.preprocessing, key) is not None, key
+    assert differences(metadata, metadata_of_config(read(name))) == []
 
 
 @every_config
@@ -283,14 +283,14 @@ NAMED = [path.stem for path in CONFIGS if 'tiny' not in path.stem]
 def test_weights_in_any_other_config_give_a_warning_for_each_difference(
     own: str, tmp_path: Path
 ) -> None:
-    told = read_checkpoint(own_checkpoint(own, tmp_path)).describe()
+    metadata = read_checkpoint(own_checkpoint(own, tmp_path)).describe()
     mine = clip_of(own)
     for name in NAMED:
         theirs = clip_of(name)
         expected = [key for key in mine if mine[key] != theirs[key]]
         if mine['sampling'] != theirs['sampling']:
             expected.remove('frame_interval')
-        found = differences(told, metadata_of_config(read(name)))
+        found = differences(metadata, metadata_of_config(read(name)))
         assert [warning.partition(':')[0] for warning in found] == expected, name
 
 
@@ -355,7 +355,7 @@ def test_loading_by_the_runner_logs_the_warnings(
 def test_weights_without_a_config_give_the_warnings_of_their_system(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """MMAction2's names alone tell MMAction2's mean and std, and the embeddings the clip."""
+    """MMAction2's names alone give MMAction2's mean and std, and the embeddings the clip."""
     import logging
 
     from mmaction.registry import MODELS
@@ -386,12 +386,12 @@ def test_weights_without_a_config_give_the_warnings_of_their_system(
 
 def test_a_conversion_to_another_clip_is_for_that_clip(tmp_path: Path) -> None:
     path = own_checkpoint(OFFICIAL, tmp_path)
-    told = read_checkpoint(path, num_frames=16, img_size=448).describe()
-    assert (told.preprocessing.num_frames, told.preprocessing.size) == (16, 448)
+    metadata = read_checkpoint(path, num_frames=16, img_size=448).describe()
+    assert (metadata.preprocessing.num_frames, metadata.preprocessing.size) == (16, 448)
     asked = metadata_of_config(
         read('timesformer_divST-HR_8xb1-16x16x1-15e_kinetics400-rgb_official')
     )
-    assert differences(told, asked) == [
+    assert differences(metadata, asked) == [
         'frame_interval: the checkpoint was trained with 32, the config gives 16'
     ]
 

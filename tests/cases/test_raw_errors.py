@@ -83,7 +83,7 @@ def test_every_tool_parses_options_between_positional_arguments() -> None:
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'expected'),
     [
         (['a='], '--cfg-options a=: a has no value; write None or'),
         (['=3'], '--cfg-options =3: write KEY=VALUE'),
@@ -98,9 +98,9 @@ def test_every_tool_parses_options_between_positional_arguments() -> None:
     ],
 )
 @pytest.mark.parametrize('name', ['train', 'test', 'analysis_tools/get_flops'])
-def test_malformed_config_options_are_named(refused, name: str, words, said: str) -> None:
+def test_malformed_config_options_are_named(refused, name: str, words, expected: str) -> None:
     positional = {'train': ['c.py'], 'test': ['c.py', 'b.pth']}.get(name, [])
-    assert said in refused(name, *positional, '--cfg-options', *words)
+    assert expected in refused(name, *positional, '--cfg-options', *words)
 
 
 def test_config_options_are_read_as_before() -> None:
@@ -112,7 +112,7 @@ def test_config_options_are_read_as_before() -> None:
 
 
 @pytest.mark.parametrize(
-    ('command', 'said'),
+    ('command', 'expected'),
     [
         ('test c.py b.pth --interval 0', "--interval: '0' is not a whole number from 1 on"),
         ('train c.py --seed -1', "--seed: '-1' is not a whole number from 0 to 4294967295"),
@@ -134,12 +134,14 @@ def test_config_options_are_read_as_before() -> None:
         ('demo_app --port 99999', "--port: '99999' is not a whole number from 0 to 65535"),
     ],
 )
-def test_a_number_out_of_range_is_refused_with_its_range(refused, command: str, said: str) -> None:
-    assert re.search(said, refused(*command.split()))
+def test_a_number_out_of_range_is_refused_with_its_range(
+    refused, command: str, expected: str
+) -> None:
+    assert re.search(expected, refused(*command.split()))
 
 
 @pytest.mark.parametrize(
-    ('option', 'said'),
+    ('option', 'expected'),
     [
         ('test_pipeline.99.type=A', '--cfg-options test_pipeline.99.type=A: Index 99 exceeds'),
         ('test_pipeline.a.type=A', 'an item of a list is named by its index, from 0'),
@@ -191,19 +193,19 @@ def test_a_wrong_setting_of_a_training_is_named(
     tool: Tool,  # noqa: F811
     tiny_config: Path,  # noqa: F811
     option: str,
-    said: str,
+    expected: str,
 ) -> None:
-    code, letter = tool('train', tiny_config, '--work-dir', 'w', '--cfg-options', *option.split())
+    code, message = tool('train', tiny_config, '--work-dir', 'w', '--cfg-options', *option.split())
     assert code == 1
-    assert said in letter
+    assert expected in message
 
 
 def test_a_validation_without_a_batch_is_named(tool: Tool, tiny_config: Path) -> None:  # noqa: F811
     options = 'val_dataloader.drop_last=True', 'val_dataloader.batch_size=9'
-    code, letter = tool('train', tiny_config, '--work-dir', 'w', '--cfg-options', *options)
+    code, message = tool('train', tiny_config, '--work-dir', 'w', '--cfg-options', *options)
     assert code == 1
-    assert 'the 3 videos of a process are fewer than batch_size=9' in letter
-    assert 'in val_dataloader or test_dataloader set batch_size to 3 or less' in letter
+    assert 'the 3 videos of a process are fewer than batch_size=9' in message
+    assert 'in val_dataloader or test_dataloader set batch_size to 3 or less' in message
 
 
 @pytest.fixture
@@ -232,13 +234,13 @@ def test_a_device_that_is_not_there_is_named(
 ) -> None:
     (checkpoint.parent / 'v.mp4').symlink_to(tiny_videos / '0.mp4')
     words = command.format(config=tiny_config).split()
-    code, letter = tool(*words, '--device', device)
+    code, message = tool(*words, '--device', device)
     assert code == 1
-    assert device in letter and 'give cpu' in letter
+    assert device in message and 'give cpu' in message
 
 
 @pytest.mark.parametrize(
-    ('command', 'said'),
+    ('command', 'expected'),
     [
         ('predict v.mp4 a.pth {config}', 'a.pth is a checkpoint, where a config is expected'),
         ('predict v.mp4 {config}', 'is a config, where a checkpoint is expected; give CONFIG and'),
@@ -258,16 +260,16 @@ def test_a_config_and_a_checkpoint_in_the_wrong_order_are_told_apart(
     tiny_videos: Path,
     checkpoint: Path,
     command: str,
-    said: str,
+    expected: str,
 ) -> None:
     (checkpoint.parent / 'v.mp4').symlink_to(tiny_videos / '0.mp4')
-    code, letter = tool(*command.format(config=tiny_config).split())
+    code, message = tool(*command.format(config=tiny_config).split())
     assert code == 1
-    assert said in letter
+    assert expected in message
 
 
 @pytest.mark.parametrize(
-    ('command', 'said'),
+    ('command', 'expected'),
     [
         ('predict v.mp4 {config} a.pth --out folder.json', '--out folder.json is a folder'),
         ('predict v.mp4 {config} a.pth --out file/x.json', '--out file/x.json cannot be written'),
@@ -294,7 +296,7 @@ def test_an_output_that_cannot_be_written_is_named_before_the_work(
     tiny_videos: Path,
     checkpoint: Path,
     command: str,
-    said: str,
+    expected: str,
 ) -> None:
     folder = checkpoint.parent
     (folder / 'file').touch()
@@ -302,9 +304,9 @@ def test_an_output_that_cannot_be_written_is_named_before_the_work(
         (folder / name).mkdir()
     (folder / 'v.mp4').symlink_to(tiny_videos / '0.mp4')
     (folder / 'videos' / 'v.mp4').symlink_to(tiny_videos / '0.mp4')
-    code, letter = tool(*command.format(config=tiny_config).split())
+    code, message = tool(*command.format(config=tiny_config).split())
     assert code == 1
-    assert said in letter
+    assert expected in message
 
 
 def test_an_output_in_a_missing_folder_is_right_and_the_check_leaves_nothing(tmp_path) -> None:
@@ -327,21 +329,23 @@ def test_an_empty_folder_is_named(
         model = MODELS.build(Config.fromfile(tiny_config).model)
     torch.save(model.state_dict(), tmp_path / 'b.pth')
     (tmp_path / 'empty').mkdir()
-    code, letter = tool('predict', 'empty', tiny_config, 'b.pth')
+    code, message = tool('predict', 'empty', tiny_config, 'b.pth')
     assert code == 1
-    assert 'the folder empty holds no video' in letter
+    assert 'the folder empty holds no video' in message
 
 
-@pytest.mark.parametrize(('heads', 'said'), [(7, 'does not divide the width 20'), (5, 'differs')])
+@pytest.mark.parametrize(
+    ('heads', 'expected'), [(7, 'does not divide the width 20'), (5, 'differs')]
+)
 def test_a_number_of_heads_that_cannot_be_is_refused(
     tool: Tool,  # noqa: F811
     checkpoint: Path,
     heads: int,
-    said: str,
+    expected: str,
 ) -> None:
-    code, letter = tool('convert_checkpoint', checkpoint, 'b.pth', '--num-heads', heads)
+    code, message = tool('convert_checkpoint', checkpoint, 'b.pth', '--num-heads', heads)
     assert code == 1
-    assert f'num_heads={heads} {said}' in letter
+    assert f'num_heads={heads} {expected}' in message
 
 
 def test_an_error_of_the_system_names_its_file_without_a_number() -> None:

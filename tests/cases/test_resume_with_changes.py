@@ -89,9 +89,9 @@ def test_a_given_learning_rate_is_that_of_a_training_that_began_with_it(
     assert list(resumed.seen) == list(range(step + 1, 18))
     for number, groups in resumed.seen.items():
         assert groups == [pytest.approx(group, rel=1e-9) for group in whole.seen[number]]
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        f'{LR}: 0.0005 to 0.002 in the config, 0.0025 to 0.01 in the checkpoint. The conf' in said
+        f'{LR}: 0.0005 to 0.002 in the config, 0.0025 to 0.01 in the checkpoint. The conf' in output
     )
 
 
@@ -109,7 +109,7 @@ def test_a_changed_setting_that_was_not_given_is_logged_with_both_values(
             self.loss_scaler.set_growth_interval(9)
 
     train(rates, optim={'type': Growing, **settings}, schedulers=changed, resume=True)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for sentence in (
         f'{LR}: 0.002 in the config, 0.01 in the checkpoint. The checkpoint',
         'optim_wrapper.optimizer.weight_decay: 0.1 in the config, 0.01 in the checkpoint',
@@ -120,7 +120,7 @@ def test_a_changed_setting_that_was_not_given_is_logged_with_both_values(
         'optim_wrapper.loss_scale.growth_interval: 9 in the config, 4 in the checkpoint',
         'give it by --cfg-options together with --resume',
     ):
-        assert sentence in said
+        assert sentence in output
     assert rates.seen[17][0][0] == pytest.approx(1e-4, abs=2e-4)  # the old schedule's end
 
 
@@ -129,9 +129,9 @@ def test_a_resumed_training_without_changes_logs_none(
 ) -> None:
     stop(train, 8)
     train(resume=True)
-    said = capsys.readouterr().out
-    assert 'in the checkpoint' not in said
-    assert 'is not the one' not in said
+    output = capsys.readouterr().out
+    assert 'in the checkpoint' not in output
+    assert 'is not the one' not in output
 
 
 def test_other_given_settings_take_effect_and_no_further_ones(train: Train, tmp_path: Path) -> None:
@@ -232,8 +232,8 @@ def test_a_list_that_shrank_or_grew_is_logged_and_trained_on(
     rates = Rates()
     runner = train(rates, dataset=Fewer(size), resume=True, schedulers=COSINE, optim=optim)
     steps = -(-size // 4)
-    said = capsys.readouterr().out
-    assert f'of a training on 22 videos, and now there are {size}: an epoch has {steps} ' in said
+    output = capsys.readouterr().out
+    assert f'of a training on 22 videos, and now there are {size}: an epoch has {steps} ' in output
     begun = (done - 6) * steps // 6
     assert runner.iter == done + 2 * steps - begun == runner.max_iters
     assert len(rates.seen) == 2 * steps - begun
@@ -253,9 +253,9 @@ def test_another_batch_size_trains_on_to_the_end(
     steps = -(-22 // batch)
     begun = 16 // batch  # videos of the second epoch
     assert runner.iter == 10 + 2 * steps - begun == runner.max_iters
-    said = capsys.readouterr().out
-    assert f'A step had 4 videos in the checkpoint, and now has {batch}: ' in said
-    assert (f'{16 % batch} videos of this epoch come twice' in said) == (16 % batch > 0)
+    output = capsys.readouterr().out
+    assert f'A step had 4 videos in the checkpoint, and now has {batch}: ' in output
+    assert (f'{16 % batch} videos of this epoch come twice' in output) == (16 % batch > 0)
 
 
 def test_a_list_of_the_same_length_with_another_content_is_logged(
@@ -280,9 +280,11 @@ def test_seeds_are_those_of_the_checkpoint_and_that_is_logged(
     stop(train, 9, seed=3, **how)
     how['sampler']['seed'] = 6
     train(seed=4, resume=True, **how)
-    said = capsys.readouterr().out
-    assert 'train_dataloader.sampler.seed: 6 in the config, 5 in the checkpoint. The check' in said
-    assert 'random seed in the checkpoint "3" is different from the value in' in said
+    output = capsys.readouterr().out
+    assert (
+        'train_dataloader.sampler.seed: 6 in the config, 5 in the checkpoint. The check' in output
+    )
+    assert 'random seed in the checkpoint "3" is different from the value in' in output
 
 
 def test_nothing_left_to_train_is_said(train: Train, capsys: pytest.CaptureFixture) -> None:
@@ -321,8 +323,10 @@ def test_the_command_line_changes_a_resumed_training_and_a_changed_head_is_refus
     assert (
         train_py([*how, '--resume', '--cfg-options', 'train_cfg.max_epochs=2', f'{LR}=1e-5']) == 0
     )
-    said = capfd.readouterr().out
-    assert f"{LR}: 1e-05 in the config, 0.01 in the checkpoint. The config's takes effect." in said
+    output = capfd.readouterr().out
+    assert (
+        f"{LR}: 1e-05 in the config, 0.01 in the checkpoint. The config's takes effect." in output
+    )
     saved = load_torch(tmp_path / 'work/epoch_2.pth')
     assert saved['optimizer']['param_groups'][0]['initial_lr'] == 1e-5
     changed = ['--resume', '--cfg-options', 'model.cls_head.num_classes=3']

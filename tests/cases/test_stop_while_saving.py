@@ -58,12 +58,14 @@ def test_a_stop_while_the_last_checkpoint_is_retried_is_handled(
         train(At(14, full_disk(monkeypatch, 'epoch_3', getattr(signal, name))))
     assert time.monotonic() - begin < 8
     assert end.value.code == STOPPED
-    said = str(end.value)
-    assert said.startswith(
+    message = str(end.value)
+    assert message.startswith(
         f'stopped by {name} while the last checkpoint of a training that is done'
     )
-    assert f'could not be written to {tmp_path}/work, and is lost; make room' in said
-    assert f'--resume resumes from {tmp_path}/work/epoch_2.pth, and repeats the steps after' in said
+    assert f'could not be written to {tmp_path}/work, and is lost; make room' in message
+    assert (
+        f'--resume resumes from {tmp_path}/work/epoch_2.pth, and repeats the steps after' in message
+    )
     assert (tmp_path / 'work/last_checkpoint').read_text().endswith('epoch_2.pth')
     monkeypatch.undo()
     assert train(resume=True).epoch == 3

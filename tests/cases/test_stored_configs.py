@@ -60,7 +60,7 @@ def test_what_is_changed_below_is_read(stored: Callable[[str, str], Path]) -> No
 
 
 @pytest.mark.parametrize(
-    ('old', 'new', 'said'),
+    ('old', 'new', 'message'),
     [
         ('clip_len=4', 'clip_len=200000000', 'clip_len=200000000, and at most 65,536'),
         ('clip_len=4', 'clip_len=60000', 'clip_len=60000, and num_frames=4 takes at most 64'),
@@ -98,18 +98,18 @@ def test_what_is_changed_below_is_read(stored: Callable[[str, str], Path]) -> No
     ],
 )
 def test_a_number_out_of_proportion_is_refused(
-    stored: Callable[[str, str], Path], old: str, new: str, said: str
+    stored: Callable[[str, str], Path], old: str, new: str, message: str
 ) -> None:
     path = stored(old, new)
     begun, memory = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises((ValueError, TypeError), match=said):
+    with pytest.raises((ValueError, TypeError), match=message):
         VideoClassifier(checkpoint=path)
     assert time.process_time() - begun < 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 200 << 10
 
 
 @pytest.mark.parametrize(
-    ('old', 'new', 'said'),
+    ('old', 'new', 'message'),
     [
         ('frame_interval=2', 'frame_interval=0', 'frame_interval=0, and it must be a whole number'),
         ('frame_interval=2', 'frame_interval=-5', 'frame_interval=-5, and'),
@@ -126,9 +126,9 @@ def test_a_number_out_of_proportion_is_refused(
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused(
-    stored: Callable[[str, str], Path], old: str, new: str, said: str
+    stored: Callable[[str, str], Path], old: str, new: str, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=f'the config in .*{said}') as caught:
+    with pytest.raises(ValueError, match=f'the config in .*{message}') as caught:
         VideoClassifier(checkpoint=stored(old, new))
     assert '\n' not in str(caught.value)
 

@@ -1,6 +1,6 @@
-"""A corpus of videos as they turn up among millions: broken, lying, and merely odd ones.
+"""A corpus of odd videos: broken, with wrong headers, and merely unusual ones.
 
-Each name says what is wrong with its file. Everything is made from fixed seeds, of small pictures,
+Each name states what is wrong with its file. Everything is made from fixed seeds, of small frames,
 in a few seconds; what takes longer is made by :func:`write_large_videos` for slow tests alone.
 """
 
@@ -180,14 +180,14 @@ def write_cut_videos(folder: Path) -> None:
     (folder / 'either_cut_in_half.webm').write_bytes(content[: len(content) // 2])
 
 
-# -- what is damaged or lies -----------------------------------------------------------------------
+# -- damaged files and wrong headers --------------------------------------------------------------
 
 
 def write_lies(folder: Path) -> None:
-    """MP4 files whose header says what is not so."""
+    """MP4 files whose header is wrong."""
     whole = (folder / 'good_moov_in_front.mp4').read_bytes()
 
-    def lie(name: str, box: bytes, *fields: tuple[int, int, int]) -> None:
+    def set_field(name: str, box: bytes, *fields: tuple[int, int, int]) -> None:
         """Overwrite fields of a box: (bytes behind its name, length, value)."""
         content = bytearray(whole)
         start = content.find(box) + 4
@@ -195,28 +195,28 @@ def write_lies(folder: Path) -> None:
             content[start + offset : start + offset + length] = value.to_bytes(length, 'big')
         (folder / name).write_bytes(content)
 
-    lie('bad_no_samples.mp4', b'stsz', (8, 4, 0))
-    lie('either_two_billion_samples.mp4', b'stsz', (8, 4, 2**31 - 1))
-    lie('either_samples_of_two_billion_bytes.mp4', b'stsz', (4, 4, 2**31 - 1))
-    lie('either_samples_of_one_byte.mp4', b'stsz', (4, 4, 1))
-    lie('either_no_durations.mp4', b'stts', (4, 4, 0))
-    lie('either_two_billion_durations.mp4', b'stts', (8, 4, 2**31 - 1))
-    lie('either_endless_frames.mp4', b'stts', (12, 4, 2**31 - 1))
-    lie('either_frames_of_no_duration.mp4', b'stts', (12, 4, 0))
-    lie('either_no_chunks.mp4', b'stco', (4, 4, 0))
-    lie('either_two_billion_chunks.mp4', b'stco', (4, 4, 2**31 - 1))
-    lie('either_chunks_beyond_the_end.mp4', b'stco', (8, 4, 2**32 - 1))
-    lie('either_65535_pixels.mp4', b'avc1', (24, 2, 65535), (26, 2, 65535))
-    lie('either_no_pixels.mp4', b'avc1', (24, 2, 0), (26, 2, 0))
-    lie('either_other_codec.mp4', b'stsd', (12, 4, int.from_bytes(b'hvc1', 'big')))
-    lie('either_unknown_codec.mp4', b'stsd', (12, 4, int.from_bytes(b'zzzz', 'big')))
-    lie('either_no_time_scale.mp4', b'mdhd', (12, 4, 0))
-    lie('either_huge_time_scale.mp4', b'mdhd', (12, 4, 2**32 - 1))
-    lie('either_ten_hours_says_the_header.mp4', b'mdhd', (12, 4, 1), (16, 4, 36_000))
-    lie('either_a_hundred_years.mp4', b'mvhd', (12, 4, 1), (16, 4, 2**32 - 2))
-    lie('either_a_box_of_four_gigabytes.mp4', b'moov', (-8, 4, 2**32 - 1))
-    lie('either_a_box_of_no_bytes.mp4', b'trak', (-8, 4, 0))
-    lie('either_a_box_of_seven_bytes.mp4', b'trak', (-8, 4, 7))
+    set_field('bad_no_samples.mp4', b'stsz', (8, 4, 0))
+    set_field('either_two_billion_samples.mp4', b'stsz', (8, 4, 2**31 - 1))
+    set_field('either_samples_of_two_billion_bytes.mp4', b'stsz', (4, 4, 2**31 - 1))
+    set_field('either_samples_of_one_byte.mp4', b'stsz', (4, 4, 1))
+    set_field('either_no_durations.mp4', b'stts', (4, 4, 0))
+    set_field('either_two_billion_durations.mp4', b'stts', (8, 4, 2**31 - 1))
+    set_field('either_endless_frames.mp4', b'stts', (12, 4, 2**31 - 1))
+    set_field('either_frames_of_no_duration.mp4', b'stts', (12, 4, 0))
+    set_field('either_no_chunks.mp4', b'stco', (4, 4, 0))
+    set_field('either_two_billion_chunks.mp4', b'stco', (4, 4, 2**31 - 1))
+    set_field('either_chunks_beyond_the_end.mp4', b'stco', (8, 4, 2**32 - 1))
+    set_field('either_65535_pixels.mp4', b'avc1', (24, 2, 65535), (26, 2, 65535))
+    set_field('either_no_pixels.mp4', b'avc1', (24, 2, 0), (26, 2, 0))
+    set_field('either_other_codec.mp4', b'stsd', (12, 4, int.from_bytes(b'hvc1', 'big')))
+    set_field('either_unknown_codec.mp4', b'stsd', (12, 4, int.from_bytes(b'zzzz', 'big')))
+    set_field('either_no_time_scale.mp4', b'mdhd', (12, 4, 0))
+    set_field('either_huge_time_scale.mp4', b'mdhd', (12, 4, 2**32 - 1))
+    set_field('either_ten_hours_by_the_header.mp4', b'mdhd', (12, 4, 1), (16, 4, 36_000))
+    set_field('either_a_hundred_years.mp4', b'mvhd', (12, 4, 1), (16, 4, 2**32 - 2))
+    set_field('either_a_box_of_four_gigabytes.mp4', b'moov', (-8, 4, 2**32 - 1))
+    set_field('either_a_box_of_no_bytes.mp4', b'trak', (-8, 4, 0))
+    set_field('either_a_box_of_seven_bytes.mp4', b'trak', (-8, 4, 7))
 
 
 def write_flips(folder: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_replacement_follows_from_the_seed_and_the_index_alone(folder: Path)
         for index in order:
             chosen[index] = []
             for epoch in range(12):
-                np.random.seed(100 * epoch)  # as the loop does; the index is told as well
+                np.random.seed(100 * epoch)  # as the loop does; the index is set as well
                 chosen[index].append(label_of(dataset[index]['data_samples']))
         return chosen
 
@@ -143,16 +143,16 @@ def test_a_data_set_without_a_good_video_says_so(folder: Path, test_mode: bool) 
 def test_without_a_listener_each_bad_video_is_logged(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
+    logged: list[str] = []
     monkeypatch.setattr(
-        'mmtimesformer.datasets.video_dataset.print_log', lambda text, **_: said.append(text)
+        'mmtimesformer.datasets.video_dataset.print_log', lambda text, **_: logged.append(text)
     )
     dataset = build(folder)
     dataset[2]
-    assert said == [f'{folder}/2.mp4 cannot be read: it is empty']
+    assert logged == [f'{folder}/2.mp4 cannot be read: it is empty']
     dataset.has_listener = True
     dataset[2]
-    assert len(said) == 1
+    assert len(logged) == 1
 
 
 # -- testing ---------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def start(*command: object, **environment: str) -> subprocess.Popen:
-    """Start a command in a process group of its own; what it says is to be read."""
+    """Start a command in a process group of its own; its output can be read."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
     return subprocess.Popen(
         [str(word) for word in command],
@@ -26,18 +26,18 @@ def start(*command: object, **environment: str) -> subprocess.Popen:
 
 
 def wait_for(words: str, process: subprocess.Popen) -> None:
-    """Read what a process says, up to a line with these words."""
+    """Read the output of a process, up to a line with these words."""
     assert process.stdout is not None
-    said = []
+    lines = []
     while words not in (line := process.stdout.readline()):
-        said.append(line)
-        assert line, ''.join(said)
+        lines.append(line)
+        assert line, ''.join(lines)
 
 
 def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
-    """Wait for the end of a process; return its exit code and the rest of what it said."""
-    said, _ = process.communicate(timeout=timeout)
-    return process.returncode, said
+    """Wait for the end of a process; return its exit code and the rest of its output."""
+    output, _ = process.communicate(timeout=timeout)
+    return process.returncode, output
 
 
 def children(process: int) -> list[int]:
@@ -48,13 +48,13 @@ def children(process: int) -> list[int]:
 
 def assert_as_undisturbed(checkpoint: Path, config: Path, work_dir: Path, *options: object) -> None:
     """Train undisturbed in two processes; in the end its weights are those of the checkpoint."""
-    code, said = finish(
+    code, output = finish(
         start(
             'bash', ROOT / 'tools/dist_train.sh', config, 2, '--work-dir', work_dir, *options,
             PYTHON=sys.executable,
         )
     )  # fmt: skip
-    assert code == 0, said
+    assert code == 0, output
     one, other = (
         load_torch(path)['state_dict'] for path in (work_dir / checkpoint.name, checkpoint)
     )

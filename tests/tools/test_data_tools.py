@@ -35,14 +35,14 @@ def load(name: str) -> ModuleType:
 
 @pytest.fixture
 def tool(tmp_path, monkeypatch, capfd) -> Tool:
-    """Run a tool of tools/data in this process, in ``tmp_path``: its exit code and what it said."""
+    """Run a tool of tools/data in this process, in ``tmp_path``: its exit code and output."""
     monkeypatch.chdir(tmp_path)
 
     def run(name: str, *words: object) -> tuple[int, str]:
         code = load(name).main([str(word) for word in words])
-        said = capfd.readouterr()
-        assert 'Traceback' not in said.out + said.err
-        return code, said.out + said.err
+        printed = capfd.readouterr()
+        assert 'Traceback' not in printed.out + printed.err
+        return code, printed.out + printed.err
 
     return run
 
@@ -108,7 +108,7 @@ def kinetics(tmp_path) -> Path:
 
 
 def test_kinetics(tool, kinetics) -> None:
-    code, said = tool('prepare', 'kinetics', '400')
+    code, output = tool('prepare', 'kinetics', '400')
     assert code == 3
     assert read(kinetics / 'kinetics400_train_list_videos.txt', kinetics / 'videos_train') == [
         ('-abc_DEF123_000007_000017.mp4', 0),
@@ -126,13 +126,13 @@ def test_kinetics(tool, kinetics) -> None:
     assert manifest['splits']['train']['listed'] == 3
     assert manifest['splits']['train']['found'] == 2
     assert manifest['sources']['train.csv'].startswith('sha256:')
-    assert 'the list of train has 3 videos, 246,534 were published (quoted from' in said
-    assert '2 classes are named, 400 were published' in said
-    assert '1 videos are missing' in said
+    assert 'the list of train has 3 videos, 246,534 were published (quoted from' in output
+    assert '2 classes are named, 400 were published' in output
+    assert '1 videos are missing' in output
     assert tool('prepare', 'kinetics', '400', kinetics, '--allow-missing')[0] == 0
     write_video(kinetics / 'videos_val/other000000.mp4')
-    _, said = tool('prepare', 'kinetics', '400', kinetics)
-    assert f'1 videos below {kinetics / "videos_val"} are in no list' in said
+    _, output = tool('prepare', 'kinetics', '400', kinetics)
+    assert f'1 videos below {kinetics / "videos_val"} are in no list' in output
 
 
 def test_class_names_from_a_file_give_the_order(tool, kinetics) -> None:
@@ -145,8 +145,8 @@ def test_class_names_from_a_file_give_the_order(tool, kinetics) -> None:
 
 def test_names_with_spaces_are_split_by_tabs_and_the_key_is_told(tool, kinetics) -> None:
     write_video(kinetics / 'videos_train/water skiing/gone0000000.mp4')
-    _, said = tool('prepare', 'kinetics', '400', kinetics)
-    assert "delimiter='\\t' next to ann_file" in said
+    _, output = tool('prepare', 'kinetics', '400', kinetics)
+    assert "delimiter='\\t' next to ann_file" in output
     assert not (kinetics / 'missing.txt').exists()
     annotation = kinetics / 'kinetics400_train_list_videos.txt'
     assert annotation.read_text().splitlines()[2] == 'water skiing/gone0000000.mp4\t1'
@@ -176,19 +176,19 @@ def test_class_names_reach_the_results_through_metainfo(kinetics, tool) -> None:
 
 
 def test_a_folder_without_any_of_the_videos_is_told_with_the_option(tool, kinetics) -> None:
-    code, said = tool(
+    code, output = tool(
         'prepare', 'kinetics', '400', kinetics, '--videos-val', kinetics / 'videos_train'
     )
     assert code == 1
-    assert 'none of the 1 videos of split val is below' in said
-    assert 'wanted for example valvalvalva_000000_000010 or valvalvalva' in said
-    assert said.rstrip().endswith('set --videos-val')
+    assert 'none of the 1 videos of split val is below' in output
+    assert 'wanted for example valvalvalva_000000_000010 or valvalvalva' in output
+    assert output.rstrip().endswith('set --videos-val')
     assert not (kinetics / 'kinetics400_train_list_videos.txt').exists()
     assert tool('prepare', 'kinetics', '400', kinetics / 'nowhere')[0] == 1
-    code, said = tool('prepare', 'kinetics', '400', kinetics, '--videos-train', 'nowhere')
+    code, output = tool('prepare', 'kinetics', '400', kinetics, '--videos-train', 'nowhere')
     assert code == 1
-    assert 'the video folder nowhere does not exist' in said
-    assert said.rstrip().endswith('set --videos-train')
+    assert 'the video folder nowhere does not exist' in output
+    assert output.rstrip().endswith('set --videos-train')
 
 
 def test_the_test_list_is_left_out_where_its_videos_are_not(tool, kinetics) -> None:
@@ -212,9 +212,9 @@ def test_ssv2(tool, tmp_path, prefix) -> None:
     write_file(lists / f'{prefix}test.json', json.dumps([{'id': '1420'}]))
     for name in ('78687.webm', '42.mp4', '1420.webm'):
         write_video(root / 'videos' / name)
-    code, said = tool('prepare', 'ssv2')
+    code, output = tool('prepare', 'ssv2')
     assert code == 3  # the lists are shorter than the published ones
-    assert '24,777 were published' in said
+    assert '24,777 were published' in output
     assert read(root / 'sthv2_train_list_videos.txt', root / 'videos') == [('78687.webm', 0)]
     assert read(root / 'sthv2_val_list_videos.txt', root / 'videos') == [('42.mp4', 1)]
     assert read(root / 'sthv2_test_list_videos.txt', root / 'videos') == [('1420.webm', -1)]
@@ -237,7 +237,7 @@ def test_ucf101(tool, tmp_path) -> None:
         write_file(root / f'annotations/trainlist0{number}.txt', train)
         write_file(root / f'annotations/testlist0{number}.txt', test)
         write_video(root / 'videos' / videos[0].format(number))
-        # the archive and the lists spell this class in two ways
+        # the archive and the lists write this class in two ways
         write_video(root / 'videos' / videos[1].format(number).replace('HandStand', 'Handstand'))
     assert tool('prepare', 'ucf101')[0] == 3
     assert not (root / 'missing.txt').exists()
@@ -264,17 +264,17 @@ def test_hmdb51_at_its_published_size_ends_with_0(tool, tmp_path) -> None:
             roles = roles[number:] + roles[:number]
             text = ''.join(f'{v} {r} \n' for v, r in zip(videos, roles, strict=True))
             (root / f'annotations/{name}_test_split{number}.txt').write_text(text)
-    code, said = tool('prepare', 'hmdb51')
+    code, output = tool('prepare', 'hmdb51')
     assert code == 0
-    assert 'hmdb51 is complete' in said
+    assert 'hmdb51 is complete' in output
     for number in (1, 2, 3):
         for split, size in (('train', 70), ('val', 30)):
             lines = (root / f'hmdb51_{split}_split_{number}_videos.txt').read_text().splitlines()
             assert len(lines) == 51 * size
             assert {int(line.split()[1]) for line in lines} == set(range(51))
-    # one file goes: all else stays, and the exit code tells
+    # one file goes: all else stays, and the exit code is 3
     (root / 'videos/class_07/#1_A_(B)&c!_class_07_u_nm_np1.avi').unlink()
-    code, said = tool('prepare', 'hmdb51')
+    code, output = tool('prepare', 'hmdb51')
     assert code == 3
     assert len((root / 'missing.txt').read_text().splitlines()) == 3  # once in each split
 
@@ -295,9 +295,9 @@ def test_diving48(tool, tmp_path) -> None:
     assert read(val, root / 'videos') == [('_8Vy3dlHg2w_00000.mp4', 0)]
     assert (root / 'classes.txt').read_text().startswith('Back 15som 05Twis FREE\n')
     write_file(lists / 'Diving48_V2_test.json', json.dumps([{'vid_name': 'a', 'label': 2}]))
-    code, said = tool('prepare', 'diving48')
+    code, output = tool('prepare', 'diving48')
     assert code == 1
-    assert 'video a has label 2, and Diving48_vocab.json has 2 classes' in said
+    assert 'video a has label 2, and Diving48_vocab.json has 2 classes' in output
 
 
 def test_howto100m_by_the_lists_of_the_authors(tool, tmp_path) -> None:
@@ -392,9 +392,9 @@ def spoiled(tmp_path) -> Path:
 
 def test_bad_videos_are_named_with_the_reason(tool, spoiled, tmp_path) -> None:
     words = ['--root', spoiled, '--num-workers', 2, '--out', 'bad.csv', '--good', 'good.txt']
-    code, said = tool('check_videos', 'all.txt', *words)
+    code, output = tool('check_videos', 'all.txt', *words)
     assert code == 3
-    assert '8 videos: 2 good, 6 bad' in said
+    assert '8 videos: 2 good, 6 bad' in output
     bad = dict(line.split(',', 1) for line in (tmp_path / 'bad.csv').read_text().splitlines()[1:])
     assert sorted(bad) == ['cut.avi', 'cut.mp4', 'cut.webm', 'empty.mp4', 'gone.mp4', 'noise.mp4']
     assert bad['empty.mp4'] == 'an empty file'
@@ -411,9 +411,9 @@ def test_bad_videos_are_named_with_the_reason(tool, spoiled, tmp_path) -> None:
 
 
 def test_a_folder_without_videos_is_an_error_in_words(tool, tmp_path) -> None:
-    code, said = tool('check_videos', tmp_path / 'none')
+    code, output = tool('check_videos', tmp_path / 'none')
     assert code == 1
-    assert 'error: ' in said
+    assert 'error: ' in output
 
 
 # -- resizing --------------------------------------------------------------------------------------
@@ -433,10 +433,10 @@ def test_videos_become_small_keep_their_frames_and_are_never_enlarged(
 ) -> None:
     (large / 'noise.mp4').write_bytes(b'nothing')
     words = [large, 'small', '--short-side', 48, '--with', 'pyav', '--num-workers', 2]
-    code, said = tool('resize_videos', *words)
+    code, output = tool('resize_videos', *words)
     assert code == 3
-    assert '2 resized' in said
-    assert '1 copied' in said
+    assert '2 resized' in output
+    assert '1 copied' in output
     assert 'noise.mp4\t' in (tmp_path / 'small/failed.txt').read_text()
     shapes = {'a b/wide.mp4': (48, 98), 'tall.mp4': (72, 48), 'small.webm': (32, 48)}
     files = [path for path in (tmp_path / 'small').rglob('*') if path.is_file()]
@@ -452,9 +452,9 @@ def test_videos_become_small_keep_their_frames_and_are_never_enlarged(
             scaled = (columns * new.shape[1] / old.shape[1]).astype(int)
             assert np.abs(old[8, columns].astype(int) - new[8, scaled]).max() < 12
     (large / 'noise.mp4').unlink()
-    code, said = tool('resize_videos', *words)
+    code, output = tool('resize_videos', *words)
     assert code == 0
-    assert said.rstrip().endswith('3 there already')
+    assert output.rstrip().endswith('3 there already')
 
 
 def test_the_program_ffmpeg_is_used_where_there_is_one(tool, large, tmp_path, monkeypatch) -> None:
@@ -544,7 +544,7 @@ def test_lists_of_videos_do_not_overwrite_the_annotation_file_or_each_other(tool
         (('--out', 'x.txt', '--good', 'x.txt'), '--good x.txt'),
         (('--out', 'all.txt/x.csv'), '--out all.txt/x.csv'),  # before the videos are decoded
     ):
-        code, said = tool('check_videos', 'all.txt', *words)
-        assert (code, named in said) == (1, True), said
+        code, output = tool('check_videos', 'all.txt', *words)
+        assert (code, named in output) == (1, True), output
     assert (tmp_path / 'all.txt').read_text() == 'a.mp4 0\n'
     assert [path.name for path in tmp_path.iterdir()] == ['all.txt']

@@ -155,7 +155,7 @@ def test_a_stop_ends_with_its_code_and_nothing_is_started_again(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != 'linux', reason='needs /proc')
 def test_a_stop_that_torchrun_did_not_hear_is_no_failure(two_workers: subprocess.Popen) -> None:
-    """As on the machines of a run of which only one heard the signal."""
+    """As on the machines of a run of which only one received the signal."""
     for process in children(two_workers.pid):
         os.kill(process, signal.SIGUSR1)
     code, output = finish(two_workers, 30)

@@ -1,4 +1,4 @@
-"""Videos are written anew, whole, beside their sources, and lists of them with them."""
+"""Videos are re-encoded completely into a new folder, with annotation files for them."""
 
 import importlib.util
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def write(path: Path, codec: str = 'libx264', colorspace: int = 2, width: int = 
 def tool(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> Callable[..., tuple[int, str]]:
-    """Run the tool in this process, in ``tmp_path``: its exit code and what it said."""
+    """Run the tool in this process, in ``tmp_path``: its exit code and output."""
     monkeypatch.chdir(tmp_path)
     spec: Any = importlib.util.spec_from_file_location('data_transcode', TOOL)
     module = importlib.util.module_from_spec(spec)
@@ -54,9 +54,9 @@ def tool(
 
     def run(*words: object) -> tuple[int, str]:
         code = module.main([str(word) for word in words])
-        said = capfd.readouterr()
-        assert 'Traceback' not in said.out + said.err
-        return code, said.out + said.err
+        printed = capfd.readouterr()
+        assert 'Traceback' not in printed.out + printed.err
+        return code, printed.out + printed.err
 
     return run
 
@@ -77,20 +77,20 @@ def test_a_data_set_is_written_anew_beside_its_source(
     (tmp_path / 'val.txt').write_text('two.mp4 0\n')
     words = ['videos', 'new', '--annotations', 'train.txt', 'val.txt', '--preset', 'speed']
     words += ['--short-side', '48', '--num-workers', '2']
-    code, said = tool(*words)
+    code, output = tool(*words)
     assert code == 3, 'one could not be read'
     assert [path.read_bytes() for path in sources] == before
     assert 'noise.mp4\t' in (tmp_path / 'new/failed.txt').read_text()
     assert (tmp_path / 'new/train.txt').read_text() == 'a b/one.mp4\t3\n'
     assert (tmp_path / 'new/val.txt').read_text() == 'two.mp4 0\n'
-    for said_of_it in (
+    for line in (
         '2 written, 0 there already',
         'train.txt: 1 videos, 1 left out',
         'GB before',
         'dB of signal to noise',
         'times as fast',
     ):
-        assert said_of_it in said
+        assert line in output
     files = {'a b/one.mp4', 'two.mp4'}
     for name in files:
         path = tmp_path / 'new' / name
@@ -104,9 +104,9 @@ def test_a_data_set_is_written_anew_beside_its_source(
     times = [(tmp_path / 'new' / name).stat().st_mtime_ns for name in files]
     (tmp_path / 'videos/noise.mp4').unlink()
     (tmp_path / 'train.txt').write_text('a b/one.avi\t3\n')
-    code, said = tool(*words)
+    code, output = tool(*words)
     assert code == 0
-    assert '0 written, 2 there already' in said
+    assert '0 written, 2 there already' in output
     assert times == [(tmp_path / 'new' / name).stat().st_mtime_ns for name in files]
     assert not (tmp_path / 'new/failed.txt').exists()
 
@@ -130,11 +130,11 @@ def test_frames_keep_their_pictures_and_colours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('lost', 'letter'),
+    ('lost', 'message'),
     [('read', '39 of 40 frames can be decoded'), ('written', 'of 40 frames 39 were written')],
 )
 def test_a_video_of_which_a_frame_is_lost_gets_no_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str, letter: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str, message: str
 ) -> None:
     def lose_one(source: Path, target: Path, *options: Any) -> int:
         count = encode_again(source, target, *options)
@@ -151,7 +151,7 @@ def test_a_video_of_which_a_frame_is_lost_gets_no_name(
         return count
 
     monkeypatch.setattr(transcoding, 'encode_again', lose_one)
-    with pytest.raises(ValueError, match=letter):
+    with pytest.raises(ValueError, match=message):
         transcode_video(job(tmp_path, write(tmp_path / 'source.mp4')))
     assert not (tmp_path / 'new.mp4').exists()
 

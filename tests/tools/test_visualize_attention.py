@@ -1,4 +1,4 @@
-"""tools/visualize_attention.py writes a picture, a video and a page, or says what is wrong."""
+"""tools/visualize_attention.py writes a picture, a video and a page, or an error."""
 
 import importlib.util
 import re
@@ -15,7 +15,7 @@ Tool = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def tool(tools: Path, capsys: pytest.CaptureFixture) -> Iterator[Tool]:
-    """Run the tool in this process; return its exit code, what it wrote, and its letters."""
+    """Run the tool in this process; return its exit code, its output, and its errors."""
     scopes = dict(DefaultScope._instance_dict)
 
     def run(*words: object) -> tuple[int, str, str]:
@@ -25,9 +25,9 @@ def tool(tools: Path, capsys: pytest.CaptureFixture) -> Iterator[Tool]:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         code = module.main([str(word) for word in words])
-        said = capsys.readouterr()
-        letters = [line for line in said.err.splitlines() if line.startswith('error: ')]
-        return code, said.out, '\n'.join(letters)
+        printed = capsys.readouterr()
+        errors = [line for line in printed.err.splitlines() if line.startswith('error: ')]
+        return code, printed.out, '\n'.join(errors)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('warnings.filterwarnings', lambda *args, **kwargs: None)
@@ -53,11 +53,11 @@ def test_a_picture_a_video_and_a_page_are_written(
     tool: Tool, tiny_videos: Path, tiny_config: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / 'out'
-    code, said, errors = tool(tiny_videos / '0.mp4', tiny_config, checkpoint, '--out', out)
+    code, output, errors = tool(tiny_videos / '0.mp4', tiny_config, checkpoint, '--out', out)
     assert (code, errors) == (0, '')
     assert sorted(file.name for file in out.iterdir()) == ['grid.png', 'overlay.mp4', 'page.html']
-    assert all(str(file) in said for file in out.iterdir())
-    assert 'jumping' in said and 'layers 0, every head' in said
+    assert all(str(file) in output for file in out.iterdir())
+    assert 'jumping' in output and 'layers 0, every head' in output
     page = (out / 'page.html').read_text()
     assert '"method":"rollout"' in page and 'jumping' in page
 
@@ -108,9 +108,9 @@ def test_a_wrong_option_is_told_in_one_sentence(
     arguments = (tiny_videos / '0.mp4', tiny_config, checkpoint, '--out', tmp_path / 'o', *options)
     code, _, errors = tool(*arguments)
     assert code == 1
-    (letter,) = [line for line in errors.splitlines() if line]
+    (message,) = [line for line in errors.splitlines() if line]
 
-    assert re.search(words, letter), letter
+    assert re.search(words, message), message
     assert not (tmp_path / 'o').exists()
 
 

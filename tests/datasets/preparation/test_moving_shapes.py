@@ -1,4 +1,4 @@
-"""What Moving Shapes promises: twins, no tell-tale frame, one seed one data set, all or nothing."""
+"""Moving Shapes: twins, no single frame shows the direction, reproducible by seed, atomic."""
 
 import json
 import multiprocessing
@@ -109,12 +109,12 @@ def gap_between_opposites(axis: str, instant: int, starts: tuple[float, float]) 
 
 @pytest.mark.parametrize('axis', AXES)
 @pytest.mark.parametrize('instant', [0, NUM_FRAMES // 2, NUM_FRAMES - 1])
-def test_no_instant_tells_the_direction_not_even_the_first(axis: str, instant: int) -> None:
+def test_no_single_frame_shows_the_direction_not_even_the_first(axis: str, instant: int) -> None:
     assert gap_between_opposites(axis, instant, starts=(0, 1)) < 0.044
 
 
 @pytest.mark.parametrize('axis', AXES)
-def test_starts_on_half_of_the_loop_would_tell_it(axis: str) -> None:
+def test_starts_on_half_of_the_loop_would_show_it(axis: str) -> None:
     assert gap_between_opposites(axis, 0, starts=(0, 0.5)) > 0.2
 
 

@@ -78,7 +78,7 @@ def start(folder: Path) -> Iterator[Callable[[], Any]]:
 def test_a_training_from_a_store_with_faults_is_that_of_files(
     folder: Path, tmp_path: Path, start: Callable[[], Any], workers: int
 ) -> None:
-    """The server is killed in the midst of an epoch, comes back, and gives each third time 503."""
+    """The server is killed within an epoch, comes back, and gives each third time 503."""
     train(on_disk(folder), tmp_path / 'files')
     server, port = start()
     options = {**KEYS, 'client_kwargs': {'endpoint_url': f'http://127.0.0.1:{port}'}}

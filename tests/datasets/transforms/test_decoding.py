@@ -46,7 +46,7 @@ def test_a_video_that_a_phone_stored_lying_down_is_upright(
     if reader == 'decord':
         pytest.importorskip('decord')
     if not hasattr(av.VideoFrame, 'rotation'):
-        pytest.skip('this PyAV does not tell by how much a frame is to be turned')
+        pytest.skip('this PyAV does not give the rotation of a frame')
     lying = Video(tiny_videos / '0.mp4', reader).frames([0, 7])
     apply_rotation = Video(turned(tiny_videos / '0.mp4', tmp_path / 'turned.mp4'), reader).frames(
         [0, 7]

@@ -40,7 +40,7 @@ def whole_frames(position: Fraction, length: int, short: str) -> set[int]:
 def window_of(
     length: int, fps: float, clip: tuple[int, int], share: Fraction, short: str = 'clamp'
 ) -> list[set[int]]:
-    """The official window, in exact fractions; ``share`` of the room lies before it."""
+    """The official window, in exact fractions; ``share`` of the room is before it."""
     frames, interval = clip
     window = Fraction(frames * interval) * Fraction(str(fps)) / 30
     start = share * max(Fraction(length) - window, Fraction(0))
@@ -202,16 +202,16 @@ def test_numpys_seed_decides_and_numbering_may_start_at_one(transform: Any) -> N
 
 
 def test_what_the_next_steps_of_a_pipeline_read() -> None:
-    said = WindowSampleFrames(8, 32, 3)({'total_frames': 90, 'avg_fps': 30.0})
-    assert (said['clip_len'], said['frame_interval'], said['num_clips']) == (8, 32, 3)
-    assert said['frame_inds'].shape == (24,)
-    assert said['frame_inds'].dtype.kind == 'i'
-    said = SegmentSampleFrames(8)({'total_frames': 90})
-    assert (said['clip_len'], said['num_clips'], said['frame_inds'].shape) == (8, 1, (8,))
+    results = WindowSampleFrames(8, 32, 3)({'total_frames': 90, 'avg_fps': 30.0})
+    assert (results['clip_len'], results['frame_interval'], results['num_clips']) == (8, 32, 3)
+    assert results['frame_inds'].shape == (24,)
+    assert results['frame_inds'].dtype.kind == 'i'
+    results = SegmentSampleFrames(8)({'total_frames': 90})
+    assert (results['clip_len'], results['num_clips'], results['frame_inds'].shape) == (8, 1, (8,))
 
 
 @pytest.mark.parametrize(
-    ('wrong', 'letter'),
+    ('wrong', 'message'),
     [
         (dict(clip_len=0), 'clip_len=0 is not a positive whole number; set clip_len'),
         (dict(frame_interval=1.5), 'frame_interval=1.5 is not a positive whole number'),
@@ -221,8 +221,8 @@ def test_what_the_next_steps_of_a_pipeline_read() -> None:
         (dict(target_fps=0), 'target_fps=0 is not positive; set None for any rate'),
     ],
 )
-def test_a_wrong_argument_is_named(wrong: dict[str, Any], letter: str) -> None:
-    with pytest.raises(ValueError, match=letter):
+def test_a_wrong_argument_is_named(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         WindowSampleFrames(**{'clip_len': 8, 'frame_interval': 32, **wrong})
 
 

@@ -53,7 +53,7 @@ def test_one_clip_is_what_the_pipeline_gives(tiny_videos: Path) -> None:
 
 @pytest.mark.parametrize('reader', ['mmtimesformer.Video', 'mmaction.Decord'])
 def test_each_clip_has_its_own_time_and_place(tiny_videos: Path, reader: str) -> None:
-    """Frames and flips are what the clip says of itself, though all clips were decoded as one."""
+    """Frames and flips match the metadata of each clip, though all clips are decoded as one."""
     pipeline = copy.deepcopy(PIPELINE)
     pipeline[0]['type'], pipeline[2]['type'] = f'{reader}Init', f'{reader}Decode'
     pipeline[3] = dict(type='mmaction.CenterCrop', crop_size=64)
@@ -154,7 +154,7 @@ def test_frames_that_make_no_clip_are_named() -> None:
 
 
 class Mean(nn.Module):
-    """Looks at a batch and learns one number; keeps what it was given."""
+    """A model of one weight that keeps the batches it was given."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,7 +227,7 @@ def test_a_training_that_goes_on_sees_the_same_clips(tiny_videos: Path, tmp_path
 
 
 @pytest.mark.parametrize(
-    ('change', 'letter'),
+    ('change', 'message'),
     [
         (dict(clips_per_video=3), 'batch_size=8 is not divisible by clips_per_video=3'),
         (dict(clips_per_video='4'), "clips_per_video='4' is not a positive whole number"),
@@ -235,9 +235,9 @@ def test_a_training_that_goes_on_sees_the_same_clips(tiny_videos: Path, tmp_path
         (dict(dataset=dict(test_mode=True, pipeline=PIPELINE)), 'is for training; .* num_clips'),
     ],
 )
-def test_what_cannot_be_is_refused(change: dict[str, Any], letter: str) -> None:
+def test_what_cannot_be_is_refused(change: dict[str, Any], message: str) -> None:
     config = dict(batch_size=8, clips_per_video=4, dataset=dict(pipeline=PIPELINE))
-    with pytest.raises(ValueError, match=letter):
+    with pytest.raises(ValueError, match=message):
         with_clips_per_video({**config, **change})
 
 

@@ -123,7 +123,7 @@ def test_numpys_seed_decides_the_size(inverse: bool, seed: int) -> None:
 
 
 def place(width: int, height: int) -> dict[str, Any]:
-    """A picture whose colours tell where a pixel was."""
+    """A picture whose colours show where a pixel was."""
     x, y = np.meshgrid(np.arange(width), np.arange(height))
     frames = [np.stack([x, y, np.full_like(x, t)], axis=-1).astype(np.float32) for t in range(2)]
     return {'imgs': frames, 'img_shape': (height, width)}
@@ -176,7 +176,7 @@ def test_views_reach_the_model_crop_by_crop() -> None:
 
 
 @pytest.mark.parametrize(
-    ('wrong', 'letter'),
+    ('wrong', 'message'),
     [
         (
             lambda: ShortSideResize(0),
@@ -193,8 +193,8 @@ def test_views_reach_the_model_crop_by_crop() -> None:
         ),
     ],
 )
-def test_a_wrong_argument_is_named(wrong: Any, letter: str) -> None:
-    with pytest.raises(ValueError, match=letter):
+def test_a_wrong_argument_is_named(wrong: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         wrong()
 
 

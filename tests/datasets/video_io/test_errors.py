@@ -1,4 +1,4 @@
-"""Whatever a file holds, a reader says so in time, by a message that names the file."""
+"""A reader returns in time whatever a file holds, with a message that names the file."""
 
 import json
 import subprocess
@@ -122,7 +122,7 @@ import json, re, sys
 import av
 from mmtimesformer.datasets.transforms.decoding import Video
 
-def peak():  # in megabytes; getrusage would tell that of the process that started this one, too
+def peak():  # in megabytes; getrusage includes that of the parent process
     with open('/proc/self/status') as status:
         return int(re.search('VmHWM:[^0-9]*([0-9]+)', status.read())[1]) / 1024
 

@@ -92,28 +92,28 @@ def half_written(work_dir: Path) -> bool:
 
 
 def kill_while_saving(work_dir: Path, kills: int, shares: bool = False) -> tuple[int, int]:
-    """Kill a process that saves all the time; return how often in midst of a file, and the losses.
+    """Kill a process that saves all the time; return how often within a file, and the losses.
 
     After each kill a whole checkpoint must be found, no older than the last one that was reported
     as saved, and no half file may stand under a final name.
     """
     processes, moments = multiprocessing.get_context('fork'), random.Random(0)
-    reported = in_midst = lost = 0
+    reported = partial = lost = 0
     work_dir.mkdir()
     for _ in range(kills):
-        ear, mouth = processes.Pipe(duplex=False)
-        process = processes.Process(target=save_for_ever, args=(work_dir, mouth, shares))
+        receiver, sender = processes.Pipe(duplex=False)
+        process = processes.Process(target=save_for_ever, args=(work_dir, sender, shares))
         process.start()
-        mouth.close()
-        assert ear.poll(60) and ear.recv() >= reported
+        sender.close()
+        assert receiver.poll(60) and receiver.recv() >= reported
         time.sleep(moments.uniform(0, 0.2))
         process.kill()
         process.join()
         with contextlib.suppress(EOFError):
             while True:
-                reported = ear.recv()
-        ear.close()
-        in_midst += half_written(work_dir)
+                reported = receiver.recv()
+        receiver.close()
+        partial += half_written(work_dir)
         newest = latest_valid_checkpoint(work_dir, pytest.fail)
         lost += newest is None and reported > 0
         for path in work_dir.glob('*.pth'):
@@ -121,7 +121,7 @@ def kill_while_saving(work_dir: Path, kills: int, shares: bool = False) -> tuple
             assert torch.equal(whole['state_dict']['w'], torch.full((2_500_000,), whole['iter']))
         lost += newest is not None and load_torch(newest)['iter'] < reported
         assert len(list(work_dir.glob('*.pth'))) <= 2
-    return in_midst, lost
+    return partial, lost
 
 
 @pytest.mark.parametrize('shares', [False, True], ids=['whole', 'shares'])
@@ -135,10 +135,10 @@ def test_a_kill_at_any_moment_leaves_the_last_checkpoint_whole(
 @pytest.mark.slow
 @pytest.mark.parametrize('shares', [False, True], ids=['whole', 'shares'])
 def test_two_hundred_kills_lose_nothing(tmp_path: Path, shares: bool) -> None:
-    in_midst, lost = kill_while_saving(tmp_path / 'work', 200, shares)
-    print(f'{in_midst} of 200 kills hit a file half written; lost {lost}')
+    partial, lost = kill_while_saving(tmp_path / 'work', 200, shares)
+    print(f'{partial} of 200 kills hit a file half written; lost {lost}')
     assert lost == 0
-    assert in_midst >= 20  # else the test does not test it
+    assert partial >= 20  # else the test does not test it
 
 
 def test_a_new_checkpoint_is_whole_before_the_old_one_goes(train: Train, tmp_path: Path) -> None:

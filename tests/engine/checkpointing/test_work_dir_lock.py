@@ -32,11 +32,11 @@ def test_a_second_training_fails_with_the_name_of_the_first_and_a_killed_one_hol
     work_dir = tmp_path / 'work'
     work_dir.mkdir()
     processes = multiprocessing.get_context('fork')
-    ear, mouth = processes.Pipe(duplex=False)
-    first = processes.Process(target=hold, args=(work_dir, mouth))
+    receiver, sender = processes.Pipe(duplex=False)
+    first = processes.Process(target=hold, args=(work_dir, sender))
     first.start()
-    assert ear.poll(30)
-    child = ear.recv()
+    assert receiver.poll(30)
+    child = receiver.recv()
     monkeypatch.setattr(work_dir_lock, 'PATIENCE', 0.3)
     with pytest.raises(OSError, match=rf'work is in use: process {first.pid} on \S+, since .*202'):
         train()
@@ -50,11 +50,11 @@ def test_a_second_training_fails_with_the_name_of_the_first_and_a_killed_one_hol
 
 def test_a_training_waits_for_one_that_is_just_ending(tmp_path: Path) -> None:
     processes = multiprocessing.get_context('fork')
-    ear, mouth = processes.Pipe(duplex=False)
-    first = processes.Process(target=hold, args=(tmp_path, mouth))
+    receiver, sender = processes.Pipe(duplex=False)
+    first = processes.Process(target=hold, args=(tmp_path, sender))
     first.start()
-    assert ear.poll(30)
-    os.kill(ear.recv(), 9)
+    assert receiver.poll(30)
+    os.kill(receiver.recv(), 9)
     began = time.monotonic()
     processes.Process(target=lambda: (time.sleep(0.5), os.kill(first.pid, 9))).start()
     with only_one_training(tmp_path, pytest.fail):

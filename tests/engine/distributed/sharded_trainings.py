@@ -215,7 +215,7 @@ def diverged(work_dir: Path, *hooks: Hook, **how: Any) -> dict[str, Any]:
     raise AssertionError('it did not diverge')
 
 
-class NeverRoom(Hook):
+class DiskFullAtTheEnd(Hook):
     """Let the disk of the second process be full at the end, and ask it alone to stop then."""
 
     priority = 'HIGHEST'
@@ -233,7 +233,7 @@ class NeverRoom(Hook):
 
 def stopped_while_retrying(work_dir: Path, **how: Any) -> dict[str, Any]:
     """Train until a stop while the last checkpoint is retried; return the error of each process."""
-    hook = NeverRoom()
+    hook = DiskFullAtTheEnd()
     try:
         train(work_dir, hook, **how)
     except RunStopped as end:
