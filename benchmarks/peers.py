@@ -267,7 +267,7 @@ def warmed_up(work: Callable[[], object], device: torch.device) -> tuple[bool, f
 
 
 def check_equal(models: dict[str, nn.Module], video: Tensor, trains: bool) -> None:
-    """See that all systems say the same before anything is timed; drop path is off for it.
+    """Check that all systems give the same scores before any is timed; without drop path.
 
     Raises:
         RuntimeError: Logits differ by more than 1e-4, or the gradients of the first parameter,

@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--clips', type=int, default=4, help='of a step, in each process')
     parser.add_argument('--steps', type=int, default=12, help='that are counted, of a round')
     parser.add_argument('--rounds', type=int, default=3)
-    parser.add_argument('--worker', type=Path, help=argparse.SUPPRESS)  # where it tells its times
+    parser.add_argument('--worker', type=Path, help=argparse.SUPPRESS)  # where it writes its times
     return parser.parse_args(argv)
 
 
@@ -134,7 +134,7 @@ def work(args: argparse.Namespace) -> None:
 def measure(processes: int, args: argparse.Namespace) -> list[float]:
     """Train in so many processes; return the seconds of each step."""
     with tempfile.TemporaryDirectory() as folder:
-        told = Path(folder) / 'times.json'
+        result = Path(folder) / 'times.json'
         launcher = []
         if processes > 1:
             launcher = [
@@ -146,12 +146,12 @@ def measure(processes: int, args: argparse.Namespace) -> list[float]:
             launcher.append(str(processes))
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
         command = [
-            sys.executable, *launcher, __file__, '--worker', str(told), '--clips', str(args.clips),
+            sys.executable, *launcher, __file__, '--worker', str(result), '--clips', str(args.clips),
             '--steps', str(args.steps),
         ]  # fmt: skip
         environment = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-        return json.loads(told.read_text())
+        return json.loads(result.read_text())
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""A training under fire: python benchmarks/soak.py --minutes 3, or 60.
+"""A training under faults: python benchmarks/soak.py --minutes 3, or 60.
 
 A tiny TimeSformer learns Moving Shapes, of which a few videos are broken, once undisturbed and once
 with faults thrown at it at random, until both are done. Then the two are compared, to the last bit:
@@ -82,7 +82,7 @@ class Training:
     Args:
         config: Its config file.
         work_dir: Its folder.
-        name: What each start says goes to ``said_NAME_NUMBER.txt`` beside that folder.
+        name: The output of each start goes to ``output_NAME_NUMBER.txt`` next to that folder.
     """
 
     def __init__(self, config: Path, work_dir: Path, name: str) -> None:
@@ -104,15 +104,15 @@ class Training:
         path = [str(ROOT), environment.get('PYTHONPATH', '')]
         environment['PYTHONPATH'] = os.pathsep.join(filter(None, path))
         self.starts += 1
-        with self.said.open('w') as file:
+        with self.output.open('w') as file:
             self.process = subprocess.Popen(
                 self.command(), stdout=file, stderr=file, env=environment, start_new_session=True
             )
 
     @property
-    def said(self) -> Path:
-        """What it said since its last start."""
-        return self.work_dir.parent / f'said_{self.name}_{self.starts:03}.txt'
+    def output(self) -> Path:
+        """The output since its last start."""
+        return self.work_dir.parent / f'output_{self.name}_{self.starts:03}.txt'
 
     @property
     def code(self) -> int | None:
@@ -120,18 +120,18 @@ class Training:
         assert self.process is not None
         return self.process.poll()
 
-    def says(self, words: str, seconds: float = 120, since: int = 0) -> bool:
-        """Wait until it has said so since its last start; whether it came to that."""
+    def prints(self, words: str, seconds: float = 120, since: int = 0) -> bool:
+        """Wait until its output has these words; return whether it came to that."""
         given_up = time.monotonic() + seconds
-        while words not in self.said.read_text()[since:]:
+        while words not in self.output.read_text()[since:]:
             if self.code is not None or time.monotonic() > given_up:
-                return words in self.said.read_text()[since:]
+                return words in self.output.read_text()[since:]
             time.sleep(0.2)
         return True
 
     def trains(self) -> bool:
         """Wait until it has taken more steps; whether it came to that."""
-        return self.says('Epoch(train)', since=len(self.said.read_text()))
+        return self.prints('Epoch(train)', since=len(self.output.read_text()))
 
     def end(self, number: int = signal.SIGKILL, whole_group: bool = True) -> int:
         """Send a signal, and return the exit code that follows."""
@@ -157,7 +157,7 @@ class Training:
         return [*self.work_dir.glob(PARTIAL)]
 
 
-class Fire:
+class Faults:
     """The faults, and what must follow each of them.
 
     Each fault tells whether it struck: a loader may be gone before it can be killed, and a training
@@ -186,7 +186,7 @@ class Fire:
         ]
         self.struck: Counter[str] = Counter({_name(fault): 0 for fault in self.faults})
 
-    def throw(self, fault: Callable[[], bool]) -> None:
+    def cause(self, fault: Callable[[], bool]) -> None:
         """Throw one, count it if it struck, and start again what it ended."""
         self.struck[_name(fault)] += fault()
         if self.training.code not in (None, 0):
@@ -198,9 +198,9 @@ class Fire:
         half = self.training.half_files()
         self.training.start()
         if newest is not None:
-            resumes = self.training.says(f'Resumes from {newest}.')
-            check(resumes, f'it did not resume from {newest}; see {self.training.said}')
-        check(self.trains_or_is_done(), f'it took no step; see {self.training.said}')
+            resumes = self.training.prints(f'Resumes from {newest}.')
+            check(resumes, f'it did not resume from {newest}; see {self.training.output}')
+        check(self.trains_or_is_done(), f'it took no step; see {self.training.output}')
         left = {*half} & {*self.training.half_files()}
         check(not left, f'{left} was not swept up')
 
@@ -210,13 +210,13 @@ class Fire:
 
     def kill_a_loader(self) -> bool:
         """The training goes on by itself."""
-        loaders, since = self.training.loaders(), len(self.training.said.read_text())
+        loaders, since = self.training.loaders(), len(self.training.output.read_text())
         if not loaders:
             return False
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.chance.choice(loaders), signal.SIGKILL)
-        check(self.trains_or_is_done(), f'it did not go on; see {self.training.said}')
-        return 'DataLoader workers are restarted' in self.training.said.read_text()[since:]
+        check(self.trains_or_is_done(), f'it did not continue; see {self.training.output}')
+        return 'DataLoader workers are restarted' in self.training.output.read_text()[since:]
 
     def kill_everything(self) -> bool:
         """As a machine does that goes down."""
@@ -247,7 +247,7 @@ class Fire:
         check(code in (STOPPED, 0), f'{number.name} ended the run with {code}, not {STOPPED}')
         check(seconds < 30, f'{number.name} took {seconds:.0f} s')
         self.slowest_stop = max(self.slowest_stop, seconds)
-        return code == STOPPED and 'all is saved' in self.training.said.read_text()
+        return code == STOPPED and 'all is saved' in self.training.output.read_text()
 
     def press_ctrl_c(self) -> bool:
         """As a person does."""
@@ -265,9 +265,9 @@ class Fire:
         content = Path(newest).read_bytes()
         Path(newest).write_bytes(content[: self.chance.randrange(len(content))])
         self.training.start()
-        check(self.training.says(f'{newest} is damaged'), f'nothing was said of {newest}')
-        resumes = self.training.says('Resumes from') and self.trains_or_is_done()
-        check(resumes, f'it did not start from the checkpoint before; see {self.training.said}')
+        check(self.training.prints(f'{newest} is damaged'), f'no message on {newest}')
+        resumes = self.training.prints('Resumes from') and self.trains_or_is_done()
+        check(resumes, f'it did not start from the checkpoint before; see {self.training.output}')
         return True
 
     def take_the_list_of_videos_away(self) -> bool:
@@ -280,11 +280,13 @@ class Fire:
         finally:
             away.rename(self.annotations)
         check(code == 1, f'a start without the list of videos ended with {code}')
-        check('does not exist' in self.training.said.read_text(), 'the missing list is not told')
+        check(
+            'does not exist' in self.training.output.read_text(), 'the missing list is not reported'
+        )
         return True
 
     def start_a_second_one(self) -> bool:
-        """It says so and ends, and the first one does not notice."""
+        """It logs so and ends, and the first one does not notice."""
         name = f'second_{self.struck[_name(self.start_a_second_one)] + 1}'
         second = Training(self.training.config, self.training.work_dir, name)
         second.start()
@@ -292,20 +294,20 @@ class Fire:
         if self.training.code is not None:
             return False
         check(code == 1, f'a second training in the folder ended with {code}')
-        check('is in use: process' in second.said.read_text(), 'it did not say why')
+        check('is in use: process' in second.output.read_text(), 'it gave no reason')
         return True
 
     def fill_the_disk(self) -> bool:
         """No file may grow above a size for a while, to which all checkpoints come."""
         assert self.training.process is not None
-        pid, since = self.training.process.pid, len(self.training.said.read_text())
+        pid, since = self.training.process.pid, len(self.training.output.read_text())
         _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (LARGEST_FILE, hard))
-            told = self.training.says('could not be written', 60, since)
+            reported = self.training.prints('could not be written', 60, since)
             time.sleep(self.chance.uniform(0, 5))
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
-            return told
+            return reported
         return False
 
 
@@ -331,18 +333,18 @@ def soak(args: argparse.Namespace) -> None:
     whole = Training(config, out / 'whole', 'whole')
     training = Training(config, out / 'disturbed', 'disturbed')
     try:
-        say(f'undisturbed: {epochs} epochs')
+        print_heading(f'undisturbed: {epochs} epochs')
         began = time.monotonic()
         whole.start()
         code = whole.process.wait()  # type: ignore[union-attr]
-        check(code == 0, f'the undisturbed training ended with {code}; see {whole.said}')
+        check(code == 0, f'the undisturbed training ended with {code}; see {whole.output}')
         quiet = time.monotonic() - began
 
-        say('under fire')
-        fire = Fire(training, data / 'train.txt', chance)
+        print_heading('under fire')
+        faults = Faults(training, data / 'train.txt', chance)
         began = time.monotonic()
-        burn(fire, pause, epochs * VIDEOS // BATCH / (60 * args.minutes))
-        under_fire = time.monotonic() - began
+        inject(faults, pause, epochs * VIDEOS // BATCH / (60 * args.minutes))
+        under_faults = time.monotonic() - began
     finally:
         for one in (whole, training):
             if one.process is not None:
@@ -350,44 +352,44 @@ def soak(args: argparse.Namespace) -> None:
 
     steps = compare(out / 'whole', out / 'disturbed')
     check(steps == epochs * VIDEOS // BATCH, f'{steps} steps are not {epochs} epochs')
-    spared = [name for name, times in fire.struck.items() if not times]
+    spared = [name for name, times in faults.struck.items() if not times]
     check(not spared, f'the training was over before it came to: {", ".join(spared)}')
-    told = {
-        'faults': dict(fire.struck),
+    summary = {
+        'faults': dict(faults.struck),
         'starts': training.starts,
         'steps': steps,
         'seconds undisturbed': round(quiet),
-        'seconds under fire': round(under_fire),
-        'slowest stop in seconds': round(fire.slowest_stop, 1),
+        'seconds under faults': round(under_faults),
+        'slowest stop in seconds': round(faults.slowest_stop, 1),
     }
-    (out / 'soak.json').write_text(json.dumps(told, indent=2) + '\n')
-    say('the two trainings are the same to the last bit')
-    print(json.dumps(told, indent=2))
+    (out / 'soak.json').write_text(json.dumps(summary, indent=2) + '\n')
+    print_heading('the two trainings are the same to the last bit')
+    print(json.dumps(summary, indent=2))
 
 
-def burn(fire: Fire, pause: float, pace: float) -> None:
+def inject(faults: Faults, pause: float, pace: float) -> None:
     """Throw faults at a training until it is done.
 
     Args:
-        fire: The faults.
+        faults: The faults.
         pause: Seconds between two faults, on average.
         pace: Steps in a second above which the pauses are a tenth.
     """
-    training, began = fire.training, time.monotonic()
+    training, began = faults.training, time.monotonic()
     queue: list[Callable[[], bool]] = []
     training.start()
     while training.trains():
         is_ahead = training.steps() > pace * (time.monotonic() - began)
-        time.sleep(fire.chance.uniform(0, 2 * pause) / (10 if is_ahead else 1))
+        time.sleep(faults.chance.uniform(0, 2 * pause) / (10 if is_ahead else 1))
         if training.code is not None:
             break
         # Each comes before one comes twice.
-        queue = queue or fire.chance.sample(fire.faults, len(fire.faults))
+        queue = queue or faults.chance.sample(faults.faults, len(faults.faults))
         fault = queue.pop()
         print(f'{time.monotonic() - began:6.0f} s  {_name(fault)}', flush=True)
-        fire.throw(fault)
-    check(training.code is not None, f'no step in two minutes; see {training.said}')
-    check(training.code == 0, f'it ended with {training.code}; see {training.said}')
+        faults.cause(fault)
+    check(training.code is not None, f'no step in two minutes; see {training.output}')
+    check(training.code == 0, f'it ended with {training.code}; see {training.output}')
 
 
 def write_data(folder: Path) -> Path:
@@ -413,11 +415,11 @@ def write_config(path: Path, epochs: int, data: Path, seed: int) -> Path:
 
 
 def fitting_epochs(out: Path, data: Path, args: argparse.Namespace) -> int:
-    """Train two epochs, and say how many take half of the minutes."""
+    """Train two epochs, and return how many take half of the minutes."""
     pace = Training(write_config(out / 'pace.py', 2, data, args.seed), out / 'pace', 'pace')
     pace.start()
-    check(pace.process.wait() == 0, f'a training of two epochs failed; see {pace.said}')  # type: ignore[union-attr]
-    times = [float(second) for second in re.findall(r' time: ([\d.]+) ', pace.said.read_text())]
+    check(pace.process.wait() == 0, f'a training of two epochs failed; see {pace.output}')  # type: ignore[union-attr]
+    times = [float(second) for second in re.findall(r' time: ([\d.]+) ', pace.output.read_text())]
     shutil.rmtree(out / 'pace')
     return max(4, round(30 * args.minutes / (VIDEOS // BATCH * min(times))))
 
@@ -426,7 +428,7 @@ def compare(one: Path, other: Path) -> int:
     """Compare the last checkpoints of two trainings; return their number of steps.
 
     Raises:
-        RuntimeError: They differ; the message says in what.
+        RuntimeError: They differ; the message states in what.
     """
     first, second = (load_torch(latest_checkpoint(folder) or '') for folder in (one, other))
     for saved in (first, second):
@@ -469,7 +471,7 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def say(heading: str) -> None:
+def print_heading(heading: str) -> None:
     """Print a heading."""
     print(f'\n── {heading}', flush=True)
 

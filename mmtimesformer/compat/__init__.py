@@ -1,6 +1,6 @@
-"""Fixes for other packages; each file is named after the version that needs it.
+"""Fixes for versions of other packages, and checks of the private names that we use.
 
-Importing this package applies all of them. They change nothing on other versions, and import
+Importing this package applies all fixes. They change nothing on other versions, and import
 neither MMAction2 nor mmcv.
 """
 

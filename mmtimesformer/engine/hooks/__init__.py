@@ -1,1 +1,1 @@
-"""MMEngine hooks for training and testing; each file holds one."""
+"""MMEngine hooks for training and testing."""
