@@ -1,12 +1,11 @@
 """Convert a state dict between formats: detect the format, rename the keys, adapt, write names.
 
-:func:`to_canonical` reads any format: it detects the format (:func:`_detect`), renames every key to
-ours (:func:`_rename`), and adapts attention type, classifier, frames and size (:func:`_adapt`).
-:func:`to_format` writes the names of another format. Each step adds to the
-:class:`~mmtimesformer.checkpoints.load_report.LoadReport`.
+:func:`to_canonical` reads any format, :func:`to_format` writes the names of another one. Each step
+adds to the :class:`~mmtimesformer.checkpoints.load_report.LoadReport`.
 """
 
 import math
+import re
 from collections.abc import Collection, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -202,9 +201,6 @@ def convert_state_dict(
         change_attention: Let one attention type become another.
         keep_head: Keep the classifier.
 
-    Returns:
-        The state dict, and what happened to each key.
-
     Raises:
         CheckpointError: The format is not recognised; a key is missing or unknown; attention
             types differ and ``change_attention`` is not set.
@@ -234,14 +230,16 @@ def to_canonical(
     """
     unstacked = dict(unstack_blocks(_without_module(state_dict)))
     state_dict.clear()
-    form, prefix = _detect(unstacked)
-    weights = _rename(unstacked, form, prefix)
+    found = detect(unstacked)
+    if found is None:
+        raise CheckpointError(
+            f'no known format explains these {len(unstacked)} keys ({some(unstacked, 4)}); '
+            f'readable are {", ".join(form.title for form in FORMATS.values())}'
+        )
+    weights = _rename(unstacked, *found)
     weights.metadata = deepcopy(metadata or ModelMetadata())
     _adapt(weights, options or AdaptOptions())
     return weights
-
-
-# -- Detect ----------------------------------------------------------------------------------------
 
 
 def _without_module(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -249,16 +247,6 @@ def _without_module(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     if state_dict and all(key.startswith('module.') for key in state_dict):
         return {key.removeprefix('module.'): weight for key, weight in state_dict.items()}
     return state_dict
-
-
-def _detect(state_dict: StateDict) -> tuple[Format, str]:
-    found = detect(state_dict)
-    if found is None:
-        raise CheckpointError(
-            f'no known format explains these {len(state_dict)} keys ({some(state_dict, 4)}); '
-            f'readable are {", ".join(form.title for form in FORMATS.values())}'
-        )
-    return found
 
 
 # -- Rename ----------------------------------------------------------------------------------------
@@ -338,12 +326,8 @@ def _check_content(key: str, weight: Tensor, load_report: LoadReport) -> None:
 
 def _row_of(ours: str) -> str:
     """Return the row of our table that a name belongs to."""
-    parts = ours.split('.')
-    if parts[0] == 'blocks':
-        parts[1] = '{i}'
-    if parts[-1] in ('weight', 'bias'):
-        parts[-1] = '{p}'
-    return '.'.join(parts)
+    row = re.sub(r'^blocks\.\d+', 'blocks.{i}', ours)
+    return re.sub(r'\.(weight|bias)$', '.{p}', row)
 
 
 # -- Adapt -----------------------------------------------------------------------------------------
@@ -440,10 +424,9 @@ def _change_attention(weights: Weights, has: str, wanted: str, num_frames: int) 
 
 
 def seed_temporal_attention(weights: Weights) -> None:
-    """Seed temporal attention from spatial attention, behind a projection of zero.
+    """Seed temporal attention and norms from the spatial ones, and ``temporal_fc`` with zero.
 
-    Each block's temporal attention and norm are copies of its spatial ones. ``temporal_fc`` is
-    zero, so that time adds nothing at first: the output is that of the image ViT.
+    So time adds nothing at first: the output is that of the image ViT.
 
     Raises:
         CheckpointError: There are temporal weights already; they would be overwritten.
@@ -476,10 +459,8 @@ def add_qkv_bias(weights: Weights) -> None:
 
 
 def _report_missing(weights: Weights) -> None:
-    has_head = any(name.startswith('head.') for name in weights.tensors)
-    for name in expected_names(
-        weights.attention_type, weights.depth, weights.has_qkv_bias, has_head
-    ):
+    head = any(name.startswith('head.') for name in weights.tensors)
+    for name in expected_names(weights.attention_type, weights.depth, weights.has_qkv_bias, head):
         if name not in weights.tensors:
             weights.load_report.add('missing', name)
 
