@@ -19,7 +19,6 @@ from mmtimesformer.fileio.storage_error import LONGEST_PAUSE, PATIENCE, StorageE
 
 KNOWN_FILES = 4  # that were read last, by which to see whether a folder is still the same
 KNOWN_FOLDERS = 10_000
-OTHERS = 'other files are in it'
 
 
 class LocalFolder:
@@ -75,6 +74,9 @@ class LocalFolder:
         folder = file.rpartition(os.sep)[0]
         return self._folders.get(folder, ('', False))[1] and not _has_entries(folder)
 
+    def _reason(self) -> str:
+        return _fault(self.path) or 'other files are in it'
+
     def wait(self, file: str) -> None:
         """Wait until the folder is there again; log that once for all processes of a data loader.
 
@@ -84,16 +86,16 @@ class LocalFolder:
         began = time.monotonic()
         if self._logged.set():
             _warn(
-                f'The folder {self.path} is gone or empty ({_fault(self.path) or OTHERS}), which it '
-                f'was not when this run began: waits for it, up to {self.patience:g} s.'
+                f'The folder {self.path} is gone or empty ({self._reason()}), which it was not '
+                f'when this run began: waits for it, up to {self.patience:g} s.'
             )
         for tries in count():
             waited = time.monotonic() - began
             if waited >= self.patience:
                 raise StorageError(
                     f'the folder {self.path} has been gone or empty for {waited:.0f} s '
-                    f'({_fault(self.path) or OTHERS}; wanted was {file}), and the run began with it; '
-                    f'bring it back (patience={self.patience:g} of the data set is how long to wait)'
+                    f'({self._reason()}; wanted was {file}), and the run began with it; bring '
+                    f'it back (patience={self.patience:g} of the data set is how long to wait)'
                 )
             time.sleep(min(2.0**tries, LONGEST_PAUSE, self.patience - waited))
             if not self.is_lost(file):
