@@ -105,11 +105,7 @@ class Weights:
         return self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
 
     def known_size(self) -> tuple[int, int]:
-        """Return the height and width, in pixels.
-
-        Raises:
-            CheckpointError: They are unknown.
-        """
+        """Return the height and width, in pixels; raise ``CheckpointError`` if they are unknown."""
         if self.img_size is None:
             refuse_grid(self)
         return self.img_size
@@ -139,10 +135,8 @@ class Weights:
         Args:
             overwrite: Also where the source gives others, because they were resized on purpose.
         """
-        clip = Preprocessing(num_frames=self.num_frames)
-        if self.grid is not None and min(self.grid) > 0:
-            height, width = (side * self.patch_size for side in self.grid)
-            clip.size = height if height == width else (height, width)
+        known = self.grid is not None and min(self.grid) > 0
+        clip = Preprocessing(num_frames=self.num_frames, size=self.img_size if known else None)
         stored = self.metadata.preprocessing
         self.metadata.preprocessing = stored.updated(clip) if overwrite else clip.updated(stored)
 
@@ -526,11 +520,7 @@ def _resize_times(weights: Weights, num_frames: int, mode: str) -> None:
 
 
 def resize_grid(weights: Weights, grid: Grid, mode: str = 'grid') -> None:
-    """Resize the position embeddings to another grid of patches.
-
-    Raises:
-        CheckpointError: The grid that they are for is unknown.
-    """
+    """Resize the position embeddings to another grid of patches; refuse an unknown old grid."""
     if grid == weights.grid or 'pos_embed' not in weights.tensors:
         return
     if weights.grid is None:
@@ -620,11 +610,7 @@ def _grid_of(weights: Weights, options: AdaptOptions, wanted: Grid | None) -> Gr
 
 
 def refuse_grid(weights: Weights, size: Size | None = None) -> NoReturn:
-    """Raise the error of a number of patches that does not fit a size, or is not a square.
-
-    Raises:
-        CheckpointError: Always.
-    """
+    """Raise ``CheckpointError`` for a number of patches that fits no size, or is not a square."""
     patches = weights.tensors['pos_embed'].shape[1] - 1
     expected = 'a square grid'
     if size is not None:
