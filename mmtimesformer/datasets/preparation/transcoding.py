@@ -36,17 +36,11 @@ PSNR_FRAMES = 8
 
 @dataclass(frozen=True)
 class Preset:
-    """How videos are written.
+    """How videos are written."""
 
-    Attributes:
-        short_side: Pixels, even; smaller videos keep their size.
-        gop: Frames from one keyframe to the next, at most.
-        crf: x264's constant rate factor; less is better and larger.
-    """
-
-    short_side: int
-    gop: int
-    crf: int
+    short_side: int  # pixels, even; smaller videos keep their size
+    gop: int  # frames from one keyframe to the next, at most
+    crf: int  # x264's constant rate factor; less is better and larger
 
     @property
     def options(self) -> dict[str, str]:
@@ -77,19 +71,12 @@ class Transcode:
 
 @dataclass(frozen=True)
 class Written:
-    """What became of a video.
+    """What became of a video."""
 
-    Attributes:
-        before: Bytes of the source.
-        after: Bytes of the new file.
-        psnr: Decibels between the frames of both, at the new size.
-        speedup: How many clips are read from it in the time of one of the source, if measured.
-    """
-
-    before: int
-    after: int
-    psnr: float
-    speedup: float | None
+    before: int  # bytes of the source
+    after: int  # bytes of the new file
+    psnr: float  # decibels between the frames of both, at the new size
+    speedup: float | None  # clips read from it in the time of one of the source, if measured
 
 
 def list_sources(
