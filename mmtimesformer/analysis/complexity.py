@@ -17,16 +17,13 @@ from mmtimesformer.cli import require_mmaction
 class Complexity:
     """The cost of one clip.
 
-    Attributes:
-        shape: Of the clip, ``(c, t, H, W)``.
-        multiply_adds: Of the backbone's convolutions, projections and attention, which papers call
-            FLOPs; floating-point operations are twice as many.
-        parameters: Of the whole model with its head.
+    ``multiply_adds`` are those of the backbone's convolutions, projections and attention, which
+    papers call FLOPs; floating-point operations are twice as many.
     """
 
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, int, int, int]  # of the clip, c t H W
     multiply_adds: int
-    parameters: int
+    parameters: int  # of the whole model with its head
 
 
 def measure_complexity(cfg: Config, size: tuple[int, int] | None = None) -> Complexity:

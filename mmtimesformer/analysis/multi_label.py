@@ -1,7 +1,7 @@
 """Metrics of a multi-label test: average precision, F1, calibration, agreement of views.
 
-All take ``videos classes`` arrays: labels as booleans, and scores or probabilities. A class without
-positives has NaN metrics and is not in the means.
+All take ``videos classes`` arrays: labels and predictions as booleans, scores or probabilities. A
+class without positives has NaN metrics and is not in the means.
 """
 
 from dataclasses import dataclass
@@ -14,21 +14,13 @@ from mmtimesformer.analysis.metrics import Reliability, reliability
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Precision, recall and F1 of each class.
+    """Precision, recall and F1 of each class."""
 
-    Attributes:
-        positives: Number of videos with the label.
-        predicted: Number of videos for which it is predicted.
-        precision: Of the videos for which it is predicted; NaN if there are none.
-        recall: Of the videos with the label; NaN if there are none.
-        f1: Harmonic mean of both; NaN for a class without positives.
-    """
-
-    positives: np.ndarray
-    predicted: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
+    positives: np.ndarray  # number of videos with the label
+    predicted: np.ndarray  # number of videos for which it is predicted
+    precision: np.ndarray  # NaN if it is predicted for no video
+    recall: np.ndarray  # NaN for a class without positives
+    f1: np.ndarray  # likewise
 
 
 def probabilities_of(scores: np.ndarray, fusion: str | None, views: int = 1) -> np.ndarray:
@@ -74,11 +66,7 @@ def mean_of(values: np.ndarray) -> float:
 
 
 def class_scores(labels: np.ndarray, predicted: np.ndarray) -> ClassScores:
-    """Return precision, recall and F1 of each class.
-
-    Shape:
-        - labels, predicted: ``videos classes``, booleans
-    """
+    """Return precision, recall and F1 of each class."""
     precision, recall, f1, positives = precision_recall_fscore_support(
         labels.astype(int), predicted.astype(int), average=None, zero_division=np.nan
     )
@@ -113,17 +101,11 @@ def confused_pairs(labels: np.ndarray, predicted: np.ndarray) -> list[tuple[int,
 
 @dataclass(frozen=True)
 class LabelAgreement:
-    """Predictions of each view of each video.
+    """Predictions of each view of each video."""
 
-    Attributes:
-        predicted: The labels that each view predicts, ``videos views classes``.
-        precision: Mean average precision of each view alone.
-        fused: Mean average precision of all views together.
-    """
-
-    predicted: np.ndarray
-    precision: np.ndarray
-    fused: float
+    predicted: np.ndarray  # the labels that each view predicts, ``videos views classes``
+    precision: np.ndarray  # mean average precision of each view alone
+    fused: float  # mean average precision of all views together
 
     @property
     def agrees(self) -> np.ndarray:

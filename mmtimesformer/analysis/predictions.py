@@ -20,33 +20,15 @@ from mmtimesformer.fileio.safe_pickle import (
     RefusedError,
     read_pickle,
 )
-from mmtimesformer.fileio.stand_ins import (
-    NUMPY,
-    PLAIN,
-    TORCH,
-)
+from mmtimesformer.fileio.stand_ins import NUMPY, PLAIN, TORCH
 from mmtimesformer.fileio.torch_files import load_from_bytes
 from mmtimesformer.non_finite import is_finite
 
-NAMES: Names = {
-    **PLAIN,
-    **NUMPY,
-    **TORCH,
-    'torch.storage._load_from_bytes': load_from_bytes,
-}
+NAMES: Names = {**PLAIN, **NUMPY, **TORCH, 'torch.storage._load_from_bytes': load_from_bytes}
 
 
 def read_predictions(path: str | Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the scores and labels that ``tools/test.py --dump`` wrote.
-
-    Shape:
-        - scores: ``videos classes``
-        - labels: ``videos``; of a multi-label test ``videos classes``, booleans
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It holds no predictions, or other objects than these.
-    """
+    """Read the scores and labels that ``tools/test.py --dump`` wrote, see :func:`read_views`."""
     scores, labels, _ = read_views(path)
     return scores, labels
 
@@ -99,10 +81,6 @@ def read_failures(path: str | Path) -> dict[int, tuple[str, str]]:
     Returns:
         By video index, the file and the reason; :data:`~mmtimesformer.non_finite.REASON` for scores
         that are not finite.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It holds no predictions, or other objects than these.
     """
     return {
         i: (str(sample.get('filename', '')), str(sample.get('failed') or sample['non_finite']))

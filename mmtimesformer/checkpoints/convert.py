@@ -1,12 +1,11 @@
 """Convert a state dict between formats: detect the format, rename the keys, adapt, write names.
 
-:func:`to_canonical` reads any format: it detects the format (:func:`_detect`), renames every key to
-ours (:func:`_rename`), and adapts attention type, classifier, frames and size (:func:`_adapt`).
-:func:`to_format` writes the names of another format. Each step adds to the
-:class:`~mmtimesformer.checkpoints.load_report.LoadReport`.
+:func:`to_canonical` reads any format, :func:`to_format` writes the names of another one. Each step
+adds to the :class:`~mmtimesformer.checkpoints.load_report.LoadReport`.
 """
 
 import math
+import re
 from collections.abc import Collection, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -106,11 +105,7 @@ class Weights:
         return self.grid[0] * self.patch_size, self.grid[1] * self.patch_size
 
     def known_size(self) -> tuple[int, int]:
-        """Return the height and width, in pixels.
-
-        Raises:
-            CheckpointError: They are unknown.
-        """
+        """Return the height and width, in pixels; raise ``CheckpointError`` if they are unknown."""
         if self.img_size is None:
             refuse_grid(self)
         return self.img_size
@@ -140,10 +135,8 @@ class Weights:
         Args:
             overwrite: Also where the source gives others, because they were resized on purpose.
         """
-        clip = Preprocessing(num_frames=self.num_frames)
-        if self.grid is not None and min(self.grid) > 0:
-            height, width = (side * self.patch_size for side in self.grid)
-            clip.size = height if height == width else (height, width)
+        known = self.grid is not None and min(self.grid) > 0
+        clip = Preprocessing(num_frames=self.num_frames, size=self.img_size if known else None)
         stored = self.metadata.preprocessing
         self.metadata.preprocessing = stored.updated(clip) if overwrite else clip.updated(stored)
 
@@ -202,9 +195,6 @@ def convert_state_dict(
         change_attention: Let one attention type become another.
         keep_head: Keep the classifier.
 
-    Returns:
-        The state dict, and what happened to each key.
-
     Raises:
         CheckpointError: The format is not recognised; a key is missing or unknown; attention
             types differ and ``change_attention`` is not set.
@@ -234,14 +224,16 @@ def to_canonical(
     """
     unstacked = dict(unstack_blocks(_without_module(state_dict)))
     state_dict.clear()
-    form, prefix = _detect(unstacked)
-    weights = _rename(unstacked, form, prefix)
+    found = detect(unstacked)
+    if found is None:
+        raise CheckpointError(
+            f'no known format explains these {len(unstacked)} keys ({some(unstacked, 4)}); '
+            f'readable are {", ".join(form.title for form in FORMATS.values())}'
+        )
+    weights = _rename(unstacked, *found)
     weights.metadata = deepcopy(metadata or ModelMetadata())
     _adapt(weights, options or AdaptOptions())
     return weights
-
-
-# -- Detect ----------------------------------------------------------------------------------------
 
 
 def _without_module(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -249,16 +241,6 @@ def _without_module(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
     if state_dict and all(key.startswith('module.') for key in state_dict):
         return {key.removeprefix('module.'): weight for key, weight in state_dict.items()}
     return state_dict
-
-
-def _detect(state_dict: StateDict) -> tuple[Format, str]:
-    found = detect(state_dict)
-    if found is None:
-        raise CheckpointError(
-            f'no known format explains these {len(state_dict)} keys ({some(state_dict, 4)}); '
-            f'readable are {", ".join(form.title for form in FORMATS.values())}'
-        )
-    return found
 
 
 # -- Rename ----------------------------------------------------------------------------------------
@@ -338,12 +320,8 @@ def _check_content(key: str, weight: Tensor, load_report: LoadReport) -> None:
 
 def _row_of(ours: str) -> str:
     """Return the row of our table that a name belongs to."""
-    parts = ours.split('.')
-    if parts[0] == 'blocks':
-        parts[1] = '{i}'
-    if parts[-1] in ('weight', 'bias'):
-        parts[-1] = '{p}'
-    return '.'.join(parts)
+    row = re.sub(r'^blocks\.\d+', 'blocks.{i}', ours)
+    return re.sub(r'\.(weight|bias)$', '.{p}', row)
 
 
 # -- Adapt -----------------------------------------------------------------------------------------
@@ -440,10 +418,9 @@ def _change_attention(weights: Weights, has: str, wanted: str, num_frames: int) 
 
 
 def seed_temporal_attention(weights: Weights) -> None:
-    """Seed temporal attention from spatial attention, behind a projection of zero.
+    """Seed temporal attention and norms from the spatial ones, and ``temporal_fc`` with zero.
 
-    Each block's temporal attention and norm are copies of its spatial ones. ``temporal_fc`` is
-    zero, so that time adds nothing at first: the output is that of the image ViT.
+    So time adds nothing at first: the output is that of the image ViT.
 
     Raises:
         CheckpointError: There are temporal weights already; they would be overwritten.
@@ -476,10 +453,8 @@ def add_qkv_bias(weights: Weights) -> None:
 
 
 def _report_missing(weights: Weights) -> None:
-    has_head = any(name.startswith('head.') for name in weights.tensors)
-    for name in expected_names(
-        weights.attention_type, weights.depth, weights.has_qkv_bias, has_head
-    ):
+    head = any(name.startswith('head.') for name in weights.tensors)
+    for name in expected_names(weights.attention_type, weights.depth, weights.has_qkv_bias, head):
         if name not in weights.tensors:
             weights.load_report.add('missing', name)
 
@@ -545,11 +520,7 @@ def _resize_times(weights: Weights, num_frames: int, mode: str) -> None:
 
 
 def resize_grid(weights: Weights, grid: Grid, mode: str = 'grid') -> None:
-    """Resize the position embeddings to another grid of patches.
-
-    Raises:
-        CheckpointError: The grid that they are for is unknown.
-    """
+    """Resize the position embeddings to another grid of patches; refuse an unknown old grid."""
     if grid == weights.grid or 'pos_embed' not in weights.tensors:
         return
     if weights.grid is None:
@@ -639,11 +610,7 @@ def _grid_of(weights: Weights, options: AdaptOptions, wanted: Grid | None) -> Gr
 
 
 def refuse_grid(weights: Weights, size: Size | None = None) -> NoReturn:
-    """Raise the error of a number of patches that does not fit a size, or is not a square.
-
-    Raises:
-        CheckpointError: Always.
-    """
+    """Raise ``CheckpointError`` for a number of patches that fits no size, or is not a square."""
     patches = weights.tensors['pos_embed'].shape[1] - 1
     expected = 'a square grid'
     if size is not None:

@@ -205,12 +205,16 @@ def _read_part(
     planner.commit_tensor(item, target)
 
 
-def _tensor_of(folder: Path, info: Any) -> Tensor:
+def _bytes_of(folder: Path, info: Any) -> io.BytesIO:
     with (folder / info.relative_path).open('rb') as file:
         file.seek(info.offset)
-        part = io.BytesIO(file.read(info.length))
+        return io.BytesIO(file.read(info.length))
+
+
+def _tensor_of(folder: Path, info: Any) -> Tensor:
+    content = _bytes_of(folder, info)
     try:
-        tensor = read_torch(part, info.length)
+        tensor = read_torch(content, info.length)
     except (ZipError, RefusedError, InstructionError) as error:
         raise ValueError(f'{info.relative_path} {why_refused(error)}') from None
     if not isinstance(tensor, Tensor):
@@ -229,8 +233,7 @@ def problem_of(error: 'CheckpointException') -> Exception:
         if not isinstance(problem, Exception):
             raise problem
         problems.append(problem)
-    found = [p for p in problems if not isinstance(p, OSError)] or problems
-    return found[0]
+    return min(problems, key=lambda problem: isinstance(problem, OSError))
 
 
 def read_metadata(checkpoint: Mapping[str, Any], path: Path) -> tuple[Path, 'Metadata']:
@@ -279,10 +282,7 @@ def corruption_of_shards(path: str | os.PathLike[str]) -> str | None:
     try:
         folder, metadata = read_metadata(checkpoint, path)
         for info in metadata.storage_data.values():
-            with (folder / info.relative_path).open('rb') as file:
-                file.seek(info.offset)
-                part = io.BytesIO(file.read(info.length))
-            if SafeZip(part, info.length).corrupt_member():
+            if SafeZip(_bytes_of(folder, info), info.length).corrupt_member():
                 return f'{folder / info.relative_path} does not match its checksum'
     except Exception as error:  # whatever surfaces is damage
         return str(error) or repr(error)

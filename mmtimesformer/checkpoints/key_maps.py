@@ -72,17 +72,11 @@ MMACTION2_DIVIDED: dict[str, Row] = {
     'norm.{p}': 'norm.{p}',
 }
 MMACTION2_JOINT: dict[str, Row] = {
-    'cls_token': 'cls_token',
-    'pos_embed': 'pos_embed',
-    'time_embed': 'time_embed',
-    'patch_embed.proj.{p}': 'patch_embed.projection.{p}',
+    **{row: theirs for row, theirs in MMACTION2_DIVIDED.items() if row not in TEMPORAL_ROWS},
     'blocks.{i}.norm1.{p}': _MMACTION2_BLOCK + 'norms.0.{p}',
     'blocks.{i}.attn.qkv.{p}': _MMACTION2_BLOCK + 'attentions.0.attn.in_proj_{p}',
     'blocks.{i}.attn.proj.{p}': _MMACTION2_BLOCK + 'attentions.0.attn.out_proj.{p}',
     'blocks.{i}.norm2.{p}': _MMACTION2_BLOCK + 'norms.1.{p}',
-    'blocks.{i}.mlp.fc1.{p}': _MMACTION2_BLOCK + 'ffns.0.layers.0.0.{p}',
-    'blocks.{i}.mlp.fc2.{p}': _MMACTION2_BLOCK + 'ffns.0.layers.1.{p}',
-    'norm.{p}': 'norm.{p}',
 }
 
 HUGGINGFACE: dict[str, Row] = {
@@ -164,8 +158,8 @@ def _as_is(ours: str, weight: Tensor) -> Tensor:
     return weight
 
 
-def _from_paddle(ours: str, weight: Tensor) -> Tensor:
-    """Transpose matrices: Paddle multiplies tokens by the matrix, torch by its transpose."""
+def _transposed(ours: str, weight: Tensor) -> Tensor:
+    """Transpose matrices: Paddle and JAX multiply tokens by the matrix, torch by its transpose."""
     if weight.ndim == 2:
         return rearrange(weight, 'i o -> o i').contiguous()
     return weight
@@ -181,9 +175,7 @@ def _from_jax(ours: str, weight: Tensor) -> Tensor:
         return rearrange(weight, 'heads c -> (heads c)')
     if ours.endswith('attn.proj.weight'):
         return rearrange(weight, 'heads c d -> d (heads c)').contiguous()
-    if weight.ndim == 2:
-        return rearrange(weight, 'i o -> o i').contiguous()
-    return weight
+    return _transposed(ours, weight)
 
 
 def _from_big_vision(ours: str, weight: Tensor) -> Tensor:
@@ -296,7 +288,7 @@ FORMATS: dict[str, Format] = {
             head=('head.fc.{p}',),
             prefixes=('backbone.', ''),
             dropped={'StructuredToParameterName@@': "Paddle's own list of names"},
-            orient=_from_paddle,
+            orient=_transposed,
         ),
         Format(
             name='paddle_vit',
@@ -304,7 +296,7 @@ FORMATS: dict[str, Format] = {
             rows=_without_time(CANONICAL_ROWS),
             head=('head.{p}',),
             dropped={'StructuredToParameterName@@': "Paddle's own list of names"},
-            orient=_from_paddle,
+            orient=_transposed,
             is_video=False,
         ),
         Format(
@@ -441,7 +433,7 @@ def _fits(
         return False
     qkv = next((w for name, w in ours.items() if name.endswith('attn.qkv.weight')), None)
     is_transposed = qkv is not None and qkv.ndim == 2 and 3 * qkv.shape[0] == qkv.shape[1]
-    return is_transposed == (form.orient is _from_paddle)
+    return is_transposed == (form.orient is _transposed)
 
 
 def unstack_blocks(state_dict: StateDict) -> StateDict:

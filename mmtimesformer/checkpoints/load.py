@@ -280,9 +280,23 @@ def adapt_contents(
         CheckpointError: A key is missing or unknown, or a shape differs.
         NonFiniteError: A weight is NaN or infinite.
     """
-    adapted = _adapt_contents(contents, model, options or AdaptOptions())
-    check_weights(adapted.state_dict, _parameter_names(model))
-    return adapted
+    options = options or AdaptOptions()
+    prefix, backbone = _need_backbone(model)
+    wanted = dict(model.state_dict())
+    own = {name.removeprefix(prefix) for name in wanted if name.startswith(prefix)}
+    if _has_own_modules(own) and set(contents.tensors) >= {prefix + name for name in own}:
+        adapted = _adapt_same_model(contents, wanted)
+        check_weights(adapted.state_dict, _parameter_names(model))
+        return adapted
+    time_embed = wanted.get(f'{prefix}time_embed')
+    of_model = replace(
+        options,
+        attention_type=attention_type_of(own),
+        num_frames=None if time_embed is None else time_embed.shape[1],
+        model_grid=tuple(backbone.grid),
+    )
+    weights = contents_to_canonical(contents, of_model)
+    return match_weights(weights, model, options.allow_missing)
 
 
 def match_weights(
@@ -295,38 +309,14 @@ def match_weights(
         NonFiniteError: A weight is NaN or infinite.
     """
     prefix, backbone = _need_backbone(model)
-    adapted = _match_checked(weights, model, prefix, backbone, allow_missing)
-    check_weights(adapted.state_dict, _parameter_names(model))
-    return adapted
-
-
-def _adapt_contents(contents: Contents, model: nn.Module, options: AdaptOptions) -> Adapted:
-    prefix, backbone = _need_backbone(model)
-    wanted = dict(model.state_dict())
-    own = {name.removeprefix(prefix) for name in wanted if name.startswith(prefix)}
-    if _has_own_modules(own) and set(contents.tensors) >= {prefix + name for name in own}:
-        return _adapt_same_model(contents, wanted)
-
-    time_embed = wanted.get(f'{prefix}time_embed')
-    of_model = replace(
-        options,
-        attention_type=attention_type_of(own),
-        num_frames=None if time_embed is None else time_embed.shape[1],
-        model_grid=tuple(backbone.grid),
-    )
-    weights = contents_to_canonical(contents, of_model)
-    return _match_checked(weights, model, prefix, backbone, options.allow_missing)
-
-
-def _match_checked(
-    weights: Weights, model: nn.Module, prefix: str, backbone: Any, allow_missing: tuple[str, ...]
-) -> Adapted:
     wanted = model.state_dict()
     weights.load_report.target = type(model).__name__
     _compare_hyperparameters(weights, backbone)
     if not weights.has_qkv_bias and any(name.endswith('qkv.bias') for name in wanted):
         add_qkv_bias(weights)
-    return _match(weights, wanted, prefix, allow_missing)
+    adapted = _match(weights, wanted, prefix, allow_missing)
+    check_weights(adapted.state_dict, _parameter_names(model))
+    return adapted
 
 
 def _need_backbone(model: nn.Module) -> tuple[str, Any]:

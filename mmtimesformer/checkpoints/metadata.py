@@ -1,14 +1,13 @@
 """Model metadata: what the shapes of the weights do not show, read from each system's files.
 
-With other colours, another normalisation or another frame interval than in training a model loses
-accuracy without an error. So checkpoints carry these values (:class:`ModelMetadata`), and a config
-is compared with them. What a source does not give is ``None``; nothing is guessed. Config text in a
-checkpoint is parsed as data, never executed.
+A config is compared with these values (:class:`ModelMetadata`), since with other preprocessing than
+in training a model loses accuracy without an error. What a source does not give is ``None``. Config
+text in a checkpoint is parsed as data, never executed.
 """
 
 import ast
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
@@ -249,23 +248,20 @@ def _is_per_channel(value: object) -> bool:
     return _is_numbers(value) and 0 < len(value) <= 4 and all(abs(x) < 1e6 for x in value)
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _is_names(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
 
 
+COUNTS = 'num_heads num_frames patch_size embed_dims num_layers num_classes frame_interval'
 VALID: dict[str, tuple[str, Callable[[Any], bool]]] = {
     key: (what, is_valid)
     for keys, what, is_valid in (
-        (
-            'attention_type licence source dataset channel_order sampling',
-            'a text',
-            lambda value: isinstance(value, str),
-        ),
-        (
-            'num_heads num_frames patch_size embed_dims num_layers num_classes frame_interval',
-            f'a whole number from 1 to {LARGEST_COUNT:,}',
-            _is_count,
-        ),
+        ('attention_type licence source dataset channel_order sampling', 'a text', _is_text),
+        (COUNTS, f'a whole number from 1 to {LARGEST_COUNT:,}', _is_count),
         ('img_size size', 'a number of pixels, or two', _is_size),
         ('mean std', 'a number for each channel', _is_per_channel),
         ('norm_eps', 'a number from 0 to 1', lambda x: type(x) in (int, float) and 0 <= x <= 1),
@@ -321,7 +317,8 @@ def metadata_of_config(config: Values) -> ModelMetadata:
     model = _table(config.get('model'))
     backbone, preprocessor = _table(model.get('backbone')), _table(model.get('data_preprocessor'))
     steps = list(_steps(_pipeline_of(config)))
-    normalise = preprocessor or _table(config.get('img_norm_cfg')) or _normalise_step(steps)
+    step = next((step for step in steps if _kind(step) == 'Normalize'), {})  # of MMAction2 0.x
+    normalise = preprocessor or _table(config.get('img_norm_cfg')) or step
     preprocessing: dict[str, object] = _present(metadata_of_pipeline(steps))
     for key, without in (('mean', 0.0), ('std', 1.0)):
         values = normalise.get(key)
@@ -398,11 +395,6 @@ def _pipeline_of(config: Values) -> object:
         if pipeline := config.get(f'{stage}_pipeline'):
             return pipeline
     return []
-
-
-def _normalise_step(steps: Iterable[Values]) -> Values:
-    """Return the arguments of ``Normalize``, by which MMAction2 0.x normalised."""
-    return next((step for step in steps if _kind(step) == 'Normalize'), {})
 
 
 def differences(checkpoint: ModelMetadata, config: ModelMetadata) -> list[str]:
@@ -505,15 +497,12 @@ def read_literals(text: str) -> dict[str, Any]:
 
     The text is parsed and never run: a call other than ``dict``, or any name, gives nothing.
     """
-    values: dict[str, Any] = {}
     try:
-        for name, value in parse_python(text, 'the stored config'):
-            values[name] = _literal(value)
+        return {name: _literal(value) for name, value in parse_python(text, 'the stored config')}
     except TooLargeError:
         raise
     except (ValueError, RecursionError):
         return {}
-    return values
 
 
 def _literal(node: ast.expr) -> object:

@@ -58,10 +58,8 @@ def save_checkpoint(
         )
         write_safetensors(tensors, path / 'model.safetensors', meta_entry)
     elif to == 'official':
-        entries: dict[str, Any] = {
-            'model_state': tensors,
-            'cfg': _official_config(weights, metadata),
-        }
+        config = _official_config(weights, metadata)
+        entries: dict[str, Any] = {'model_state': tensors, 'cfg': config}
         if weights.grid is not None and weights.grid[0] != weights.grid[1]:
             entries['meta'] = meta_entry  # its config has no place for a height and a width
         write_torch(entries, path)

@@ -1,10 +1,8 @@
 """Read torch files of MMEngine, with loss curves and other training state; execute nothing.
 
-``torch.load(weights_only=True)`` refuses a training checkpoint of MMEngine: with the weights it has
-the curves of the logged losses (``HistoryBuffer``, made of NumPy arrays) and, for each curve, the
-names of its statistics (``getattr(HistoryBuffer, 'mean')``). To allow ``HistoryBuffer`` and
-``getattr``, as torch then suggests, gives the file all of Python. Here these names stand for plain
-numbers and text, see :mod:`mmtimesformer.fileio.safe_pickle`; MMEngine need not be installed.
+``torch.load(weights_only=True)`` refuses MMEngine's loss curves: arrays in a ``HistoryBuffer``, and
+``getattr(HistoryBuffer, 'mean')``. To allow ``getattr``, as torch suggests, gives the file all of
+Python. Here these names stand for numbers and text, see :mod:`mmtimesformer.fileio.safe_pickle`.
 """
 
 import os
@@ -139,17 +137,11 @@ def first_line(error: Exception) -> str:
 
 
 class ScalarHistory(StandIn):
-    """A logged curve, in a checkpoint the state of an MMEngine ``HistoryBuffer``.
+    """A logged curve, in a checkpoint the state of an MMEngine ``HistoryBuffer``."""
 
-    Attributes:
-        log_history: The values, one row of numbers.
-        count_history: How many samples each value is the mean of.
-        max_length: How many values are kept.
-    """
-
-    log_history: np.ndarray
-    count_history: np.ndarray
-    max_length: int
+    log_history: np.ndarray  # the values, one row of numbers
+    count_history: np.ndarray  # how many samples each value is the mean of
+    max_length: int  # how many values are kept
 
     def build(self, machine: Unpickler, state: Any) -> None:
         known = {'_log_history', '_count_history', 'max_length', 'statistics_methods'}

@@ -1,12 +1,9 @@
 """Video data set that tolerates corrupt videos and reports each of them.
 
-MMAction2's ``VideoDataset`` ends the run at the first video that cannot be read. Here
+MMAction2's ``VideoDataset`` ends the run at the first video that cannot be read. Here another video
+takes its place in training; in validation and testing it stays, and counts as wrong.
 
-- in training another video takes its place;
-- in validation and testing it stays, and counts as wrong: a score is worth nothing if the videos
-  that are hard to read are left out of it.
-
-A folder of videos that disappears in the midst of a run is no corrupt video: it is waited for, see
+A folder of videos that disappears in the midst of a run is waited for, see
 :mod:`mmtimesformer.datasets.video_io.local_folder`.
 
 Samples carry the error to :class:`mmtimesformer.engine.UnreadableVideosHook`, which logs and lists
@@ -99,19 +96,14 @@ class VideoDataset(MMAction2VideoDataset):
         return None if '://' in folder else LocalFolder(folder, self.patience)
 
     def prepare_data(self, idx: int) -> Any:
-        """Return a sample; that of another video, or a failed one, if this cannot be read.
-
-        Raises:
-            StorageError: The folder of the videos is gone for longer than ``patience``.
-            ValueError: Ten videos, or all there are, cannot be read one after the other.
-        """
+        """Return a sample; that of another video, or a failed one, if this cannot be read."""
         state = _random_state()
         while True:
             try:
                 return self._prepare(idx)
             except _FolderLostError as lost:  # noqa: PERF203 (once, mostly)
                 assert self.folder is not None
-                self.folder.wait(lost.file)
+                self.folder.wait(str(lost))
                 _set_random_state(state)
 
     def _prepare(self, idx: int) -> Any:
@@ -155,9 +147,7 @@ class VideoDataset(MMAction2VideoDataset):
         try:
             sample = self.load(info)
         except Exception as error:
-            if self.folder is None or not is_of_reader(error, filename):
-                raise
-            if self.folder.is_lost(filename):
+            if self.folder and is_of_reader(error, filename) and self.folder.is_lost(filename):
                 raise _FolderLostError(filename) from error
             raise
         if self.folder is not None:
@@ -192,15 +182,7 @@ class VideoDataset(MMAction2VideoDataset):
 
 
 class _FolderLostError(Exception):
-    """The folder of the videos is gone.
-
-    Args:
-        file: The video that was wanted.
-    """
-
-    def __init__(self, file: str) -> None:
-        super().__init__(file)
-        self.file = file
+    """The folder of the videos is gone; its argument is the video that was wanted."""
 
 
 def _random_state() -> tuple[Any, Any, torch.Tensor]:
@@ -248,12 +230,9 @@ _PREDICTIONS = {'pred_scores', 'pred_labels', 'pred_score', 'pred_label', 'view_
 
 
 def _complaint(filename: str, error: Exception) -> dict[str, Any]:
-    worker = get_worker_info()
-    return {
-        'file': str(filename),
-        'reason': reason_of(error),
-        'worker': worker.id if worker else -1,
-    }
+    info = get_worker_info()
+    worker = info.id if info else -1
+    return {'file': str(filename), 'reason': reason_of(error), 'worker': worker}
 
 
 def _as_replacing(sample: Any, failed: list[dict[str, Any]]) -> Any:

@@ -2,13 +2,12 @@
 
 A pickle is a program for a small machine. Python's machine can import and call anything; the one
 here can build plain Python values, and stand-ins for what the *names table* of its caller allows.
-These properties follow from its construction, not from a list of known attacks:
+These properties follow from its construction:
 
 * **Nothing of this process is touched.** A name in the file becomes a :class:`Name` of ours, never
   a class or function. ``REDUCE`` and ``NEWOBJ`` call only what the table holds for a name;
   ``BUILD`` changes only stand-ins that this very pickle has made. Tensors and arrays are made after
-  the last instruction (:func:`settle`), from arguments that were checked. The stand-ins and
-  tables are in :mod:`mmtimesformer.fileio.stand_ins`.
+  the last instruction (:func:`settle`), from arguments that were checked.
 * **Time is linear in the size of the file.** Each instruction costs a fixed time, or a time in
   proportion to the bytes that it reads. No value of the file that may be nested is printed, hashed
   or compared: dictionary keys are text, whole numbers, truth values, bytes or None,
@@ -64,23 +63,13 @@ def shown(value: Any) -> str:
 
 
 class Budget:
-    """Count the bytes of Python objects that a pickle may still make.
-
-    Args:
-        size: Bytes of the pickle.
-        base: Bytes that any pickle may make.
-        factor: Bytes of objects for each byte of the pickle.
-    """
+    """Count the bytes of Python objects that a pickle of ``size`` bytes may still make."""
 
     def __init__(self, size: int, base: int = BASE, factor: int = FACTOR) -> None:
         self.limit = self.left = base + factor * size
 
     def charge(self, cost: int) -> None:
-        """Take bytes off.
-
-        Raises:
-            RefusedError: Nothing is left.
-        """
+        """Subtract bytes, and raise ``RefusedError`` if none are left."""
         self.left -= cost
         if self.left < 0:
             raise RefusedError(
@@ -99,11 +88,7 @@ class StandIn:
     may_be_key = False
 
     def build(self, machine: 'Unpickler', state: Any) -> None:
-        """Set the state that ``BUILD`` gives.
-
-        Raises:
-            RefusedError: The state is not one of such an object.
-        """
+        """Set the state that ``BUILD`` gives, or raise ``RefusedError``."""
         raise RefusedError(f'a change of a {type(self).__name__.strip("_")}')
 
     def settle(self, blocks: 'Blocks') -> Any:
@@ -230,13 +215,9 @@ class Unpickler:
             )
 
     def key(self, key: Any) -> Any:
-        """Return a key of a dictionary, if hashing it takes no time.
-
-        Raises:
-            RefusedError: It is of another type, or too long.
-        """
+        """Return a key of a dictionary; refuse one that takes time to hash."""
         kind = type(key)
-        if kind is str or kind is bytes:
+        if kind in (str, bytes):
             if len(key) > LONGEST_KEY:
                 raise RefusedError(f'a key of {len(key):,} characters')
         elif kind is int:
@@ -286,12 +267,7 @@ class Unpickler:
             raise RefusedError(f'a call of {called}')
         if type(args) is not tuple:
             raise RefusedError(f'arguments that are a {type(args).__name__}')
-        cost = 0
-        for value in args:
-            kind = type(value)
-            if kind in _SIZED:
-                cost += len(value)
-        self.charge(cost)
+        self.charge(sum(len(value) for value in args if type(value) in _SIZED))
         try:
             return function.meaning(self, *args)
         except TypeError:
@@ -303,11 +279,7 @@ class Unpickler:
 
     def stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        if (
-            type(name) is not str
-            or type(module) is not str
-            or len(name) + len(module) > LONGEST_NAME
-        ):
+        if not type(name) is type(module) is str or len(name) + len(module) > LONGEST_NAME:
             raise RefusedError('a name that is no short text')
         self.stack.append(self.find(module, name))
 
@@ -341,31 +313,28 @@ class Unpickler:
             raise RefusedError('content of another file')
         self.stack.append(self.storages(given))
 
+    def last(self, kinds: set[type], what: str) -> Any:
+        """Return the object on top of the stack, if it is of one of these types."""
+        made = self.stack[-1]
+        if type(made) not in kinds:
+            raise RefusedError(f'{what} of a {type(made).__name__}')
+        return made
+
     def append(self) -> None:
         item = self.stack.pop()
-        if type(self.stack[-1]) is not list:
-            raise RefusedError(f'an item of a {type(self.stack[-1]).__name__}')
-        self.stack[-1].append(item)
+        self.last(_LISTS, 'an item').append(item)
 
     def appends(self) -> None:
         items = self.pop_mark()
-        if type(self.stack[-1]) is not list:
-            raise RefusedError(f'items of a {type(self.stack[-1]).__name__}')
-        self.stack[-1].extend(items)
-
-    def _dict(self) -> dict[Any, Any]:
-        made: dict[Any, Any] = self.stack[-1]
-        if type(made) not in _DICTS:
-            raise RefusedError(f'entries of a {type(made).__name__}')
-        return made
+        self.last(_LISTS, 'items').extend(items)
 
     def setitem(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        self._dict()[self.key(key)] = value
+        self.last(_DICTS, 'entries')[self.key(key)] = value
 
     def setitems(self) -> None:
         items = self.pop_mark()
-        made = self._dict()
+        made = self.last(_DICTS, 'entries')
         if len(items) % 2:
             raise DamagedError('a key has no value')
         self.charge(50 * len(items))
@@ -375,10 +344,9 @@ class Unpickler:
 
     def additems(self) -> None:
         items = self.pop_mark()
-        if type(self.stack[-1]) is not set:
-            raise RefusedError(f'items of a {type(self.stack[-1]).__name__}')
+        made = self.last(_SETS, 'items')
         self.charge(100 * len(items))
-        self.stack[-1].update([self.key(item) for item in items])
+        made.update([self.key(item) for item in items])
 
     def mark(self) -> None:
         self.marks.append(self.stack)
@@ -393,17 +361,6 @@ class Unpickler:
     def tuple_(self) -> None:
         items = self.pop_mark()
         self.stack.append(tuple(items))
-
-    def tuple1(self) -> None:
-        self.stack[-1] = (self.stack[-1],)
-
-    def tuple2(self) -> None:
-        last = self.stack.pop()
-        self.stack[-1] = (self.stack[-1], last)
-
-    def tuple3(self) -> None:
-        last, middle = self.stack.pop(), self.stack.pop()
-        self.stack[-1] = (self.stack[-1], middle, last)
 
     def get(self, index: int) -> None:
         if index not in self.memo:
@@ -424,19 +381,17 @@ class Unpickler:
         self.charge(sys.getsizeof(text) - 40)  # up to four bytes for each character
         self.stack.append(text)
 
-    def bytearray_(self) -> None:
-        self.bytes_(_uint64(self))
-        self.stack[-1] = bytearray(self.stack[-1])
-
-    def bytes_(self, count: int) -> None:
+    def bytes_(self, count: int, kind: type[bytes | bytearray] = bytes) -> None:
         content = self.take(count)
         self.charge(len(content))
-        self.stack.append(content)
+        self.stack.append(kind(content))
 
 
 _RENAMED = {'__builtin__': 'builtins', 'torch.tensor': 'torch._tensor'}
 _SIZED = {str, bytes, tuple, list, dict}
-_DICTS = {dict, OrderedDict, Counter}
+_LISTS: set[type] = {list}
+_SETS: set[type] = {set}
+_DICTS: set[type] = {dict, OrderedDict, Counter}
 _VERSION = 400  # bytes of the version of a module, in the attributes of a state dict
 
 
@@ -449,6 +404,16 @@ def _unknown(code: int) -> Callable[[Unpickler], None]:
 
 def _pushing(value: Callable[[Unpickler], Any]) -> Callable[[Unpickler], None]:
     return lambda machine: machine.stack.append(value(machine))
+
+
+def _tuple(count: int) -> Callable[[Unpickler], None]:
+    """Join the last ``count`` objects into a tuple."""
+
+    def join(machine: Unpickler) -> None:
+        items = [machine.stack.pop() for _ in range(count)]
+        machine.stack.append(tuple(reversed(items)))
+
+    return join
 
 
 def _number(form: str) -> Callable[[Unpickler], Any]:
@@ -482,9 +447,9 @@ _INSTRUCTIONS: dict[bytes, tuple[Callable[[Unpickler], Any], int, int]] = {
     pickle.POP_MARK: (Unpickler.pop_mark, 1, 2),
     pickle.EMPTY_TUPLE: (_pushing(lambda _: ()), 8, 2),
     pickle.TUPLE: (Unpickler.tuple_, 80, 2),
-    pickle.TUPLE1: (Unpickler.tuple1, 64, 2),
-    pickle.TUPLE2: (Unpickler.tuple2, 72, 2),
-    pickle.TUPLE3: (Unpickler.tuple3, 80, 2),
+    pickle.TUPLE1: (_tuple(1), 64, 2),
+    pickle.TUPLE2: (_tuple(2), 72, 2),
+    pickle.TUPLE3: (_tuple(3), 80, 2),
     pickle.NONE: (_pushing(lambda _: None), 8, 2),
     pickle.NEWTRUE: (_pushing(lambda _: True), 8, 2),
     pickle.NEWFALSE: (_pushing(lambda _: False), 8, 2),
@@ -508,7 +473,7 @@ _INSTRUCTIONS: dict[bytes, tuple[Callable[[Unpickler], Any], int, int]] = {
     pickle.SHORT_BINUNICODE: (lambda machine: machine.text(_uint8(machine)), 64, 4),
     pickle.BINUNICODE8: (lambda machine: machine.text(_uint64(machine)), 64, 4),
     pickle.BINBYTES8: (lambda machine: machine.bytes_(_uint64(machine)), 48, 4),
-    pickle.BYTEARRAY8: (Unpickler.bytearray_, 64, 5),
+    pickle.BYTEARRAY8: (lambda machine: machine.bytes_(_uint64(machine), bytearray), 64, 5),
     pickle.EMPTY_SET: (_pushing(lambda _: set()), 232, 4),
     pickle.ADDITEMS: (Unpickler.additems, 16, 4),
     pickle.NEWOBJ_EX: (Unpickler.new_with_keywords, 200, 4),

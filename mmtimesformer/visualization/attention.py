@@ -53,15 +53,12 @@ class AttentionView:
     def heatmap(
         self, method: str = 'rollout', layer: int = -1, head: int | None = None
     ) -> np.ndarray:
-        """Return the attention to, or the relevance of, each patch.
+        """Return the attention to, or the relevance of, each patch: ``t h w``, 0 or more.
 
         Args:
             method: One of :data:`METHODS`.
             layer: For ``'last'``; -1 is the last layer.
             head: For ``'last'``; the mean of all heads if not given.
-
-        Shape:
-            - heatmap: ``t h w``, 0 or more
 
         Raises:
             NonFiniteError: A value is NaN or infinite.
@@ -133,11 +130,7 @@ def compute_attention(
 
 
 def check_head(head: int | None, heads: int) -> None:
-    """Check the index of a head; ``None`` is the mean of all.
-
-    Raises:
-        ValueError: There is no such head.
-    """
+    """Raise ``ValueError`` if there is no such head; ``None`` is the mean of all."""
     if head is not None and not 0 <= head < heads:
         raise ValueError(
             f'head {head} is not one of {heads}; choose from 0 to {heads - 1}, or leave --head out '
@@ -166,14 +159,9 @@ def overlay(frames: np.ndarray, heatmap: np.ndarray, peak: float | None = None) 
     """Draw a heatmap over frames: patches with a low value are dark, with a high value bright.
 
     Args:
-        frames: Pixels.
-        heatmap: Of all frames, with one scale, so that frames can be compared.
+        frames: ``t H W 3`` of uint8, as the result.
+        heatmap: ``t h w``, with one scale, so that frames can be compared.
         peak: The value drawn brightest; the largest if not given.
-
-    Shape:
-        - frames: ``t H W 3`` of uint8
-        - heatmap: ``t h w``
-        - overlays: as frames
     """
     import cv2
 
@@ -203,16 +191,12 @@ def draw_attention(
     """Draw frames, and below them a row of overlays for each heatmap, as a PNG.
 
     Args:
-        frames: The clip.
-        rows: Name and heatmap of each row of overlays.
+        frames: ``t H W 3`` of uint8.
+        rows: Name and heatmap (``t h w``) of each row of overlays.
         path: The picture.
         title: Stands above the frames.
         seconds: Time of each frame, which stands above it.
         columns: Evenly spaced frames of a row, at most.
-
-    Shape:
-        - frames: ``t H W 3`` of uint8
-        - heatmap: ``t h w``
     """
     height, width = frames.shape[1:3]
     count = min(columns, len(frames))
@@ -252,14 +236,10 @@ def write_attention_video(
     the times are not known, for a quarter of a second.
 
     Args:
-        frames: The clip.
-        heatmap: Of each patch.
+        frames: ``t H W 3`` of uint8.
+        heatmap: ``t h w``.
         path: The video.
         seconds: Time of each frame in the video.
-
-    Shape:
-        - frames: ``t H W 3`` of uint8
-        - heatmap: ``t h w``
     """
     import av
 

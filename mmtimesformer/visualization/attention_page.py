@@ -37,19 +37,12 @@ MEGABYTES = 24.0
 
 @dataclass
 class PageReport:
-    """The size of a page, and the layers in it.
-
-    Attributes:
-        path: The file.
-        size: In bytes.
-        layers: Layers in the page, numbered from 0.
-        with_heads: Layers with every head; the others have the mean of heads only.
-    """
+    """The size of a page, and the layers in it, numbered from 0."""
 
     path: Path
-    size: int
+    size: int  # bytes
     layers: list[int]
-    with_heads: list[int]
+    with_heads: list[int]  # every head; the other layers have the mean of heads only
 
     def __str__(self) -> str:
         layers = f'layers {_listed(self.layers)}'
@@ -130,11 +123,7 @@ def write_page(
 
 
 def encode(weights: np.ndarray) -> bytes:
-    """Store rows of weights as 8-bit codes: all the rows' largest weights, then all the codes.
-
-    Shape:
-        - weights: ``... n``, not negative
-    """
+    """Store rows of weights (``... n``) as the largest weight of each, then 8-bit codes."""
     rows = np.ascontiguousarray(weights.reshape(-1, weights.shape[-1]), dtype='<f4')
     largest = rows.max(axis=1, keepdims=True)
     fractions = rows / np.maximum(largest, np.finfo('f4').tiny)
@@ -144,11 +133,7 @@ def encode(weights: np.ndarray) -> bytes:
 
 
 def decode(data: bytes, row: int) -> np.ndarray:
-    """Return the rows that :func:`encode` stored, as the page does.
-
-    Shape:
-        - weights: ``rows n`` with ``n = row``
-    """
+    """Return the weights that :func:`encode` stored, ``rows n`` with ``n = row``."""
     count = len(data) // (4 + row)
     largest = np.frombuffer(data, '<f4', count).reshape(-1, 1)
     codes = np.frombuffer(data, np.uint8, count * row, 4 * count).reshape(-1, row)

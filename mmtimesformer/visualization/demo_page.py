@@ -32,19 +32,12 @@ TEMPLATE = 'demo_answer.html.jinja'
 
 @dataclass(frozen=True)
 class Answer:
-    """What the demo page shows of one video.
+    """What the demo page shows of one video."""
 
-    Attributes:
-        words: HTML: labels with bars, or the error message.
-        grid: A picture of frames and overlays; ``None`` if there is an error.
-        overlay: A video of both.
-        walk: HTML: the attention page of layers, heads, frames and patches.
-    """
-
-    words: str
-    grid: Path | None = None
-    overlay: Path | None = None
-    walk: str = ''
+    words: str  # HTML: labels with bars, or the error message
+    grid: Path | None = None  # a picture of frames and overlays; None if there is an error
+    overlay: Path | None = None  # a video of both
+    walk: str = ''  # HTML: the attention page of layers, heads, frames and patches
 
 
 class DemoPage:

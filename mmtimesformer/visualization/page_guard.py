@@ -63,12 +63,7 @@ DROPPED = {  # headers that compress answers, or change the client's address
 
 
 class Refused(Exception):  # noqa: N818 (an answer, not an error)
-    """A request that is refused.
-
-    Args:
-        status: Of HTTP.
-        reason: For the client.
-    """
+    """A request that is refused, with a status of HTTP and a reason for the client."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -112,9 +107,7 @@ class Waiting:
     def waits(self, session: str | None, event: str | None = None) -> bool:
         """Return whether a client still waits; right after a request, wait for its connection.
 
-        Args:
-            session: Of the client; ``None`` if not known, which counts as waiting.
-            event: ID of the request, if it has one.
+        A session that is not known (``None``) counts as waiting.
         """
         if session is None:
             return True
@@ -185,10 +178,9 @@ class PageGuard:
                 403, 'the page is not served under this host name; --allow-host NAME allows it'
             )
         origin = headers.get('origin')
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
-            raise Refused(403, 'a page of another origin may not use this one')
-        foreign = headers.get('sec-fetch-site') in ('cross-site', 'same-site')
-        if foreign and not (method == 'GET' and path == '/'):
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        linked = headers.get('sec-fetch-site') in ('cross-site', 'same-site')
+        if foreign or (linked and not (method == 'GET' and path == '/')):
             raise Refused(403, 'a page of another origin may not use this one')
         known = re.fullmatch(ROUTES.get(method, ''), path, re.ASCII | re.DOTALL)
         if not known or {'..', '.'} & set(re.split(r'[/\\]', path)):
@@ -311,11 +303,7 @@ class PageGuard:
 
 
 class _Answer:
-    """Forward an answer, with the server's folder replaced by :data:`FILES`.
-
-    Attributes:
-        rewritten: The body, if it was buffered and rewritten.
-    """
+    """Forward an answer, with the server's folder replaced by :data:`FILES`."""
 
     def __init__(self, send: Send, inside: list[bytes], path: str) -> None:
         self._send, self._inside, self._path = send, inside, path
@@ -323,7 +311,7 @@ class _Answer:
         self._started = False
         self._kind = ''
         self._held = b''
-        self.rewritten = b''
+        self.rewritten = b''  # the body, if it was buffered
 
     async def __call__(self, message: Message) -> None:
         if message['type'] == 'http.response.start':
@@ -390,8 +378,8 @@ class _Answer:
 def host_check(bound: Collection[str], names: Iterable[str]) -> Callable[[str], bool]:
     """Return the check of a request's host name, against DNS rebinding.
 
-    A website can point its own name at this machine, and its scripts could then read the page. They
-    cannot change the name in the request, and an IP address cannot be rebound.
+    Scripts of a website that points its own name at this machine cannot change the name in the
+    request, and an IP address cannot be rebound.
 
     Args:
         bound: Addresses that the page listens at.

@@ -9,21 +9,13 @@ from mmtimesformer.visualization.figures import BLUE, GREY, RED, picture, shown_
 
 @dataclass(frozen=True)
 class SchemeResult:
-    """The accuracy and cost of one attention scheme.
+    """The accuracy and cost of one attention scheme."""
 
-    Attributes:
-        name: Such as ``'divided'``.
-        parameters: Of the whole model.
-        top1: Top-1 accuracy, 0 to 1.
-        axis_top1: Accuracy of the axis of motion, whatever the direction, 0 to 1.
-        seconds: Duration of the training.
-    """
-
-    name: str
-    parameters: int
-    top1: float
-    axis_top1: float
-    seconds: float
+    name: str  # such as 'divided'
+    parameters: int  # of the whole model
+    top1: float  # accuracy, 0 to 1
+    axis_top1: float  # accuracy of the axis of motion, whatever the direction, 0 to 1
+    seconds: float  # duration of the training
 
 
 def draw_scheme_comparison(

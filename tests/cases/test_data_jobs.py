@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mmtimesformer.checkpoints.download import fetch
-from mmtimesformer.datasets.preparation import packing, resizing
+from mmtimesformer.datasets.preparation import isolation, packing, resizing
 from mmtimesformer.datasets.preparation.finding import SkippedFiles, walk_videos
 from mmtimesformer.datasets.preparation.packing import (
     Listed,
@@ -262,7 +262,8 @@ def test_a_video_that_ends_the_process_is_left_out_of_its_shard(
             else:
                 yield item, job(item), None
 
-    monkeypatch.setattr(packing, 'call_isolated', call_here)
+    for module in (packing, isolation):
+        monkeypatch.setattr(module, 'call_isolated', call_here)
     shard = shard_of(tmp_path, 'a.mp4', 'b.mp4', 'c.mp4')
     ((written, wrong),) = packing.write_tar_shards([shard], 1, 60)
     assert wrong is None

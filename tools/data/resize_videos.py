@@ -18,7 +18,8 @@ from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import SkippedFiles, list_line
-from mmtimesformer.datasets.preparation.resizing import plan_resizes, resize_videos
+from mmtimesformer.datasets.preparation.isolation import write_isolated
+from mmtimesformer.datasets.preparation.resizing import plan_resizes, resize_video
 from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import ArgumentParser, echo, track
 
@@ -72,7 +73,7 @@ def resize(args: argparse.Namespace) -> int:
         check_output(args.dst, 'DST', folder=True)
     counts: Counter[str] = Counter({'there already': done})
     failed = [f'{list_line(args.src.absolute() / name)}\t{list_line(why)}' for name, why in refused]
-    results = resize_videos(todo, args.num_workers, args.timeout)
+    results = write_isolated(resize_video, todo, args.num_workers, args.timeout)
     with closing(results):  # which ends the processes, whatever happens
         for job, how, wrong in track(results, str(args.dst), total=len(todo)):
             if how:

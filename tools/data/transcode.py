@@ -21,13 +21,14 @@ from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import SkippedFiles, list_line
+from mmtimesformer.datasets.preparation.isolation import write_isolated
 from mmtimesformer.datasets.preparation.transcoding import (
     PRESETS,
     Written,
     list_sources,
     plan_transcodes,
     rewrite_annotation,
-    transcode_videos,
+    transcode_video,
 )
 from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import ArgumentParser, echo, track
@@ -98,7 +99,7 @@ def transcode(args: argparse.Namespace) -> int:
         f'{list_line(args.src.absolute() / name)}\t{list_line(why)}'
         for name, why in [*skipped.faults, *refused]
     ]
-    results = transcode_videos(todo, args.num_workers, args.timeout)
+    results = write_isolated(transcode_video, todo, args.num_workers, args.timeout)
     with closing(results):  # which ends the processes, whatever happens
         for job, what, wrong in track(results, str(args.dst), total=len(todo)):
             if what:

@@ -72,10 +72,7 @@ def is_video(name: str) -> bool:
 
 
 def walk_videos(folder: Path, skipped: SkippedFiles | None = None) -> Iterator[tuple[str, bool]]:
-    """List the videos below a folder, links followed, each folder once.
-
-    What cannot be read (a folder without permission, a link to nothing, a file that vanishes
-    meanwhile) does not end the walk.
+    """List the videos below a folder, links followed, each folder once; skip what cannot be read.
 
     Args:
         folder: The folder.
@@ -157,12 +154,8 @@ class VideoFolder:
         self.skipped = SkippedFiles()
         self._by_name: dict[str, str] = {}
         shown = safe_text(folder, 120)
-        columns = (
-            SpinnerColumn(),
-            TextColumn('{task.description}', markup=False),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns) as progress:
+        text = TextColumn('{task.description}', markup=False)
+        with Progress(SpinnerColumn(), text, TimeElapsedColumn()) as progress:
             task = progress.add_task('')
             for file, has_content in walk_videos(folder, self.skipped):
                 self.files[file] = has_content

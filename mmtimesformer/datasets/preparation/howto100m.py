@@ -1,9 +1,8 @@
 """HowTo100M as TimeSformer's long-term task: which of 1,059 tasks does a video show?
 
-The publishers of HowTo100M hand out ``HowTo100M_v1.csv`` (1.2 million YouTube ids, each with the
-task it was searched by) and the names of the tasks; the paper's authors handed out the split of the
-120 thousand videos they used. With their lists the task is the paper's. Without, one can be made of
-the same kind, and its scores cannot be held against the paper's.
+HowTo100M is published as ``HowTo100M_v1.csv`` (1.2 million YouTube ids, each with its task) and the
+names of the tasks. The paper's authors published the split of the 120 thousand videos they used;
+scores on any other split cannot be compared with the paper's.
 """
 
 from collections import Counter

@@ -12,10 +12,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar('T')
 R = TypeVar('R')
@@ -73,6 +74,38 @@ def call_isolated(
     finally:
         for worker in workers:
             worker.end()
+
+
+class Writing(Protocol):
+    """A file to be written; ``part`` is the path of the unfinished file."""
+
+    @property
+    def part(self) -> Path: ...
+
+
+W = TypeVar('W', bound=Writing)
+
+
+def write_isolated(
+    job: Callable[[W], R], todo: Sequence[W], num_workers: int, timeout: float
+) -> Generator[tuple[W, R | None, str | None], None, None]:
+    """Call ``job`` as :func:`call_isolated` does, and remove what it leaves unfinished."""
+    at_work = set(todo)
+    results = call_isolated(job, todo, num_workers, timeout, (job.__module__,))
+    try:
+        with closing(results):
+            for item, done, wrong in results:
+                _discard(item.part)
+                at_work.discard(item)
+                yield item, done, wrong
+    finally:
+        for item in at_work:  # those whose processes have just been killed
+            _discard(item.part)
+
+
+def _discard(part: Path) -> None:
+    with suppress(OSError):
+        part.unlink(missing_ok=True)
 
 
 class _Worker(Generic[T, R]):

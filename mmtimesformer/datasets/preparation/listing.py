@@ -23,17 +23,11 @@ class Listed:
 
 @dataclass(frozen=True)
 class Published:
-    """A size that somebody published, and who.
+    """A size that somebody published, and who."""
 
-    Attributes:
-        size: Number of videos.
-        source: Where the figure is quoted from.
-        about: The figure is rounded, so a difference of 2 % means nothing.
-    """
-
-    size: int
-    source: str
-    about: bool = False
+    size: int  # number of videos
+    source: str  # where the figure is quoted from
+    about: bool = False  # the figure is rounded, so a difference of 2 % means nothing
 
     def agrees_with(self, size: int) -> bool:
         """Whether a list of this many videos can be the published one."""
@@ -45,44 +39,26 @@ class Published:
 
 @dataclass
 class Split:
-    """A list of videos that gets one annotation file.
+    """A list of videos that gets one annotation file."""
 
-    Attributes:
-        annotation: Name of that file.
-        folder: Where the videos are; names in the annotation file are relative to it.
-        videos: What the publisher lists.
-        option: Option of the tool that names ``folder``.
-        published: How many videos were published; ``None`` where no figure is published.
-    """
-
-    annotation: str
-    folder: Path
+    annotation: str  # name of that file
+    folder: Path  # of the videos; names in the annotation file are relative to it
     videos: list[Listed]
-    option: str = '--videos'
-    published: Published | None = None
+    option: str = '--videos'  # of the tool, which names the folder
+    published: Published | None = None  # how many videos were published, if a figure is
 
 
 @dataclass
 class DataSet:
-    """The content of the publishers' files.
+    """The content of the publishers' files."""
 
-    Attributes:
-        name: As in the names of the configs.
-        classes: Names, in the order of the labels.
-        splits: Name of the split → its list.
-        sources: The files that were read.
-        num_classes: How many classes were published; 0 where that is the user's choice.
-        left_out: Videos that are in no split, and why.
-        ignore_case: Find ``HandstandPushups`` where ``HandStandPushups`` is listed.
-    """
-
-    name: str
-    classes: list[str]
+    name: str  # as in the names of the configs
+    classes: list[str]  # names, in the order of the labels
     splits: dict[str, Split]
-    sources: list[Path] = field(default_factory=list)
-    num_classes: int = 0
-    ignore_case: bool = False
-    left_out: list[tuple[str, str]] = field(default_factory=list)
+    sources: list[Path] = field(default_factory=list)  # the files that were read
+    num_classes: int = 0  # how many were published; 0 where that is the user's choice
+    ignore_case: bool = False  # find HandstandPushups where HandStandPushups is listed
+    left_out: list[tuple[str, str]] = field(default_factory=list)  # in no split, and why
 
 
 def unwritable(file: str) -> str:

@@ -5,19 +5,14 @@ counter-clockwise, growing, shrinking. Every clip is a walk along a closed loop 
 
     picture(t) = draw(scene, phase(t)),    phase(t) = start ± loops * t,
 
-and the world is a torus: what leaves on the right comes back on the left, and what has grown to its
-full size begins small again. The start is uniform over the loop, so **at any one instant** the
-pictures of opposite classes have one distribution:
+on a torus: what leaves on the right comes back on the left, and what has grown to its full size
+begins small again. The start is uniform over the loop, so only the order of frames shows the
+direction: no single frame does, nor a set of frames.
 
-* one frame does not show the direction, not even when it is known to be the first or the last;
-* neither does a bag of frames; it shows the axis of the motion (a line, an orbit, growth);
-* the order of frames, and nothing else, shows the direction.
-
-Clips come in twins: the same pictures walked forwards and backwards, with opposite labels. Frames
-are encoded each by itself (:data:`ENCODER`), so twins stay each other's reverse in the files, to
-the last bit. A model that is blind to the order of frames answers both twins alike and is right on
-one of them at most: its ceiling is 50 %, not on average but always (given frames that read the same
-from both ends, as the test pipeline takes them).
+Clips come in twins: the same pictures forwards and backwards, with opposite labels. Frames are
+encoded each by itself (:data:`ENCODER`), so twins are each other's reverse to the last bit. A model
+that ignores the order of frames is right on one of them at most: its top-1 accuracy is at most 50 %
+(given frames that read the same from both ends, as the test pipeline takes them).
 """
 
 import json
@@ -70,39 +65,18 @@ DARK, BRIGHT = (20, 110), (140, 255)  # each of the RGB values of a background, 
 ENCODER = {'g': '1', 'qp': '23', 'preset': 'veryfast', 'threads': '1'}
 
 
-def _circle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.hypot(u, v)
-
-
-def _square(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.maximum(abs(u), abs(v)) / 0.85
-
-
-def _triangle(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return 1.8 * np.maximum(v, abs(u) * 0.75**0.5 - v / 2)
-
-
-def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.hypot(u, v) / (0.72 + 0.28 * np.cos(5 * np.arctan2(v, u)))
-
-
-def _ring(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return abs(np.hypot(u, v) - 0.72) / 0.28
-
-
 def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    u, v = abs(u), abs(v)
     return np.minimum(np.maximum(u, v / 0.4), np.maximum(u / 0.4, v))
 
 
 #: A shape is a gauge over the plane: below 1 is inside, and the shape has a radius of about 1.
 SHAPES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    'circle': _circle,
-    'square': _square,
-    'triangle': _triangle,
-    'star': _star,
-    'ring': _ring,
-    'cross': _cross,
+    'circle': np.hypot,
+    'square': lambda u, v: np.maximum(abs(u), abs(v)) / 0.85,
+    'triangle': lambda u, v: 1.8 * np.maximum(v, abs(u) * 0.75**0.5 - v / 2),
+    'star': lambda u, v: np.hypot(u, v) / (0.72 + 0.28 * np.cos(5 * np.arctan2(v, u))),
+    'ring': lambda u, v: abs(np.hypot(u, v) - 0.72) / 0.28,
+    'cross': lambda u, v: _cross(abs(u), abs(v)),
 }
 
 
@@ -114,11 +88,11 @@ class Scene:
         background: Still picture, ``(HEIGHT, WIDTH, 3)``, 0..255.
         shape: A key of :data:`SHAPES`.
         colour: RGB of the shape, 0..255.
-        x, y: A place anywhere on the torus, in pixels, for motion along a line.
+        x, y: A place in pixels, for motion along a line.
         near_x, near_y: A place near the middle of the frame, to orbit around or to grow at.
         size: Radius of the shape in pixels, unless it grows or shrinks.
-        turn: How the shape is turned, in radians; it keeps this all through the clip.
-        orbit: Radius of the ``orbit`` axis in pixels.
+        turn: How the shape is turned, in radians.
+        orbit: Radius of the orbit in pixels.
         start: Phase of the first frame, uniform over the loop.
         loops: Part of the loop that the clip walks.
     """
@@ -179,18 +153,12 @@ def _draw_background(rng: np.random.Generator, tints: np.ndarray) -> np.ndarray:
 
 
 def place(scene: Scene, axis: str, phase: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Say where on the loop of ``axis`` the shape is at ``phase``.
-
-    The loop is closed: phase 1 is phase 0. So for a uniform start the phase is uniform at every
-    instant, whichever way the loop is walked, and no instant shows the direction.
+    """Return x, y and radius of the shape in pixels at each ``phase`` of the loop of an axis.
 
     Args:
         scene: The scene.
         axis: One of :data:`AXES`.
-        phase: Of any shape; 1 is once around.
-
-    Returns:
-        x, y and radius of the shape in pixels, each like ``phase``.
+        phase: Of any shape; 1 is once around, and the same as 0.
     """
     x, y, size = (np.full(np.shape(phase), value) for value in (scene.x, scene.y, scene.size))
     if axis == 'horizontal':
@@ -210,10 +178,7 @@ def place(scene: Scene, axis: str, phase: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def draw_frames(scene: Scene, x: np.ndarray, y: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """Draw the shape at each given place, anti-aliased, on the torus.
-
-    Shape: ``(t,), (t,), (t,) → (t, HEIGHT, WIDTH, 3)`` of uint8.
-    """
+    """Draw the shape at each place, anti-aliased: ``t, t, t`` → ``t HEIGHT WIDTH 3`` of uint8."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     dx = (columns - x[:, None, None] + WIDTH / 2) % WIDTH - WIDTH / 2  # (t, HEIGHT, WIDTH)
     dy = (rows - y[:, None, None] + HEIGHT / 2) % HEIGHT - HEIGHT / 2
@@ -226,11 +191,9 @@ def draw_frames(scene: Scene, x: np.ndarray, y: np.ndarray, size: np.ndarray) ->
 
 
 def draw_clip(scene: Scene, motion: str) -> np.ndarray:
-    """Play a class in a scene.
+    """Return the clip of a class in a scene, ``NUM_FRAMES HEIGHT WIDTH 3`` of uint8.
 
-    The clip of a class is exactly the time-reversed clip of its opposite in the same scene.
-
-    Shape: ``→ (NUM_FRAMES, HEIGHT, WIDTH, 3)`` of uint8.
+    It is exactly the time-reversed clip of the opposite class.
     """
     axis, direction = MOTIONS[motion]
     phase = scene.start + scene.loops * np.linspace(0, 1, NUM_FRAMES)
@@ -244,8 +207,7 @@ class Settings:
     Attributes:
         num_train: Videos to train on; a multiple of 8, so that every class has equally many.
         num_val: Videos to validate and test on; likewise.
-        seed: Of every decision. Each pair of twins has its own stream, drawn from the seed, the
-            split and its number, so no clip depends on how many there are or who writes them.
+        seed: Each pair of twins has a generator of its own, of this seed, the split and its number.
     """
 
     num_train: int = 1600
@@ -280,15 +242,12 @@ class Settings:
 
 
 def draw_twins(seed: int, split: str, number: int) -> dict[str, np.ndarray]:
-    """Draw one pair of twins: two opposite classes, played in one scene.
+    """Return the clips of two opposite classes in one scene, see :func:`draw_clip`.
 
     Args:
-        seed: Seed of the data set.
+        seed: Of the data set.
         split: ``'train'`` or ``'val'``.
         number: Of the pair within its split; consecutive pairs take turns at the four axes.
-
-    Returns:
-        The clip of each class, ``(NUM_FRAMES, HEIGHT, WIDTH, 3)`` of uint8.
     """
     scene = draw_scene(np.random.default_rng([seed, SPLITS.index(split), number]))
     axis = AXES[number % len(AXES)]
@@ -296,12 +255,7 @@ def draw_twins(seed: int, split: str, number: int) -> dict[str, np.ndarray]:
 
 
 def write_video(path: Path, frames: np.ndarray) -> None:
-    """Write frames as mp4, every one a picture of its own (:data:`ENCODER`).
-
-    Args:
-        path: The file.
-        frames: ``(t, H, W, 3)`` of uint8.
-    """
+    """Write frames, ``t H W 3`` of uint8, as mp4 of keyframes alone (:data:`ENCODER`)."""
     try:
         import av
     except ModuleNotFoundError as error:
@@ -333,9 +287,8 @@ def make_moving_shapes(
         ├── videos_val/
         └── manifest.json    the settings
 
-    It is written next to ``out`` and renamed at the end: a folder of that name is complete. One
-    made with other settings, or one that has lost files, is made again. Of several processes that
-    ask for it at a time, one writes and the others wait.
+    It is written next to ``out`` and renamed at the end. A data set of other settings, or with
+    files missing, is made again. Of several processes, one writes and the others wait.
 
     Args:
         out: Folder of the data set.
@@ -373,7 +326,7 @@ def make_moving_shapes(
 
 
 def is_made(out: str | Path, settings: Settings) -> bool:
-    """Say whether ``out`` holds the data set of these settings, with every video."""
+    """Whether ``out`` holds the data set of these settings, with every video."""
     out = Path(out)
     try:
         if json.loads((out / 'manifest.json').read_text()) != settings.recipe():

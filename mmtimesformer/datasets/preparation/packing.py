@@ -22,17 +22,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mmtimesformer.datasets.preparation.finding import no_folder
-from mmtimesformer.datasets.preparation.isolation import call_isolated
+from mmtimesformer.datasets.preparation.isolation import call_isolated, write_isolated
 from mmtimesformer.datasets.preparation.reading import read_json, read_lines
-from mmtimesformer.datasets.preparation.resizing import discard, sweep
+from mmtimesformer.datasets.preparation.resizing import sweep
 from mmtimesformer.datasets.tar_shards.index import Entry, Member, key_of
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_io.errors import UnreadableVideo
-from mmtimesformer.fileio.atomic import (
-    partial_path,
-    rename_atomically,
-    write_lines_atomically,
-)
+from mmtimesformer.fileio.atomic import partial_path, rename_atomically, write_lines_atomically
 from mmtimesformer.fileio.safe_text import parse_json
 
 PLAN = 'plan.json'
@@ -44,13 +40,7 @@ CHUNK = 2**22  # bytes that are copied at a time
 
 @dataclass(frozen=True)
 class Listed:
-    """A video to be packed.
-
-    Attributes:
-        number: Of its line in the list, from 0.
-        name: Its file, relative to the folder of the videos.
-        labels: Numbers of its classes.
-    """
+    """A video to be packed: its line in the list (from 0), its file, the numbers of its classes."""
 
     number: int
     name: str
@@ -68,8 +58,8 @@ class TarShard:
     """A tar shard to be written.
 
     Attributes:
-        folder: Where the videos are.
-        videos: Its videos.
+        folder: Of the videos.
+        videos: Those in it.
         path: The file.
         part: The unfinished file.
         left_out: Numbers of videos that are not even tried, and why.
@@ -159,22 +149,14 @@ def write_tar_shards(
     Yields:
         A tar shard, and what went wrong, or ``None``.
     """
-    at_work = set(todo)
     again: list[TarShard] = []
-    results = call_isolated(write_tar_shard, todo, num_workers, timeout, (__name__,))
-    try:
-        with closing(results):
-            for shard, _, wrong in results:
-                discard(shard.part)
-                at_work.discard(shard)
-                crashing = _find_crashing(shard, num_workers) if _is_lost(wrong) else ()
-                if crashing:
-                    again.append(replace(shard, left_out=(*shard.left_out, *crashing)))
-                else:
-                    yield shard, wrong
-    finally:
-        for shard in at_work:  # those whose processes have just been killed
-            discard(shard.part)
+    with closing(write_isolated(write_tar_shard, todo, num_workers, timeout)) as results:
+        for shard, _, wrong in results:
+            crashing = _find_crashing(shard, num_workers) if _is_lost(wrong) else ()
+            if crashing:
+                again.append(replace(shard, left_out=(*shard.left_out, *crashing)))
+            else:
+                yield shard, wrong
     if again:
         yield from write_tar_shards(again, num_workers, timeout)
 
@@ -200,11 +182,7 @@ def _open(path: Path) -> None:
 
 
 def write_tar_shard(shard: TarShard) -> None:
-    """Write a tar shard, read it back, and give it its final name.
-
-    Raises:
-        ValueError: The content read back differs from what was written.
-    """
+    """Write a tar shard, read it back, and give it its final name; or raise ``ValueError``."""
     while True:
         try:
             written = _write_part(shard)
@@ -222,10 +200,7 @@ def write_tar_shard(shard: TarShard) -> None:
 
 
 def _write_part(shard: TarShard) -> dict[int, str]:
-    """Write the unfinished file of a tar shard.
-
-    Returns:
-        The number and SHA-256 of each video in it.
+    """Write the unfinished file of a tar shard; return number → SHA-256 of each video in it.
 
     Raises:
         _SourceError: A video disappeared or changed meanwhile.
@@ -278,11 +253,7 @@ def read_tar_shard(shard: TarShard, path: Path) -> tuple[list[Member], dict[int,
 
 
 def list_entries(shards: Sequence[TarShard]) -> tuple[list[Entry], dict[Path, str]]:
-    """Return the index entries of finished tar shards.
-
-    Returns:
-        The entries; and file → reason of the videos that were left out.
-    """
+    """Return the index entries of finished tar shards, and file → reason of those left out."""
     entries, failed = [], {}
     for shard in shards:
         found, left_out = read_tar_shard(shard, shard.path)
@@ -332,12 +303,7 @@ class _SourceError(Exception):
 
 
 class _Source:
-    """A file that is hashed while it is read; its errors carry the number of the video.
-
-    Attributes:
-        size: Bytes.
-        digest: SHA-256 of what has been read.
-    """
+    """A file that is hashed while it is read; its errors carry the number of the video."""
 
     def __init__(self, path: Path, number: int) -> None:
         self.digest = hashlib.sha256()

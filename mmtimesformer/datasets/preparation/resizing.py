@@ -1,14 +1,11 @@
-"""Resize videos, since decoding 340 x 256 pixels takes a fraction of what 1080p takes.
-
-A file under its final name is always complete. Run again after an interruption, the tool continues.
-"""
+"""Resize videos, since decoding 340 x 256 pixels takes a fraction of what 1080p takes."""
 
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Generator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -17,7 +14,6 @@ from typing import Any
 
 from mmtimesformer.datasets.preparation.checking import open_complete
 from mmtimesformer.datasets.preparation.finding import SkippedFiles, walk_videos
-from mmtimesformer.datasets.preparation.isolation import call_isolated
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_io.pyav_reader import decoded_frames
 from mmtimesformer.datasets.video_io.safe_open import open_container
@@ -28,16 +24,7 @@ MOST_EXACT = Fraction(1, 90_000)  # seconds; of MPEG-TS
 
 @dataclass(frozen=True)
 class Resize:
-    """One video to be made smaller.
-
-    Attributes:
-        source: The video.
-        target: Where the H.264 file goes, ``.mp4``.
-        part: Where it is written until it is finished.
-        short_side: Pixels, even.
-        quality: x264's constant rate factor: 18 looks like the source, 23 is smaller.
-        ffmpeg: The program, or ``None`` for PyAV.
-    """
+    """One video to be made smaller, see :func:`plan_resizes`; ``part`` is the unfinished file."""
 
     source: Path
     target: Path
@@ -48,7 +35,7 @@ class Resize:
 
     @property
     def copy(self) -> Path:
-        """Where a copy goes, if the video is small enough as it is: it keeps its ending."""
+        """The target of a video that is small enough as it is, which keeps its ending."""
         return self.target.with_suffix(self.source.suffix)
 
 
@@ -67,14 +54,14 @@ def plan_resizes(
         source: Folder of the videos.
         target: Folder of the small ones, laid out alike.
         short_side: Pixels, even.
-        quality: x264's constant rate factor.
+        quality: x264's constant rate factor: 18 looks like the source, 23 is smaller.
         ffmpeg: The program, or ``None`` for PyAV.
-        timeout: Seconds after which an unfinished file belongs to nobody any more.
+        timeout: Seconds after which an unfinished file of another run is removed.
         skipped: Gets what of the folder is not listed.
 
     Returns:
         What is to be done; how many videos are done already; and the videos that cannot be done,
-        with the reason: two that would become one file are both left out.
+        with the reason.
 
     Raises:
         ValueError: ``short_side`` is odd, or the folders lie in one another.
@@ -109,12 +96,7 @@ def choose_targets(
 ) -> tuple[dict[str, Path], list[tuple[str, str]]]:
     """Choose the new file of each video: its name, with the ending ``.mp4``.
 
-    Where several videos would become one file, none of them is written: neither order of the
-    folder nor chance may decide which one a name stands for.
-
-    Args:
-        names: The videos, relative to their folder.
-        target: Folder of the new files.
+    Where several videos would become one file, none of them is written.
 
     Returns:
         The videos and their new files; and the videos that have none, with the reason.
@@ -153,10 +135,7 @@ def choose_targets(
 
 
 def ignores_case(folder: Path) -> bool:
-    """Whether the file system of a folder, which may not exist yet, takes ``A`` and ``a`` for one.
-
-    Decided by the nearest folder that exists and has a name with a case.
-    """
+    """Whether the file system of a folder, or of its nearest parent, ignores case."""
     for place in (folder.absolute(), *folder.absolute().parents):
         other = place.with_name(place.name.swapcase()) if place.name else place
         if other != place and place.exists():
@@ -180,38 +159,10 @@ def sweep(folder: Path, timeout: float) -> None:
                 left.unlink(missing_ok=True)
 
 
-def resize_videos(
-    todo: Sequence[Resize], num_workers: int, timeout: float
-) -> Generator[tuple[Resize, str | None, str | None], None, None]:
-    """Make videos smaller, in parallel.
-
-    Yields:
-        What was to be done; ``'resized'`` or ``'copied'``, or ``None`` and what went wrong.
-    """
-    at_work = set(todo)
-    results = call_isolated(resize_video, todo, num_workers, timeout, (__name__,))
-    try:
-        with closing(results):
-            for resize, done, wrong in results:
-                discard(resize.part)
-                at_work.discard(resize)
-                yield resize, done, wrong
-    finally:
-        for resize in at_work:  # those whose processes have just been killed
-            discard(resize.part)
-
-
-def discard(part: Path) -> None:
-    """Remove an unfinished file if it is there; a failure to do so stops nothing."""
-    with suppress(OSError):
-        part.unlink(missing_ok=True)
-
-
 def resize_video(resize: Resize) -> str:
     """Make one video smaller, or copy it if it is small enough.
 
-    Every frame stays, with its time; sound goes. The new file has as many frames as the reader
-    (:class:`.video.Video`) finds in the source, not one more or less.
+    Every frame stays, with its time; sound goes.
 
     Raises:
         ValueError: It cannot be decoded, it is cut short, or the frames that were written are not
@@ -242,15 +193,7 @@ def resize_video(resize: Resize) -> str:
 
 
 def check_written(frames: int, path: Path) -> None:
-    """Refuse a new file that does not hold exactly the frames of its source.
-
-    Args:
-        frames: How many the reader finds in the source.
-        path: The new file.
-
-    Raises:
-        ValueError: It holds more or fewer, or not all of them can be decoded.
-    """
+    """Raise ``ValueError`` if so many frames cannot be decoded from a new file."""
     written = len(Video(path))
     with open_container(path) as container:
         decoded = sum(1 for _ in decoded_frames(container))
@@ -313,10 +256,10 @@ def encode_again(source: Path, target: Path, short_side: int, options: dict[str,
         source: The video.
         target: The file to be written.
         short_side: Pixels; a smaller video keeps its size, but for an odd pixel.
-        options: x264's options.
+        options: Of x264.
 
     Returns:
-        Number of frames.
+        Number of frames, at least 1.
 
     Raises:
         ValueError: There is no frame.
@@ -363,16 +306,11 @@ class _Clock:
 
     Frames of one time, or of times that step back a little, keep their order. Where time jumps back
     (two files in one), the new times continue.
-
-    Args:
-        stream: Where the frames come from.
-        base: The unit, in seconds.
-        rate: Frames per second, for frames that have no time.
     """
 
     def __init__(self, stream: Any, base: Fraction, rate: Fraction) -> None:
         self.unit = Fraction(stream.time_base or base) / base
-        self.step = max(1, round(1 / (rate * base)))
+        self.step = max(1, round(1 / (rate * base)))  # for frames that have no time
         self.second = 1 / base
         self.start: int | None = None  # time of the first frame, in units of the source
         self.shift = 0
@@ -403,10 +341,7 @@ def _scaling(stream: Any, frame: Any, short_side: int) -> Any:
     import av
 
     graph = av.filter.Graph()
-    turns = {
-        90: ('transpose', 'cclock'),
-        -90: ('transpose', 'clock'),
-    }  # of the frame, to undo its rotation
+    turns = {90: ('transpose', 'cclock'), -90: ('transpose', 'clock')}  # undo the rotation
     steps: list[tuple[str, str | None]] = [turns[frame.rotation]] if frame.rotation in turns else []
     if abs(frame.rotation) == 180:
         steps = [('hflip', None), ('vflip', None)]

@@ -1,11 +1,8 @@
 """Re-encode videos so that clips of a few frames are read from them faster.
 
-In a video as it comes, a frame is stored as what differs from others, up to 250 frames back: a clip
-of 8 frames costs the decoding of hundreds. Two things bring that down, at the price of disk space:
-
-- keyframes that stand closer together: at every one decoding may begin. The gap between them is
-  called *group of pictures*, GOP; in a GOP of one every frame stands alone;
-- x264's ``fastdecode``: no filter that smooths the edges of blocks, and codes that are read faster.
+Frames are stored as differences from others, up to 250 frames back, so a clip of 8 frames costs the
+decoding of hundreds. Two things reduce that, at the price of disk space: keyframes closer together
+(a shorter *group of pictures*, GOP), and x264's ``fastdecode``.
 
 The loss of quality is measured for each file (peak signal-to-noise ratio). A file gets its final
 name after a check that every frame of the source is there and can be decoded.
@@ -13,8 +10,7 @@ name after a check that every frame of the source is there and can be decoded.
 
 import statistics
 import time
-from collections.abc import Collection, Generator, Sequence
-from contextlib import closing
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +18,10 @@ import numpy as np
 
 from mmtimesformer.datasets.preparation.checking import name_in, open_complete
 from mmtimesformer.datasets.preparation.finding import SkippedFiles, no_folder, walk_videos
-from mmtimesformer.datasets.preparation.isolation import call_isolated
 from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.datasets.preparation.resizing import (
     check_written,
     choose_targets,
-    discard,
     encode_again,
     exists,
     sweep,
@@ -42,31 +36,21 @@ PSNR_FRAMES = 8
 
 @dataclass(frozen=True)
 class Preset:
-    """How videos are written.
+    """How videos are written."""
 
-    Attributes:
-        short_side: Pixels, even; smaller videos keep their size.
-        gop: Frames from one keyframe to the next, at most.
-        crf: x264's constant rate factor; less is better and larger.
-    """
-
-    short_side: int
-    gop: int
-    crf: int
+    short_side: int  # pixels, even; smaller videos keep their size
+    gop: int  # frames from one keyframe to the next, at most
+    crf: int  # x264's constant rate factor; less is better and larger
 
     @property
     def options(self) -> dict[str, str]:
         """Options of x264."""
-        return {
-            'preset': 'fast',
-            'tune': 'fastdecode',
-            'crf': str(self.crf),
-            'g': str(self.gop),
-        }
+        crf, gop = str(self.crf), str(self.gop)
+        return {'preset': 'fast', 'tune': 'fastdecode', 'crf': crf, 'g': gop}
 
 
-# docs/datasets/README.md has what they cost and give, as benchmarks/data.py measures it. Where each
-# frame stands alone (a GOP of 1) they are read faster still, and at that size have lost 6 dB more.
+# docs/datasets/README.md has what they cost and give, as benchmarks/data.py measures it. With a GOP
+# of 1 videos are read faster still, and at that size have lost 6 dB more.
 PRESETS = {
     'storage': Preset(short_side=320, gop=16, crf=23),
     'balanced': Preset(short_side=320, gop=8, crf=23),
@@ -76,15 +60,7 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Transcode:
-    """One video to re-encode.
-
-    Attributes:
-        source: The video.
-        target: The new file, ``.mp4``.
-        part: Where it is written until it is finished.
-        preset: How.
-        timed: Whether to measure how long reading takes, before and after.
-    """
+    """One video to re-encode as ``.mp4``; ``timed`` if reading is timed, before and after."""
 
     source: Path
     target: Path
@@ -95,19 +71,12 @@ class Transcode:
 
 @dataclass(frozen=True)
 class Written:
-    """What became of a video.
+    """What became of a video."""
 
-    Attributes:
-        before: Bytes of the source.
-        after: Bytes of the new file.
-        psnr: Decibels between the frames of both, at the new size.
-        speedup: How many clips are read from it in the time of one of the source, if measured.
-    """
-
-    before: int
-    after: int
-    psnr: float
-    speedup: float | None
+    before: int  # bytes of the source
+    after: int  # bytes of the new file
+    psnr: float  # decibels between the frames of both, at the new size
+    speedup: float | None  # clips read from it in the time of one of the source, if measured
 
 
 def list_sources(
@@ -134,12 +103,11 @@ def plan_transcodes(
         target: Folder of the new ones, laid out alike.
         names: The videos, relative to ``source``.
         preset: How to write them.
-        timeout: Seconds after which an unfinished file belongs to nobody any more.
+        timeout: Seconds after which an unfinished file of another run is removed.
 
     Returns:
         What is to be done; of videos that are done already, their bytes before and after; and the
-        videos that cannot be done, with the reason: names that lead out of their folder, and two
-        that would become one file, which are both left out.
+        videos that cannot be done, with the reason.
 
     Raises:
         ValueError: The folders lie in one another, a number of the preset is none that x264 takes,
@@ -181,27 +149,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:  # gone in the meantime
         return 0
-
-
-def transcode_videos(
-    todo: Sequence[Transcode], num_workers: int, timeout: float
-) -> Generator[tuple[Transcode, Written | None, str | None], None, None]:
-    """Re-encode videos, in parallel.
-
-    Yields:
-        What was to be done; what became of it, or ``None`` and what went wrong.
-    """
-    at_work = set(todo)
-    results = call_isolated(transcode_video, todo, num_workers, timeout, (__name__,))
-    try:
-        with closing(results):
-            for job, written, wrong in results:
-                discard(job.part)
-                at_work.discard(job)
-                yield job, written, wrong
-    finally:
-        for job in at_work:  # those whose processes have just been killed
-            discard(job.part)
 
 
 def transcode_video(job: Transcode) -> Written:

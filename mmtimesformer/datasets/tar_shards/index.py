@@ -10,10 +10,9 @@ its line in the list. The index has one line for each video of the list, in the 
     shard-000000.tar	282624	190012	abseiling/b.mp4	0
     -	0	0	archery/c.mp4	5
 
-``offset`` and ``size`` are bytes of the video in its tar shard; labels are separated by spaces. A
-video that could not be read when the tar shards were written has ``-`` for a shard. So each video
-keeps its number, and order, epochs and scores are those of single files. Access is random, unlike
-WebDataset's streams: shuffling is over all videos, and a training resumes exactly.
+``offset`` and ``size`` are bytes of the video in its tar shard. A video that could not be read when
+the tar shards were written has ``-`` for a shard, so order, epochs and scores are those of single
+files. Access is random, unlike WebDataset's streams: a training resumes exactly.
 """
 
 import atexit
@@ -49,33 +48,20 @@ class DamagedTarShardError(ValueError):
 
 
 class Member(NamedTuple):
-    """Where a video's bytes are.
+    """Where a video's bytes are."""
 
-    Attributes:
-        shard: Name of the file.
-        offset: First byte of the video in it.
-        size: Bytes.
-        number: Of the video in its list, from 0.
-    """
-
-    shard: str
-    offset: int
-    size: int
-    number: int
+    shard: str  # name of the file
+    offset: int  # first byte of the video in it
+    size: int  # bytes
+    number: int  # of the video in its list, from 0
 
 
 class Entry(NamedTuple):
-    """A line of an index.
+    """A line of an index."""
 
-    Attributes:
-        member: Where the video is; ``None`` if it was left out.
-        name: Its file's name in the list.
-        labels: Numbers of its classes.
-    """
-
-    member: Member | None
-    name: str
-    labels: tuple[int, ...]
+    member: Member | None  # None if the video was left out
+    name: str  # of its file in the list
+    labels: tuple[int, ...]  # numbers of its classes
 
 
 def key_of(number: int) -> str:
@@ -93,11 +79,7 @@ def format_index(entries: Iterable[Entry]) -> list[str]:
 
 
 def parse_index(text: str, path: str) -> list[Entry]:
-    """Parse and validate an index.
-
-    Args:
-        text: Its content.
-        path: Its name in errors.
+    """Parse and validate an index; ``path`` is its name in errors.
 
     Raises:
         DamagedTarShardError: It is cut short, changed, or not an index.
@@ -136,12 +118,7 @@ def parse_index(text: str, path: str) -> list[Entry]:
 
 
 class TarShards:
-    """Tar shards of one folder, on a disk or in an object store.
-
-    Args:
-        folder: Path or URL.
-        backend: Reads the files.
-    """
+    """Tar shards of one folder, a path or a URL."""
 
     def __init__(self, folder: str, backend: FsspecBackend) -> None:
         self.folder = folder.rstrip('/') or '.'

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from mmcv.transforms import BaseTransform
 
+from mmtimesformer.datasets.transforms.transform import Transform
 from mmtimesformer.datasets.video_io.errors import UnreadableVideo
 from mmtimesformer.datasets.video_io.pyav_reader import (
     SparsePyAVReader,
@@ -184,7 +184,7 @@ def _in_words(error: Exception) -> str:
 
 
 @TRANSFORMS.register_module()
-class VideoInit(BaseTransform):
+class VideoInit(Transform):
     """Open the video named by ``filename``; where that is no path, the file ``local_path``.
 
     It takes the place of MMAction2's ``DecordInit`` or ``PyAVInit``; :class:`VideoDecode` goes with
@@ -208,12 +208,9 @@ class VideoInit(BaseTransform):
         results['avg_fps'] = video.fps
         return results
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(reader={self.reader!r}, num_threads={self.num_threads})'
-
 
 @TRANSFORMS.register_module()
-class VideoDecode(BaseTransform):
+class VideoDecode(Transform):
     """Decode the frames ``frame_inds`` of the video that :class:`VideoInit` opened.
 
     Added keys: ``imgs`` (a list of ``(H, W, 3)`` RGB ``uint8`` arrays), ``original_shape`` and
@@ -225,6 +222,3 @@ class VideoDecode(BaseTransform):
         results['imgs'] = video.frames(np.asarray(results['frame_inds']).reshape(-1).tolist())
         results['original_shape'] = results['img_shape'] = results['imgs'][0].shape[:2]
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}()'

@@ -4,13 +4,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from mmcv.transforms import BaseTransform
 
+from mmtimesformer.datasets.transforms.transform import Transform
 from mmtimesformer.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
-class FormatClips(BaseTransform):
+class FormatClips(Transform):
     """Put the frames of clips into one array, channels first.
 
     The array is that of MMAction2's ``FormatShape(input_format='NCTHW')``, in another order in
@@ -50,6 +50,3 @@ class FormatClips(BaseTransform):
         results['imgs'] = clips
         results['input_shape'] = clips.shape
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}()'

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform
 
+from mmtimesformer.datasets.transforms.transform import Transform, check_choice
 from mmtimesformer.registry import TRANSFORMS
 
 
 @TRANSFORMS.register_module()
-class WindowSampleFrames(BaseTransform):
+class WindowSampleFrames(Transform):
     """Spread the frames of a clip over a window of ``clip_len * frame_interval`` frames.
 
     The first frame is the window's first and the last its last, so frames stand
@@ -67,8 +67,8 @@ class WindowSampleFrames(BaseTransform):
         test_mode: bool = False,
     ) -> None:
         _check_positive(clip_len=clip_len, frame_interval=frame_interval, num_clips=num_clips)
-        _check_choice('first', first, ('start', 'centre'))
-        _check_choice('out_of_bound', out_of_bound, ('clamp', 'loop'))
+        check_choice('first', first, ('start', 'centre'))
+        check_choice('out_of_bound', out_of_bound, ('clamp', 'loop'))
         if target_fps is not None and target_fps <= 0:
             raise ValueError(f'target_fps={target_fps} is not positive; set None for any rate')
         self.clip_len = clip_len
@@ -108,17 +108,9 @@ class WindowSampleFrames(BaseTransform):
         offset = {'start': 0.0, 'centre': 0.5}[self.first]
         return [room * (k + offset) / self.num_clips for k in range(self.num_clips)]
 
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(clip_len={self.clip_len}, '
-            f'frame_interval={self.frame_interval}, num_clips={self.num_clips}, '
-            f'first={self.first!r}, target_fps={self.target_fps}, '
-            f'out_of_bound={self.out_of_bound!r}, test_mode={self.test_mode})'
-        )
-
 
 @TRANSFORMS.register_module()
-class SegmentSampleFrames(BaseTransform):
+class SegmentSampleFrames(Transform):
     """Cut the whole video into ``clip_len`` segments and take one frame of each.
 
     The rule of the official code for Something-Something, whose actions fill their videos.
@@ -159,16 +151,8 @@ class SegmentSampleFrames(BaseTransform):
         results['num_clips'] = 1
         return results
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(clip_len={self.clip_len}, test_mode={self.test_mode})'
-
 
 def _check_positive(**arguments: int) -> None:
     for name, value in arguments.items():
         if not isinstance(value, int) or value < 1:
             raise ValueError(f'{name}={value!r} is not a positive whole number; set {name}')
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f'{name}={value!r} is not known; set it to one of {", ".join(choices)}')

@@ -12,17 +12,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from mmcv.transforms import BaseTransform
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import TRANSFORMS as ALL_TRANSFORMS
 
+from mmtimesformer.datasets.transforms.transform import Transform
 from mmtimesformer.registry import FUNCTIONS, TRANSFORMS
 
 Results = dict[str, Any]
 
 
 @TRANSFORMS.register_module()
-class RepeatClips(BaseTransform):
+class RepeatClips(Transform):
     """Run a pipeline for several clips of a video, decoding once.
 
     The video is opened once, by the transforms up to one named ``...Init``. What follows up to one
@@ -93,12 +93,6 @@ class RepeatClips(BaseTransform):
             kept = {key: value for key, value in clip.items() if key in together}
             each.append({**kept, **gained, 'imgs': mine})
         return each
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(clips_per_video={self.clips_per_video}, '
-            f'transforms={self.transforms})'
-        )
 
 
 @FUNCTIONS.register_module()

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform
 from torch.nn import functional as F
 
+from mmtimesformer.datasets.transforms.transform import Transform, check_choice
 from mmtimesformer.registry import TRANSFORMS
 
 ROUNDINGS: dict[str, Callable[[float], int]] = {'up': math.ceil, 'half-even': round}
@@ -49,7 +49,7 @@ def resize_short_side(frames: list[np.ndarray], size: int) -> list[np.ndarray]:
 
 
 @TRANSFORMS.register_module()
-class ShortSideResize(BaseTransform):
+class ShortSideResize(Transform):
     """Resize frames so that their short side has a given number of pixels.
 
     Required and changed keys: ``imgs`` (then ``float32``), ``img_shape``.
@@ -70,12 +70,9 @@ class ShortSideResize(BaseTransform):
         results['img_shape'] = results['imgs'][0].shape[:2]
         return results
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(size={self.size})'
-
 
 @TRANSFORMS.register_module()
-class ShortSideJitter(BaseTransform):
+class ShortSideJitter(Transform):
     """Resize the frames of a clip so that their short side has a random number of pixels.
 
     MMAction2's ``RandomRescale`` draws integers and resizes 8-bit colours; this one draws
@@ -116,15 +113,9 @@ class ShortSideJitter(BaseTransform):
         results['short_edge'] = size
         return results
 
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(scale_range={self.scale_range}, '
-            f'inverse_uniform={self.inverse_uniform})'
-        )
-
 
 @TRANSFORMS.register_module()
-class UniformCrops(BaseTransform):
+class UniformCrops(Transform):
     """Cut square crops along the long side: its beginning, middle and end.
 
     That is left, centre and right of a landscape frame (and of a square one), top, centre and
@@ -153,10 +144,7 @@ class UniformCrops(BaseTransform):
         _check_size('crop_size', crop_size)
         if num_crops not in (1, 3):
             raise ValueError(f'num_crops={num_crops!r} is neither 1 nor 3; set num_crops')
-        if rounding not in ROUNDINGS:
-            raise ValueError(
-                f'rounding={rounding!r} is not known; set it to one of {", ".join(ROUNDINGS)}'
-            )
+        check_choice('rounding', rounding, tuple(ROUNDINGS))
         self.crop_size = crop_size
         self.num_crops = num_crops
         self.rounding = rounding
@@ -184,12 +172,6 @@ class UniformCrops(BaseTransform):
         )
         results['img_shape'] = (size, size)
         return results
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(crop_size={self.crop_size}, num_crops={self.num_crops}, '
-            f'rounding={self.rounding!r})'
-        )
 
 
 def _check_size(name: str, pixels: int) -> None:

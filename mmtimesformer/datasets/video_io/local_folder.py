@@ -1,9 +1,7 @@
 """Wait for a folder of videos that disappears in the midst of a run, such as a lost network mount.
 
-A video that is missing from its folder is one corrupt video more. Where the folder itself is gone,
-every video would be, and soon the training would end for too many of them, or a test would count
-them as wrong. A mount that is lost leaves a folder that is not there, that fails with an error of
-the system (``ESTALE``, ``EIO``, ``ENOTCONN``), or that is empty: the mount point.
+A lost mount leaves a folder that is not there, that fails with an error of the system (``ESTALE``,
+``EIO``, ``ENOTCONN``), or that is empty: the mount point.
 """
 
 import logging
@@ -65,9 +63,6 @@ class LocalFolder:
 
         It is if it is not there, is empty, if none of the videos that were read last is there, or
         if a subfolder that several videos were read from is gone or empty (a mount of its own).
-
-        Args:
-            file: The video.
         """
         if not self.was_there:
             return False
@@ -79,6 +74,9 @@ class LocalFolder:
         folder = file.rpartition(os.sep)[0]
         return self._folders.get(folder, ('', False))[1] and not _has_entries(folder)
 
+    def _reason(self) -> str:
+        return _fault(self.path) or 'other files are in it'
+
     def wait(self, file: str) -> None:
         """Wait until the folder is there again; log that once for all processes of a data loader.
 
@@ -87,29 +85,27 @@ class LocalFolder:
         """
         began = time.monotonic()
         if self._logged.set():
-            print_log(
-                f'The folder {self.path} is gone or empty ({_reason(self.path)}), which it was not '
-                f'when this run began: waits for it, up to {self.patience:g} s.',
-                logger='current',
-                level=logging.WARNING,
+            _warn(
+                f'The folder {self.path} is gone or empty ({self._reason()}), which it was not '
+                f'when this run began: waits for it, up to {self.patience:g} s.'
             )
         for tries in count():
             waited = time.monotonic() - began
             if waited >= self.patience:
                 raise StorageError(
                     f'the folder {self.path} has been gone or empty for {waited:.0f} s '
-                    f'({_reason(self.path)}; wanted was {file}), and the run began with it; bring '
+                    f'({self._reason()}; wanted was {file}), and the run began with it; bring '
                     f'it back (patience={self.patience:g} of the data set is how long to wait)'
                 )
             time.sleep(min(2.0**tries, LONGEST_PAUSE, self.patience - waited))
             if not self.is_lost(file):
                 break
         if self._logged.clear():
-            print_log(
-                f'The folder {self.path} is there again, after {time.monotonic() - began:.0f} s.',
-                logger='current',
-                level=logging.WARNING,
-            )
+            _warn(f'The folder {self.path} is there again, after {time.monotonic() - began:.0f} s.')
+
+
+def _warn(message: str) -> None:
+    print_log(message, logger='current', level=logging.WARNING)
 
 
 class _SharedFlag:
@@ -136,16 +132,13 @@ class _SharedFlag:
 
 
 def _has_entries(folder: str) -> bool:
-    try:
-        with os.scandir(folder) as entries:
-            return next(entries, None) is not None
-    except OSError:
-        return False
+    return not _fault(folder)
 
 
-def _reason(folder: str) -> str:
+def _fault(folder: str) -> str:
+    """Return why a folder has no entries; ``''`` if it has."""
     try:
         with os.scandir(folder) as entries:
-            return 'it is empty' if next(entries, None) is None else 'other files are in it'
+            return 'it is empty' if next(entries, None) is None else ''
     except OSError as error:
         return error.strerror or type(error).__name__

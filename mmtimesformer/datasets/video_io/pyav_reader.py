@@ -1,13 +1,9 @@
 """PyAV reader that decodes only what the wanted frames of a video need.
 
-A clip of 8 frames, 32 apart, needs 8 of 225 frames. A decoder must still work through most of what
-lies between, because frames are stored as differences from others. Three things need not be
-decoded, and leaving them out changes no pixel:
+Three things are not decoded, which changes no pixel:
 
-- what lies in front of the last *keyframe* before a wanted frame. Nothing after a keyframe refers
-  to anything before it, but for frames that are stored after the keyframe and shown before it;
-- an unwanted frame to which no other refers, as most B-frames are: libavcodec calls it
-  *non-reference* and passes over it if asked to;
+- what is stored before the last *keyframe* before a wanted frame;
+- an unwanted frame to which no other refers, as most B-frames are (*non-reference* in libavcodec);
 - what is stored after the last wanted frame.
 
 Frames are numbered as they are shown. Their order follows from the times of the packets, which are
@@ -72,11 +68,7 @@ class PacketIndex:
 
 
 def index_packets(container: Any) -> PacketIndex:
-    """Read all packets of a video.
-
-    Raises:
-        TimeoutError: It takes too long.
-    """
+    """Read all packets of a video; raise ``TimeoutError`` if that takes too long."""
     decoder = container.streams.video[0].codec_context
     one_by_one = _packet_check(decoder)
     is_keyframe = KEYFRAMES.get(decoder.codec.canonical_name, lambda data, extradata: True)
@@ -165,19 +157,22 @@ def _recovers_at_once(unit: memoryview) -> bool:
     """Whether supplemental information holds a recovery point, 0 frames from here."""
     at = 1
     while at + 2 < len(unit):
-        kind = size = 0
-        while at < len(unit) and unit[at] == 255:
-            kind, at = kind + 255, at + 1
-        kind, at = kind + unit[at], at + 1
-        while at < len(unit) and unit[at] == 255:
-            size, at = size + 255, at + 1
-        if at + 1 >= len(unit):
+        kind, at = _sum_of_bytes(unit, at)
+        size, at = _sum_of_bytes(unit, at)
+        if at >= len(unit):
             return False
-        size, at = size + unit[at], at + 1
         if kind == 6:
             return _golomb(unit, 8 * at)[0] == 0
         at += size
     return False
+
+
+def _sum_of_bytes(unit: memoryview, at: int) -> tuple[int, int]:
+    """Read a number that is a sum of bytes up to the first below 255, and where it ends."""
+    value = 0
+    while at < len(unit) and unit[at] == 255:
+        value, at = value + 255, at + 1
+    return (value + unit[at], at + 1) if at < len(unit) else (value, at)
 
 
 def _is_hevc_keyframe(data: memoryview, extradata: bytes | None) -> bool:
