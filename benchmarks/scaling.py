@@ -146,8 +146,8 @@ def measure(processes: int, args: argparse.Namespace) -> list[float]:
             launcher.append(str(processes))
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
         command = [
-            sys.executable, *launcher, __file__, '--worker', str(result), '--clips', str(args.clips),
-            '--steps', str(args.steps),
+            sys.executable, *launcher, __file__, '--worker', str(result),
+            '--clips', str(args.clips), '--steps', str(args.steps),
         ]  # fmt: skip
         environment = {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
