@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from mmtimesformer.models.activation_checkpointing import LEVELS, recompute
 from mmtimesformer.models.attention import SelfAttention
-from mmtimesformer.models.attention_maps import AttentionMaps, compute_maps
+from mmtimesformer.models.attention_capture import capture_attention, grid_of, scheme_of
+from mmtimesformer.models.attention_maps import AttentionMaps
 from mmtimesformer.models.blocks import (
     DividedSpaceTimeBlock,
     JointSpaceTimeBlock,
@@ -263,7 +264,9 @@ class TimeSformer(BaseModule):
             >>> maps.spatial(-1).shape, maps.temporal(-1).shape  # last layer, all heads
             >>> maps.rollout()  # b t h w
         """
-        return compute_maps(self, video, layers, score)
+        captured = capture_attention(self, video, layers, score)
+        grid = grid_of(self, video)
+        return AttentionMaps(scheme_of(self), len(video), grid, len(self.blocks), *captured)
 
     def unpack(self, tokens: Tensor, t: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Split tokens into the class token and the map of patches in time and space.
