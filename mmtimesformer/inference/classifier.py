@@ -21,7 +21,7 @@ from mmtimesformer.inference.batches import (
     collate,
     collect_predictions,
     run_in_batches,
-    skip_non_finite_features,
+    skip_non_finite,
     watch,
 )
 from mmtimesformer.inference.features import check_features, extract
@@ -29,7 +29,7 @@ from mmtimesformer.inference.inputs import is_many, open_video, videos_of
 from mmtimesformer.inference.loading import check_device, class_names, load_recognizer
 from mmtimesformer.inference.prediction import THRESHOLD, Prediction, Skipped, best_of
 from mmtimesformer.inference.quantization import arithmetic, prepare
-from mmtimesformer.inference.sliding_window import Moment, Timeline, Windows, label_windows
+from mmtimesformer.inference.sliding_window import Moment, Timeline, Windows, run_windows
 from mmtimesformer.non_finite import NonFiniteError, about_scores, is_finite
 from mmtimesformer.version import __version__
 
@@ -173,16 +173,14 @@ class VideoClassifier:
         check_positive(window=window, stride=stride, topk=topk, batch_size=batch_size)
         check_probability(threshold=threshold)
         windows = Windows(open_video(video), self.views, window, stride)
-
-        def label(start: float, end: float, scores: np.ndarray) -> Moment:
-            if not is_finite(scores):
-                why = about_scores([str(video)], 1, self.precision)
-                raise NonFiniteError(f'from {start:.1f} to {end:.1f} seconds {why}')
-            return Moment(start, end, self._best(str(video), scores, topk, threshold))
-
         timeline = Timeline(str(video), window, stride)
         shown = watch(windows, len(windows), str(video), progress)
-        timeline.moments += label_windows(shown, self._scores, label, self._limited(batch_size))
+        for one, scores in run_windows(shown, self._scores, self._limited(batch_size)):
+            if not is_finite(scores):
+                why = about_scores([str(video)], 1, self.precision)
+                raise NonFiniteError(f'from {one.start:.1f} to {one.end:.1f} seconds {why}')
+            best = self._best(str(video), scores, topk, threshold)
+            timeline.moments.append(Moment(one.start, one.end, best))
         timeline.note = windows.note
         return timeline
 
@@ -247,7 +245,7 @@ class VideoClassifier:
                 return extract(self.model.backbone, self._normalised(batch), out, layers)
 
         results = self._each(video, run, fps, batch_size, progress)
-        return skip_non_finite_features(results, self.precision)
+        return skip_non_finite(results, self.precision, 'features')
 
     def check_features(self, out: str, layers: Sequence[int] | None) -> None:
         """Refuse an unknown ``out`` or layer of :meth:`features`, before any video is read."""

@@ -21,13 +21,7 @@ from mmtimesformer.terminal import safe_text
 
 @dataclass(frozen=True)
 class Moment:
-    """A window of a video and its prediction.
-
-    Attributes:
-        start: Seconds, as a player counts them.
-        end: Seconds.
-        prediction: The best classes.
-    """
+    """A window of a video, in seconds as a player counts them, and its best classes."""
 
     start: float
     end: float
@@ -157,13 +151,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Window:
-    """A window with its decoded frames.
-
-    Attributes:
-        start: Seconds.
-        end: Seconds.
-        data: Its views, packed as the model takes them.
-    """
+    """A window, in seconds, with its views, packed as the model takes them."""
 
     start: float
     end: float
@@ -236,24 +224,15 @@ class Windows:
             self.note = f'windows missing at the end: {missing} of {len(self)}; {reason}'
 
 
-def label_windows(
+def run_windows(
     windows: Iterable[Window],
     scores_of: Callable[[list[dict[str, Any]]], list[np.ndarray]],
-    label: Callable[[float, float, np.ndarray], Moment],
     batch_size: int,
-) -> Iterator[Moment]:
-    """Classify windows in batches.
-
-    Args:
-        windows: In order.
-        scores_of: Computes the scores of a batch.
-        label: Makes a moment of the start, the end and the scores of a window.
-        batch_size: Windows in a batch.
-    """
+) -> Iterator[tuple[Window, np.ndarray]]:
+    """Run windows through a model in batches; yield each with its scores."""
     waiting = iter(windows)
     while batch := list(islice(waiting, batch_size)):
-        for one, scores in zip(batch, scores_of([w.data for w in batch]), strict=True):
-            yield label(one.start, one.end, scores)
+        yield from zip(batch, scores_of([one.data for one in batch]), strict=True)
 
 
 def clock(seconds: float) -> str:
