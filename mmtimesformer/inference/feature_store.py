@@ -15,8 +15,8 @@ format             what lies in the folder
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -201,11 +201,6 @@ def sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open('rb') as opened:
-            for chunk in _chunks(opened.read):
+            for chunk in iter(partial(opened.read, 2**20), b''):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def _chunks(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    while chunk := read(2**20):
-        yield chunk

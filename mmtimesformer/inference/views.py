@@ -59,14 +59,10 @@ class Views:
         return _through([*self._open, *self._choose, self._decode, *self._show], results)
 
     def of_array(self, frames: np.ndarray, fps: float | None = None) -> dict[str, Any]:
-        """Return the views of decoded frames.
-
-        Args:
-            frames: RGB.
-            fps: Frames per second, for samplers that count seconds.
+        """Return the views of decoded frames; samplers that count seconds need ``fps``.
 
         Shape:
-            - frames: ``t H W 3`` of uint8
+            - frames: ``t H W 3``, RGB of uint8
         """
         chosen = self.choose(len(frames), fps)
         return self.of_chosen(chosen, {i: frames[i] for i in frame_numbers(chosen)})
