@@ -89,8 +89,7 @@ def view_scores_of(sample: Any) -> Tensor | None:
     Shape:
         - scores: ``views classes``
     """
-    fields = sample if isinstance(sample, dict) else dict(sample.all_items())
-    scores: Tensor | None = fields.get('view_scores')
+    scores: Tensor | None = _fields(sample).get('view_scores')
     return scores
 
 
@@ -163,7 +162,9 @@ def _label(sample: Any) -> Tensor:
 
 
 def _read(sample: Any, old: str, new: str) -> Any:
-    fields = sample if isinstance(sample, dict) else dict(sample.all_items())
-    if new in fields:
-        return fields[new]
-    return tensor_of(fields[old])
+    fields = _fields(sample)
+    return fields[new] if new in fields else tensor_of(fields[old])
+
+
+def _fields(sample: Any) -> dict[str, Any]:
+    return sample if isinstance(sample, dict) else dict(sample.all_items())
