@@ -48,8 +48,9 @@ from mmtimesformer.engine.checkpointing.resumed_settings import (
 from mmtimesformer.engine.checkpointing.safe_loading import Checkpoint, MapLocation, for_runner
 from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
 from mmtimesformer.engine.distributed.collectives import broadcast_from_rank0, raise_on_all_ranks
-from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
+from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper, parameters_of
 from mmtimesformer.engine.distributed.process_group import leave_process_group
+from mmtimesformer.engine.distributed.sharded_checkpoint import read_own_shards
 from mmtimesformer.engine.distributed.stop_signals import StopSignals
 from mmtimesformer.engine.hooks.adapt_checkpoint import AdaptCheckpointHook
 from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
@@ -167,14 +168,13 @@ class Runner(MMEngineRunner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Log progress to the terminal, and long messages to the log file alone."""
         logger = super().build_logger(*args, **kwargs)
-        files = [handler.baseFilename for handler in logger.handlers if _writes_file(handler)]
+        files = [one for one in logger.handlers if isinstance(one, logging.FileHandler)]
+        for file in files:
+            tolerate_log_write_errors(file)
         if files:
-            for handler in logger.handlers:
-                if isinstance(handler, logging.FileHandler):
-                    tolerate_log_write_errors(handler)
-                else:
-                    handler.addFilter(_is_for_terminal)
-            logger.info(f'Environment, config and hooks are in {files[0]}')
+            for handler in set(logger.handlers) - set(files):
+                handler.addFilter(_is_for_terminal)
+            logger.info(f'Environment, config and hooks are in {files[0].baseFilename}')
         logger.addFilter(_without_escapes)  # once, however often it is built
         return logger
 
@@ -425,7 +425,8 @@ class Runner(MMEngineRunner):
         if checked is not None:
             return checked
         if isinstance(self.model, FSDPModelWrapper) and '://' not in str(filename):
-            own = self.model.read_checkpoint(filename, self.optim_wrapper if self._resume else None)
+            parameters = parameters_of(self.optim_wrapper) if self._resume else None
+            own = read_own_shards(filename, self.model.module.state_dict(), parameters)
             if own is not None:
                 return for_runner(own)
         return CheckpointLoader.load_checkpoint(filename, map_location, logger='current')
@@ -548,19 +549,13 @@ def _check_batches(loader: DataLoader) -> None:
     videos, size = len(loader.sampler), loader.batch_size
     if size is None or not loader.drop_last or videos == 0 or videos >= size:
         return
-    stage = 'test' if getattr(loader.dataset, 'test_mode', False) else 'train'
-    keys = f'{stage}_dataloader'
-    if stage == 'test':
-        keys = 'val_dataloader or test_dataloader'
+    is_test = getattr(loader.dataset, 'test_mode', False)
+    keys = 'val_dataloader or test_dataloader' if is_test else 'train_dataloader'
     raise ValueError(
         f'the {videos} videos of a process are fewer than batch_size={size}, and drop_last drops '
         f'incomplete batches, so there is no batch; in {keys} set batch_size to {videos} or '
         'less, or drop_last to False'
     )
-
-
-def _writes_file(handler: logging.Handler) -> bool:
-    return isinstance(handler, logging.FileHandler)
 
 
 def _is_for_terminal(record: logging.LogRecord) -> bool:
