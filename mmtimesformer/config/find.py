@@ -51,11 +51,7 @@ def find_config(name_or_path: str) -> Path:
 
 
 def read_config(name_or_path: str, options: dict[str, Any] | None = None) -> Config:
-    """Find and read a config, and merge options into it.
-
-    Args:
-        name_or_path: As in :func:`find_config`.
-        options: Values by dotted key, as ``--cfg-options`` gives them.
+    """Find and read a config, and merge options into it: values by dotted key.
 
     Raises:
         ValueError: The file cannot be read, or an option does not fit the config.

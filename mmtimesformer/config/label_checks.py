@@ -221,21 +221,19 @@ def _check_metrics(key: str, evaluator: Any, kind: str | None, fused: bool) -> N
 
 def _check_metric_options(key: str, options: Any) -> None:
     """Check options of ``AccMetric``, which ignores unknown ones and refuses a list at the end."""
-    known: dict[str, set[str]] = {name: set() for name in SINGLE_LABEL | MULTI_LABEL}
-    known['top_k_accuracy'] = {'topk'}
     if not isinstance(options, dict):
         return
     for name, values in options.items():
-        if name not in known:
+        if name not in SINGLE_LABEL | MULTI_LABEL:
             raise ValueError(
                 f'{key}.{name} would be ignored: AccMetric has options for '
                 f'top_k_accuracy only; set {key}.top_k_accuracy.topk or remove it'
             )
         for option in values if isinstance(values, dict) else ():
-            if option not in known[name]:
+            if (name, option) != ('top_k_accuracy', 'topk'):
                 raise ValueError(
                     f'{key}.{name}.{option} would be ignored: AccMetric reads '
-                    f'top_k_accuracy.topk only; set that or remove it'
+                    'top_k_accuracy.topk only; set that or remove it'
                 )
     topk = (options.get('top_k_accuracy') or {}).get('topk', 1)
     ks = topk if isinstance(topk, tuple) else (topk,)
