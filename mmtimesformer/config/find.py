@@ -23,11 +23,7 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def find_config(name_or_path: str) -> Path:
-    """Return the path of a config.
-
-    Args:
-        name_or_path: A file, or a name such as
-            ``timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb``, with or without ``.py``.
+    """Return the path of a config: of a file, or of a shipped one by name, with or without ``.py``.
 
     Raises:
         ValueError: The file is no config.

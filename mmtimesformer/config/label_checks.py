@@ -37,13 +37,8 @@ def check_labels(cfg: Any, stages: dict[str, list[tuple[str, Any]]]) -> list[str
     ``'prob'`` or missing. MMAction2's ``TimeSformerHead`` is replaced by ours for fusions that only
     ours has.
 
-    Args:
-        cfg: The config; ``model.cls_head`` may be changed.
-        stages: For each of ``train``, ``val`` and ``test`` that will run, its data sets with their
-            keys.
-
-    Returns:
-        What was changed, or is legal and unusual, one sentence each.
+    ``stages`` are those of ``train``, ``val`` and ``test`` that will run, with their data sets and
+    the keys of these. Return what was changed, or is legal and unusual, one sentence each.
 
     Raises:
         ValueError: Components contradict each other, or an option of a metric would be ignored.
@@ -81,10 +76,7 @@ def kind_of(dataset: Any) -> str | None:
 def scores_are_sigmoids(head: Any, multi_label_data: bool = False) -> bool:
     """Whether a head has a sigmoid for each class, by its config.
 
-    Args:
-        head: ``model.cls_head``.
-        multi_label_data: Whether the data set has ``multi_class=True``: it decides for a loss that
-            is not known.
+    For a loss that is not known the data set decides: whether it has ``multi_class=True``.
     """
     if not isinstance(head, dict):
         return False
@@ -98,10 +90,8 @@ def scores_are_sigmoids(head: Any, multi_label_data: bool = False) -> bool:
 def to_build(head: dict[str, Any], multi_label: bool) -> dict[str, Any]:
     """Return the config of a head that has the fusion of views that the scores need.
 
-    Args:
-        head: ``model.cls_head``.
-        multi_label: Whether each class was trained by itself; then views are fused by sigmoid, not
-            by softmax. A mean or a sum of logits ranks videos as well, and stays.
+    Views of a multi-label model are fused by sigmoid, not by softmax. A mean or a sum of logits
+    ranks videos as well, and stays.
     """
     fusion = head.get('average_clips')
     if multi_label and fusion in ('prob', None):
