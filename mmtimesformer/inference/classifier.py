@@ -153,15 +153,9 @@ class VideoClassifier:
         """Classify a long video in sliding windows.
 
         Each window is classified as a separate video. Memory does not depend on the length.
-
-        Args:
-            video: A file.
-            window: Length of a window in seconds, best a little more than that of a clip.
-            stride: Seconds from one window's start to the next; half a window if not given.
-            topk: How many of the best classes to return.
-            batch_size: Windows in a batch.
-            progress: Show a progress bar on the terminal.
-            threshold: As in :meth:`__call__`.
+        A ``window`` has so many seconds, best a little more than a clip, and starts ``stride``
+        seconds after the one before it, half a window if not given. A batch has ``batch_size``
+        windows. The other arguments are those of :meth:`__call__`.
 
         Raises:
             FileNotFoundError: The file does not exist.
@@ -196,15 +190,10 @@ class VideoClassifier:
     ) -> Any:
         """Return the features of a video from the backbone, before the classifier.
 
-        Args:
-            video: As in :meth:`__call__`.
-            out: ``'cls'``, ``'patch_mean'``, ``'frames'`` or ``'tokens'``, see
-                :mod:`mmtimesformer.inference.features`.
-            layers: Hidden states instead of the output of the backbone: 0 is the embedded video, -1
-                the last layer. A list adds a first axis.
-            fps: As in :meth:`__call__`.
-            batch_size: As in :meth:`__call__`.
-            progress: As in :meth:`__call__`.
+        ``out`` is ``'cls'``, ``'patch_mean'``, ``'frames'`` or ``'tokens'``, see
+        :mod:`mmtimesformer.inference.features`. With ``layers`` they are hidden states instead of
+        the output: 0 is the embedded video, -1 the last layer; a list adds a first axis. The other
+        arguments are those of :meth:`__call__`.
 
         Returns:
             An array of float32, of the shapes there; for a list or a folder a dict by name, without

@@ -91,14 +91,9 @@ class FeatureFolder:
                 np.save(file, features, allow_pickle=False)
 
     def finish(self, names: list[str], failed: dict[str, str]) -> int:
-        """Put everything in its place and write the manifest.
+        """Put everything in its place and write the manifest; return how many have features.
 
-        Args:
-            names: The requested videos.
-            failed: Those that could not be read, and why.
-
-        Returns:
-            How many of them have features.
+        ``failed`` are the requested videos that could not be read, and why.
         """
         for name in failed:
             self._path(name).unlink(missing_ok=True)  # an older one, with NaN

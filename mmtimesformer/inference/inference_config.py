@@ -110,12 +110,7 @@ def inference_config_of_checkpoint(
 ) -> tuple[InferenceConfig, Contents | Weights]:
     """Read from a checkpoint what inference needs: its config text, else its metadata.
 
-    Args:
-        contents: The file; its tensors may be moved out of it.
-        source: Name of the checkpoint, for messages.
-
-    Returns:
-        The inference config, and the weights that go with it.
+    Return it with the weights that go with it; tensors may be moved out of ``contents``.
 
     Raises:
         ValueError: Something is missing, or its config holds more than plain values.

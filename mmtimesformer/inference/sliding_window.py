@@ -48,21 +48,13 @@ class Segment:
 
 @dataclass
 class Timeline:
-    """The moments of a video, in order.
-
-    Attributes:
-        video: The file.
-        window: Length of a window, in seconds.
-        stride: From the start of a window to that of the next, in seconds.
-        moments: One for each window.
-        note: A warning, such as where decoding ended too early; else empty.
-    """
+    """The moments of a video, one for each window, in order."""
 
     video: str
-    window: float
-    stride: float
+    window: float  # its length, in seconds
+    stride: float  # from the start of a window to that of the next, in seconds
     moments: list[Moment] = field(default_factory=list)
-    note: str = ''
+    note: str = ''  # a warning, such as where decoding ended too early
 
     def segments(self) -> list[Segment]:
         """Join neighbours with the same best class, or the same labels of a multi-label model."""
@@ -107,12 +99,8 @@ class Timeline:
         Of a multi-label model the last column has all labels above the threshold.
         """
         ranks = range(1, 1 + max((len(m.prediction.labels) for m in self.moments), default=0))
-        head = [
-            'start',
-            'end',
-            *(f'{word}_{rank}' for rank in ranks for word in ('label', 'score')),
-        ]
-        rows: list[list[Any]] = [head]
+        columns = [f'{word}_{rank}' for rank in ranks for word in ('label', 'score')]
+        rows: list[list[Any]] = [['start', 'end', *columns]]
         for moment in self.moments:
             best = zip(moment.prediction.labels, moment.prediction.scores, strict=True)
             cells = [cell for label, score in best for cell in (label, score)]
@@ -161,17 +149,9 @@ class Window:
 class Windows:
     """Slide a window over a video file; iterate once.
 
-    The last window is moved back to end where the video ends. A video shorter than a window is one
-    window.
-
-    Args:
-        video: The file.
-        views: How frames become views.
-        seconds: Length of a window.
-        stride: From the start of a window to that of the next, in seconds.
-
-    Attributes:
-        note: Set when decoding ended too early.
+    A window has ``seconds``, and starts ``stride`` seconds after the one before it. The last one is
+    moved back to end where the video ends. A video shorter than a window is one window. ``note`` is
+    set when decoding ended too early.
 
     Raises:
         ValueError: The file has no frames per second.
