@@ -94,11 +94,7 @@ def view_scores_of(sample: Any) -> Tensor | None:
 
 
 def mark_as_wrong(sample: Any) -> None:
-    """Give a sample the scores of a wrong prediction, and ``non_finite``, the reason.
-
-    Args:
-        sample: A data sample with predictions, or the dict of one in a dump.
-    """
+    """Give a sample, or its dict in a dump, the scores of a wrong prediction, and the reason."""
     is_dict = isinstance(sample, dict)
     label = tensor_of(sample.get('gt_labels', sample.get('gt_label')))
     for name in SCORES:

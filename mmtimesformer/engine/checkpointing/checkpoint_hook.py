@@ -143,9 +143,8 @@ class AtomicCheckpointHook(CheckpointHook):
     def fall_back(self, runner: Runner) -> tuple[str | None, list[str]]:
         """Write the last good checkpoint to ``last_checkpoint``; all processes must call it.
 
-        Returns:
-            That checkpoint, or ``None`` if none is known to be good, and the newer ones, after
-            which no step was finite and of a usual loss.
+        Return that checkpoint, or ``None`` if none is known to be good, and the newer ones, after
+        which no step was finite and of a usual loss.
         """
         found: tuple[str | None, list[str]] = None, []
         if dist.is_main_process():

@@ -121,13 +121,8 @@ def read_own_shards(
 ) -> dict[str, Any] | None:
     """Read a sharded checkpoint, of its tensors this process's shards.
 
-    Args:
-        path: The checkpoint file.
-        weights: The model's, by name, each as this process holds it.
-        parameters: The optimizer's; without them, its state and the gradients are left out.
-
-    Returns:
-        The checkpoint; ``None`` if it is not sharded, or has other weights than the model.
+    Return ``None`` if it is not sharded, or has other weights than the model's. Without the
+    ``parameters`` of the optimizer, its state and the gradients are left out.
 
     Raises:
         FileNotFoundError: The shards are missing.

@@ -155,18 +155,11 @@ class UnreadableVideosHook(Hook):
 
 
 class UnreadableVideoList:
-    """A file of JSON lines to which several processes append, each video once.
-
-    Args:
-        path: The file.
-
-    Attributes:
-        videos: Entries of the list by file, as of the last :meth:`add`.
-    """
+    """A file of JSON lines to which several processes append, each video once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.videos: dict[str, Entry] = {}
+        self.videos: dict[str, Entry] = {}  # by file, as of the last `add`
 
     def add(self, videos: Iterable[Entry]) -> list[Entry]:
         """Append the videos that are not listed yet, and return them."""
