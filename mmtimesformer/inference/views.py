@@ -69,10 +69,8 @@ class Views:
 
     def choose(self, length: int, fps: float | None = None) -> dict[str, Any]:
         """Choose the frames of a video of so many frames; nothing is decoded."""
-        results: dict[str, Any] = {**START, 'filename': '', 'total_frames': length}
-        if fps:
-            results['avg_fps'] = fps
-        return _through(self._choose, results)
+        speed = {'avg_fps': fps} if fps else {}
+        return _through(self._choose, {**START, 'filename': '', 'total_frames': length, **speed})
 
     def of_chosen(self, chosen: Mapping[str, Any], frames: Mapping[int, Any]) -> dict[str, Any]:
         """Return the views of frames that :meth:`choose` chose, given by number."""
