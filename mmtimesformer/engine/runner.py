@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 import weakref
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -137,7 +137,7 @@ class Runner(MMEngineRunner):
     _resume: bool | str
     _load_from: str | None
     _resumed: tuple[Checkpoint, list[Checkpoint] | None]  # meta, schedulers
-    _scheduler_configs: object = None
+    _scheduler_configs: Sequence[object] = ()
     _checked: Checkpoint | None = None  # a checkpoint that was read for its check
     _gathered: Checkpoint | None = None  # entries of the next checkpoint, of all processes
 
@@ -305,12 +305,10 @@ class Runner(MMEngineRunner):
                     f'{self._load_from or "the beginning"}.'
                 )
         super().load_or_resume()
-        if isinstance(self._train_loop, BaseLoop):
-            for hook in self.hooks:
-                if isinstance(hook, EMAHook):
-                    note = note_on_average(hook, self.max_iters, len(self.train_dataloader))
-                    if note is not None:
-                        self.logger.warning(note)
+        averages = [hook for hook in self.hooks if isinstance(hook, EMAHook)]
+        for hook in averages if isinstance(self._train_loop, BaseLoop) else ():
+            if note := note_on_average(hook, self.max_iters, len(self.train_dataloader)):
+                self.logger.warning(note)
 
     def _check_named(self, checkpoint: str) -> None:
         """Let the main process read all of a named checkpoint; all fail if it is damaged."""
@@ -378,11 +376,9 @@ class Runner(MMEngineRunner):
             scaled = (self.auto_scale_lr or {}).get('enable', False)
             if scaled and position.get('videos_per_step', videos) != videos:
                 given.append('auto_scale_lr')  # which asks to scale again
-        configs = self._scheduler_configs or ()
-        configs = configs if isinstance(configs, list | tuple) else [configs]
         converted = [
             isinstance(config, dict) and bool(config.get('convert_to_iter_based'))
-            for config in configs
+            for config in self._scheduler_configs
         ]
         moment = Moment(meta['epoch'], meta['iter'], steps_of_now, converted)
         reconcile(self, configured, schedulers, given, moment, self.logger.warning)
@@ -391,7 +387,7 @@ class Runner(MMEngineRunner):
         """Build them, and keep the configs, which show which of them count epochs."""
         parts = scheduler if isinstance(scheduler, list | tuple) else [scheduler]
         if any(isinstance(part, dict) for part in parts):
-            self._scheduler_configs = scheduler
+            self._scheduler_configs = parts
         return super().build_param_scheduler(scheduler)
 
     def load_checkpoint(
