@@ -89,17 +89,12 @@ def view_scores_of(sample: Any) -> Tensor | None:
     Shape:
         - scores: ``views classes``
     """
-    fields = sample if isinstance(sample, dict) else dict(sample.all_items())
-    scores: Tensor | None = fields.get('view_scores')
+    scores: Tensor | None = _fields(sample).get('view_scores')
     return scores
 
 
 def mark_as_wrong(sample: Any) -> None:
-    """Give a sample the scores of a wrong prediction, and ``non_finite``, the reason.
-
-    Args:
-        sample: A data sample with predictions, or the dict of one in a dump.
-    """
+    """Give a sample, or its dict in a dump, the scores of a wrong prediction, and the reason."""
     is_dict = isinstance(sample, dict)
     label = tensor_of(sample.get('gt_labels', sample.get('gt_label')))
     for name in SCORES:
@@ -163,7 +158,9 @@ def _label(sample: Any) -> Tensor:
 
 
 def _read(sample: Any, old: str, new: str) -> Any:
-    fields = sample if isinstance(sample, dict) else dict(sample.all_items())
-    if new in fields:
-        return fields[new]
-    return tensor_of(fields[old])
+    fields = _fields(sample)
+    return fields[new] if new in fields else tensor_of(fields[old])
+
+
+def _fields(sample: Any) -> dict[str, Any]:
+    return sample if isinstance(sample, dict) else dict(sample.all_items())

@@ -5,13 +5,8 @@ not contain, so `import mmaction.models` fails for every model. TimeSformer does
 
 The stand-in is a finder at the end of `sys.meta_path`: Python uses it only for modules that nothing
 else finds, and it finds these two under version 1.2.0 alone. So it never hides a real file (a git
-clone of 1.2.0 has them). It must be set up before `import mmaction.models`:
-
-- MMAction2's own `tools/train.py` and `tools/test.py` read the config, whose `custom_imports`
-  imports `mmtimesformer`, before they build a model;
-- our tools import `mmtimesformer` first;
-- a script has to `import mmtimesformer` before `mmaction.apis` or `mmaction.models`, or repeat that
-  import after it failed.
+clone of 1.2.0 has them). A script has to `import mmtimesformer` before `mmaction.apis` or
+`mmaction.models`, or repeat that import after it failed; our tools and MMAction2's own do so.
 """
 
 import importlib.abc

@@ -16,29 +16,6 @@ from typing import Any
 _MODULE = 'mmaction.datasets.transforms.processing'
 
 
-def make_adjust_hue(cv2: Any, np: Any) -> Any:
-    """Return the fixed `ColorJitter.adjust_hue`, which rotates the hue of an image.
-
-    It takes pixels from 0 to 255 in RGB, and a fraction of the color circle from -0.5 to 0.5 in
-    MMAction2's units (1 is 255 steps of 2 degrees), and returns float32.
-
-    NOTE: It equals NumPy 1 up to `hue=0.29`. Beyond, MMAction2's sums overflow `uint8` and give
-    other colors.
-
-    Args:
-        cv2: OpenCV, as the module of `ColorJitter` has it.
-        np: NumPy, likewise.
-    """
-
-    def adjust_hue(img: Any, factor: float) -> Any:
-        hsv = cv2.cvtColor(np.clip(img, 0, 255).astype(np.uint8), cv2.COLOR_RGB2HSV)
-        hue = hsv[..., 0].astype(np.int16) + int(factor * 255)
-        hsv[..., 0] = hue % 180
-        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float32)
-
-    return adjust_hue
-
-
 class ColorJitterFinder(importlib.abc.MetaPathFinder):
     """Find the module of `ColorJitter` as Python does, and fix it once it is loaded."""
 
@@ -61,10 +38,26 @@ class ColorJitterFinder(importlib.abc.MetaPathFinder):
 
 
 def repair(module: ModuleType) -> None:
-    """Replace the method of `ColorJitter` in its module."""
+    """Replace `adjust_hue` of `ColorJitter`, which rotates the hue of an image, in its module.
+
+    It takes pixels from 0 to 255 in RGB, and a fraction of the color circle from -0.5 to 0.5 in
+    MMAction2's units (1 is 255 steps of 2 degrees), and returns float32.
+
+    NOTE: It equals NumPy 1 up to `hue=0.29`. Beyond, MMAction2's sums overflow `uint8` and give
+    other colors.
+    """
     jitter: Any = getattr(module, 'ColorJitter', None)
-    if hasattr(jitter, 'adjust_hue'):
-        jitter.adjust_hue = staticmethod(make_adjust_hue(module.cv2, module.np))
+    if not hasattr(jitter, 'adjust_hue'):
+        return
+    cv2, np = module.cv2, module.np
+
+    def adjust_hue(img: Any, factor: float) -> Any:
+        hsv = cv2.cvtColor(np.clip(img, 0, 255).astype(np.uint8), cv2.COLOR_RGB2HSV)
+        hue = hsv[..., 0].astype(np.int16) + int(factor * 255)
+        hsv[..., 0] = hue % 180
+        return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB).astype(np.float32)
+
+    jitter.adjust_hue = staticmethod(adjust_hue)
 
 
 def repair_color_jitter() -> None:

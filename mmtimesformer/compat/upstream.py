@@ -34,12 +34,7 @@ def overrides(base: type) -> Callable[[Method], Method]:
 
 
 def require_attributes(base: type, *names: str, used_by: str) -> None:
-    """Check that a class, or a method of it, has these attributes.
-
-    Args:
-        base: The class.
-        names: Its attributes; of instances, those that its methods set.
-        used_by: The module of ours that uses them, ``__name__``.
+    """Check that a class has these attributes, or its methods set them.
 
     Raises:
         ImportError: One is missing.

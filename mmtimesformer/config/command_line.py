@@ -90,11 +90,6 @@ def check_output(path: str | os.PathLike[str], option: str, *, folder: bool = Fa
 
     Missing folders must be possible to create; none is created here.
 
-    Args:
-        path: The file, or the folder.
-        option: Its option, such as ``--out``.
-        folder: Whether it is a folder.
-
     Raises:
         OSError: It cannot be written; the message has the reason and the option.
     """

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
-from mmtimesformer.cli import near_name
+from mmtimesformer.cli import near_name, require_file
 from mmtimesformer.config.label_checks import check_metric_names
 
 # Components of MMEngine that the Runner replaces by ours; `mmengine.CheckpointHook` stays.
@@ -79,14 +79,9 @@ NOT_OF_THE_CONFIG = re.compile(r'\bmeta\b|process group', re.IGNORECASE)
 
 
 def check_components(cfg: Config, purpose: str) -> list[str]:
-    """Check all components of a config that a run builds.
+    """Check all components of a config that a run builds, to ``'train'`` or to ``'test'``.
 
-    Args:
-        cfg: The config, options merged.
-        purpose: ``'train'`` or ``'test'``.
-
-    Returns:
-        Notes on what is legal and may be a mistake, one sentence each.
+    Return notes on what is legal and may be a mistake, one sentence each.
 
     Raises:
         ValueError: A type does not exist, or a component refuses a value.
@@ -341,14 +336,8 @@ def _build_model(cfg: Any) -> nn.Module | None:
 
 def _check_initializer(key: str, cfg: Any) -> None:
     _build(key, cfg, roots.WEIGHT_INITIALIZERS, ('override',))
-    checkpoint = cfg.get('checkpoint')
-    if isinstance(checkpoint, str) and '://' not in checkpoint:
-        path = Path(checkpoint).expanduser()
-        if not path.exists():
-            raise FileNotFoundError(
-                f'checkpoint {checkpoint} does not exist (looked in {path.absolute().parent}); '
-                f'set {key}.checkpoint'
-            )
+    if isinstance(cfg.get('checkpoint'), str):
+        require_file(cfg['checkpoint'], 'checkpoint', f'set {key}.checkpoint')
 
 
 def _check_stage(cfg: Config, stage: str) -> None:

@@ -23,11 +23,7 @@ def shipped_configs() -> dict[str, Path]:
 
 
 def find_config(name_or_path: str) -> Path:
-    """Return the path of a config.
-
-    Args:
-        name_or_path: A file, or a name such as
-            ``timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb``, with or without ``.py``.
+    """Return the path of a config: of a file, or of a shipped one by name, with or without ``.py``.
 
     Raises:
         ValueError: The file is no config.
@@ -51,11 +47,7 @@ def find_config(name_or_path: str) -> Path:
 
 
 def read_config(name_or_path: str, options: dict[str, Any] | None = None) -> Config:
-    """Find and read a config, and merge options into it.
-
-    Args:
-        name_or_path: As in :func:`find_config`.
-        options: Values by dotted key, as ``--cfg-options`` gives them.
+    """Find and read a config, and merge options into it: values by dotted key.
 
     Raises:
         ValueError: The file cannot be read, or an option does not fit the config.

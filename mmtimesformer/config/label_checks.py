@@ -37,13 +37,8 @@ def check_labels(cfg: Any, stages: dict[str, list[tuple[str, Any]]]) -> list[str
     ``'prob'`` or missing. MMAction2's ``TimeSformerHead`` is replaced by ours for fusions that only
     ours has.
 
-    Args:
-        cfg: The config; ``model.cls_head`` may be changed.
-        stages: For each of ``train``, ``val`` and ``test`` that will run, its data sets with their
-            keys.
-
-    Returns:
-        What was changed, or is legal and unusual, one sentence each.
+    ``stages`` are those of ``train``, ``val`` and ``test`` that will run, with their data sets and
+    the keys of these. Return what was changed, or is legal and unusual, one sentence each.
 
     Raises:
         ValueError: Components contradict each other, or an option of a metric would be ignored.
@@ -81,10 +76,7 @@ def kind_of(dataset: Any) -> str | None:
 def scores_are_sigmoids(head: Any, multi_label_data: bool = False) -> bool:
     """Whether a head has a sigmoid for each class, by its config.
 
-    Args:
-        head: ``model.cls_head``.
-        multi_label_data: Whether the data set has ``multi_class=True``: it decides for a loss that
-            is not known.
+    For a loss that is not known the data set decides: whether it has ``multi_class=True``.
     """
     if not isinstance(head, dict):
         return False
@@ -98,10 +90,8 @@ def scores_are_sigmoids(head: Any, multi_label_data: bool = False) -> bool:
 def to_build(head: dict[str, Any], multi_label: bool) -> dict[str, Any]:
     """Return the config of a head that has the fusion of views that the scores need.
 
-    Args:
-        head: ``model.cls_head``.
-        multi_label: Whether each class was trained by itself; then views are fused by sigmoid, not
-            by softmax. A mean or a sum of logits ranks videos as well, and stays.
+    Views of a multi-label model are fused by sigmoid, not by softmax. A mean or a sum of logits
+    ranks videos as well, and stays.
     """
     fusion = head.get('average_clips')
     if multi_label and fusion in ('prob', None):
@@ -221,21 +211,19 @@ def _check_metrics(key: str, evaluator: Any, kind: str | None, fused: bool) -> N
 
 def _check_metric_options(key: str, options: Any) -> None:
     """Check options of ``AccMetric``, which ignores unknown ones and refuses a list at the end."""
-    known: dict[str, set[str]] = {name: set() for name in SINGLE_LABEL | MULTI_LABEL}
-    known['top_k_accuracy'] = {'topk'}
     if not isinstance(options, dict):
         return
     for name, values in options.items():
-        if name not in known:
+        if name not in SINGLE_LABEL | MULTI_LABEL:
             raise ValueError(
                 f'{key}.{name} would be ignored: AccMetric has options for '
                 f'top_k_accuracy only; set {key}.top_k_accuracy.topk or remove it'
             )
         for option in values if isinstance(values, dict) else ():
-            if option not in known[name]:
+            if (name, option) != ('top_k_accuracy', 'topk'):
                 raise ValueError(
                     f'{key}.{name}.{option} would be ignored: AccMetric reads '
-                    f'top_k_accuracy.topk only; set that or remove it'
+                    'top_k_accuracy.topk only; set that or remove it'
                 )
     topk = (options.get('top_k_accuracy') or {}).get('topk', 1)
     ks = topk if isinstance(topk, tuple) else (topk,)

@@ -64,14 +64,10 @@ def check_sections(cfg: Config) -> None:
 
 
 def check_config(cfg: Config, purpose: str) -> list[str]:
-    """Check a config for a run.
+    """Check a config for a run, to ``'train'`` or to ``'test'``.
 
-    Args:
-        cfg: The config, options merged; ``model.cls_head`` may be changed, see ``check_labels``.
-        purpose: ``'train'`` or ``'test'``.
-
-    Returns:
-        Notes on what is legal and may surprise, one sentence each.
+    Return notes on what is legal and may surprise, one sentence each. ``model.cls_head`` may be
+    changed, see ``check_labels``.
 
     Raises:
         FileNotFoundError: An annotation file, a video folder, a video or a checkpoint is missing.
@@ -157,35 +153,30 @@ def _check_annotations(
             f'annotation file {path} is empty; write one "video label" a line, or set '
             f'{key}.ann_file'
         )
-    prefix = dataset.get('data_prefix') or {}
-    folder = root / (prefix.get('video') or '')
-    if '://' not in str(prefix.get('video')):
+    prefix = (dataset.get('data_prefix') or {}).get('video') or ''
+    folder, is_remote = root / prefix, '://' in str(prefix)
+    if not is_remote:
         require_file(folder, 'video folder', f'set {key}.data_prefix.video', Path.is_dir)
-    videos = [
-        (f'{path}, line {number}', _check_line(f'{path}, line {number}', line, dataset))
-        for number, line in enumerate(lines, 1)
-    ]
-    for where, (_, labels) in videos:
-        _check_labels(where, labels, num_classes, labels_needed)
+    videos = []
+    for number, line in enumerate(lines, 1):
+        where = f'{path}, line {number}'
+        videos.append((where, _check_line(where, line, dataset)))
+        _check_labels(where, videos[-1][1][1], num_classes, labels_needed)
     notes = list(_contradicting(path, [video for _, video in videos]))
-    if '://' in str(prefix.get('video')):
+    if is_remote:
         return notes
     some = videos[:: -(-len(videos) // VIDEOS_LOOKED_UP)]
     missing = [(where, name) for where, (name, _) in some if not (folder / name).exists()]
     if not missing:
         return notes
     where, name = missing[0]
-    message = (
-        f'video {folder / name} does not exist ({where}); '
-        f'correct the line or {key}.data_prefix.video'
-    )
+    remedy = f'correct the line or {key}.data_prefix.video'
+    message = f'video {folder / name} does not exist ({where}); {remedy}'
     skips_videos = dataset['type'] == 'mmtimesformer.VideoDataset'
     if not skips_videos or len(missing) > len(some) / 2:
         raise FileNotFoundError(message)
-    return [
-        *notes,
-        f'{len(missing)} of {len(some)} videos that were looked up are missing: {message}',
-    ]
+    count = f'{len(missing)} of {len(some)}'
+    return [*notes, f'{count} videos that were looked up are missing: {message}']
 
 
 def _check_no_mark(path: Path, lines: list[str]) -> None:

@@ -7,7 +7,7 @@ import math
 import os
 import warnings
 import weakref
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -48,8 +48,9 @@ from mmtimesformer.engine.checkpointing.resumed_settings import (
 from mmtimesformer.engine.checkpointing.safe_loading import Checkpoint, MapLocation, for_runner
 from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
 from mmtimesformer.engine.distributed.collectives import broadcast_from_rank0, raise_on_all_ranks
-from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
+from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper, parameters_of
 from mmtimesformer.engine.distributed.process_group import leave_process_group
+from mmtimesformer.engine.distributed.sharded_checkpoint import read_own_shards
 from mmtimesformer.engine.distributed.stop_signals import StopSignals
 from mmtimesformer.engine.hooks.adapt_checkpoint import AdaptCheckpointHook
 from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
@@ -136,7 +137,7 @@ class Runner(MMEngineRunner):
     _resume: bool | str
     _load_from: str | None
     _resumed: tuple[Checkpoint, list[Checkpoint] | None]  # meta, schedulers
-    _scheduler_configs: object = None
+    _scheduler_configs: Sequence[object] = ()
     _checked: Checkpoint | None = None  # a checkpoint that was read for its check
     _gathered: Checkpoint | None = None  # entries of the next checkpoint, of all processes
 
@@ -167,14 +168,13 @@ class Runner(MMEngineRunner):
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Log progress to the terminal, and long messages to the log file alone."""
         logger = super().build_logger(*args, **kwargs)
-        files = [handler.baseFilename for handler in logger.handlers if _writes_file(handler)]
+        files = [one for one in logger.handlers if isinstance(one, logging.FileHandler)]
+        for file in files:
+            tolerate_log_write_errors(file)
         if files:
-            for handler in logger.handlers:
-                if isinstance(handler, logging.FileHandler):
-                    tolerate_log_write_errors(handler)
-                else:
-                    handler.addFilter(_is_for_terminal)
-            logger.info(f'Environment, config and hooks are in {files[0]}')
+            for handler in set(logger.handlers) - set(files):
+                handler.addFilter(_is_for_terminal)
+            logger.info(f'Environment, config and hooks are in {files[0].baseFilename}')
         logger.addFilter(_without_escapes)  # once, however often it is built
         return logger
 
@@ -305,12 +305,10 @@ class Runner(MMEngineRunner):
                     f'{self._load_from or "the beginning"}.'
                 )
         super().load_or_resume()
-        if isinstance(self._train_loop, BaseLoop):
-            for hook in self.hooks:
-                if isinstance(hook, EMAHook):
-                    note = note_on_average(hook, self.max_iters, len(self.train_dataloader))
-                    if note is not None:
-                        self.logger.warning(note)
+        averages = [hook for hook in self.hooks if isinstance(hook, EMAHook)]
+        for hook in averages if isinstance(self._train_loop, BaseLoop) else ():
+            if note := note_on_average(hook, self.max_iters, len(self.train_dataloader)):
+                self.logger.warning(note)
 
     def _check_named(self, checkpoint: str) -> None:
         """Let the main process read all of a named checkpoint; all fail if it is damaged."""
@@ -378,11 +376,9 @@ class Runner(MMEngineRunner):
             scaled = (self.auto_scale_lr or {}).get('enable', False)
             if scaled and position.get('videos_per_step', videos) != videos:
                 given.append('auto_scale_lr')  # which asks to scale again
-        configs = self._scheduler_configs or ()
-        configs = configs if isinstance(configs, list | tuple) else [configs]
         converted = [
             isinstance(config, dict) and bool(config.get('convert_to_iter_based'))
-            for config in configs
+            for config in self._scheduler_configs
         ]
         moment = Moment(meta['epoch'], meta['iter'], steps_of_now, converted)
         reconcile(self, configured, schedulers, given, moment, self.logger.warning)
@@ -391,7 +387,7 @@ class Runner(MMEngineRunner):
         """Build them, and keep the configs, which show which of them count epochs."""
         parts = scheduler if isinstance(scheduler, list | tuple) else [scheduler]
         if any(isinstance(part, dict) for part in parts):
-            self._scheduler_configs = scheduler
+            self._scheduler_configs = parts
         return super().build_param_scheduler(scheduler)
 
     def load_checkpoint(
@@ -425,7 +421,8 @@ class Runner(MMEngineRunner):
         if checked is not None:
             return checked
         if isinstance(self.model, FSDPModelWrapper) and '://' not in str(filename):
-            own = self.model.read_checkpoint(filename, self.optim_wrapper if self._resume else None)
+            parameters = parameters_of(self.optim_wrapper) if self._resume else None
+            own = read_own_shards(filename, self.model.module.state_dict(), parameters)
             if own is not None:
                 return for_runner(own)
         return CheckpointLoader.load_checkpoint(filename, map_location, logger='current')
@@ -548,19 +545,13 @@ def _check_batches(loader: DataLoader) -> None:
     videos, size = len(loader.sampler), loader.batch_size
     if size is None or not loader.drop_last or videos == 0 or videos >= size:
         return
-    stage = 'test' if getattr(loader.dataset, 'test_mode', False) else 'train'
-    keys = f'{stage}_dataloader'
-    if stage == 'test':
-        keys = 'val_dataloader or test_dataloader'
+    is_test = getattr(loader.dataset, 'test_mode', False)
+    keys = 'val_dataloader or test_dataloader' if is_test else 'train_dataloader'
     raise ValueError(
         f'the {videos} videos of a process are fewer than batch_size={size}, and drop_last drops '
         f'incomplete batches, so there is no batch; in {keys} set batch_size to {videos} or '
         'less, or drop_last to False'
     )
-
-
-def _writes_file(handler: logging.Handler) -> bool:
-    return isinstance(handler, logging.FileHandler)
 
 
 def _is_for_terminal(record: logging.LogRecord) -> bool:

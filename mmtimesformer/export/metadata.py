@@ -10,10 +10,6 @@ from mmtimesformer.inference import VideoClassifier
 from mmtimesformer.version import __version__
 
 KEY = 'mmtimesformer'  # under which a file holds the metadata, as JSON
-MEANINGS = {
-    'logits': 'logits of each clip',
-    'probabilities': '{} of each clip',
-}
 
 
 def describe(
@@ -24,11 +20,7 @@ def describe(
 ) -> dict[str, Any]:
     """Return the metadata as plain values.
 
-    Args:
-        classifier: The trained model.
-        graph: The exported module.
-        shape: ``views c t H W``.
-        batch: Videos in a batch, or ``None`` for any number.
+    ``shape`` is ``views c t H W``; ``batch`` is ``None`` for any number of videos.
 
     Returns:
         ``input`` (name, dtype, layout, shape, colour order, and the mean and std of pixels from 0
@@ -44,6 +36,8 @@ def describe(
     sampler = next(
         (step for step in classifier.inference_config.pipeline if 'clip_len' in step), {}
     )
+    kind = 'sigmoid' if classifier.is_multi_label else 'softmax'
+    meanings = {'logits': 'logits of each clip', 'probabilities': f'{kind} of each clip'}
     return {
         'input': {
             'name': 'video',
@@ -56,9 +50,7 @@ def describe(
         },
         'output': {
             'name': 'scores',
-            'meaning': MEANINGS.get(graph.output, f'{classifier.fusion} of {views} views').format(
-                'sigmoid' if classifier.is_multi_label else 'softmax'
-            ),
+            'meaning': meanings.get(graph.output, f'{classifier.fusion} of {views} views'),
         },
         'attention_type': classifier.inference_config.model['backbone'].get(
             'attention_type', 'divided_space_time'

@@ -16,19 +16,12 @@ TOLERANCE = 1e-4  # of a score; float32 leaves about 1e-6
 
 @dataclass(frozen=True)
 class Difference:
-    """How far a file was from PyTorch on one input.
+    """How far a file was from PyTorch on one input."""
 
-    Attributes:
-        what: The input: ``'noise'`` or ``'moving picture'``.
-        batch: Videos in a batch.
-        largest: Largest difference of a score.
-        scale: Largest score.
-    """
-
-    what: str
-    batch: int
-    largest: float
-    scale: float
+    what: str  # the input: noise or a moving picture
+    batch: int  # videos
+    largest: float  # difference of a score
+    scale: float  # largest score
 
 
 def compare(
@@ -40,12 +33,8 @@ def compare(
 ) -> Iterator[Difference]:
     """Run a file and the recognizer on noise and moving pictures, and compare the scores.
 
-    Args:
-        run: The file.
-        classifier: The trained model, whose components normalise, classify and fuse.
-        graph: The exported module.
-        shape: ``views c t H W``.
-        batches: Batch sizes, one comparison for each.
+    The components of the recognizer normalise, classify and fuse; ``shape`` is ``views c t H W``,
+    and there is one comparison for each batch size.
 
     Raises:
         NonFiniteError: A score of PyTorch is NaN or infinite.

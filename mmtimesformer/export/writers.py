@@ -36,13 +36,11 @@ LARGEST_ONNX = 2**31  # bytes that one protobuf message may have
 
 @dataclass(frozen=True)
 class Format:
-    """A kind of file.
+    """A kind of file: the ending of its name, and how it is written and read.
 
-    Attributes:
-        ending: Of its name.
-        write: Writes a module: ``write(module, example, dynamic, metadata, path)``. The file has
-            the batch of the example, or with ``dynamic`` any.
-        read: Returns a function that runs the file, and its metadata.
+    ``write(module, example, dynamic, metadata, path)`` writes a module for the batch of the
+    example, or with ``dynamic`` for any. ``read`` returns a function that runs the file, and its
+    metadata.
     """
 
     ending: str

@@ -55,35 +55,28 @@ def _run_batch(waiting: list[tuple[Given, Data | Skipped]], run: Run) -> Iterato
         yield given, one if isinstance(one, Skipped) else results[i]
 
 
-def check_not_all_non_finite(
-    skipped: list[Skipped], finite: int, precision: str, what: str = 'class scores',
-    done: bool = False,
-) -> None:  # fmt: skip
-    """Refuse a model without finite scores for any video, as soon as that is clear.
+def skip_non_finite(
+    results: Iterable[Result], precision: str, what: str = 'class scores'
+) -> Iterator[Result]:
+    """Replace results that are NaN or infinite by a :class:`Skipped`.
 
     Raises:
-        NonFiniteError: The first :data:`~mmtimesformer.non_finite.EARLY`, or all, are NaN or Inf.
+        NonFiniteError: The first :data:`~mmtimesformer.non_finite.EARLY` are all NaN or infinite.
     """
-    broken = [one.video for one in skipped if one.non_finite]
-    if broken and not finite and (done or len(broken) >= EARLY):
-        raise NonFiniteError(about_scores(broken, len(broken) if done else None, precision, what))
-
-
-def skip_non_finite_features(results: Iterable[Result], precision: str) -> Iterator[Result]:
-    """Replace features that are NaN or infinite by a :class:`Skipped`."""
-    skipped: list[Skipped] = []
+    broken: list[str] = []
     finite = 0
     for given, result in results:
-        if not isinstance(result, Skipped) and is_finite(result):
+        if isinstance(result, Skipped):
+            yield given, result
+        elif is_finite(result):
             finite += 1
             yield given, result
-            continue
-        if not isinstance(result, Skipped):
-            reason = REASON.replace('scores', 'features')
-            result = Skipped(given.name, reason, non_finite=True)
-        skipped.append(result)
-        check_not_all_non_finite(skipped, finite, precision, 'features')
-        yield given, result
+        else:
+            broken.append(given.name)
+            if not finite and len(broken) >= EARLY:
+                raise NonFiniteError(about_scores(broken, None, precision, what))
+            reason = REASON.replace('scores', what.removeprefix('class '))
+            yield given, Skipped(given.name, reason, non_finite=True)
 
 
 def collect_predictions(
@@ -92,19 +85,17 @@ def collect_predictions(
     """Label each video by its scores; list those without finite scores as skipped.
 
     Raises:
-        NonFiniteError: See :func:`check_not_all_non_finite`.
+        NonFiniteError: The scores of the first ``EARLY`` videos, or of all, are NaN or infinite.
         ValueError: No video could be read.
     """
     found = Predictions()
-    for given, result in results:
+    for given, result in skip_non_finite(results, precision):
         if isinstance(result, Skipped):
             found.skipped.append(result)
-        elif is_finite(result):
-            found.append(label(given.name, result))
         else:
-            found.skipped.append(Skipped(given.name, REASON, non_finite=True))
-        check_not_all_non_finite(found.skipped, len(found), precision)
-    check_not_all_non_finite(found.skipped, len(found), precision, done=True)
+            found.append(label(given.name, result))
+    if found.non_finite and not found:
+        raise NonFiniteError(about_scores(found.non_finite, len(found.non_finite), precision))
     if found.skipped and not found:
         raise ValueError(
             f'none of {len(found.skipped)} videos could be read; the first, '

@@ -21,7 +21,7 @@ from mmtimesformer.inference.batches import (
     collate,
     collect_predictions,
     run_in_batches,
-    skip_non_finite_features,
+    skip_non_finite,
     watch,
 )
 from mmtimesformer.inference.features import check_features, extract
@@ -29,7 +29,7 @@ from mmtimesformer.inference.inputs import is_many, open_video, videos_of
 from mmtimesformer.inference.loading import check_device, class_names, load_recognizer
 from mmtimesformer.inference.prediction import THRESHOLD, Prediction, Skipped, best_of
 from mmtimesformer.inference.quantization import arithmetic, prepare
-from mmtimesformer.inference.sliding_window import Moment, Timeline, Windows, label_windows
+from mmtimesformer.inference.sliding_window import Moment, Timeline, Windows, run_windows
 from mmtimesformer.non_finite import NonFiniteError, about_scores, is_finite
 from mmtimesformer.version import __version__
 
@@ -153,15 +153,9 @@ class VideoClassifier:
         """Classify a long video in sliding windows.
 
         Each window is classified as a separate video. Memory does not depend on the length.
-
-        Args:
-            video: A file.
-            window: Length of a window in seconds, best a little more than that of a clip.
-            stride: Seconds from one window's start to the next; half a window if not given.
-            topk: How many of the best classes to return.
-            batch_size: Windows in a batch.
-            progress: Show a progress bar on the terminal.
-            threshold: As in :meth:`__call__`.
+        A ``window`` has so many seconds, best a little more than a clip, and starts ``stride``
+        seconds after the one before it, half a window if not given. A batch has ``batch_size``
+        windows. The other arguments are those of :meth:`__call__`.
 
         Raises:
             FileNotFoundError: The file does not exist.
@@ -173,16 +167,14 @@ class VideoClassifier:
         check_positive(window=window, stride=stride, topk=topk, batch_size=batch_size)
         check_probability(threshold=threshold)
         windows = Windows(open_video(video), self.views, window, stride)
-
-        def label(start: float, end: float, scores: np.ndarray) -> Moment:
-            if not is_finite(scores):
-                why = about_scores([str(video)], 1, self.precision)
-                raise NonFiniteError(f'from {start:.1f} to {end:.1f} seconds {why}')
-            return Moment(start, end, self._best(str(video), scores, topk, threshold))
-
         timeline = Timeline(str(video), window, stride)
         shown = watch(windows, len(windows), str(video), progress)
-        timeline.moments += label_windows(shown, self._scores, label, self._limited(batch_size))
+        for one, scores in run_windows(shown, self._scores, self._limited(batch_size)):
+            if not is_finite(scores):
+                why = about_scores([str(video)], 1, self.precision)
+                raise NonFiniteError(f'from {one.start:.1f} to {one.end:.1f} seconds {why}')
+            best = self._best(str(video), scores, topk, threshold)
+            timeline.moments.append(Moment(one.start, one.end, best))
         timeline.note = windows.note
         return timeline
 
@@ -198,15 +190,10 @@ class VideoClassifier:
     ) -> Any:
         """Return the features of a video from the backbone, before the classifier.
 
-        Args:
-            video: As in :meth:`__call__`.
-            out: ``'cls'``, ``'patch_mean'``, ``'frames'`` or ``'tokens'``, see
-                :mod:`mmtimesformer.inference.features`.
-            layers: Hidden states instead of the output of the backbone: 0 is the embedded video, -1
-                the last layer. A list adds a first axis.
-            fps: As in :meth:`__call__`.
-            batch_size: As in :meth:`__call__`.
-            progress: As in :meth:`__call__`.
+        ``out`` is ``'cls'``, ``'patch_mean'``, ``'frames'`` or ``'tokens'``, see
+        :mod:`mmtimesformer.inference.features`. With ``layers`` they are hidden states instead of
+        the output: 0 is the embedded video, -1 the last layer; a list adds a first axis. The other
+        arguments are those of :meth:`__call__`.
 
         Returns:
             An array of float32, of the shapes there; for a list or a folder a dict by name, without
@@ -247,7 +234,7 @@ class VideoClassifier:
                 return extract(self.model.backbone, self._normalised(batch), out, layers)
 
         results = self._each(video, run, fps, batch_size, progress)
-        return skip_non_finite_features(results, self.precision)
+        return skip_non_finite(results, self.precision, 'features')
 
     def check_features(self, out: str, layers: Sequence[int] | None) -> None:
         """Refuse an unknown ``out`` or layer of :meth:`features`, before any video is read."""

@@ -15,8 +15,8 @@ format             what lies in the folder
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -91,14 +91,9 @@ class FeatureFolder:
                 np.save(file, features, allow_pickle=False)
 
     def finish(self, names: list[str], failed: dict[str, str]) -> int:
-        """Put everything in its place and write the manifest.
+        """Put everything in its place and write the manifest; return how many have features.
 
-        Args:
-            names: The requested videos.
-            failed: Those that could not be read, and why.
-
-        Returns:
-            How many of them have features.
+        ``failed`` are the requested videos that could not be read, and why.
         """
         for name in failed:
             self._path(name).unlink(missing_ok=True)  # an older one, with NaN
@@ -201,11 +196,6 @@ def sha256_of(path: Path) -> str:
     digest = hashlib.sha256()
     for file in files:
         with file.open('rb') as opened:
-            for chunk in _chunks(opened.read):
+            for chunk in iter(partial(opened.read, 2**20), b''):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def _chunks(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    while chunk := read(2**20):
-        yield chunk

@@ -31,13 +31,7 @@ OUTS = ('cls', 'patch_mean', 'frames', 'tokens')
 def extract(
     backbone: TimeSformer, views: Tensor, out: str, layers: int | Sequence[int] | None
 ) -> list[np.ndarray]:
-    """Run a backbone on a batch and return the features of each video, as float32.
-
-    Args:
-        backbone: The model.
-        views: Normalised.
-        out: One of the table above.
-        layers: Hidden states, or ``None`` for the output of the backbone.
+    """Run a backbone on normalised views and return the features of each video, as float32.
 
     Shape:
         - views: ``videos views c t H W`` -> of each video ``views …`` by the table; with a list of

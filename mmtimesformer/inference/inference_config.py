@@ -60,24 +60,14 @@ GIVE_CONFIG = 'give its config too: VideoClassifier(config, checkpoint)'
 
 @dataclass
 class InferenceConfig:
-    """How a model is run.
-
-    Attributes:
-        model: The config of the recogniser.
-        pipeline: The steps from a video to its views.
-        classes: Their names, if there are any.
-        protocol: The name of the protocol, where it has one.
-        name: Where all this is from, for messages and manifests.
-        multi_label: Whether each class was trained by itself, as a sigmoid, so that a video may
-            have several labels.
-    """
+    """How a model is run: configs of the recognizer and of the steps from a video to its views."""
 
     model: dict[str, Any]
     pipeline: list[dict[str, Any]]
-    classes: Any
-    protocol: str | None
-    name: str
-    multi_label: bool = False
+    classes: Any  # their names, if there are any
+    protocol: str | None  # name of the evaluation protocol
+    name: str  # where all this is from, for messages and manifests
+    multi_label: bool = False  # whether each class was trained by itself, as a sigmoid
 
     def to_build(self) -> dict[str, Any]:
         """Return the model's config without initial weights: the checkpoint has them all.
@@ -120,12 +110,7 @@ def inference_config_of_checkpoint(
 ) -> tuple[InferenceConfig, Contents | Weights]:
     """Read from a checkpoint what inference needs: its config text, else its metadata.
 
-    Args:
-        contents: The file; its tensors may be moved out of it.
-        source: Name of the checkpoint, for messages.
-
-    Returns:
-        The inference config, and the weights that go with it.
+    Return it with the weights that go with it; tensors may be moved out of ``contents``.
 
     Raises:
         ValueError: Something is missing, or its config holds more than plain values.
@@ -139,15 +124,17 @@ def inference_config_of_checkpoint(
             with _named(source):
                 check_form(config)
             inference_config = inference_config_of(config, f'the config in {source}')
-            _check_types(inference_config, source)
-            inference_config.classes = _names_in(inference_config.classes, source)
-            _check_sizes(inference_config, contents.tensors, source)
+            with _named(source):
+                _check_types(inference_config)
+                _check_classes(inference_config.classes)
+                _check_sizes(inference_config, contents.tensors)
             return inference_config, contents
         multi_label = _is_multi_label(config)
     weights = contents_to_canonical(contents)
     inference_config = _config_of_metadata(weights, source)
     inference_config.multi_label = multi_label
-    _check_sizes(inference_config, to_format(weights, 'mmtimesformer'), source)
+    with _named(source):
+        _check_sizes(inference_config, to_format(weights, 'mmtimesformer'))
     return inference_config, weights
 
 
@@ -217,7 +204,7 @@ def _is_ours(model: Any) -> bool:
     return isinstance(kind, str) and kind.startswith('mmtimesformer.')
 
 
-def _check_types(inference_config: InferenceConfig, source: str) -> None:
+def _check_types(inference_config: InferenceConfig) -> None:
     """Refuse a stored config with components that are not registered, or that read other files."""
     models = {'mmtimesformer': MODELS, 'mmaction': MMACTION_MODELS, 'mmengine': MMENGINE_MODELS}
     steps = {
@@ -234,21 +221,18 @@ def _check_types(inference_config: InferenceConfig, source: str) -> None:
             config.pop('pretrained', None)
             for key in config:
                 if not isinstance(key, str) or (key.startswith('_') and key.endswith('_')):
-                    raise ValueError(
-                        f'the config in {source} has the key {shown(key)}; {GIVE_CONFIG}'
-                    )
+                    raise ValueError(f'the key {shown(key)}')
             kind = config.get('type')
             if kind is not None and not is_allowed(kind, registries, allowed):
                 raise ValueError(
-                    f'the config in {source} names type={shown(kind)}, which is not a registered '
-                    'component that a test of TimeSformer needs; import the package that '
-                    f'registers it, or {GIVE_CONFIG}'
+                    f'type={shown(kind)}, which is not a registered component that a test of '
+                    'TimeSformer needs (a package that registers it must be imported)'
                 )
 
 
 @contextmanager
 def _named(source: str) -> Iterator[None]:
-    """Add the name of the checkpoint to an error that begins with a key."""
+    """Complete an error that begins with a key: add the checkpoint's name and what to do."""
     try:
         yield
     except ValueError as error:
@@ -265,21 +249,14 @@ def _dicts(value: Any) -> Iterator[dict[Any, Any]]:
             yield from _dicts(item)
 
 
-def _names_in(classes: Any, source: str) -> Any:
+def _check_classes(classes: Any) -> None:
     """Refuse a stored config whose class names are not names."""
-    if isinstance(classes, str | None) or (  # a text is ignored later
-        isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes)
-    ):
-        return classes
-    raise ValueError(
-        f'the config in {source} has a {type(classes).__name__} where names of classes should be; '
-        f'{GIVE_CONFIG}'
-    )
+    names = classes if isinstance(classes, list | tuple) else (classes,)  # a text is ignored later
+    if classes is not None and not all(isinstance(name, str) for name in names):
+        raise ValueError(f'a {type(classes).__name__} where names of classes should be')
 
 
-def _check_sizes(
-    inference_config: InferenceConfig, tensors: Mapping[str, Tensor], source: str
-) -> None:
+def _check_sizes(inference_config: InferenceConfig, tensors: Mapping[str, Tensor]) -> None:
     """Refuse a stored config that needs more than its weights are for.
 
     Raises:
@@ -292,38 +269,30 @@ def _check_sizes(
                 for number in value if isinstance(value, list | tuple) else (value,):
                     if isinstance(number, int | float) and not abs(number) <= LARGEST_NUMBER:
                         raise ValueError(
-                            f'the config in {source} has {key}={shown(number)}, and at most '
-                            f'{LARGEST_NUMBER:,} is taken from a checkpoint; {GIVE_CONFIG}'
+                            f'{key}={shown(number)}, and at most {LARGEST_NUMBER:,} is taken from '
+                            'a checkpoint'
                         )
     for key, wanted, has in _sizes_of(inference_config.model, tensors):
         if type(wanted) not in (int, float) or wanted != has:
-            raise ValueError(
-                f'the config in {source} has {key}={shown(wanted)}, and its weights have {has}; '
-                f'{GIVE_CONFIG}'
-            )
-    frames = (inference_config.model.get('backbone') or {}).get('num_frames', 8)
+            raise ValueError(f'{key}={shown(wanted)}, and its weights have {has}')
+    backbone = inference_config.model.get('backbone') or {}
+    frames = backbone.get('num_frames', 8)
     if type(frames) is not int:
-        raise ValueError(
-            f'the config in {source} has num_frames={shown(frames)}, which is not a number; '
-            f'{GIVE_CONFIG}'
-        )
-    with _named(source):
-        check_steps(_dicts(inference_config.pipeline))
-        channels = (inference_config.model.get('backbone') or {}).get('in_channels', 3)
-        check_normalisation(inference_config.model.get('data_preprocessor'), channels)
+        raise ValueError(f'num_frames={shown(frames)}, which is not a number')
+    check_steps(_dicts(inference_config.pipeline))
+    preprocessor = inference_config.model.get('data_preprocessor')
+    check_normalisation(preprocessor, backbone.get('in_channels', 3))
     for step in _dicts(inference_config.pipeline):
         clip_len = step.get('clip_len', 1)
         if type(clip_len) is not int or clip_len > 16 * frames:
             raise ValueError(
-                f'the config in {source} has clip_len={shown(clip_len)}, and num_frames={frames} '
-                f'takes at most {16 * frames}; {GIVE_CONFIG}'
+                f'clip_len={shown(clip_len)}, and num_frames={frames} takes at most {16 * frames}'
             )
     pixels = _pixels_of(_dicts(inference_config.pipeline))
     if pixels > MOST_PIXELS:
         raise ValueError(
-            f'the config in {source} makes {pixels:,} pixels of each video (clip_len x num_clips x '
-            f'crops x height x width), and at most {MOST_PIXELS:,} are taken from a checkpoint; '
-            f'{GIVE_CONFIG}'
+            f'{pixels:,} pixels of each video (clip_len x num_clips x crops x height x width), and '
+            f'at most {MOST_PIXELS:,} are taken from a checkpoint'
         )
 
 
@@ -373,12 +342,8 @@ def _name_of(step: Mapping[str, Any]) -> str:
 def no_more_memory_than(weights: Mapping[str, Tensor], source: str) -> Iterator[None]:
     """Build a model of a stored config with no more memory than its weights need.
 
-    Args:
-        weights: Of the checkpoint; the model may use four times their bytes.
-        source: Name of the checkpoint, for messages.
-
     Raises:
-        ValueError: The model needs more.
+        ValueError: The model needs more than four times the bytes of the weights.
     """
     allowed = 4 * sum(w.numel() * w.element_size() for w in weights.values()) + (64 << 20)
     try:
@@ -497,18 +462,15 @@ def _resized(
 ) -> Iterator[dict[str, Any]]:
     """Return the same steps for another length of clip and size of crop."""
     side = size if isinstance(size, int) else min(size)
+    values = {
+        'clip_len': frames,
+        'frame_interval': interval,
+        'crop_size': side,
+        'size': side,
+        'scale': (-1, side),
+    }
     for step in pipeline:
-        changed = dict(step)
-        for key, value in {
-            'clip_len': frames,
-            'frame_interval': interval,
-            'crop_size': side,
-            'size': side,
-            'scale': (-1, side),
-        }.items():
-            if key in changed:
-                changed[key] = value
-        yield changed
+        yield {key: values.get(key, value) for key, value in step.items()}
 
 
 def read_classes(classes: Any) -> list[str]:

@@ -31,17 +31,11 @@ WRONG_ARRAY = (
 
 @dataclass(frozen=True)
 class Given:
-    """One video as it was given: a file, or its frames.
+    """One video as it was given: a file, or its frames."""
 
-    Attributes:
-        name: For results and messages.
-        path: The file, or ``None``.
-        frames: ``t H W 3`` of uint8, or ``None``.
-    """
-
-    name: str
+    name: str  # for results and messages
     path: Path | None = None
-    frames: np.ndarray | None = None
+    frames: np.ndarray | None = None  # t H W 3 of uint8
 
 
 def is_many(video: Any) -> bool:
@@ -100,15 +94,10 @@ def _checked(frames: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Frame:
-    """A decoded frame of a stream; its pixels are converted on request.
+    """A decoded frame of a stream; its pixels are converted on request."""
 
-    Attributes:
-        number: Counted from 0.
-        time: When it is shown, in seconds as a player counts them.
-    """
-
-    number: int
-    time: float
+    number: int  # from 0
+    time: float  # when it is shown, in seconds as a player counts them
     _decoded: Any
     _reformatter: Any
 
@@ -161,9 +150,7 @@ def open_video(video: str | PathLike[str]) -> Video:
 def check_exists(path: Path, name: str = '') -> None:
     """Refuse a file that is not there, and an address.
 
-    Args:
-        path: The file.
-        name: What was given, if that is not the path: ``Path`` takes a slash out of ``rtsp://``.
+    ``name`` is what was given, if that is not the path: ``Path`` takes a slash out of ``rtsp://``.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -187,13 +174,7 @@ def is_file(path: Path) -> bool:
 
 
 def error_message(error: BaseException, path: Path | None, name: str) -> str:
-    """Return why a video cannot be read, in more helpful words than those of the reader.
-
-    Args:
-        error: The error of the reader.
-        path: The file, or ``None`` for an array.
-        name: Name of the video.
-    """
+    """Return why a video cannot be read, in more helpful words than those of the reader."""
     if path is not None and is_file(path):
         if not path.stat().st_size:
             return f'the video {name} is an empty file'

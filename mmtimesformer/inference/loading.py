@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,27 +38,16 @@ PathLike = str | os.PathLike[str]
 
 @dataclass
 class Loaded:
-    """A recognizer with its weights.
+    """A recognizer with its weights and its test pipeline."""
 
-    Attributes:
-        checkpoint: As it was given.
-        model: The recognizer.
-        views: Its test pipeline.
-        config: Where both are from.
-        load_report: What happened to each key of the checkpoint.
-        metadata: Of the checkpoint.
-        has_classifier: Whether the checkpoint has the weights of the classifier too.
-        class_sources: Names of the classes, or files of them, in order of preference.
-    """
-
-    checkpoint: str
+    checkpoint: str  # as it was given
     model: Any
     views: Views
     config: InferenceConfig
     load_report: LoadReport
     metadata: ModelMetadata
-    has_classifier: bool
-    class_sources: list[Any]
+    has_classifier: bool  # whether the checkpoint has the weights of the classifier too
+    class_sources: list[Any]  # names of the classes, or files of them, in order of preference
 
     def check_classifier(self) -> None:
         """Refuse to predict labels with a newly initialized classifier."""
@@ -83,7 +72,8 @@ def load_recognizer(config: Any, checkpoint: PathLike | None) -> Loaded:
         if config is not None and str(config).endswith(('.pth', '.pyth', '.safetensors')):
             hint = f' (as in VideoClassifier(checkpoint={str(config)!r}))'
         raise ValueError(f'a classifier needs weights; give checkpoint{hint}')
-    contents = read_file(fetch(_check_exists(checkpoint)))
+    require_file(checkpoint, 'checkpoint', 'correct the path')
+    contents = read_file(fetch(checkpoint))
     meta = contents.extras.get('meta')
     stored = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
     register_all_modules(init_default_scope=False)
@@ -108,18 +98,15 @@ def load_recognizer(config: Any, checkpoint: PathLike | None) -> Loaded:
     ):
         warnings.warn(warning, stacklevel=3)
     names = stored.get('classes') if isinstance(stored, dict) else None
+    lists = [x for x in (names, adapted.metadata.classes) if isinstance(x, list | tuple)]
     named = inference_config.classes
     if isinstance(named, str) and (config is None or not Path(named).is_file()):
         named = None  # a missing file, or one that only a checkpoint names
     return Loaded(
         str(checkpoint), model, views, inference_config, adapted.load_report, adapted.metadata,
         has_classifier=not adapted.load_report.keys('newly initialized'),
-        class_sources=[*_lists([names, adapted.metadata.classes]), *([named] if named else [])],
+        class_sources=[source for source in (*lists, named) if source],
     )  # fmt: skip
-
-
-def _lists(values: Sequence[Any]) -> Iterator[Any]:
-    return (value for value in values if value and isinstance(value, list | tuple))
 
 
 def class_names(given: Any, sources: Sequence[Any], num_classes: int) -> list[str] | None:
@@ -173,11 +160,6 @@ def check_device(device: str | torch.device | None) -> torch.device:
             'give cpu, or leave it out'
         ) from error
     return wanted
-
-
-def _check_exists(checkpoint: PathLike) -> PathLike:
-    require_file(checkpoint, 'checkpoint', 'correct the path')
-    return checkpoint
 
 
 def _read_config(config: Any) -> InferenceConfig:

@@ -89,17 +89,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A video without a result, and why.
-
-    Attributes:
-        video: The file.
-        reason: What is wrong with it.
-        non_finite: The video was read, but its scores or features are NaN or infinite.
-    """
+    """A video without a result, and why."""
 
     video: str
     reason: str
-    non_finite: bool = False
+    non_finite: bool = False  # it was read, but its scores or features are NaN or infinite
 
     def __str__(self) -> str:
         return f'{safe_text(self.video)}\n  skipped: {safe_text(self.reason)}'
@@ -108,9 +102,7 @@ class Skipped:
 class Predictions(list[Prediction]):
     """The predictions of many videos, in the order of the videos.
 
-    Attributes:
-        skipped: Those that could not be read, or whose scores are not finite; they are not in the
-            list.
+    Videos that could not be read, or whose scores are not finite, are in ``skipped`` instead.
     """
 
     def __init__(

@@ -21,13 +21,7 @@ from mmtimesformer.terminal import safe_text
 
 @dataclass(frozen=True)
 class Moment:
-    """A window of a video and its prediction.
-
-    Attributes:
-        start: Seconds, as a player counts them.
-        end: Seconds.
-        prediction: The best classes.
-    """
+    """A window of a video, in seconds as a player counts them, and its best classes."""
 
     start: float
     end: float
@@ -54,21 +48,13 @@ class Segment:
 
 @dataclass
 class Timeline:
-    """The moments of a video, in order.
-
-    Attributes:
-        video: The file.
-        window: Length of a window, in seconds.
-        stride: From the start of a window to that of the next, in seconds.
-        moments: One for each window.
-        note: A warning, such as where decoding ended too early; else empty.
-    """
+    """The moments of a video, one for each window, in order."""
 
     video: str
-    window: float
-    stride: float
+    window: float  # its length, in seconds
+    stride: float  # from the start of a window to that of the next, in seconds
     moments: list[Moment] = field(default_factory=list)
-    note: str = ''
+    note: str = ''  # a warning, such as where decoding ended too early
 
     def segments(self) -> list[Segment]:
         """Join neighbours with the same best class, or the same labels of a multi-label model."""
@@ -113,12 +99,8 @@ class Timeline:
         Of a multi-label model the last column has all labels above the threshold.
         """
         ranks = range(1, 1 + max((len(m.prediction.labels) for m in self.moments), default=0))
-        head = [
-            'start',
-            'end',
-            *(f'{word}_{rank}' for rank in ranks for word in ('label', 'score')),
-        ]
-        rows: list[list[Any]] = [head]
+        columns = [f'{word}_{rank}' for rank in ranks for word in ('label', 'score')]
+        rows: list[list[Any]] = [['start', 'end', *columns]]
         for moment in self.moments:
             best = zip(moment.prediction.labels, moment.prediction.scores, strict=True)
             cells = [cell for label, score in best for cell in (label, score)]
@@ -157,13 +139,7 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Window:
-    """A window with its decoded frames.
-
-    Attributes:
-        start: Seconds.
-        end: Seconds.
-        data: Its views, packed as the model takes them.
-    """
+    """A window, in seconds, with its views, packed as the model takes them."""
 
     start: float
     end: float
@@ -173,17 +149,9 @@ class Window:
 class Windows:
     """Slide a window over a video file; iterate once.
 
-    The last window is moved back to end where the video ends. A video shorter than a window is one
-    window.
-
-    Args:
-        video: The file.
-        views: How frames become views.
-        seconds: Length of a window.
-        stride: From the start of a window to that of the next, in seconds.
-
-    Attributes:
-        note: Set when decoding ended too early.
+    A window has ``seconds``, and starts ``stride`` seconds after the one before it. The last one is
+    moved back to end where the video ends. A video shorter than a window is one window. ``note`` is
+    set when decoding ended too early.
 
     Raises:
         ValueError: The file has no frames per second.
@@ -236,24 +204,15 @@ class Windows:
             self.note = f'windows missing at the end: {missing} of {len(self)}; {reason}'
 
 
-def label_windows(
+def run_windows(
     windows: Iterable[Window],
     scores_of: Callable[[list[dict[str, Any]]], list[np.ndarray]],
-    label: Callable[[float, float, np.ndarray], Moment],
     batch_size: int,
-) -> Iterator[Moment]:
-    """Classify windows in batches.
-
-    Args:
-        windows: In order.
-        scores_of: Computes the scores of a batch.
-        label: Makes a moment of the start, the end and the scores of a window.
-        batch_size: Windows in a batch.
-    """
+) -> Iterator[tuple[Window, np.ndarray]]:
+    """Run windows through a model in batches; yield each with its scores."""
     waiting = iter(windows)
     while batch := list(islice(waiting, batch_size)):
-        for one, scores in zip(batch, scores_of([w.data for w in batch]), strict=True):
-            yield label(one.start, one.end, scores)
+        yield from zip(batch, scores_of([one.data for one in batch]), strict=True)
 
 
 def clock(seconds: float) -> str:

@@ -33,10 +33,7 @@ MOST_THREADS = 64
 def is_allowed(kind: Any, registries: Mapping[str, Any], allowed: Iterable[str]) -> bool:
     """Whether a stored config may name a part: a registered one, if of a library an allowed one.
 
-    Args:
-        kind: The ``type`` in the config.
-        registries: By scope.
-        allowed: Names of parts of :data:`LIBRARIES`.
+    The registries are given by scope.
     """
     if not isinstance(kind, str):
         return False

@@ -59,24 +59,18 @@ class Views:
         return _through([*self._open, *self._choose, self._decode, *self._show], results)
 
     def of_array(self, frames: np.ndarray, fps: float | None = None) -> dict[str, Any]:
-        """Return the views of decoded frames.
-
-        Args:
-            frames: RGB.
-            fps: Frames per second, for samplers that count seconds.
+        """Return the views of decoded frames; samplers that count seconds need ``fps``.
 
         Shape:
-            - frames: ``t H W 3`` of uint8
+            - frames: ``t H W 3``, RGB of uint8
         """
         chosen = self.choose(len(frames), fps)
         return self.of_chosen(chosen, {i: frames[i] for i in frame_numbers(chosen)})
 
     def choose(self, length: int, fps: float | None = None) -> dict[str, Any]:
         """Choose the frames of a video of so many frames; nothing is decoded."""
-        results: dict[str, Any] = {**START, 'filename': '', 'total_frames': length}
-        if fps:
-            results['avg_fps'] = fps
-        return _through(self._choose, results)
+        speed = {'avg_fps': fps} if fps else {}
+        return _through(self._choose, {**START, 'filename': '', 'total_frames': length, **speed})
 
     def of_chosen(self, chosen: Mapping[str, Any], frames: Mapping[int, Any]) -> dict[str, Any]:
         """Return the views of frames that :meth:`choose` chose, given by number."""

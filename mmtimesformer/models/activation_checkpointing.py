@@ -46,12 +46,7 @@ def recompute(
     """Run a block, and keep for its backward pass the activations of a level.
 
     Random numbers are drawn again as they were. Works under autocast, DDP and ``torch.compile``.
-
-    Args:
-        step: A block.
-        tokens: Its input.
-        t: Frames.
-        level: One of ``LEVELS``; ``True`` is ``'block'``.
+    The level ``True`` is ``'block'``.
     """
     options: dict[str, Any] = {}
     if isinstance(level, str) and level != 'block':

@@ -95,12 +95,11 @@ def capture_attention(
     records = {number: LayerRecords() for number in chosen}
     with ExitStack() as stack:
         for number in chosen:
-            block = model.blocks[number]
-            keep = _keeper(records[number], 'space', number)
-            stack.enter_context(_recording(getattr(block, 'attn', None), keep, score is not None))
-            if is_divided:
-                keep = _keeper(records[number], 'time', number)
-                stack.enter_context(_recording(block.temporal_attn, keep, score is not None))
+            parts = {'space': 'attn', 'time': 'temporal_attn'} if is_divided else {'space': 'attn'}
+            for kind, name in parts.items():
+                attention = getattr(model.blocks[number], name, None)
+                into = records[number], kind, number
+                stack.enter_context(_recording(attention, *into, with_gathered=score is not None))
         if score is None:
             with torch.no_grad():
                 output, result = model(video), None
@@ -157,33 +156,24 @@ def _differentiate(score: Tensor, layers: dict[int, LayerRecords]) -> None:
         record.gathered_grad, record.gathered = gradient, None
 
 
-def _keeper(records: LayerRecords, kind: str, number: int) -> Callable[[AttentionRecord], None]:
-    def keep(record: AttentionRecord) -> None:
-        if getattr(records, kind) is not None:
-            raise ValueError(
-                f'block {number} calls its attention over {kind} more than once in a pass; '
-                'maps are made for blocks that call it once'
-            )
-        setattr(records, kind, record)
-
-    return keep
-
-
 @contextmanager
 def _recording(
-    attention: nn.Module | None, keep: Callable[[AttentionRecord], None], with_gathered: bool
+    attention: nn.Module | None, layer: LayerRecords, kind: str, number: int, with_gathered: bool
 ) -> Iterator[None]:
     """Record the input of an attention, and for gradients the weighted values too."""
     _check_attention(attention)
     assert isinstance(attention, SelfAttention)
-    kept: list[AttentionRecord] = []
 
     def before_attention(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        kept.append(AttentionRecord(attention, args[0].detach()))
-        keep(kept[-1])
+        if getattr(layer, kind) is not None:
+            raise ValueError(
+                f'block {number} calls its attention over {kind} more than once in a pass; '
+                'maps are made for blocks that call it once'
+            )
+        setattr(layer, kind, AttentionRecord(attention, args[0].detach()))
 
     def before_projection(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        kept[-1].gathered = args[0]
+        getattr(layer, kind).gathered = args[0]
 
     handles = [attention.register_forward_pre_hook(before_attention)]
     if with_gathered:

@@ -1,6 +1,6 @@
 """Attention maps of a forward pass: weights per layer and head, rollout, gradient relevance."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,7 @@ from torch import Tensor
 from mmtimesformer.models.attention_capture import (
     AttentionRecord,
     LayerRecords,
-    capture_attention,
     choose_layers,
-    grid_of,
-    scheme_of,
 )
 
 CHUNK = 2**26  # weights in memory at a time while layers are multiplied: 256 MB in float32
@@ -229,20 +226,6 @@ class AttentionMaps:
             raise ValueError(
                 f'{self.attention_type} attention has no {what} maps; use its {instead} maps'
             )
-
-
-def compute_maps(
-    model: Any,
-    video: Tensor,
-    layers: Sequence[int] | None = None,
-    score: Callable[[Any], Tensor] | None = None,
-) -> AttentionMaps:
-    """Run a TimeSformer once and return its attention; see ``TimeSformer.attention_maps``."""
-    records, output, reached = capture_attention(model, video, layers, score)
-    grid = grid_of(model, video)
-    return AttentionMaps(
-        scheme_of(model), len(video), grid, len(model.blocks), records, output, reached
-    )
 
 
 def mean_weights(record: AttentionRecord, queries: slice) -> Tensor:

@@ -62,17 +62,8 @@ class EncoderBlock(nn.Module):
     below define one row of tokens. A custom block of the same scheme takes the same arguments and
     the same two inputs.
 
-    Args:
-        embed_dims: Width of a token.
-        num_heads: Attention heads; must divide ``embed_dims``.
-        mlp_ratio: Width of the MLP in units of ``embed_dims``.
-        qkv_bias: Whether queries, keys and values have a bias.
-        drop_rate: Dropout after each projection, 0 to 1.
-        attn_drop_rate: Dropout on the attention weights, 0 to 1.
-        drop_path_rate: Probability to drop a residual row in training, 0 to 1.
-        norm_eps: Epsilon of the layer norms.
-        attn_cfg: Changes to the attention: other arguments, or another ``type``.
-        ffn_cfg: Changes to the MLP: other arguments, or another ``type``.
+    Args: those of :class:`~mmtimesformer.models.TimeSformer` with the same names, and
+    ``drop_path_rate``, the probability to drop a residual row of this block in training, 0 to 1.
     """
 
     def __init__(

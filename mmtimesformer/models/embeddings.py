@@ -19,10 +19,7 @@ class PatchEmbed(nn.Module):
     used as those of the linear map that this is, unless the layer is not a plain convolution (LoRA,
     quantised weights, a hook), which is then run itself.
 
-    Args:
-        patch_size: Side of a patch, in pixels.
-        in_channels: Channels of a frame; 3 for RGB.
-        embed_dims: Width of a token.
+    Args: those of :class:`~mmtimesformer.models.TimeSformer` with the same names.
 
     Shape:
         - frames: ``(b t) c H W`` -> ``(b t) p d``

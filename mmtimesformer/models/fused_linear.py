@@ -39,10 +39,6 @@ def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:
     bitsandbytes, dynamic quantisation, a parametrisation), one with hooks, and one whose weight is
     a tensor subclass (torchao, ``DTensor``) are not plain: a subclass may have no ``view`` or no
     matrix-vector product.
-
-    Args:
-        layer: The layer.
-        kind: The class that it must be of, and no subclass of it.
     """
     if type(layer) is not kind or has_hooks(layer):
         return False
@@ -73,17 +69,11 @@ class FusedLinear:
 
     def __call__(self, first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:
         """Return ``W2 W1`` and ``W2 b1``; the bias of the second layer is left to the caller."""
-        may_cache = (
-            first.weight.device.type == 'cpu' and not torch.is_grad_enabled() and not is_recorded()
-        )
-        if not may_cache:
+        if first.weight.device.type != 'cpu' or torch.is_grad_enabled() or is_recorded():
             return multiply(first, second)
         found = fingerprint(first, second)
-        if (
-            self._cached is None
-            or self._fingerprint is None
-            or not torch.equal(found, self._fingerprint)
-        ):
+        known = self._fingerprint
+        if self._cached is None or known is None or not torch.equal(found, known):
             self._fingerprint, self._cached = found, multiply(first, second)
         return self._cached
 

@@ -20,12 +20,8 @@ def refuse_other_weights(
     """Refuse the weights of another model, of another attention type, or of another size.
 
     A part of the backbone's weights is allowed if ``pos_embed`` is not in it (only the trained
-    part was saved), and so are none (only a classifier).
-
-    Args:
-        backbone: The backbone, to be registered by ``register_load_state_dict_pre_hook``.
-        state_dict: What is being loaded, perhaps into a larger model.
-        prefix: Prefix of the backbone's names in that model.
+    part was saved), and so are none (only a classifier). It is a hook of the backbone, for
+    ``register_load_state_dict_pre_hook``; the backbone's names may have a prefix in the state dict.
 
     Raises:
         ValueError: A name or a shape differs, or weights are missing.

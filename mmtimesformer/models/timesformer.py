@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from mmtimesformer.models.activation_checkpointing import LEVELS, recompute
 from mmtimesformer.models.attention import SelfAttention
-from mmtimesformer.models.attention_maps import AttentionMaps, compute_maps
+from mmtimesformer.models.attention_capture import capture_attention, grid_of, scheme_of
+from mmtimesformer.models.attention_maps import AttentionMaps
 from mmtimesformer.models.blocks import (
     DividedSpaceTimeBlock,
     JointSpaceTimeBlock,
@@ -263,7 +264,9 @@ class TimeSformer(BaseModule):
             >>> maps.spatial(-1).shape, maps.temporal(-1).shape  # last layer, all heads
             >>> maps.rollout()  # b t h w
         """
-        return compute_maps(self, video, layers, score)
+        captured = capture_attention(self, video, layers, score)
+        grid = grid_of(self, video)
+        return AttentionMaps(scheme_of(self), len(video), grid, len(self.blocks), *captured)
 
     def unpack(self, tokens: Tensor, t: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """Split tokens into the class token and the map of patches in time and space.
@@ -304,9 +307,8 @@ class TimeSformer(BaseModule):
         crops of 8 x 224 x 224 take 5 % less time and a third of the memory. Models with hooks run
         all videos at once.
         """
-        if torch.is_grad_enabled() or video.device.type != 'cpu' or self.out_type != 'cls_token':
-            return None
-        if is_recorded():
+        on_cpu = video.device.type == 'cpu'
+        if torch.is_grad_enabled() or is_recorded() or not on_cpu or self.out_type != 'cls_token':
             return None
         b, _, t, height, width = video.shape
         if b == 1 or any(map(has_hooks, self.modules())):

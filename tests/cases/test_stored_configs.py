@@ -65,13 +65,13 @@ def test_what_is_changed_below_is_read(stored: Callable[[str, str], Path]) -> No
         ('clip_len=4', 'clip_len=200000000', 'clip_len=200000000, and at most 65,536'),
         ('clip_len=4', 'clip_len=60000', 'clip_len=60000, and num_frames=4 takes at most 64'),
         ('num_clips=1', 'num_clips=10**9', 'holds code'),
-        ('num_clips=1', 'num_clips=60000, x=60000', 'makes [0-9,]+ pixels'),
+        ('num_clips=1', 'num_clips=60000, x=60000', 'has [0-9,]+ pixels'),
         ('num_clips=1', 'num_clips=1e308', r'num_clips=a float, and at most'),
         ('num_clips=1', 'num_clips=1e999', r'num_clips=a float, and at most'),
         ('frame_interval=2', 'frame_interval=999999999', 'frame_interval=999999999'),
-        ('scale=(-1, 32)', 'scale=(-1, 60000)', 'makes [0-9,]+ pixels'),
+        ('scale=(-1, 32)', 'scale=(-1, 60000)', 'has [0-9,]+ pixels'),
         ('scale=(-1, 32)', 'scale=(-1, 10000000000)', 'scale=10000000000'),
-        ('crop_size=32', 'crop_size=50000', 'makes [0-9,]+ pixels'),
+        ('crop_size=32', 'crop_size=50000', 'has [0-9,]+ pixels'),
         ('num_layers=2', 'num_layers=100000000', 'num_layers=100000000'),
         ('num_layers=2', 'num_layers=60000', 'num_layers=60000, and its weights have 2'),
         ('num_layers=2, ', '', 'num_layers=12, and its weights have 2'),
@@ -89,8 +89,8 @@ def test_what_is_changed_below_is_read(stored: Callable[[str, str], Path]) -> No
             "cls_head=dict(type='TimeSformerHead'",
             'describes a model of more than',
         ),
-        ('scale=(-1, 32)', 'scale=900.0', 'makes [0-9,]+ pixels'),
-        ("'SampleFrames'", "'DenseSampleFrames', num_sample_positions=65000", 'makes [0-9,]+ pix'),
+        ('scale=(-1, 32)', 'scale=900.0', 'has [0-9,]+ pixels'),
+        ("'SampleFrames'", "'DenseSampleFrames', num_sample_positions=65000", 'has [0-9,]+ pix'),
         ("reader='pyav'", "reader='pyav', num_threads=60000", 'num_threads=60000, and at most 64'),
         ('num_heads=2', 'num_heads=' + '9' * 5000, 'cannot be read|at most 65,536'),
         ('drop_path_rate=0.1', 'drop_path_rate=' + '-' * 6000 + '1', 'operators|program|read'),
@@ -147,7 +147,7 @@ def test_a_value_that_makes_no_sense_is_refused(
 def test_a_component_that_no_test_of_timesformer_needs_is_refused(
     stored: Callable[[str, str], Path], old: str, new: str
 ) -> None:
-    with pytest.raises(ValueError, match='names type=.* which is not a registered component that'):
+    with pytest.raises(ValueError, match='has type=.* which is not a registered component that'):
         VideoClassifier(checkpoint=stored(old, new))
 
 

@@ -38,6 +38,18 @@ METHODS = [
         'self, runner, metrics',
         'engine/checkpointing/checkpoint_hook.py',
     ),
+    (
+        'mmengine.hooks.Hook',
+        '_after_iter',
+        'self, runner, batch_idx, data_batch, outputs, mode',
+        'engine/hooks/unreadable_videos.py',
+    ),
+    (
+        'mmengine.hooks.Hook',
+        '_after_epoch',
+        'self, runner, mode',
+        'engine/hooks/unreadable_videos.py',
+    ),
     ('mmengine.optim.CosineAnnealingLR', '_get_value', 'self', 'engine/optim/warmup_cosine.py'),
     (
         'mmengine.runner.EpochBasedTrainLoop',
@@ -224,6 +236,8 @@ def test_every_override_of_a_private_method_is_checked_at_import() -> None:
         '_save_checkpoint_with_step',
         '_save_best_checkpoint',
         '_get_value',
+        '_after_iter',
+        '_after_epoch',
     }
     assert found <= {name for _, name, *_ in METHODS}
 

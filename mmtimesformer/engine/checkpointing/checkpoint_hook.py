@@ -143,9 +143,8 @@ class AtomicCheckpointHook(CheckpointHook):
     def fall_back(self, runner: Runner) -> tuple[str | None, list[str]]:
         """Write the last good checkpoint to ``last_checkpoint``; all processes must call it.
 
-        Returns:
-            That checkpoint, or ``None`` if none is known to be good, and the newer ones, after
-            which no step was finite and of a usual loss.
+        Return that checkpoint, or ``None`` if none is known to be good, and the newer ones, after
+        which no step was finite and of a usual loss.
         """
         found: tuple[str | None, list[str]] = None, []
         if dist.is_main_process():
@@ -163,8 +162,7 @@ class AtomicCheckpointHook(CheckpointHook):
     def save_aside(self, runner: Runner, meta: dict[str, int]) -> str | None:
         """Save a state that may be ruined under a name that is resumed only if it is given.
 
-        Returns:
-            Its path; ``None`` if it could not be written.
+        Return its path, or ``None`` if it could not be written.
         """
         path: str = self.file_backend.join_path(self.out_dir, ASIDE)
         try:
@@ -247,9 +245,7 @@ class AtomicCheckpointHook(CheckpointHook):
     def save_mid_epoch(self, runner: Runner, meta: dict[str, int]) -> bool:
         """Save the current state as ``mid_epoch.pth``; return whether it worked.
 
-        Args:
-            runner: The Runner.
-            meta: Epochs and steps that are done: ``{'epoch': …, 'iter': …}``.
+        ``meta`` has the epochs and steps that are done: ``{'epoch': …, 'iter': …}``.
         """
         return self._save_and_note(runner, MID_EPOCH, meta)
 
@@ -439,11 +435,7 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend.rmtree(path)
 
     def _remove_stale_shards(self, names: Sequence[str] | None = None) -> None:
-        """Remove the shards of checkpoints that were removed, or never completed.
-
-        Args:
-            names: Those that were written or removed; all if not given.
-        """
+        """Remove shards of checkpoints that were removed, or never completed; ``None`` is all."""
         if dist.is_main_process() and '://' not in str(self.out_dir):
             with suppress(OSError):  # the next start tries again
                 remove_stale_shards(self.out_dir, names)
@@ -460,10 +452,6 @@ def _or_none(score: float) -> float | None:
 
 
 def save_mid_epoch(runner: Runner, meta: dict[str, int]) -> bool | None:
-    """Save between two regular checkpoints, see :meth:`AtomicCheckpointHook.save_mid_epoch`.
-
-    Returns:
-        Whether it worked; ``None`` where the run has no hook that saves.
-    """
+    """Save as :meth:`AtomicCheckpointHook.save_mid_epoch` does; ``None`` without such a hook."""
     hooks = [hook for hook in runner.hooks if isinstance(hook, AtomicCheckpointHook)]
     return hooks[0].save_mid_epoch(runner, meta) if hooks else None

@@ -83,9 +83,7 @@ def size_of_weights(runner: Runner) -> float:
 def problem_of_state(runner: Runner, size_at_start: float) -> str | None:
     """Return what makes a training's state useless, or ``None``; all processes must call it.
 
-    Args:
-        runner: The Runner.
-        size_at_start: What :func:`size_of_weights` returned before the first step.
+    ``size_at_start`` is what :func:`size_of_weights` returned before the first step.
     """
     for name, tensors in _tensors_of(runner):
         if not all_ranks(are_finite_here(tensors)):

@@ -42,10 +42,8 @@ def latest_valid_checkpoint(
 ) -> str | None:
     """Return the newest checkpoint in ``work_dir`` that can be read, or ``None`` for none at all.
 
-    Args:
-        work_dir: The folder of a run, which may have been moved or copied.
-        warn: Receives a warning for each damaged one that is skipped.
-        check: Returns what is wrong with one, as :func:`corruption_of` does.
+    ``warn`` receives a warning for each damaged one that is skipped; ``check`` returns what is
+    wrong with one, as :func:`corruption_of` does.
 
     Raises:
         ValueError: There are checkpoints, and all are damaged.

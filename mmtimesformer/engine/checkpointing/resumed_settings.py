@@ -10,7 +10,7 @@ training begun with the new settings. An unchanged run resumes bit for bit.
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
@@ -39,19 +39,12 @@ IMPLEMENTATION = {
 
 @dataclass
 class Moment:
-    """Where a training is that resumes.
-
-    Attributes:
-        epochs: Epochs that are done.
-        steps: Steps (batches) that are done.
-        steps_of_now: The same, had all epochs been as long as they are now.
-        by_epochs: For each scheduler, whether its config counts epochs and is converted to steps.
-    """
+    """Where a training is that resumes: epochs and steps (batches) that are done."""
 
     epochs: int
     steps: int
-    steps_of_now: int
-    by_epochs: list[bool] = field(default_factory=list)
+    steps_of_now: int  # had all epochs been as long as they are now
+    by_epochs: list[bool]  # for each scheduler, whether its config counts epochs in steps
 
     def count(self, number: int, by_epoch: bool) -> int:
         """Return how often a scheduler of the config would have stepped by now."""
@@ -65,11 +58,7 @@ class Moment:
 
 
 class Settings:
-    """Settings of a run's optimizer, schedulers and loss scaler, as they are at one moment.
-
-    Args:
-        runner: A Runner with one optimizer.
-    """
+    """Settings of a run's one optimizer, schedulers and loss scaler, as they are at one moment."""
 
     def __init__(self, runner: Runner) -> None:
         wrapper = runner.optim_wrapper
@@ -278,13 +267,9 @@ def _replay(
     resumed: Settings,
     scheduled: set[str],
 ) -> None:
-    """Set scheduled values as if the training had begun with these settings.
+    """Set scheduled values as if the training had begun with these settings and numbers of steps.
 
-    Args:
-        runner: The Runner.
-        settings: Of each scheduler, and its number of steps.
-        resumed: The settings of the checkpoint.
-        scheduled: Names of the values that the checkpoint's schedulers changed: ``{'lr'}``.
+    ``scheduled`` are the values that the checkpoint's schedulers changed: ``{'lr'}``.
     """
     schedulers = runner.param_schedulers or []
     groups = runner.optim_wrapper.param_groups

@@ -41,11 +41,7 @@ def register_checkpoint_readers() -> None:
 
 
 def load_from_local(filename: str, map_location: MapLocation = None) -> Checkpoint:
-    """Read a checkpoint file of any format as a dict for MMEngine's Runner.
-
-    Args:
-        filename: The file, or a folder in Hugging Face's layout; ``~`` is the home folder.
-        map_location: Where tensors go; ``None`` is the CPU.
+    """Read a checkpoint file of any format, or a folder in Hugging Face's layout, for the Runner.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -98,9 +94,8 @@ def for_runner(checkpoint: Checkpoint) -> Checkpoint:
     if isinstance(curves, dict):
         for name, curve in curves.items():
             if isinstance(curve, ScalarHistory):
-                curves[name] = HistoryBuffer(
-                    curve.log_history, curve.count_history, curve.max_length
-                )
+                values = curve.log_history, curve.count_history, curve.max_length
+                curves[name] = HistoryBuffer(*values)
     meta = checkpoint.get('meta')
     if isinstance(meta, dict):
         meta.pop('config', None)  # Runner.resume runs it as a config file; ours are under `cfg`

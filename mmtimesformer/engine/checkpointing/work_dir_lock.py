@@ -22,12 +22,8 @@ def only_one_training(
     """Hold the lock of a ``work_dir``; only the main process of a run calls it.
 
     The operating system releases it when the process ends, even by a kill. Forked data loaders that
-    outlive the process do not hold it.
-
-    Args:
-        work_dir: The folder; a file in it names the process that trains there.
-        warn: Receives a warning where the disk has no locks, as some network disks have none.
-        is_stopping: Whether to stop waiting for another process.
+    outlive the process do not hold it. A file in the folder names the process that trains there;
+    ``warn`` receives a warning where the disk has no locks, as some network disks have none.
 
     Raises:
         OSError: Another process holds it; the message has its machine and number.

@@ -24,11 +24,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 from mmtimesformer.config.sharded_training import KEY, check_choices
-from mmtimesformer.engine.distributed.sharded_checkpoint import (
-    gather_full,
-    read_own_shards,
-    write_shards,
-)
+from mmtimesformer.engine.distributed.sharded_checkpoint import gather_full, write_shards
 from mmtimesformer.registry import MODEL_WRAPPERS
 
 DTYPES = {'float32': None, 'bfloat16': torch.bfloat16}
@@ -121,11 +117,7 @@ class FSDPModelWrapper(nn.Module):
         Full ones are gathered in the main process; the others get them without tensors. Sharded
         ones are written here, and the entries name their folder.
 
-        Args:
-            runner: The Runner.
-            path: The checkpoint file, which is written afterwards.
-            gradients: Those of an unfinished step, each as this process holds it.
-            with_optimizer: Whether a training can be resumed from the checkpoint.
+        The file at ``path`` is written afterwards; ``gradients`` are those of an unfinished step.
 
         Raises:
             OSError: Shards could not be written.
@@ -139,18 +131,6 @@ class FSDPModelWrapper(nn.Module):
             if isinstance(hook, EMAHook):
                 hook.before_save_checkpoint(runner, state)
         return write_shards(state, path) if self.checkpoints == 'sharded' else gather_full(state)
-
-    def read_checkpoint(
-        self, path: str, optim_wrapper: OptimWrapper | None
-    ) -> dict[str, Any] | None:
-        """Read this process's shards of a checkpoint, see :func:`read_own_shards`.
-
-        Args:
-            path: The checkpoint file.
-            optim_wrapper: Whose state to read as well, when a training resumes.
-        """
-        parameters = parameters_of(optim_wrapper) if optim_wrapper is not None else None
-        return read_own_shards(path, dict(self.module.state_dict()), parameters)
 
 
 def parameters_of(optim_wrapper: OptimWrapper) -> list[Tensor]:

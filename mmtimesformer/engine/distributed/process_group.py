@@ -11,14 +11,11 @@ AT = re.compile(r'\[([0-9a-f.:]+)\]:\d+')  # how gloo writes an address
 
 
 def leave_process_group(runner: object = None) -> None:
-    """Destroy the process group, with the runner that refers to it.
+    """Destroy the process group, and empty the runner that refers to it.
 
     NOTE: a model in DistributedDataParallel keeps gloo's threads alive beyond
     ``destroy_process_group``. A thread that frees its last tensor while Python exits aborts the
     process, and torchrun reports the finished run as failed.
-
-    Args:
-        runner: The runner, which is of no use afterwards; ``None`` if nothing refers to it.
     """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         if runner is not None:

@@ -22,11 +22,8 @@ def is_ignored(number: int) -> bool:
 def die_with_parent(parent: int, how: int = signal.SIGTERM) -> None:
     """Send this process a signal when its parent ends; call it first in the child.
 
-    Linux only. Elsewhere nothing is done, and a parent must end its children itself.
-
-    Args:
-        parent: The parent's process number; it may have ended already.
-        how: The signal.
+    Linux only. Elsewhere nothing is done, and a parent must end its children itself. The parent may
+    have ended already.
     """
     if sys.platform != 'linux':
         return

@@ -43,11 +43,8 @@ PATIENCE = 10  # seconds until a file of one machine is visible on another
 def write_shards(state: dict[str, Any], path: Path) -> dict[str, Any]:
     """Write each process's shards of tensors into a new folder next to a checkpoint file.
 
-    All processes must call it, on a file system that all of them see.
-
-    Args:
-        state: Entries of the checkpoint, with sharded tensors.
-        path: The checkpoint file, which is written afterwards.
+    All processes must call it, on a file system that all of them see. The checkpoint file itself,
+    at ``path``, is written afterwards.
 
     Returns:
         The entries without content, and the one that names the folder and its files.
@@ -124,13 +121,8 @@ def read_own_shards(
 ) -> dict[str, Any] | None:
     """Read a sharded checkpoint, of its tensors this process's shards.
 
-    Args:
-        path: The checkpoint file.
-        weights: The model's, by name, each as this process holds it.
-        parameters: The optimizer's; without them, its state and the gradients are left out.
-
-    Returns:
-        The checkpoint; ``None`` if it is not sharded, or has other weights than the model.
+    Return ``None`` if it is not sharded, or has other weights than the model's. Without the
+    ``parameters`` of the optimizer, its state and the gradients are left out.
 
     Raises:
         FileNotFoundError: The shards are missing.

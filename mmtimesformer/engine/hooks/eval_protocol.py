@@ -73,13 +73,7 @@ def meta_path(results: str | Path) -> Path:
 
 
 def protocol_of(cfg: Config, stage: str, views: int) -> EvalProtocol:
-    """Return the protocol of a run.
-
-    Args:
-        cfg: The config of the run.
-        stage: ``'val'`` or ``'test'``.
-        views: Views of one video in a batch.
-    """
+    """Return the protocol of the stage ``'val'`` or ``'test'`` of a run, from its config."""
     from mmtimesformer.heads import FUSIONS  # which imports MMAction2
 
     dataset = (cfg.get(f'{stage}_dataloader') or {}).get('dataset') or {}
@@ -103,20 +97,16 @@ def format_protocol(protocol: EvalProtocol) -> str:
 
 def _origin(runner: Runner) -> dict[str, object]:
     metainfo = getattr(runner.test_dataloader.dataset, 'metainfo', None) or {}
+    non_finite = [hook.videos for hook in runner.hooks if isinstance(hook, NonFiniteScoresHook)]
     return {
         'config': runner.cfg.filename,
         'checkpoint': runner.cfg.get('load_from'),
         'videos': len(runner.test_dataloader.dataset),
         'classes': metainfo.get('classes'),
-        'non_finite': _non_finite(runner),
+        'non_finite': non_finite[0] if non_finite else [],
         'versions': {name: _version(name) for name in PACKAGES},
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
     }
-
-
-def _non_finite(runner: Runner) -> list[str]:
-    hooks = (hook for hook in runner.hooks if isinstance(hook, NonFiniteScoresHook))
-    return next((hook.videos for hook in hooks), [])
 
 
 def _version(package: str) -> str | None:

@@ -81,10 +81,7 @@ class PredictionImagesHook(Hook):
 def outcome(sample: Any, metainfo: Mapping[str, Any], threshold: float = 0.5) -> str:
     """Return predicted classes, their scores and the labels as a part of a file name.
 
-    Args:
-        sample: With scores and labels.
-        metainfo: Of the data set; ``classes`` are the names.
-        threshold: Least score of a predicted class of a multi-label video.
+    ``threshold`` is the least score of a predicted class of a multi-label video.
     """
     names = metainfo.get('classes') or ()
 
@@ -112,12 +109,7 @@ def _joined(words: list[str]) -> str:
 
 
 def _word(name: str, most: int) -> str:
-    """Return a name as a part of a file name: letters, digits, ``_``, ``.`` and ``-``.
-
-    Args:
-        name: Of a class or a video.
-        most: Bytes of the result; file systems allow 255 for the whole name.
-    """
+    """Return a name as a part of a file name, at most so many bytes: word characters, . and -."""
     return short_file_name(re.sub(r'[^\w.-]+', '-', name), most) or '-'
 
 

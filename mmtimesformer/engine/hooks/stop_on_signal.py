@@ -64,11 +64,7 @@ class StopOnSignalHook(Hook):
         stop_signals().may_end_wait = batch < self.common
 
     def all_leave_validation(self) -> bool:
-        """End the validation of all ranks after this batch.
-
-        Returns:
-            Whether they do; they cannot in a last batch that not every rank has.
-        """
+        """End the validation of all ranks, unless this is a last batch that some ranks lack."""
         return self.next_batch < self.common and any_rank(True)
 
     def after_val_iter(
@@ -133,10 +129,8 @@ class StartWorker:
     """A ``worker_init_fn`` that keeps stop signals away from DataLoader workers.
 
     Slurm and torchrun send SIGTERM to every process of a run, but the run needs its workers to
-    finish the step. Workers end only when their parent ends or sends them SIGTERM.
-
-    Args:
-        configured: The ``worker_init_fn`` of the config.
+    finish the step. Workers end only when their parent ends or sends them SIGTERM. The
+    ``worker_init_fn`` of the config is called too.
     """
 
     def __init__(self, configured: Callable[[int], object] | None) -> None:

@@ -13,6 +13,8 @@ from mmengine.dist import all_gather_object, barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmtimesformer.compat.upstream import overrides
+from mmtimesformer.engine.loops.resumable_loop import nested_datasets
 from mmtimesformer.fileio.safe_text import parse_json
 from mmtimesformer.registry import HOOKS
 from mmtimesformer.terminal import safe_text
@@ -65,8 +67,9 @@ class UnreadableVideosHook(Hook):
         """Set the place of the list; data sets leave logging to this hook."""
         self.list = UnreadableVideoList(Path(runner.work_dir) / LIST)
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
-            for dataset in _datasets(getattr(getattr(loop, 'dataloader', None), 'dataset', None)):
-                dataset.has_listener = True
+            for dataset in nested_datasets(getattr(loop, 'dataloader', None)):
+                if hasattr(dataset, 'has_listener'):
+                    dataset.has_listener = True
 
     def before_train(self, runner: Runner) -> None:
         """Start a new list, unless the training resumes."""
@@ -90,35 +93,33 @@ class UnreadableVideosHook(Hook):
 
     before_test_epoch = before_val_epoch
 
-    def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Samples = None
-    ) -> None:
-        """Log the unreadable videos of a batch."""
-        self._log_failed(runner, 'val', outputs)
-
-    def after_test_iter(
-        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Samples = None
-    ) -> None:
-        """Log the unreadable videos of a batch."""
-        self._log_failed(runner, 'test', outputs)
-
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Log how many videos count as wrong because they could not be read."""
-        self._log_total(runner, len(runner.val_dataloader.dataset))
-
-    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Log how many videos count as wrong because they could not be read."""
-        self._log_total(runner, len(runner.test_dataloader.dataset))
-
-    def _log_failed(self, runner: Runner, stage: str, outputs: Samples) -> None:
+    @overrides(Hook)
+    def _after_iter(
+        self, runner: Runner, batch_idx: int, data_batch: object = None, outputs: Samples = None,
+        mode: str = 'train',
+    ) -> None:  # fmt: skip
+        """Log the unreadable videos of a batch of a validation or test."""
         bad = [
             {'file': sample.filename, 'reason': sample.failed, 'worker': sample.get('worker', -1)}
-            for sample in outputs or ()
+            for sample in (outputs or () if mode != 'train' else ())
             if hasattr(sample, 'get') and sample.get('failed')
         ]
         if bad:
             self.failed.update(video['file'] for video in bad)
-            self._log(runner, stage, bad, 'it counts as wrong')
+            self._log(runner, mode, bad, 'it counts as wrong')
+
+    @overrides(Hook)
+    def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Log how many videos of a validation or test count as wrong."""
+        if mode == 'train':
+            return
+        loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
+        failed = set().union(*all_gather_object(self.failed))
+        if failed:
+            runner.logger.warning(
+                f'{len(failed)} of {len(loader.dataset):,} videos could not be read, and count as '
+                f'wrong; {self.list.path} lists them with their reasons.'
+            )
 
     def _log(self, runner: Runner, stage: str, videos: Iterable[Entry], consequence: str) -> None:
         """Log and list the videos that are not listed yet."""
@@ -152,28 +153,13 @@ class UnreadableVideosHook(Hook):
                 f'more: {KEY}.max_fraction'
             )
 
-    def _log_total(self, runner: Runner, total: int) -> None:
-        failed = set().union(*all_gather_object(self.failed))
-        if failed:
-            runner.logger.warning(
-                f'{len(failed)} of {total:,} videos could not be read, and count as wrong; '
-                f'{self.list.path} lists them with their reasons.'
-            )
-
 
 class UnreadableVideoList:
-    """A file of JSON lines to which several processes append, each video once.
-
-    Args:
-        path: The file.
-
-    Attributes:
-        videos: Entries of the list by file, as of the last :meth:`add`.
-    """
+    """A file of JSON lines to which several processes append, each video once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.videos: dict[str, Entry] = {}
+        self.videos: dict[str, Entry] = {}  # by file, as of the last `add`
 
     def add(self, videos: Iterable[Entry]) -> list[Entry]:
         """Append the videos that are not listed yet, and return them."""
@@ -225,12 +211,3 @@ def _locked(file: BinaryIO) -> Iterator[None]:
 def _samples(data_batch: object) -> Sequence[Any]:
     samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
     return samples if isinstance(samples, list) else ()
-
-
-def _datasets(dataset: Any) -> Iterator[Any]:
-    """Yield the data sets inside wrappers that report unreadable videos."""
-    if hasattr(dataset, 'has_listener'):
-        yield dataset
-    for part in (getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or ())):
-        if part is not None:
-            yield from _datasets(part)

@@ -2,9 +2,7 @@
 
     python -m mmtimesformer.engine.launch.torchrun --standalone --nproc-per-node 2 TOOL ...
 
-takes torchrun's options. torchrun by itself ends with 1 whatever its processes end with, kills them
-30 seconds after SIGTERM, dies of SIGUSR1 and leaves them running, and with ``--max-restarts``
-restarts processes that were asked to stop. Here
+takes torchrun's options. Unlike torchrun itself:
 
 - SIGTERM, SIGUSR1 and SIGHUP (the terminal was closed; ignored under ``nohup``) are forwarded to
   the processes, which have the time that they need to save;

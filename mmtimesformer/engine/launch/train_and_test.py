@@ -38,7 +38,10 @@ def train(args: Namespace) -> None:
     if args.accumulate:
         _base_batch_settings(cfg, '--accumulate').accumulate = True
     _set_start(cfg, args.resume)
-    _set_randomness(cfg, args.seed, args.diff_rank_seed, args.deterministic)
+    given = {'diff_rank_seed': args.diff_rank_seed, 'deterministic': args.deterministic}
+    given = {name: True for name, is_given in given.items() if is_given}
+    seed = {} if args.seed is None else {'seed': args.seed}
+    cfg.randomness = {'seed': None, **(cfg.get('randomness') or {}), **seed, **given}
     _run(cfg, 'train', tuple(args.cfg_options or ()))
 
 
@@ -146,20 +149,6 @@ def _base_batch_settings(cfg: Config, option: str) -> ConfigDict:
             'add auto_scale_lr = dict(base_batch_size=64) to the config, with your number'
         )
     return cfg.auto_scale_lr
-
-
-def _set_randomness(
-    cfg: Config, seed: int | None, diff_rank_seed: bool, deterministic: bool
-) -> None:
-    """Override the config by the command line, key by key."""
-    randomness = {'seed': None, **(cfg.get('randomness') or {})}
-    if seed is not None:
-        randomness['seed'] = seed
-    if diff_rank_seed:
-        randomness['diff_rank_seed'] = True
-    if deterministic:
-        randomness['deterministic'] = True
-    cfg.randomness = randomness
 
 
 def _dump_results(cfg: Config, path: str) -> None:

@@ -49,10 +49,7 @@ class WorkerWatchdog:
     """The batches of a data loader; enter it and iterate over it once.
 
     If the iteration is interrupted, the workers are killed, and the loader is not usable any more.
-
-    Args:
-        loader: The loader.
-        signals: Interrupt a wait for a batch.
+    ``signals`` interrupt a wait for a batch.
 
     Raises:
         WorkerDiedError: While iterating, when a worker is dead or out of memory. All workers of
@@ -160,16 +157,11 @@ class WorkerWatchdog:
 class RestartingDataLoader:
     """A data loader that restarts dead workers and continues with the next batch.
 
-    For loops that only iterate. All other attributes are those of the wrapped loader.
-
-    Args:
-        loader: The loader.
-        warn: Logs each restart.
-        max_restarts: How often workers may be restarted in one pass.
-        signals: Interrupt a wait for a batch.
+    For loops that only iterate. All other attributes are those of the wrapped loader. Signals
+    interrupt a wait for a batch.
 
     Raises:
-        WorkersLostError: While iterating, when workers died more often than that.
+        WorkersLostError: While iterating, when workers died more than ``max_restarts`` times.
     """
 
     def __init__(

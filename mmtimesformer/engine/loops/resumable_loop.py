@@ -130,9 +130,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         try:
             return self._run()
         finally:
-            if (
-                self._reader is not None and self._reader._iterator is not None
-            ):  # persistent workers
+            if self._reader is not None and self._reader._iterator is not None:  # persistent ones
                 end_workers(self._reader._iterator)
             self._reader = None
 
@@ -167,13 +165,14 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
         this_epoch = epoch == self._epoch
         start = self._iter - self.step_in_epoch
         due = self.owes_validation if this_epoch else self._validation_is_due(epoch)
+        seed = getattr(self._keys.sampler, 'seed', None)
         return {
             'step': iteration - start if this_epoch else 0,
             'steps': len(self.dataloader),
             'videos_per_step': self._videos_per_step(),
             'videos': len(self.dataloader.dataset),
             'list': self._list,
-            'order': self._sampler_seed(),
+            'order': seed if isinstance(seed, int) else None,
             'owes_validation': due,
         }
 
@@ -327,7 +326,8 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
             seed_all(self.runner.seed, ORDER, self._epoch)
             self._keys.start(self.runner.seed, self._epoch, self.step_in_epoch)
             if self._reader is None:
-                self._reader = _reader_like(self.dataloader, self._keys)
+                seeded = _Seeded(self.dataloader.dataset)
+                self._reader = loader_like(self.dataloader, seeded, self._keys)
             watchdog = WorkerWatchdog(self._reader, stop_signals())
             try:
                 with watchdog as batches:
@@ -356,10 +356,6 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     def _videos_per_step(self) -> int:
         return (getattr(self._keys.batch_sampler, 'batch_size', 1) or 1) * self.runner.world_size
 
-    def _sampler_seed(self) -> int | None:
-        seed = getattr(self._keys.sampler, 'seed', None)
-        return seed if isinstance(seed, int) else None
-
 
 def _problem_of_all(own: BaseException | None) -> BaseException:
     """Return the error to raise: that of this rank, or else that of another one."""
@@ -370,15 +366,21 @@ def _problem_of_all(own: BaseException | None) -> BaseException:
 
 def fingerprint(dataset: Any) -> int | None:
     """Return a checksum of the annotation files of a data set, or ``None`` without any."""
-    datasets, checksum = [dataset], None
-    while datasets:
-        one = datasets.pop()
-        datasets += [getattr(one, 'dataset', None), *getattr(one, 'datasets', ())]
+    checksum = None
+    for one in nested_datasets(dataset):
         path = getattr(one, 'ann_file', None)
         if isinstance(path, str) and path and Path(path).is_file():
             checksum = zlib.crc32(Path(path).read_bytes(), checksum or 0)
-        datasets = [part for part in datasets if part is not None]
     return checksum
+
+
+def nested_datasets(dataset: Any) -> Iterator[Any]:
+    """Yield a data set and those inside wrappers such as ``ConcatDataset``, the last one first."""
+    yield dataset
+    inside = getattr(dataset, 'dataset', None), *(getattr(dataset, 'datasets', None) or ())
+    for part in reversed(inside):
+        if part is not None:
+            yield from nested_datasets(part)
 
 
 def seed_all(*words: int) -> None:
@@ -439,8 +441,3 @@ class _Seeded(Dataset):
         if read_ahead is not None:
             read_ahead([index for index, _ in keys])
         return [self[key] for key in keys]
-
-
-def _reader_like(loader: DataLoader, keys: _Keys) -> DataLoader:
-    """Build a data loader with the settings of another one that reads by keys."""
-    return loader_like(loader, _Seeded(loader.dataset), keys)

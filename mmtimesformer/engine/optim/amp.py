@@ -46,11 +46,7 @@ class Bfloat16OptimWrapper(OptimWrapper):
 
 
 def train_in(precision: str, cfg: Config) -> None:
-    """Change a config so that it trains in mixed precision.
-
-    Args:
-        precision: ``'fp16'`` or ``'bf16'``.
-        cfg: The config; its ``optim_wrapper`` is changed in place.
+    """Change ``optim_wrapper`` of a config, so that it trains in ``'fp16'`` or ``'bf16'``.
 
     Raises:
         ValueError: The device or the optimizer wrapper does not support it.

@@ -12,12 +12,8 @@ def note_on_average(hook: EMAHook, steps: int, steps_per_epoch: int) -> str | No
     """Return a warning if the final average has too much of the initial weights, or ``None``.
 
     An average with ``momentum`` covers about ``1 / momentum`` steps: after ``n`` steps, a fraction
-    of ``(1 - momentum) ** n`` is the initial weights.
-
-    Args:
-        hook: The hook, after ``before_run``.
-        steps: Steps (batches) of the whole training.
-        steps_per_epoch: Steps of an epoch.
+    of ``(1 - momentum) ** n`` is the initial weights. ``steps`` are the batches of the whole
+    training.
     """
     average = hook.ema_model
     if type(average) is not ExponentialMovingAverage:

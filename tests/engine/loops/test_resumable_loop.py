@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mmtimesformer.checkpoints.torch_checkpoints import load_torch
 from mmtimesformer.cli import STOPPED, RunStopped
-from mmtimesformer.engine.loops.dataloader_recovery import end_workers
-from mmtimesformer.engine.loops.resumable_loop import ResumableEpochLoop, _reader_like
+from mmtimesformer.engine.loops.dataloader_recovery import end_workers, loader_like
+from mmtimesformer.engine.loops.resumable_loop import ResumableEpochLoop, _Seeded
 from tests.engine.conftest import At, Guess, Scaled, Train, assert_equal, whole_state
 
 
@@ -115,7 +115,7 @@ def test_the_number_of_workers_changes_nothing(train: Train, tmp_path: Path) -> 
 
 def test_an_index_given_twice_and_each_epoch_draw_other_random_numbers(train: Train) -> None:
     loop = train().train_loop
-    reader = _reader_like(loop.dataloader, loop._keys)
+    reader = loader_like(loop.dataloader, _Seeded(loop.dataloader.dataset), loop._keys)
 
     def inputs(epoch: int, done: int = 0) -> list[list[float]]:
         loop._keys.start(3, epoch, done)
