@@ -15,6 +15,7 @@ from mmtimesformer.cli import near_name
 
 SIGMOID_LOSSES = {'BCELossWithLogits', 'BCEWithLogitsLoss', 'HVULoss', 'MultiLabelSoftMarginLoss'}
 HARD_LABELS_FAIL = {'BCELossWithLogits', 'BCEWithLogitsLoss'}  # they need a row for each video
+BALANCED = 'balanced'  # class weights that the Runner computes from the training list
 SOFTMAX_LOSS = 'CrossEntropyLoss'
 HEAD, OUR_HEAD = 'TimeSformerHead', 'mmtimesformer.TimeSformerHead'
 BY_MMACTION2 = ('score', 'prob', None)  # fusions that MMAction2's own head has
@@ -103,12 +104,25 @@ def to_build(head: dict[str, Any], multi_label: bool) -> dict[str, Any]:
         multi_label: Whether each class was trained by itself; then views are fused by sigmoid, not
             by softmax. A mean or a sum of logits ranks videos as well, and stays.
     """
+    head = without_balanced_weights(head)
     fusion = head.get('average_clips')
     if multi_label and fusion in ('prob', None):
         fusion = 'sigmoid'
     if _name(head) != HEAD or fusion in BY_MMACTION2:
         return head
     return type(head)({**head, 'type': OUR_HEAD, 'average_clips': fusion})
+
+
+def without_balanced_weights(head: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a head without ``class_weight='balanced'``, which training alone needs.
+
+    Numbers stay, and a loss of another kind as well.
+    """
+    loss = head.get('loss_cls')
+    if not isinstance(loss, dict) or loss.get('class_weight') != BALANCED:
+        return head
+    loss = {key: value for key, value in loss.items() if key != 'class_weight'}
+    return type(head)({**head, 'loss_cls': loss})
 
 
 def _check_num_classes(key: str, dataset: Any, classes: int | None) -> None:

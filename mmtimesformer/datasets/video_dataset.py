@@ -98,6 +98,16 @@ class VideoDataset(MMAction2VideoDataset):
                 folder = os.path.commonpath(folders)
         return None if '://' in folder else LocalFolder(folder, self.patience)
 
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the classes of a video; none for a video without a label.
+
+        MMEngine's ``ClassBalancedDataset`` and our ``ClassBalancedSampler`` call it.
+        """
+        label = self.get_data_info(idx)['label']
+        if self.multi_class:
+            return [int(one) for one in torch.nonzero(label)]
+        return [label] if label >= 0 else []
+
     def prepare_data(self, idx: int) -> Any:
         """Return a sample; that of another video, or a failed one, if this cannot be read.
 
