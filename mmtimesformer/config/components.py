@@ -35,7 +35,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
 from mmtimesformer.cli import near_name
-from mmtimesformer.config.label_checks import BALANCED, check_metric_names
+from mmtimesformer.config.label_checks import AUTO, BALANCED, TARGETS, check_metric_names
 
 # Components of MMEngine that the Runner replaces by ours; `mmengine.CheckpointHook` stays.
 REPLACEMENTS = {
@@ -328,6 +328,9 @@ def _build_model(cfg: Any) -> nn.Module | None:
                     if not isinstance(part.get(child), list | tuple):
                         _is_component(f'{key}.{child}', part.get(child))
             components.append((key, cls, part))
+        for name_of_target in TARGETS:
+            if part.get(name_of_target) == AUTO:
+                del part[name_of_target]
         if part.get('class_weight') == BALANCED:  # the Runner computes the numbers from the list
             _check_balanced(key, part)
             del part['class_weight']

@@ -17,6 +17,7 @@ from mmtimesformer.cli import near_name, require_file
 from mmtimesformer.config.components import check_components
 from mmtimesformer.config.label_checks import check_labels
 from mmtimesformer.config.sharded_training import check_sharding
+from mmtimesformer.fileio.targets import parse_targets
 
 LOADERS = {'train': ('train_dataloader', 'val_dataloader'), 'test': ('test_dataloader',)}
 FIRST_FILES = 65536  # bytes, about: of the config, of the first lines of the log
@@ -161,12 +162,7 @@ def _check_annotations(
     folder = root / (prefix.get('video') or '')
     if '://' not in str(prefix.get('video')):
         require_file(folder, 'video folder', f'set {key}.data_prefix.video', Path.is_dir)
-    videos = [
-        (f'{path}, line {number}', _check_line(f'{path}, line {number}', line, dataset))
-        for number, line in enumerate(lines, 1)
-    ]
-    for where, (_, labels) in videos:
-        _check_labels(where, labels, num_classes, labels_needed)
+    videos = [*_videos_of(path, lines, dataset, num_classes, labels_needed)]
     notes = list(_contradicting(path, [video for _, video in videos]))
     if '://' in str(prefix.get('video')):
         return notes
@@ -188,6 +184,23 @@ def _check_annotations(
     ]
 
 
+def _videos_of(
+    path: Path, lines: list[str], dataset: Any, num_classes: int | None, labels_needed: bool
+) -> Iterator[tuple[str, tuple[str, list[Any]]]]:
+    """Yield the place of each line, its video and its classes or numbers, all checked."""
+    num_targets = dataset.get('num_targets')
+    if num_targets is not None:
+        delimiter = dataset.get('delimiter', ' ')
+        for number, video in enumerate(parse_targets(lines, path, num_targets, delimiter), 1):
+            yield f'{path}, line {number}', video
+        return
+    for number, line in enumerate(lines, 1):
+        where = f'{path}, line {number}'
+        name, labels = _check_line(where, line, dataset)
+        _check_labels(where, labels, num_classes, labels_needed)
+        yield where, (name, labels)
+
+
 def _check_no_mark(path: Path, lines: list[str]) -> None:
     """Refuse a byte order mark, which would become part of the first name."""
     if lines and lines[0].startswith('\ufeff'):
@@ -197,9 +210,9 @@ def _check_no_mark(path: Path, lines: list[str]) -> None:
         )
 
 
-def _contradicting(path: Path, videos: list[tuple[str, list[int]]]) -> Iterator[str]:
+def _contradicting(path: Path, videos: list[tuple[str, list[Any]]]) -> Iterator[str]:
     """Note videos that an annotation file lists again with other labels."""
-    labels: dict[str, list[int]] = {}
+    labels: dict[str, list[Any]] = {}
     found = [name for name, numbers in videos if labels.setdefault(name, numbers) != numbers]
     if found:
         yield (

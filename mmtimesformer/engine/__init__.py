@@ -24,7 +24,7 @@ try:
     from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideosHook
     from mmtimesformer.engine.hooks.view_scores import ViewScoresHook
     from mmtimesformer.engine.loops.resumable_loop import ResumableEpochLoop
-    from mmtimesformer.engine.metrics import ClassAccuracyMetric
+    from mmtimesformer.engine.metrics import ClassAccuracyMetric, RegressionMetric
     from mmtimesformer.engine.optim.amp import Bfloat16OptimWrapper
     from mmtimesformer.engine.optim.layer_decay import LayerDecay
     from mmtimesformer.engine.optim.warmup_cosine import WarmupCosineLR
@@ -40,6 +40,7 @@ __all__ = [
     'UnreadableVideosHook',
     'Bfloat16OptimWrapper',
     'ClassAccuracyMetric',
+    'RegressionMetric',
     'ResumableEpochLoop',
     'AdaptCheckpointHook',
     'ViewScoresHook',

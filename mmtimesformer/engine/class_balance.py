@@ -1,7 +1,8 @@
-"""Class weights computed from the training list, and a warning about imbalanced classes.
+"""Class weights and statistics of targets from the training list; a warning about imbalance.
 
-``model.cls_head.loss_cls.class_weight='balanced'`` is replaced by numbers before the model is
-built, so the numbers are in the config that a run saves.
+``model.cls_head.loss_cls.class_weight='balanced'``, and ``target_mean`` and ``target_std`` of
+``'auto'`` of a ``RegressionHead``, are replaced by numbers before the model is built, so the
+numbers are in the config that a run saves.
 """
 
 import copy
@@ -14,35 +15,57 @@ from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mmtimesformer.config.label_checks import BALANCED, without_balanced_weights
+from mmtimesformer.config.label_checks import AUTO, TARGETS, without_list_statistics
 
 IMBALANCED = 10  # largest class / smallest class, from which on there is a warning
 
 
-def set_class_weights(cfg: Config, for_training: bool) -> str | None:
-    """Replace ``class_weight='balanced'`` of the loss by numbers; remove it for a test.
+def set_list_statistics(cfg: Config, for_training: bool) -> str | None:
+    """Replace what is to be computed from the training list by numbers; remove it for a test.
 
     Args:
-        cfg: The config; ``model.cls_head.loss_cls`` may be changed.
+        cfg: The config; ``model.cls_head`` may be changed.
         for_training: Whether there will be a loss.
 
     Returns:
-        What to log; ``None`` if no weights were asked for.
+        What to log; ``None`` if nothing was asked for.
 
     Raises:
-        ValueError: No video of the list has a label.
+        ValueError: No video of the list has a label, or a target is the same in all videos.
     """
-    head = cfg.model.get('cls_head') or {}
-    loss = head.get('loss_cls') if isinstance(head, dict) else None
-    if not isinstance(loss, dict) or loss.get('class_weight') != BALANCED:
+    head = cfg.model.get('cls_head')
+    if not isinstance(head, dict) or without_list_statistics(head) == head:
         return None
     if not for_training:
-        cfg.model.cls_head = without_balanced_weights(head)
+        cfg.model.cls_head = without_list_statistics(head)
         return None
-    from mmtimesformer.datasets.class_counts import balanced_weights, class_counts, classes_of
-
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         dataset = DATASETS.build(_without_pipeline(cfg.train_dataloader.dataset))
+    if AUTO in (head.get(name) for name in TARGETS):
+        return _set_targets(head, dataset)
+    return _set_class_weights(head, dataset)
+
+
+def _set_targets(head: Any, dataset: Any) -> str:
+    """Set mean and standard deviation of the targets of a ``RegressionHead``."""
+    numbers = np.array([dataset.get_data_info(i)['label'] for i in range(len(dataset))])
+    means, deviations = numbers.mean(axis=0), numbers.std(axis=0)
+    for i in np.flatnonzero(deviations == 0):
+        raise ValueError(
+            f'target {i} is {means[i]:g} in all {len(numbers)} training videos, so there is '
+            'nothing to learn; correct the list, or remove the target'
+        )
+    for name, values in zip(TARGETS, (means, deviations), strict=True):
+        if head.get(name) == AUTO:
+            head[name] = [float(f'{value:.6g}') for value in values]
+    shown = (f'{m:g} +- {s:g}' for m, s in zip(means, deviations, strict=True))
+    return f'Targets of the training list (mean +- standard deviation): {", ".join(shown)}.'
+
+
+def _set_class_weights(head: Any, dataset: Any) -> str:
+    from mmtimesformer.datasets.class_counts import balanced_weights, class_counts, classes_of
+
+    loss = head['loss_cls']
     counts = class_counts(classes_of(dataset), head.get('num_classes') or 0)
     if not counts.any():
         raise ValueError(

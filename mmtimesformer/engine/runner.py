@@ -48,7 +48,7 @@ from mmtimesformer.engine.checkpointing.resumed_settings import (
 )
 from mmtimesformer.engine.checkpointing.safe_loading import Checkpoint, MapLocation, for_runner
 from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
-from mmtimesformer.engine.class_balance import note_on_imbalance, set_class_weights
+from mmtimesformer.engine.class_balance import note_on_imbalance, set_list_statistics
 from mmtimesformer.engine.distributed.collectives import broadcast_from_rank0, raise_on_all_ranks
 from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
 from mmtimesformer.engine.distributed.process_group import leave_process_group
@@ -144,12 +144,12 @@ class Runner(MMEngineRunner):
 
     @classmethod
     def from_cfg(cls, cfg: MMEngineConfig) -> 'Runner':
-        """Build from a config; ``class_weight='balanced'`` of the loss becomes numbers first."""
+        """Build from a config; class weights and statistics of targets become numbers first."""
         cfg = copy.deepcopy(cfg)
-        weights = set_class_weights(cfg, for_training=not cls.only_tests)
+        computed = set_list_statistics(cfg, for_training=not cls.only_tests)
         runner: Runner = super().from_cfg(cfg)
-        if weights is not None:
-            runner.logger.info(weights)
+        if computed is not None:
+            runner.logger.info(computed)
         return runner
 
     def setup_env(self, env_cfg: Config) -> None:

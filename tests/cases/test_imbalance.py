@@ -13,7 +13,7 @@ from mmengine.registry import MODELS, DefaultScope
 
 from mmtimesformer.checkpoints import load_torch
 from mmtimesformer.config.validate import check_config
-from mmtimesformer.engine.class_balance import note_on_imbalance, set_class_weights
+from mmtimesformer.engine.class_balance import note_on_imbalance, set_list_statistics
 from mmtimesformer.engine.runner import Runner
 from tests.cases.test_multi_label import quiet_process, tool
 from tests.cases.test_resume_with_changes import stop
@@ -168,7 +168,7 @@ def test_imbalance_is_warned_about_before_the_start(
 ) -> None:
     cfg = Config.fromfile(write_config(tmp_path, tiny_videos, more))
     check_config(cfg, 'train')
-    set_class_weights(cfg, for_training=True)
+    set_list_statistics(cfg, for_training=True)
     with quiet_process(), DefaultScope.overwrite_default_scope('mmaction'):
         note = note_on_imbalance(
             Runner.build_dataloader(cfg.train_dataloader, seed=0), MODELS.build(cfg.model)
@@ -192,4 +192,4 @@ def test_weights_of_a_loss_that_takes_none_are_refused(tmp_path: Path, tiny_vide
     (tmp_path / 'train.txt').write_text('0_0.mp4\n')
     cfg.model.cls_head.loss_cls.type = 'CrossEntropyLoss'
     with pytest.raises(ValueError, match='no video of the training list has a label'):
-        set_class_weights(cfg, for_training=True)
+        set_list_statistics(cfg, for_training=True)
