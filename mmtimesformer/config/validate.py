@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmtimesformer.cli import near_name, require_file
+from mmtimesformer.config.channels import check_channels
 from mmtimesformer.config.components import check_components
 from mmtimesformer.config.label_checks import check_labels
 from mmtimesformer.config.sharded_training import check_sharding
@@ -92,6 +93,7 @@ def check_config(cfg: Config, purpose: str) -> list[str]:
         if cfg.get(loader) is not None
     }
     notes += check_labels(cfg, stages)
+    check_channels(cfg.model, [one for datasets in stages.values() for one in datasets])
     for stage, datasets in stages.items():
         loader = f'{stage}_dataloader'
         if stage != 'train' and cfg[loader].get('drop_last'):
