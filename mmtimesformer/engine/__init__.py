@@ -13,6 +13,7 @@ try:
     from mmtimesformer.engine.checkpointing.safe_loading import register_checkpoint_readers
     from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
     from mmtimesformer.engine.hooks.adapt_checkpoint import AdaptCheckpointHook
+    from mmtimesformer.engine.hooks.early_stopping import EarlyStoppingHook
     from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
     from mmtimesformer.engine.hooks.loop_state import LoopStateHook
     from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
@@ -40,6 +41,7 @@ __all__ = [
     'UnreadableVideosHook',
     'Bfloat16OptimWrapper',
     'ClassAccuracyMetric',
+    'EarlyStoppingHook',
     'RegressionMetric',
     'ResumableEpochLoop',
     'AdaptCheckpointHook',
