@@ -12,7 +12,15 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
 from mmtimesformer.checkpoints import load_torch
+from mmtimesformer.config.find import find_config
 from mmtimesformer.config.validate import check_config
+from mmtimesformer.datasets.preparation.moving_shapes import (
+    AXES,
+    CLASSES,
+    MOTIONS,
+    Settings,
+    make_moving_shapes,
+)
 from mmtimesformer.engine.class_balance import note_on_imbalance, set_list_statistics
 from mmtimesformer.engine.runner import Runner
 from tests.cases.test_multi_label import quiet_process, tool
@@ -193,3 +201,59 @@ def test_weights_of_a_loss_that_takes_none_are_refused(tmp_path: Path, tiny_vide
     cfg.model.cls_head.loss_cls.type = 'CrossEntropyLoss'
     with pytest.raises(ValueError, match='no video of the training list has a label'):
         set_list_statistics(cfg, for_training=True)
+
+
+AXES_CONFIG = """
+_base_ = '{demo}'
+model = dict(cls_head=dict(num_classes=4))
+_data = dict(metainfo=dict(classes='{folder}/classes.txt'))
+_loader = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(
+    **_loader, sampler=dict(type='{sampler}', shuffle=True),
+    dataset=dict(**_data, ann_file='{folder}/train.txt',
+                 data_prefix=dict(video='{folder}/data/videos_train')))
+val_dataloader = dict(
+    **_loader, dataset=dict(**_data, ann_file='{folder}/val.txt',
+                            data_prefix=dict(video='{folder}/data/videos_val')))
+val_evaluator = dict(type='mmtimesformer.ClassAccuracyMetric')
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_begin=4, val_interval=4)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0.0, begin=1, end=4, convert_to_iter_based=True)]
+"""
+
+
+@pytest.fixture(scope='module')
+def axes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Moving Shapes with its axes as classes: 400, 20, 400 and 20 training videos."""
+    folder = tmp_path_factory.mktemp('axes')
+    make_moving_shapes(folder / 'data', Settings(num_train=1600, num_val=240))
+    axis_of = [AXES.index(MOTIONS[name][0]) for name in CLASSES]
+    for split, rare in (('train', 20), ('val', 60)):
+        lines, seen = [], dict.fromkeys(range(4), 0)
+        for line in (folder / f'data/{split}.txt').read_text().splitlines():
+            video, label = line.split()
+            axis = axis_of[int(label)]
+            if seen[axis] < (400 if axis in (0, 2) else rare):
+                lines.append(f'{video} {axis}\n')
+                seen[axis] += 1
+        (folder / f'{split}.txt').write_text(''.join(lines))
+    (folder / 'classes.txt').write_text('\n'.join(AXES) + '\n')
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_balanced_sampling_gains_10_points_of_mean_class_accuracy(axes: Path, seed: int) -> None:
+    """The table of docs/datasets/imbalance.md: 212 steps each, about 3 minutes."""
+    demo = find_config('timesformer_divST-tiny_moving-shapes')
+    found = []
+    for sampler in ('DefaultSampler', BALANCED['type']):
+        name = f'{sampler.rpartition(".")[2]}_{seed}'
+        config = axes / f'{name}.py'
+        config.write_text(AXES_CONFIG.format(demo=demo, folder=axes, sampler=sampler))
+        code, said = tool('train', config, '--work-dir', axes / name, '--seed', seed)
+        assert code == 0, said
+        found.append(float(re.findall(r'acc/mean1: ([\d.]+)', said)[-1]))
+    plain, balanced = found
+    assert balanced >= plain + 0.10
