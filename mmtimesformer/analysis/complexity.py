@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmtimesformer.cli import require_mmaction
+from mmtimesformer.config.label_checks import without_list_statistics
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ def _build_on_meta(cfg: Config) -> BaseModel:
     require_mmaction()
     with DefaultScope.overwrite_default_scope('mmaction'), torch.device('meta'):
         # The preprocessor is not counted, and may not work on the meta device.
-        return MODELS.build({**cfg.model, 'data_preprocessor': None}).eval()
+        head = without_list_statistics(cfg.model.cls_head)
+        return MODELS.build({**cfg.model, 'cls_head': head, 'data_preprocessor': None}).eval()
 
 
 def _pair(size: Any) -> tuple[int, int]:

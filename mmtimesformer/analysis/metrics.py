@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from mmtimesformer.compat.regression import regression_errors
 from mmtimesformer.non_finite import REASON
 
 BINS = 10  # of confidence
@@ -28,6 +30,8 @@ class TestResults:
         view_scores: Logits of each view, ``videos views classes``; ``None`` if not kept.
         failed: By video index, file and reason of each video that could not be read or whose scores
             are NaN or infinite. They count as wrong.
+        is_regression: Whether scores and labels are numbers, ``videos targets``; ``classes`` are
+            the names of the targets.
     """
 
     __test__ = False  # for pytest, which collects classes of this name
@@ -40,11 +44,12 @@ class TestResults:
     work_dir: Path | None = None
     view_scores: np.ndarray | None = None
     failed: dict[int, tuple[str, str]] = field(default_factory=dict)
+    is_regression: bool = False
 
     @property
     def is_multi_label(self) -> bool:
         """Whether a video may have several labels."""
-        return self.labels.ndim == 2
+        return self.labels.ndim == 2 and not self.is_regression
 
     @property
     def predicted(self) -> np.ndarray:
@@ -87,6 +92,17 @@ def top_k(results: TestResults, k: int) -> float:
     """Return the fraction of videos whose label is among the ``k`` best classes."""
     best = np.argsort(-results.scores, axis=1, kind='stable')[:, :k]
     return float((best == results.labels[:, None]).any(axis=1).mean())
+
+
+def target_errors(results: TestResults) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean absolute error and R² of each target of a regression.
+
+    Shape:
+        - errors: ``targets``; R² is NaN where all true numbers are equal
+    """
+    true, predicted = (torch.from_numpy(one).double() for one in (results.labels, results.scores))
+    mae, r2 = regression_errors(true, predicted)
+    return mae.numpy(), r2.numpy()
 
 
 def class_accuracy(results: TestResults) -> np.ndarray:

@@ -7,10 +7,12 @@ import numpy as np
 
 from mmtimesformer.compat.data_samples import (
     is_multi_label,
+    is_regression,
     label_of,
     mark_as_wrong,
     multi_hot_of,
     scores_of,
+    targets_of,
     view_scores_of,
 )
 from mmtimesformer.fileio.safe_pickle import (
@@ -47,7 +49,8 @@ def read_views(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | N
 
     Shape:
         - scores: ``videos classes``
-        - labels: ``videos``; of a multi-label test ``videos classes``, booleans
+        - labels: ``videos``; of a multi-label test ``videos classes``, booleans; of a regression
+            ``videos targets``, floats
         - logits: ``videos views classes``
 
     Raises:
@@ -63,7 +66,15 @@ def read_views(path: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray | N
 
 
 def _labels_of(samples: list[dict[str, Any]], path: str | Path) -> np.ndarray:
-    """Return the class index of each video, or its multi-hot row."""
+    """Return the class index of each video, its multi-hot row, or its numbers."""
+    numbers = [is_regression(sample) for sample in samples]
+    if any(numbers) and not all(numbers):
+        raise ValueError(
+            f'{path} has {sum(numbers)} videos with numbers and {len(numbers) - sum(numbers)} with '
+            'classes; test data sets of one kind only'
+        )
+    if any(numbers):
+        return np.stack([targets_of(sample).numpy() for sample in samples])
     several = [is_multi_label(sample) for sample in samples]
     if not any(several):
         return np.array([label_of(sample) for sample in samples])
@@ -110,8 +121,11 @@ def _read(path: str | Path) -> list[dict[str, Any]]:
         raise ValueError(f'{path} holds no predictions; test with at least one video')
     try:
         for sample in samples:
-            scores_of(sample).numpy(), is_multi_label(sample) or label_of(sample)
+            scores_of(sample).numpy()
+            _ = is_regression(sample) or is_multi_label(sample) or label_of(sample)
             views = view_scores_of(sample)
+            if sample.get('failed'):
+                continue
             if not is_finite(scores_of(sample)) or not (views is None or is_finite(views)):
                 mark_as_wrong(sample)  # of a test by MMAction2's own tools, or an older version
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
@@ -124,6 +138,11 @@ def _read(path: str | Path) -> list[dict[str, Any]]:
 
 def top1(scores: np.ndarray, labels: np.ndarray) -> float:
     """Return the top-1 accuracy, 0 to 1."""
+    if labels.dtype.kind == 'f':
+        raise ValueError(
+            'top-1 accuracy needs classes, and this test is a regression; '
+            'tools/analysis_tools/report.py shows its errors'
+        )
     if labels.ndim != 1:
         raise ValueError(
             'top-1 accuracy needs one label for each video, and this test is multi-label; '

@@ -52,6 +52,7 @@ def read_test_results(
         work_dir,
         view_scores,
         read_failures(predictions),
+        labels.dtype.kind == 'f',
     )
 
 

@@ -452,6 +452,33 @@ def add_qkv_bias(weights: Weights) -> None:
             weights.add('seeded', bias, zeros, 'zero, the same as no bias')
 
 
+def adapt_channels(weights: Weights, channels: int) -> None:
+    """Adapt the patch embedding of an RGB model to another number of input channels.
+
+    The rule is that of timm and the official code. One channel: the sum over RGB, so a grey frame
+    gives what it gives as RGB of three equal channels. ``n`` channels: the weights of RGB repeated
+    in turn and multiplied by 3 / n, so that the output keeps its size. A checkpoint of other than
+    3 channels stays as it is.
+
+    Shape:
+        - weight: ``d 3 patch patch`` -> ``d channels patch patch``
+    """
+    name = 'patch_embed.proj.weight'
+    weight = weights.tensors.get(name)
+    if weight is None or weight.ndim != 4 or weight.shape[1] != 3 or channels == 3:
+        return
+    if channels == 1:
+        adapted, note = weight.sum(1, keepdim=True), 'sum over RGB, for 1 channel'
+    else:
+        adapted = weight[:, torch.arange(channels) % 3] * (3 / channels)
+        note = f'RGB repeated and multiplied by 3/{channels}, for {channels} channels'
+    weights.add('adapted', name, adapted, note)
+    weights.load_report.warnings.append(
+        f'{name} is of 3 channels and the model has in_channels={channels}: {note}. Train before '
+        'you test'
+    )
+
+
 def _report_missing(weights: Weights) -> None:
     head = any(name.startswith('head.') for name in weights.tensors)
     for name in expected_names(weights.attention_type, weights.depth, weights.has_qkv_bias, head):

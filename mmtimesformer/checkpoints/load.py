@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mmtimesformer.checkpoints.convert import (
     AdaptOptions,
     Weights,
+    adapt_channels,
     add_qkv_bias,
     attention_type_of,
     to_canonical,
@@ -312,6 +313,7 @@ def match_weights(
     wanted = model.state_dict()
     weights.load_report.target = type(model).__name__
     _compare_hyperparameters(weights, backbone)
+    adapt_channels(weights, wanted[f'{prefix}patch_embed.proj.weight'].shape[1])
     if not weights.has_qkv_bias and any(name.endswith('qkv.bias') for name in wanted):
         add_qkv_bias(weights)
     adapted = _match(weights, wanted, prefix, allow_missing)

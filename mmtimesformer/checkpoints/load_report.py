@@ -8,12 +8,13 @@ from typing import Literal
 from mmtimesformer.terminal import safe_text
 
 Action = Literal[
-    'renamed', 'seeded', 'resized', 'dropped', 'newly initialized', 'missing', 'unknown'
+    'renamed', 'seeded', 'resized', 'adapted', 'dropped', 'newly initialized', 'missing', 'unknown'
 ]
 ACTIONS: dict[Action, str] = {
     'renamed': 'loaded, under its new name',
     'seeded': 'not in the checkpoint, computed as noted',
     'resized': 'loaded, in another size',
+    'adapted': 'loaded, for another number of input channels',
     'dropped': 'in the checkpoint, not loaded on purpose',
     'newly initialized': 'not in the checkpoint, stays as the model made it',
     'missing': 'needed, but not in the checkpoint',
@@ -63,7 +64,7 @@ class LoadReport:
         self.entries = [
             Entry('dropped', entry.key, None, why) if entry.to == to else entry
             for entry in self.entries
-            if not (entry.to == to and entry.action in ('seeded', 'resized'))
+            if not (entry.to == to and entry.action in ('seeded', 'resized', 'adapted'))
         ]
 
     def rename(self, names: Mapping[str, str]) -> None:

@@ -4,9 +4,11 @@ In 1.1.0 a sample has ``pred_scores.item`` and ``gt_labels.item``, in 1.2.0 ``pr
 ``gt_label``; a dumped sample is a dict of the same names.
 
 The label of a video is the index of its class (single-label), or a multi-hot row with a 0 or 1 for
-each class (multi-label).
+each class (multi-label). In a regression, whose samples have ``num_targets``, it is a row of
+numbers.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -29,10 +31,35 @@ def is_multi_label(sample: Any) -> bool:
     A row of several numbers is one. So is a single float of a model with one class: data sets store
     classes as integers and multi-hot rows as floats.
     """
+    if is_regression(sample):
+        return False
     label = _label(sample)
     if label.numel() != 1:
         return True
     return label.is_floating_point() and scores_of(sample).shape[-1] == 1
+
+
+def is_regression(sample: Any) -> bool:
+    """Whether a sample has numbers to be predicted, not classes."""
+    return sample.get('num_targets') is not None
+
+
+def targets_of(sample: Any) -> Tensor:
+    """Return the true numbers of a sample of a regression.
+
+    Shape:
+        - targets: ``targets``, of float32
+
+    Raises:
+        ValueError: Its label is a class.
+    """
+    label = _label(sample)
+    if not label.is_floating_point():
+        raise ValueError(
+            'the label of this video is a class and RegressionHead needs numbers; set '
+            'num_targets of the data set'
+        )
+    return label.float()
 
 
 def label_of(sample: Any) -> int:
@@ -41,6 +68,10 @@ def label_of(sample: Any) -> int:
     Raises:
         ValueError: The sample is multi-label; :func:`labels_of` reads both.
     """
+    if is_regression(sample):
+        raise ValueError(
+            'the label of this video is a row of numbers, not a class; read it with targets_of'
+        )
     if is_multi_label(sample):
         raise ValueError(
             f'the label of this video is a multi-hot row of {_label(sample).numel()} numbers, not '
@@ -102,9 +133,10 @@ def mark_as_wrong(sample: Any) -> None:
             continue
         scores = tensor_of(sample.get(name))
         known = torch.full((1,), -1) if label is None else label.to(scores.device)
-        wrong = wrong_scores(scores, known)
+        numbers = is_regression(sample)
+        wrong = nan_like(scores) if numbers else wrong_scores(scores, known)
         changed = {name: wrong}
-        if name != 'view_scores':
+        if name != 'view_scores' and not numbers:
             changed[name.replace('score', 'label')] = wrong.argmax(-1, keepdim=True)
         for key, value in changed.items():
             before = sample.get(key)
@@ -119,6 +151,11 @@ def mark_as_wrong(sample: Any) -> None:
         sample['non_finite'] = REASON
     else:
         sample.set_metainfo({'non_finite': REASON})
+
+
+def nan_like(values: Tensor) -> Tensor:
+    """Return NaN for each number that was predicted for a video that could not be read."""
+    return torch.full_like(values, math.nan)
 
 
 def wrong_scores(scores: Tensor, labels: Tensor) -> Tensor:

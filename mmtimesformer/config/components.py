@@ -35,13 +35,14 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.data import DataLoader
 
 from mmtimesformer.cli import near_name, require_file
-from mmtimesformer.config.label_checks import check_metric_names
+from mmtimesformer.config.label_checks import AUTO, BALANCED, TARGETS, check_metric_names
 
 # Components of MMEngine that the Runner replaces by ours; `mmengine.CheckpointHook` stays.
 REPLACEMENTS = {
     'EpochBasedTrainLoop': 'mmtimesformer.ResumableEpochLoop',
     'CheckpointHook': 'mmtimesformer.AtomicCheckpointHook',
 }
+WEIGHTED_LOSSES = ('CrossEntropyLoss', 'BCELossWithLogits')  # of MMAction2
 STAGES = {'train': ('train', 'val'), 'test': ('test',)}
 LOOPS = {'train': 'EpochBasedTrainLoop', 'val': 'ValLoop', 'test': 'TestLoop'}
 TOGETHER = {
@@ -322,6 +323,12 @@ def _build_model(cfg: Any) -> nn.Module | None:
                     if not isinstance(part.get(child), list | tuple):
                         _is_component(f'{key}.{child}', part.get(child))
             components.append((key, cls, part))
+        for name_of_target in TARGETS:
+            if part.get(name_of_target) == AUTO:
+                del part[name_of_target]
+        if part.get('class_weight') == BALANCED:  # the Runner computes the numbers from the list
+            _check_balanced(key, part)
+            del part['class_weight']
         if 'pretrained' in part:  # some constructors load it
             part['pretrained'] = None
     classes = [cls for _, cls, _ in components]
@@ -332,6 +339,14 @@ def _build_model(cfg: Any) -> nn.Module | None:
         if cls is not None:
             _check_call(key, cls, part)
     return None
+
+
+def _check_balanced(key: str, loss: Any) -> None:
+    if str(loss.get('type')).rpartition('.')[2] not in WEIGHTED_LOSSES:
+        raise ValueError(
+            f'{key}.class_weight={BALANCED!r}: {loss.get("type")} takes no class weights, only '
+            f'{" and ".join(WEIGHTED_LOSSES)} do; set {key}.type, or remove {key}.class_weight'
+        )
 
 
 def _check_initializer(key: str, cfg: Any) -> None:

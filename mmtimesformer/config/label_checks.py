@@ -15,6 +15,8 @@ from mmtimesformer.cli import near_name
 
 SIGMOID_LOSSES = {'BCELossWithLogits', 'BCEWithLogitsLoss', 'HVULoss', 'MultiLabelSoftMarginLoss'}
 HARD_LABELS_FAIL = {'BCELossWithLogits', 'BCEWithLogitsLoss'}  # they need a row for each video
+BALANCED = 'balanced'  # class weights that the Runner computes from the training list
+AUTO, TARGETS = 'auto', ('target_mean', 'target_std')  # of RegressionHead, likewise
 SOFTMAX_LOSS = 'CrossEntropyLoss'
 HEAD, OUR_HEAD = 'TimeSformerHead', 'mmtimesformer.TimeSformerHead'
 BY_MMACTION2 = ('score', 'prob', None)  # fusions that MMAction2's own head has
@@ -27,7 +29,9 @@ DATASETS = {
 # Metrics of MMAction2's AccMetric, and the names of their values.
 SINGLE_LABEL = {'top_k_accuracy': 'top', 'mean_class_accuracy': 'mean1'}
 MULTI_LABEL = {name: name for name in ('mean_average_precision', 'mmit_mean_average_precision')}
-MULTI, SINGLE = 'multi-label', 'single-label'
+MULTI, SINGLE, NUMBERS = 'multi-label', 'single-label', 'regression'
+REGRESSION_HEAD, REGRESSION_METRIC = 'RegressionHead', 'RegressionMetric'
+CLASS_METRICS = {'AccMetric', 'ConfusionMatrix', 'ClassAccuracyMetric'}
 
 
 def check_labels(cfg: Any, stages: dict[str, list[tuple[str, Any]]]) -> list[str]:
@@ -52,11 +56,14 @@ def check_labels(cfg: Any, stages: dict[str, list[tuple[str, Any]]]) -> list[str
         if stage == 'train' and _name(head) == HEAD:
             for key, dataset in datasets:
                 _check_loss(key, kind_of(dataset), cfg.model)
+        for key, dataset in datasets:
+            _check_regression_head(key, dataset, head)
     kinds = {stage: _one_kind(datasets) for stage, datasets in stages.items()}
     scored = {stage: kind for stage, kind in kinds.items() if stage != 'train'}
     if _name(head) == HEAD:
         notes += _check_fusion(head, MULTI in kinds.values(), bool(scored))
     for stage, kind in scored.items():
+        _check_kind_of_metrics(f'{stage}_evaluator', cfg.get(f'{stage}_evaluator'), kind)
         fused = _name(head) != HEAD or head.get('average_clips') is not None
         _check_metrics(f'{stage}_evaluator', cfg.get(f'{stage}_evaluator'), kind, fused)
     if scored:
@@ -65,9 +72,11 @@ def check_labels(cfg: Any, stages: dict[str, list[tuple[str, Any]]]) -> list[str
 
 
 def kind_of(dataset: Any) -> str | None:
-    """Return ``'multi-label'``, ``'single-label'``, or ``None`` where that is not known."""
+    """Return ``'multi-label'``, ``'single-label'``, ``'regression'``; ``None`` if not known."""
     if not isinstance(dataset, dict):
         return None
+    if dataset.get('num_targets') is not None:
+        return NUMBERS
     if dataset.get('multi_class'):
         return MULTI
     return SINGLE if dataset.get('type') in DATASETS else None
@@ -93,12 +102,71 @@ def to_build(head: dict[str, Any], multi_label: bool) -> dict[str, Any]:
     Views of a multi-label model are fused by sigmoid, not by softmax. A mean or a sum of logits
     ranks videos as well, and stays.
     """
+    head = without_list_statistics(head)
     fusion = head.get('average_clips')
     if multi_label and fusion in ('prob', None):
         fusion = 'sigmoid'
     if _name(head) != HEAD or fusion in BY_MMACTION2:
         return head
     return type(head)({**head, 'type': OUR_HEAD, 'average_clips': fusion})
+
+
+def is_regression_head(head: Any) -> bool:
+    """Whether a head predicts numbers, by its config."""
+    return _name(head) == REGRESSION_HEAD
+
+
+def _check_regression_head(key: str, dataset: Any, head: Any) -> None:
+    """Check that a data set has the numbers of the head, and no other labels."""
+    kind, wanted = kind_of(dataset), head.get('num_targets')
+    if kind == NUMBERS and _name(head) in (HEAD, 'I3DHead', 'TSNHead'):
+        raise ValueError(
+            f'{key}.num_targets={dataset["num_targets"]} gives numbers for a video and '
+            f'{_name(head)} predicts classes; set '
+            "model.cls_head.type='mmtimesformer.RegressionHead'"
+        )
+    if not is_regression_head(head) or kind is None:
+        return
+    if kind != NUMBERS or dataset['num_targets'] != wanted:
+        raise ValueError(
+            f'model.cls_head.num_targets={wanted} and {key}.num_targets='
+            f'{dataset.get("num_targets")}; set both to the count of numbers after each video of '
+            'the list'
+        )
+
+
+def _check_kind_of_metrics(key: str, evaluator: Any, kind: str | None) -> None:
+    for where, metric in _metrics(key, evaluator):
+        name = _name(metric)
+        if kind == NUMBERS and name in CLASS_METRICS:
+            raise ValueError(
+                f'{where}: {name} is for classes and the data set has num_targets; set '
+                f"{where}.type='mmtimesformer.RegressionMetric'"
+            )
+        if kind in (SINGLE, MULTI) and name == REGRESSION_METRIC:
+            raise ValueError(
+                f'{where}: RegressionMetric is for numbers and the data set gives classes; set '
+                f"{where}.type='AccMetric', or num_targets of the data set"
+            )
+        if kind == MULTI and name == 'ClassAccuracyMetric':
+            raise ValueError(
+                f'{where}: ClassAccuracyMetric needs one label for each video and the data set has '
+                "multi_class=True; take AccMetric with metric_list='mean_average_precision'"
+            )
+
+
+def without_list_statistics(head: dict[str, Any]) -> dict[str, Any]:
+    """Return the config of a head without what the Runner computes from the training list.
+
+    That is ``class_weight='balanced'``, and ``target_mean`` and ``target_std`` of ``'auto'``, which
+    training alone needs. Numbers stay.
+    """
+    head = type(head)({k: v for k, v in head.items() if k not in TARGETS or v != AUTO})
+    loss = head.get('loss_cls')
+    if not isinstance(loss, dict) or loss.get('class_weight') != BALANCED:
+        return head
+    loss = {key: value for key, value in loss.items() if key != 'class_weight'}
+    return type(head)({**head, 'loss_cls': loss})
 
 
 def _check_num_classes(key: str, dataset: Any, classes: int | None) -> None:
@@ -270,6 +338,13 @@ def _check_best(cfg: Any, scored: Iterable[str]) -> None:
     wanted = [best] if isinstance(best, str) else list(best or ())
     if 'val' not in scored or not wanted:
         return
+    first = next(_metrics('val_evaluator', cfg.get('val_evaluator')), ('', {}))
+    if _name(first[1]) == REGRESSION_METRIC and not hook.get('rule'):
+        raise ValueError(
+            f'default_hooks.checkpoint.save_best={best!r} needs a rule for the numbers of '
+            "RegressionMetric; set save_best='regression/mae' and default_hooks.checkpoint."
+            "rule='less'"
+        )
     if wanted == ['auto']:
         first = next(_metrics('val_evaluator', cfg.get('val_evaluator')), ('', {}))
         if _name(first[1]) == 'ConfusionMatrix':

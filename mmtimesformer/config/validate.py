@@ -14,9 +14,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmtimesformer.cli import near_name, require_file
+from mmtimesformer.config.channels import check_channels
 from mmtimesformer.config.components import check_components
 from mmtimesformer.config.label_checks import check_labels
 from mmtimesformer.config.sharded_training import check_sharding
+from mmtimesformer.fileio.targets import parse_targets
 
 LOADERS = {'train': ('train_dataloader', 'val_dataloader'), 'test': ('test_dataloader',)}
 FIRST_FILES = 65536  # bytes, about: of the config, of the first lines of the log
@@ -87,6 +89,7 @@ def check_config(cfg: Config, purpose: str) -> list[str]:
         if cfg.get(loader) is not None
     }
     notes += check_labels(cfg, stages)
+    check_channels(cfg.model, [one for datasets in stages.values() for one in datasets])
     for stage, datasets in stages.items():
         loader = f'{stage}_dataloader'
         if stage != 'train' and cfg[loader].get('drop_last'):
@@ -157,11 +160,7 @@ def _check_annotations(
     folder, is_remote = root / prefix, '://' in str(prefix)
     if not is_remote:
         require_file(folder, 'video folder', f'set {key}.data_prefix.video', Path.is_dir)
-    videos = []
-    for number, line in enumerate(lines, 1):
-        where = f'{path}, line {number}'
-        videos.append((where, _check_line(where, line, dataset)))
-        _check_labels(where, videos[-1][1][1], num_classes, labels_needed)
+    videos = [*_videos_of(path, lines, dataset, num_classes, labels_needed)]
     notes = list(_contradicting(path, [video for _, video in videos]))
     if is_remote:
         return notes
@@ -179,6 +178,23 @@ def _check_annotations(
     return [*notes, f'{count} videos that were looked up are missing: {message}']
 
 
+def _videos_of(
+    path: Path, lines: list[str], dataset: Any, num_classes: int | None, labels_needed: bool
+) -> Iterator[tuple[str, tuple[str, list[Any]]]]:
+    """Yield the place of each line, its video and its classes or numbers, all checked."""
+    num_targets = dataset.get('num_targets')
+    if num_targets is not None:
+        delimiter = dataset.get('delimiter', ' ')
+        for number, video in enumerate(parse_targets(lines, path, num_targets, delimiter), 1):
+            yield f'{path}, line {number}', video
+        return
+    for number, line in enumerate(lines, 1):
+        where = f'{path}, line {number}'
+        name, labels = _check_line(where, line, dataset)
+        _check_labels(where, labels, num_classes, labels_needed)
+        yield where, (name, labels)
+
+
 def _check_no_mark(path: Path, lines: list[str]) -> None:
     """Refuse a byte order mark, which would become part of the first name."""
     if lines and lines[0].startswith('\ufeff'):
@@ -188,9 +204,9 @@ def _check_no_mark(path: Path, lines: list[str]) -> None:
         )
 
 
-def _contradicting(path: Path, videos: list[tuple[str, list[int]]]) -> Iterator[str]:
+def _contradicting(path: Path, videos: list[tuple[str, list[Any]]]) -> Iterator[str]:
     """Note videos that an annotation file lists again with other labels."""
-    labels: dict[str, list[int]] = {}
+    labels: dict[str, list[Any]] = {}
     found = [name for name, numbers in videos if labels.setdefault(name, numbers) != numbers]
     if found:
         yield (

@@ -23,15 +23,17 @@ import numpy as np
 import torch
 from mmaction.datasets import VideoDataset as MMAction2VideoDataset
 from mmaction.structures import ActionDataSample
+from mmengine.fileio import list_from_file
 from mmengine.logging import print_log
 from mmengine.structures import LabelData
 from torch.utils.data import get_worker_info
 
-from mmtimesformer.compat.data_samples import wrong_scores
+from mmtimesformer.compat.data_samples import is_regression, nan_like, wrong_scores
 from mmtimesformer.datasets.video_io.errors import is_of_reader, reason_of
 from mmtimesformer.datasets.video_io.local_folder import LocalFolder
 from mmtimesformer.datasets.video_io.safe_open import check_for_other_reader
 from mmtimesformer.fileio.storage_error import PATIENCE
+from mmtimesformer.fileio.targets import parse_targets
 from mmtimesformer.registry import DATASETS
 from mmtimesformer.terminal import safe_text
 
@@ -43,8 +45,8 @@ TRIES = 10  # so many videos, then the data set itself must be wrong
 class VideoDataset(MMAction2VideoDataset):
     """MMAction2's ``VideoDataset`` that tolerates videos that cannot be read.
 
-    It takes the same arguments, and ``patience``. Errors of a reader are caught, and no others: a
-    transform that fails is a bug to be seen.
+    It takes the same arguments, ``patience`` and ``num_targets``. Errors of a reader are caught,
+    and no others: a transform that fails is a bug to be seen.
 
     In training the other video is drawn by NumPy's global state and the number of the bad one.
     Where that state is seeded for each sample, as :class:`mmtimesformer.engine.ResumableEpochLoop`
@@ -58,6 +60,7 @@ class VideoDataset(MMAction2VideoDataset):
     Args:
         args: As in MMAction2's data set, first ``ann_file`` and ``pipeline``.
         patience: Seconds for which the folder of the videos may be gone before that is an error.
+        num_targets: Numbers after each path of the list, for a regression; ``None`` for classes.
         kwargs: As in MMAction2's data set, which refuses unknown ones.
 
     Attributes:
@@ -66,7 +69,8 @@ class VideoDataset(MMAction2VideoDataset):
 
     Raises:
         StorageError: The folder of the videos is gone for longer than ``patience``.
-        ValueError: Ten videos, or all there are, cannot be read one after the other.
+        ValueError: Ten videos, or all there are, cannot be read one after the other; or a line of
+            a regression has other than ``num_targets`` finite numbers.
     """
 
     has_listener = False
@@ -74,8 +78,20 @@ class VideoDataset(MMAction2VideoDataset):
 
     folder: LocalFolder | None = None
 
-    def __init__(self, *args: Any, patience: float = PATIENCE, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        patience: float = PATIENCE,
+        num_targets: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         self.patience = patience
+        self.num_targets = num_targets
+        if num_targets is not None and kwargs.get('multi_class'):
+            raise ValueError(
+                f'num_targets={num_targets} is for numbers and multi_class=True for classes; '
+                'remove one of the two'
+            )
         super().__init__(*args, **kwargs)
 
     def full_init(self) -> None:
@@ -83,7 +99,26 @@ class VideoDataset(MMAction2VideoDataset):
         if self._fully_initialized:
             return
         super().full_init()
+        if self.num_targets is not None and not isinstance(self.get_data_info(0)['label'], list):
+            raise ValueError(
+                f'{type(self).__name__} cannot read numbers (num_targets={self.num_targets}); set '
+                "type='mmtimesformer.VideoDataset' of the data set"
+            )
         self.folder = self.local_folder()
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Read the list; with ``num_targets`` numbers follow each path."""
+        if self.num_targets is None:
+            videos: list[dict[str, Any]] = super().load_data_list()
+            return videos
+        folder = self.data_prefix.get('video') or ''
+        lines = list_from_file(self.ann_file)
+        return [
+            {'filename': os.path.join(folder, name), 'label': numbers}  # noqa: PTH118 (addresses)
+            for name, numbers in parse_targets(
+                lines, self.ann_file, self.num_targets, self.delimiter
+            )
+        ]
 
     def local_folder(self) -> LocalFolder | None:
         """Return the folder that all videos lie in; ``None`` if they are not on a disk."""
@@ -94,6 +129,21 @@ class VideoDataset(MMAction2VideoDataset):
             if len({one.startswith(os.sep) for one in folders}) == 1:
                 folder = os.path.commonpath(folders)
         return None if '://' in folder else LocalFolder(folder, self.patience)
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the classes of a video; none for a video without a label.
+
+        MMEngine's ``ClassBalancedDataset`` and our ``ClassBalancedSampler`` call it.
+        """
+        if self.num_targets is not None:
+            raise TypeError(
+                f'num_targets={self.num_targets}: videos have numbers and no classes, so they '
+                "cannot be balanced by class; set train_dataloader.sampler.type='DefaultSampler'"
+            )
+        label = self.get_data_info(idx)['label']
+        if self.multi_class:
+            return [int(one) for one in torch.nonzero(label)]
+        return [label] if label >= 0 else []
 
     def prepare_data(self, idx: int) -> Any:
         """Return a sample; that of another video, or a failed one, if this cannot be read."""
@@ -134,7 +184,7 @@ class VideoDataset(MMAction2VideoDataset):
                 message = f'{failed[0]["file"]} cannot be read: {failed[0]["reason"]}'
                 print_log(safe_text(message), logger='current', level=logging.WARNING)
             if self.test_mode:
-                return _as_failed(sample, failed[0])
+                return _as_failed(self._named(sample, str(filename)), failed[0])
             return _as_replacing(sample, failed)
         raise ValueError(
             f'{len(failed)} videos one after the other cannot be read, the first is '
@@ -171,6 +221,8 @@ class VideoDataset(MMAction2VideoDataset):
         packed = sample.get('data_samples') if self.test_mode and isinstance(sample, dict) else None
         if packed is not None and 'filename' not in packed:
             packed.set_metainfo({'filename': filename})
+        if packed is not None and self.num_targets is not None:
+            packed.set_metainfo({'num_targets': self.num_targets})
         return sample
 
     def _others(self, index: int) -> Iterator[int]:
@@ -201,8 +253,9 @@ class FailedSample(ActionDataSample):
 
     Scores that are written into it are replaced: lowest for the true classes and the same for all
     others, so that it is wrong in every metric (top 5 among five classes excepted, which cannot be
-    wrong). ``failed`` is why it cannot be read, and ``filename`` which video it is; both go into a
-    dump of the results.
+    wrong). Numbers of a regression become NaN, which ``RegressionMetric`` counts and leaves out.
+    ``failed`` is why it cannot be read, and ``filename`` which video it is; both go into a dump of
+    the results.
     """
 
     def set_field(self, value: Any, name: str, dtype: Any = None, field_type: str = 'data') -> None:
@@ -218,6 +271,8 @@ class FailedSample(ActionDataSample):
         super().set_field(value, name, dtype, field_type)
 
     def _wrong(self, kind: str, value: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        if is_regression(self):
+            return nan_like(value) if value.is_floating_point() else value
         if kind.startswith('pred_label'):
             scores = self.get('pred_scores', self.get('pred_score'))
             scores = scores.item if isinstance(scores, LabelData) else scores

@@ -13,6 +13,7 @@ try:
     from mmtimesformer.engine.checkpointing.safe_loading import register_checkpoint_readers
     from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper
     from mmtimesformer.engine.hooks.adapt_checkpoint import AdaptCheckpointHook
+    from mmtimesformer.engine.hooks.early_stopping import EarlyStoppingHook
     from mmtimesformer.engine.hooks.eval_protocol import EvalProtocolHook
     from mmtimesformer.engine.hooks.loop_state import LoopStateHook
     from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
@@ -24,6 +25,7 @@ try:
     from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideosHook
     from mmtimesformer.engine.hooks.view_scores import ViewScoresHook
     from mmtimesformer.engine.loops.resumable_loop import ResumableEpochLoop
+    from mmtimesformer.engine.metrics import ClassAccuracyMetric, RegressionMetric
     from mmtimesformer.engine.optim.amp import Bfloat16OptimWrapper
     from mmtimesformer.engine.optim.layer_decay import LayerDecay
     from mmtimesformer.engine.optim.warmup_cosine import WarmupCosineLR
@@ -38,6 +40,9 @@ else:
 __all__ = [
     'UnreadableVideosHook',
     'Bfloat16OptimWrapper',
+    'ClassAccuracyMetric',
+    'EarlyStoppingHook',
+    'RegressionMetric',
     'ResumableEpochLoop',
     'AdaptCheckpointHook',
     'ViewScoresHook',

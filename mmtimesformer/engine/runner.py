@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine import hooks as mmengine_hooks
+from mmengine.config import Config as MMEngineConfig
 from mmengine.device import get_device
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import MMLogger
@@ -47,6 +48,7 @@ from mmtimesformer.engine.checkpointing.resumed_settings import (
 )
 from mmtimesformer.engine.checkpointing.safe_loading import Checkpoint, MapLocation, for_runner
 from mmtimesformer.engine.checkpointing.work_dir_lock import only_one_training
+from mmtimesformer.engine.class_balance import note_on_imbalance, set_list_statistics
 from mmtimesformer.engine.distributed.collectives import broadcast_from_rank0, raise_on_all_ranks
 from mmtimesformer.engine.distributed.fsdp import FSDPModelWrapper, parameters_of
 from mmtimesformer.engine.distributed.process_group import leave_process_group
@@ -141,6 +143,16 @@ class Runner(MMEngineRunner):
     _checked: Checkpoint | None = None  # a checkpoint that was read for its check
     _gathered: Checkpoint | None = None  # entries of the next checkpoint, of all processes
 
+    @classmethod
+    def from_cfg(cls, cfg: MMEngineConfig) -> 'Runner':
+        """Build from a config; class weights and statistics of targets become numbers first."""
+        cfg = copy.deepcopy(cfg)
+        computed = set_list_statistics(cfg, for_training=not cls.only_tests)
+        runner: Runner = super().from_cfg(cfg)
+        if computed is not None:
+            runner.logger.info(computed)
+        return runner
+
     def setup_env(self, env_cfg: Config) -> None:
         """Initialize the process group; MMEngine's own code needs GPUs."""
         for noise in WARNED_NOISE:
@@ -203,7 +215,11 @@ class Runner(MMEngineRunner):
         if isinstance(loop, dict) and loop.get('by_epoch'):
             loop = {'type': 'EpochBasedTrainLoop', **loop}
             del loop['by_epoch']
-        return super().build_train_loop(replaced(loop))
+        built = super().build_train_loop(replaced(loop))
+        note = note_on_imbalance(built.dataloader, self._unwrapped)
+        if note is not None:
+            self.logger.warning(note)
+        return built
 
     def train(self) -> nn.Module:
         """Train, with a lock on the ``work_dir``, until the end or a signal that asks to stop."""

@@ -12,6 +12,7 @@ from mmtimesformer.terminal import safe_text
 PROBABILITY = 'mean of softmax'
 LONGEST_NAME = 200  # characters of a class name on a terminal; files have all of them
 SIGMOID = 'mean of sigmoid'
+NUMBERS = 'mean of numbers'  # of a regression
 THRESHOLD = 0.5  # least probability of a label of a multi-label model
 
 
@@ -27,7 +28,9 @@ class Prediction:
         all_scores: The score of each class, in the order of the classifier.
         fusion: What a score is: ``'mean of softmax'`` (a probability; all sum to 1), ``'mean of
             sigmoid'`` (of a multi-label model: a probability of each class by itself), ``'mean of
-            logits'``, ``'sum of logits'``; the config's ``cls_head.average_clips`` decides.
+            logits'``, ``'sum of logits'``; the config's ``cls_head.average_clips`` decides. Or
+            ``'mean of numbers'`` of a regression: ``labels`` are the names of all targets in their
+            order, and ``scores`` the predicted numbers.
         threshold: For a multi-label model: the least probability of a label.
         above_threshold: The labels that it has by this threshold, the surest first, also beyond
             the best few; ``None`` where a video has one label.
@@ -57,9 +60,16 @@ class Prediction:
         """Whether the video may have several labels, each with a probability of its own."""
         return self.fusion == SIGMOID
 
+    @property
+    def is_regression(self) -> bool:
+        """Whether scores are predicted numbers, one for each target."""
+        return self.fusion == NUMBERS
+
     def shown(self, rank: int = 0) -> str:
         """Return a score as text: per cent if it is a probability."""
         score = self.scores[rank]
+        if self.is_regression:
+            return f'{score:.6g}'
         return f'{100 * score:.1f} %' if self.is_probability else f'{score:.2f}'
 
     def __str__(self) -> str:
@@ -77,6 +87,9 @@ class Prediction:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the best classes as plain values."""
+        if self.is_regression:
+            named = zip(self.labels, self.scores, strict=True)
+            return {'video': self.video, 'numbers': dict(named)}
         best = zip(self.labels, self.indices, self.scores, strict=True)
         values: dict[str, Any] = {
             'video': self.video,
@@ -162,12 +175,15 @@ def best_of(
 ) -> Prediction:
     """Choose the best classes; of equal scores the first.
 
-    Where scores are sigmoids, also all classes from ``threshold`` on.
+    Where scores are sigmoids, also all classes from ``threshold`` on. Numbers of a regression all
+    stay, in the order of the targets.
 
     Shape:
         - scores: ``classes``
     """
     order = np.argsort(-scores, kind='stable').tolist()
+    if fusion == NUMBERS:
+        order, topk = list(range(len(scores))), len(scores)
     names = classes or [str(i) for i in range(len(scores))]
     best = order[:topk]
     above = [names[i] for i in order if scores[i] >= threshold] if fusion == SIGMOID else None

@@ -17,7 +17,7 @@ from mmtimesformer.analysis.view_agreement import view_agreement
 from mmtimesformer.fileio.atomic import write_text_atomically
 from mmtimesformer.inference.prediction import LONGEST_NAME
 from mmtimesformer.terminal import safe_text
-from mmtimesformer.visualization import multi_label_report
+from mmtimesformer.visualization import multi_label_report, regression_report
 from mmtimesformer.visualization.confusion import draw_confusion
 from mmtimesformer.visualization.report_parts import (
     Bar,
@@ -47,7 +47,10 @@ def write_report(results: TestResults, path: str | Path, mistakes: int = 8) -> P
     if not len(results.labels):
         raise ValueError('there is no video in the results; test with at least one')
     results = replace(results, classes=[safe_text(name, LONGEST_NAME) for name in results.classes])
-    if results.is_multi_label:
+    if results.is_regression:
+        template = 'regression_report.html.jinja'
+        sections = regression_report.sections(results, mistakes)
+    elif results.is_multi_label:
         template = 'multi_label_report.html.jinja'
         sections = multi_label_report.sections(results, mistakes)
     else:

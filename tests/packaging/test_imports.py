@@ -54,7 +54,7 @@ MAY_USE = {
     'models': set(),
     'checkpoints': set(),
     'config': set(),
-    'heads': {'config'},
+    'heads': {'compat', 'config'},
     'datasets': {'compat'},
     'engine': {'checkpoints', 'compat', 'config', 'datasets', 'heads', 'models'},
     'analysis': {'checkpoints', 'compat', 'config', 'datasets'},

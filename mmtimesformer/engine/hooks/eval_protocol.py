@@ -11,6 +11,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmtimesformer.config.label_checks import is_regression_head
 from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
 from mmtimesformer.fileio.atomic import write_json_atomically
 from mmtimesformer.fileio.json_values import to_json
@@ -81,10 +82,11 @@ def protocol_of(cfg: Config, stage: str, views: int) -> EvalProtocol:
     samplers = [step for step in pipeline or () if 'clip_len' in step]
     clips = samplers[0].get('num_clips', 1) if samplers else 1
     head = (cfg.get('model') or {}).get('cls_head') or {}
+    fusion = 'number' if is_regression_head(head) else head.get('average_clips')
     return {
         'protocol': cfg.get('protocol'),
         'views': {'clips': clips, 'crops': views // clips},
-        'fusion': FUSIONS.get(head.get('average_clips'), head.get('average_clips')),
+        'fusion': FUSIONS.get(fusion, fusion),
     }
 
 

@@ -134,7 +134,7 @@ class NonFiniteScoresHook(Hook):
         """Replace scores that are not finite by those of a wrong prediction."""
         if not isinstance(samples, list):
             return
-        scores = [(sample, list(_scores(sample))) for sample in samples]
+        scores = [(sample, list(_scores(sample))) for sample in samples if not _failed(sample)]
         checks = [tensor.isfinite().all() for _, tensors in scores for tensor in tensors]
         if not checks or bool(torch.stack(checks).all()):  # waits once for the device
             return
@@ -162,6 +162,11 @@ class NonFiniteScoresHook(Hook):
         if self._handle is not None:
             self._handle.remove()
         self._handle = None
+
+
+def _failed(sample: Any) -> bool:
+    """Whether a video could not be read, which has been noted already."""
+    return bool(hasattr(sample, 'get') and sample.get('failed'))
 
 
 def _scores(sample: Any) -> Iterator[Tensor]:

@@ -13,7 +13,13 @@ from mmengine.runner import Runner
 from mmengine.visualization import LocalVisBackend
 from torch import Tensor
 
-from mmtimesformer.compat.data_samples import is_multi_label, labels_of, scores_of
+from mmtimesformer.compat.data_samples import (
+    is_multi_label,
+    is_regression,
+    labels_of,
+    scores_of,
+    targets_of,
+)
 from mmtimesformer.fileio.file_names import short_file_name
 from mmtimesformer.registry import HOOKS
 
@@ -90,6 +96,10 @@ def outcome(sample: Any, metainfo: Mapping[str, Any], threshold: float = 0.5) ->
         return _word(str(names[label]), 50) if known else str(label)
 
     scores = scores_of(sample)
+    if is_regression(sample):
+        numbers = [f'{word(i)}_{float(value):.4g}' for i, value in enumerate(scores)]
+        truth = [f'{float(value):.4g}' for value in targets_of(sample)]
+        return f'said_{_joined(numbers)}_truth_{_joined(truth)}'
     order = scores.argsort(descending=True, stable=True).tolist()
     several = is_multi_label(sample)
     guesses = [i for i in order if scores[i] >= threshold] if several else order[:1]
