@@ -34,6 +34,7 @@ MAY_IMPORT = {
     'analysis': CORE | {'sklearn'},
     'inference': CORE | VIDEO | {'rich'},
     'visualization': {'PIL', 'av', 'cv2', 'einops', 'jinja2', 'matplotlib', 'numpy', 'torch'},
+    'probing': CORE | {'sklearn'},  # inside functions only
     'export': CORE | {'mmaction'},
     '__init__': set(),
     '__main__': set(),
@@ -60,6 +61,16 @@ MAY_USE = {
     'analysis': {'checkpoints', 'compat', 'config', 'datasets'},
     'inference': {'checkpoints', 'compat', 'config', 'datasets', 'engine', 'heads', 'models'},
     'visualization': {'analysis', 'checkpoints', 'config', 'datasets', 'inference', 'models'},
+    'probing': {
+        'analysis',
+        'checkpoints',
+        'compat',
+        'config',
+        'datasets',
+        'heads',
+        'inference',
+        'models',
+    },
     'export': {'analysis', 'checkpoints', 'config', 'datasets', 'inference', 'models'},
     '__init__': {'compat', 'engine', 'inference', 'models'},  # the last two when they can be
     '__main__': set(),
