@@ -22,7 +22,8 @@ from mmtimesformer.registry import MODELS
 BALANCED = 'balanced'
 ClassWeights = str | list[float] | None
 State = dict[str, Tensor]
-EPOCHS, ROWS_PER_STEP, LEARNING_RATE = 40, 64, 1e-3  # of the attentive probe
+# Of the attentive probe: 40 epochs, and more where these are few steps
+EPOCHS, LEAST_STEPS, ROWS_PER_STEP, LEARNING_RATE = 40, 300, 64, 2e-3
 
 
 @dataclass(frozen=True)
@@ -140,14 +141,16 @@ def fit_linear(
     x = scaler.transform(x)
     weight = np.zeros((settings.num_classes, x.shape[1]))
     bias = np.full(settings.num_classes, LOWEST_LOGIT)
+    weights = settings.class_weights
     if settings.multi_label:
         for i, row in enumerate(np.repeat(targets, views, axis=0).T):
+            c = choice / views * (weights[i] if isinstance(weights, list) else 1)
             if row.all():
                 bias[i] = -LOWEST_LOGIT
             elif row.any():
-                weight[i], bias[i] = _logistic(x, row, settings.class_weights, choice / views)
+                balanced = weights if isinstance(weights, str) else None
+                (weight[i],), (bias[i],) = _logistic(x, row, balanced, c)
     else:
-        weights = settings.class_weights
         known = np.unique(targets)
         by_class = {i: weights[i] for i in known} if isinstance(weights, list) else weights
         found = _logistic(x, np.repeat(targets, views), by_class, choice / views)
@@ -216,12 +219,13 @@ def fit_attentive(
         head = heads.AttentiveHead(
             settings.num_classes, settings.in_channels, settings.num_heads
         ).to(settings.device)
-    steps = EPOCHS * -(-videos * views // ROWS_PER_STEP)
+    steps_per_epoch = -(-videos * views // ROWS_PER_STEP)
+    epochs = max(EPOCHS, -(-LEAST_STEPS // steps_per_epoch))
     optimizer = torch.optim.AdamW(head.parameters(), LEARNING_RATE, weight_decay=choice)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=steps + 1, pct_start=0.1
+        optimizer, LEARNING_RATE, total_steps=epochs * steps_per_epoch + 1, pct_start=0.1
     )
-    for _ in range(EPOCHS):
+    for _ in range(epochs):
         for places in torch.randperm(videos * views, generator=generator).split(ROWS_PER_STEP):
             x = tokens[places // views, places % views].to(settings.device)
             y = labels[places // views].to(settings.device)

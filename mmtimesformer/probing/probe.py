@@ -21,6 +21,7 @@ from mmtimesformer.probing.checks import (
     find_kind,
     settings_of,
 )
+from mmtimesformer.probing.clips_per_class import ClipsPerClass, clips_per_class
 from mmtimesformer.probing.cross_validation import choose_setting, mean_scores
 from mmtimesformer.probing.fitting import ClassWeights
 from mmtimesformer.probing.frozen_features import FrozenFeatures, compute_features
@@ -46,7 +47,8 @@ class ProbeResult:
         dump: ``result.pkl``, as ``tools/test.py --dump`` writes it; ``None`` without a test list.
         skipped: By video, why it has no features. Those of the test list count as wrong.
         notes: What a reader of the scores should know, a sentence each.
-        seconds: By step: ``features``, ``fit``.
+        seconds: By step: ``features``, ``fit`` and ``curve``.
+        curve: Scores by the number of clips per class, empty without ``draws``.
     """
 
     checkpoint: Path
@@ -60,6 +62,33 @@ class ProbeResult:
     skipped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    curve: ClipsPerClass = field(default_factory=ClipsPerClass)
+
+    def summary(self) -> list[str]:
+        """Return the scores as lines of text."""
+        lines = [f'{_name(key)}: {100 * value:.2f} %' for key, value in self.scores.items()]
+        if self.dump is None:
+            lines = [f'{line} (mean of the folds)' for line in lines]
+        (name, value), *_ = self.setting.items()
+        lines.append(f'{name}: {value:g}')
+        if self.folds:
+            key = next(iter(self.folds[0]))
+            rows = 100 * np.array([one[key] for one in self.folds])
+            lines.append(
+                f'cross-validation, {len(rows)} folds: {_name(key)} {rows.mean():.2f} ± '
+                f'{rows.std(ddof=1):.2f} % ({rows.min():.2f} to {rows.max():.2f})'
+            )
+        lines += [f'note: {note}' for note in self.notes]
+        for size, row in sorted(self.curve.points.items()):
+            spread = f' ± {100 * np.std(row, ddof=1):.1f}' if len(row) > 1 else ''
+            lines.append(f'{size:>3} clips per class: {100 * np.mean(row):.1f}{spread} %')
+        lines += [f'{size:>3} clips per class: {why}' for size, why in self.curve.skipped.items()]
+        times = ', '.join(f'{name} {value:.1f} s' for name, value in self.seconds.items())
+        return [*lines, f'time: {times}', f'saved: {self.checkpoint} and {self.config}']
+
+
+def _name(metric: str) -> str:
+    return {'top1': 'top-1 accuracy'}.get(metric, metric.replace('_', ' '))
 
 
 @dataclass
@@ -100,6 +129,7 @@ def run_probe(
     device: str = 'auto',
     config: Any = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    draws: int = 0,
 ) -> ProbeResult:
     """Train a classifier on the frozen features of a checkpoint.
 
@@ -126,6 +156,8 @@ def run_probe(
         device: ``'auto'`` for the first GPU if there is one.
         config: Of the checkpoint, if it does not hold one.
         cache_dir: Folder of the features; by default ``features_…`` in ``out_dir``.
+        draws: How many probes are trained on each of 1, 2, 5, 10 and 50 clips per class, to see
+            what more clips would bring.
 
     Raises:
         FileNotFoundError: A file does not exist.
@@ -175,6 +207,12 @@ def run_probe(
         tested = _readable(test, features, len(names))
         samples, scores = _test(head, tested, len(names))
         dump = save_dump(classifier, model_config, samples, scores, out)
+    fitted = time.monotonic()
+    curve = ClipsPerClass()
+    if draws:
+        new = None if test is None else _readable(test, features, len(names))
+        scored = None if new is None else (new.load(range(len(new.kept))), new.targets[new.kept])
+        curve = clips_per_class(probe, (x, y), scored, settings, choice, draws)
     result = ProbeResult(
         saved,
         saved_config,
@@ -186,7 +224,8 @@ def run_probe(
         dump,
         {str(file): reason for file, reason in features.failed.items()},
         notes,
-        {'features': ready - began, 'fit': time.monotonic() - ready},
+        {'features': ready - began, 'fit': fitted - ready, 'curve': time.monotonic() - fitted},
+        curve,
     )
     write_json_atomically(result.report, to_json(asdict(result)))
     return result
