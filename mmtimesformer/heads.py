@@ -40,14 +40,27 @@ class TimeSformerHead(MMAction2Head):
             mean of the sigmoid (several labels a video: each class has its own probability),
             ``'score'`` for the mean of the logits (PaddleVideo), ``'sum'`` for their sum (the
             official code), or ``None`` to keep the logits of every view.
+        temperature: Logits are divided by it before views are fused, which calibrates
+            probabilities (:mod:`mmtimesformer.analysis.calibration`); 1 changes nothing.
         kwargs: As in MMAction2's head, which refuses unknown ones.
 
     Raises:
-        ValueError: ``average_clips`` is none of these, or ``'prob'`` where the loss trains a
-            sigmoid for each class.
+        ValueError: ``temperature`` is not above 0, or ``average_clips`` is none of these, or is
+            ``'prob'`` where the loss trains a sigmoid for each class.
     """
 
-    def __init__(self, *args: Any, average_clips: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        average_clips: str | None = None,
+        temperature: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        if not 0 < temperature < float('inf'):
+            raise ValueError(
+                f'temperature={temperature} is not above 0 and finite; set '
+                'model.cls_head.temperature'
+            )
         if average_clips not in FUSIONS:
             raise ValueError(
                 f'average_clips={average_clips!r} is not known; set model.cls_head.average_clips '
@@ -57,6 +70,7 @@ class TimeSformerHead(MMAction2Head):
         if average_clips == 'prob' and scores_are_sigmoids(settings):
             raise ValueError(softmax_refused(settings))
         super().__init__(*args, average_clips=average_clips, **kwargs)
+        self.temperature = temperature
 
     def average_clip(self, cls_scores: Tensor, num_segs: int = 1) -> Tensor:
         """Fuse the views of each video.
@@ -64,6 +78,7 @@ class TimeSformerHead(MMAction2Head):
         Shape:
             - cls_scores: ``(b views) classes`` -> ``b classes``
         """
+        cls_scores = cls_scores / self.temperature
         if self.average_clips == 'sigmoid':
             probabilities = cls_scores.sigmoid()
             return reduce(probabilities, '(b views) classes -> b classes', 'mean', views=num_segs)
@@ -77,15 +92,15 @@ class KNNHead(TimeSformerHead):
     """Cosine nearest neighbours among stored features, as a head.
 
     Each of the ``num_neighbors`` most similar features votes for its labels with the weight
-    ``softmax(similarity / temperature)`` (Wu et al., arXiv 1805.01978; DINO, arXiv 2104.14294).
-    The logits are such that the softmax (the sigmoid for several labels) gives the votes back.
+    ``softmax(similarity / vote_temperature)`` (arXiv 1805.01978; DINO, arXiv 2104.14294). The
+    logits are such that the softmax (the sigmoid for several labels) gives the votes back.
 
     Args:
         num_classes: Number of classes.
         in_channels: Width of a feature.
         num_samples: Number of stored features.
         num_neighbors: Features that vote.
-        temperature: A smaller one gives the nearest more weight.
+        vote_temperature: A smaller one gives the nearest more weight.
         kwargs: As in :class:`TimeSformerHead`.
 
     Shape:
@@ -104,7 +119,7 @@ class KNNHead(TimeSformerHead):
         in_channels: int,
         num_samples: int,
         num_neighbors: int = 10,
-        temperature: float = 0.07,
+        vote_temperature: float = 0.07,
         **kwargs: Any,
     ) -> None:
         super().__init__(num_classes, in_channels, **kwargs)
@@ -114,7 +129,7 @@ class KNNHead(TimeSformerHead):
                 'set model.cls_head.num_neighbors'
             )
         del self.fc_cls
-        self.num_neighbors, self.temperature = num_neighbors, temperature
+        self.num_neighbors, self.vote_temperature = num_neighbors, vote_temperature
         self.register_buffer('features', torch.zeros(num_samples, in_channels))
         self.register_buffer('votes', torch.zeros(num_samples, num_classes))
 
@@ -124,7 +139,7 @@ class KNNHead(TimeSformerHead):
     def forward(self, x: Tensor, **_kwargs: Any) -> Tensor:
         similarity = F.normalize(x, dim=-1) @ self.features.T
         best, places = similarity.topk(self.num_neighbors, dim=-1)
-        weights = (best / self.temperature).softmax(-1)
+        weights = (best / self.vote_temperature).softmax(-1)
         votes = einsum(weights, self.votes[places], 'b k, b k classes -> b classes')
         if self.average_clips == 'sigmoid':
             return votes.clamp(LEAST_VOTE, 1 - LEAST_VOTE).logit()

@@ -140,7 +140,7 @@ def save_dump(
 
 
 def dump_sample(
-    scores: Tensor, views: Tensor | None, target: Any, failed: tuple[str, str] | None
+    scores: Tensor, views: Tensor, target: Any, failed: tuple[str, str] | None
 ) -> dict[str, Any]:
     """Return a video of a dump, in the field names of MMAction2 1.2."""
     label = torch.as_tensor(target)
@@ -149,7 +149,7 @@ def dump_sample(
         'pred_label': scores.argmax(-1, keepdim=True),
         'gt_label': label.float() if label.ndim else label[None],
     }
-    if views is not None:
+    if len(views) > 1:
         sample['view_scores'] = views.clone()
     if failed is not None:
         sample['filename'], sample['failed'] = failed
