@@ -108,7 +108,7 @@ def _row(line: str, delimiter: str, multi_label: bool, where: str) -> tuple[str,
 
 
 def names_of_classes(given: Sequence[str] | None, lists: Sequence[VideoList]) -> list[str]:
-    """Return the names of the classes: those given, else of ``classes.txt`` beside the first list.
+    """Return the names of the classes: those given, else of ``classes.txt`` next to the first list.
 
     Without names they are the class indices.
 

@@ -145,7 +145,7 @@ def run_probe(
         kind: ``'linear'`` (logistic regression), ``'knn'`` (cosine) or ``'attentive'``.
         multi_label: Whether a line has several class indices, or none.
         class_weights: ``'balanced'``, or a weight for each class.
-        class_names: Else those of ``classes.txt`` beside the training list, else numbers.
+        class_names: Else those of ``classes.txt`` next to the training list, else numbers.
         groups: Of each training video, in the order of the list: videos of one group stay in one
             fold.
         folds: Of the cross-validation; 0 takes the default setting without it.
