@@ -20,7 +20,8 @@ model = dict(
         embed_dims=24, num_layers=2, num_heads=2, drop_path_rate=0.1, temporal_init='random'),
     cls_head=dict(type='TimeSformerHead', num_classes=3, in_channels=24, average_clips='prob'),
     data_preprocessor=dict(
-        type='ActionDataPreprocessor', mean=[127.5] * 3, std=[64.0] * 3, format_shape='NCTHW'))
+        type='ActionDataPreprocessor', mean=[127.5, 127.5, 127.5], std=[64.0, 64.0, 64.0],
+        format_shape='NCTHW'))
 test_pipeline = [
     dict(type='mmtimesformer.VideoInit', reader='pyav'),
     dict(type='SampleFrames', clip_len=4, frame_interval=2, num_clips=1, test_mode=True),
