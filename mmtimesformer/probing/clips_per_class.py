@@ -65,7 +65,8 @@ def clips_per_class(
             found.skipped[size] = (
                 f'needs {size} clips of each class{rest}, the smallest has {least}'
             )
-    jobs = [(size, draw) for size in sizes for draw in range(draws)]
+    # Where all clips of all classes are taken there is one draw only.
+    jobs = [(n, draw) for n in sizes for draw in range(draws if (counts > n).any() else 1)]
     for size, draw in track(jobs, 'clips per class') if jobs else ():
         rng = np.random.default_rng([settings.seed, size, draw])
         chosen = draw_clips(y, size, rng)
