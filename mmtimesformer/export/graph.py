@@ -152,10 +152,16 @@ def _check(classifier: VideoClassifier) -> None:
             f'{"a neck and " if neck else ""}a {type(head).__name__}; exported are '
             'mmtimesformer.TimeSformer and TimeSformerHead, without a neck'
         )
-    if backbone.out_type != ('tokens' if isinstance(head, AttentiveHead) else 'cls_token'):
+    is_attentive = isinstance(head, AttentiveHead)
+    if is_attentive and backbone.out_type != 'tokens':
         raise ValueError(
-            f'backbone.out_type={backbone.out_type!r} is not what {type(head).__name__} reads; set '
-            "it to 'cls_token' ('tokens' for an AttentiveHead)"
+            f'backbone.out_type={backbone.out_type!r} leaves no tokens for an AttentiveHead; set '
+            "it to 'tokens'"
+        )
+    if not is_attentive and backbone.out_type != 'cls_token':
+        raise ValueError(
+            f'backbone.out_type={backbone.out_type!r} leaves no class token for a classifier; set '
+            "it to 'cls_token'"
         )
     if missing := classifier.load_report.keys('newly initialized'):
         raise ValueError(
