@@ -191,8 +191,8 @@ class AttentiveHead(TimeSformerHead):
         keys, values = rearrange(
             self.kv(tokens), 'b n (two heads c) -> two b heads n c', two=2, heads=self.num_heads
         )
-        query = rearrange(self.query, '(heads c) -> 1 heads 1 c', heads=self.num_heads)
-        query = query.expand(keys.shape[0], -1, -1, -1)
+        one = rearrange(self.query, '(heads c) -> 1 heads 1 c', heads=self.num_heads)
+        query = one.expand(keys.shape[0], -1, -1, -1)
         pooled = F.scaled_dot_product_attention(query, keys, values)
         pooled = rearrange(pooled, 'b heads 1 c -> b (heads c)')
         return super().forward(self.fc_norm(pooled))
