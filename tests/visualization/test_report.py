@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from mmtimesformer.analysis.metrics import TestResults, calibration, class_accuracy, top_k
+from mmtimesformer.analysis.metrics import (
+    TestResults,
+    calibration,
+    class_accuracy,
+    softmax,
+    top_k,
+)
 from mmtimesformer.analysis.predictions import read_predictions
 from mmtimesformer.analysis.test_results import read_test_results
 from mmtimesformer.analysis.view_agreement import view_agreement
@@ -255,3 +261,20 @@ def test_the_tool_writes_the_page_into_the_work_dir(tmp_path: Path, capfd: Any) 
     assert (tmp_path / 'report.html').is_file()
     assert run_path(str(tool))['main']([str(tmp_path / 'nowhere')]) == 1
     assert 'holds no .pkl' in capfd.readouterr().err
+
+
+def test_the_page_shows_calibration_before_and_after_and_label_sets(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    logits = 2 * rng.normal(size=(300, 3))
+    labels = np.array([rng.choice(3, p=row) for row in softmax(logits)])
+    about = {'fusion': 'mean of softmax', 'views': {'clips': 1, 'crops': 1}}
+    page = tmp_path / 'report.html'
+    write_report(TestResults(softmax(4 * logits), labels, list('abc'), about=about), page)
+    text = page.read_text()
+    assert 'with a temperature fitted on one half' in text
+    assert all(f'<td>{level}\u00a0%</td>' in text for level in (80, 90, 95))
+    calibrated = TestResults(
+        softmax(logits), labels, list('abc'), about={**about, 'temperature': 2}
+    )
+    write_report(calibrated, page)
+    assert 'Not available: these scores are calibrated already (temperature 2)' in page.read_text()

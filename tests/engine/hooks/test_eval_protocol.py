@@ -78,6 +78,7 @@ def test_a_dump_is_stored_with_its_metadata(tmp_path: Path) -> None:
     assert metadata.pop('date').endswith('+00:00')
     assert metadata == {
         'protocol': 'official',
+        'temperature': None,
         'views': {'clips': 2, 'crops': 3},
         'fusion': 'sum of logits',
         'config': __file__,
