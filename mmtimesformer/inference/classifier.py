@@ -38,7 +38,6 @@ class VideoClassifier:
     """Labels, features and timelines of videos.
 
     Views and their fusion are those of the config's test, so scores are those of ``tools/test.py``.
-
     With a loss of sigmoids (``BCELossWithLogits``) or ``multi_class=True``, the score of a class is
     the mean of its sigmoid over views, also for ``average_clips='prob'``.
 
@@ -62,8 +61,7 @@ class VideoClassifier:
         ValueError: The checkpoint does not match the config, or is not enough by itself.
 
     Example:
-        >>> clf = VideoClassifier('timesformer_divST-tiny_moving-shapes', 'epoch_28.pth')
-        >>> print(clf('video.mp4', topk=5))
+        >>> print(VideoClassifier(checkpoint='epoch_28.pth')('video.mp4', topk=5))
     """
 
     def __init__(
@@ -113,9 +111,9 @@ class VideoClassifier:
         """Classify one video, or many.
 
         Args:
-            video: A file, an array ``(t, H, W, 3)`` of uint8 (RGB), a list of these, or a folder.
+            video: A file, frames (a folder, or ``(t, H, W, 3)`` uint8 RGB), a list or folder of these.
             topk: How many of the best classes to return.
-            fps: Frames per second of arrays, for configs that sample by seconds.
+            fps: Frames per second of arrays and of folders of frames (30 for these if not given).
             batch_size: Videos in a batch.
             progress: Show a progress bar on the terminal for many videos.
             threshold: For a multi-label model: the least probability of a label.
@@ -149,6 +147,7 @@ class VideoClassifier:
         batch_size: int = 4,
         progress: bool = True,
         threshold: float = THRESHOLD,
+        fps: float | None = None,
     ) -> Timeline:
         """Classify a long video in sliding windows.
 
@@ -162,6 +161,7 @@ class VideoClassifier:
             batch_size: Windows in a batch.
             progress: Show a progress bar on the terminal.
             threshold: As in :meth:`__call__`.
+            fps: As in :meth:`__call__`.
 
         Raises:
             FileNotFoundError: The file does not exist.
@@ -170,9 +170,9 @@ class VideoClassifier:
         """
         self._loaded.check_classifier()
         stride = window / 2 if stride is None else stride
-        check_positive(window=window, stride=stride, topk=topk, batch_size=batch_size)
+        check_positive(window=window, stride=stride, topk=topk, batch_size=batch_size, fps=fps)
         check_probability(threshold=threshold)
-        windows = Windows(open_video(video), self.views, window, stride)
+        windows = Windows(open_video(video, fps), self.views, window, stride)
 
         def label(start: float, end: float, scores: np.ndarray) -> Moment:
             if not is_finite(scores):
