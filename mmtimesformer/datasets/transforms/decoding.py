@@ -12,7 +12,7 @@ NOTE: files are opened by path. MMAction2 reads them into memory first, and deco
 process on about one in ten truncated files instead of raising an error.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -247,6 +247,14 @@ class VideoInit(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(reader={self.reader!r}, num_threads={self.num_threads})'
+
+
+def openers(transforms: Sequence[Any]) -> Iterator[str]:
+    """Yield the names of the transforms that open videos, inside wrappers too."""
+    for transform in transforms:
+        yield from openers(getattr(transform, 'transforms', ()))
+        if type(transform).__name__.endswith('Init'):
+            yield type(transform).__name__
 
 
 @TRANSFORMS.register_module()
