@@ -86,10 +86,10 @@ class FrameFolderDataset(VideoDataset):
         self.list_format, self.fps = list_format, fps
         self.label_file, self.frame_list = label_file, frame_list
         super().__init__(ann_file, pipeline, _as_video_prefix(data_prefix), **kwargs)
-        openers = set(openers(self.pipeline.transforms))
-        if self.pipeline.transforms and openers != {VideoInit.__name__}:
+        found = set(openers(self.pipeline.transforms))
+        if self.pipeline.transforms and found != {VideoInit.__name__}:
             raise ValueError(
-                f'the pipeline opens videos by {", ".join(openers) or "nothing"}; begin it with '
+                f'the pipeline opens videos by {", ".join(found) or "nothing"}; begin it with '
                 'mmtimesformer.VideoInit, and decode by mmtimesformer.VideoDecode'
             )
 
@@ -102,9 +102,8 @@ class FrameFolderDataset(VideoDataset):
         """
         path = Path(self.ann_file)
         if self.frame_list:
-            return read_ssv2_frames(
-                path, self._below(self.label_file), self._below(self.frame_list)
-            )
+            root = Path(self.data_root or '')
+            return read_ssv2_frames(path, root / self.label_file, root / self.frame_list)
         absolute = not self.data_prefix.get('video')
         return read_frame_list(
             path, self.list_format, self.delimiter, self.names, self.multi_class, absolute
@@ -140,9 +139,6 @@ class FrameFolderDataset(VideoDataset):
         label: Any = one.labels if self.multi_class else (one.labels or [-1])[0]
         filename = str(root / one.name)
         return {'filename': filename, 'label': label, 'frames': one.frames, 'fps': self.fps}
-
-    def _below(self, path: str) -> Path:
-        return Path(self.data_root or '') / path
 
 
 def _as_video_prefix(prefix: dict[str, str]) -> dict[str, str]:

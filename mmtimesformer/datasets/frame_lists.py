@@ -1,4 +1,4 @@
-"""Read lists of videos that are folders of frames: MMAction2's, plain ones, Something-Something's."""
+"""Read lists of videos that are folders of frames: rawframes, plain, Something-Something-V2."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -156,9 +156,9 @@ def _read_rows(path: Path, *status: int) -> dict[str, tuple[str, Sequence[str]]]
                         f'{len(frames)} is next, so rows are missing or out of order; copy it again'
                     )
                 check_inside(name, f'{path}, line {line}')
-                folder, _, file = name.rpartition('/')
+                folder, _, base = name.rpartition('/')
                 folders.add(folder)
-                frames.append(file)
+                frames.append(base)
             if video in videos:
                 raise ValueError(f'{path}: the rows of video {video} do not lie together')
             if len(folders) > 1:

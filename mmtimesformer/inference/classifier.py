@@ -111,7 +111,7 @@ class VideoClassifier:
         """Classify one video, or many.
 
         Args:
-            video: A file, frames (a folder, or ``t H W 3`` of uint8, RGB); a list or folder of them.
+            video: A file, frames (a folder, or ``t H W 3`` of uint8, RGB), a list or folder of it.
             topk: How many of the best classes to return.
             fps: Frames per second of arrays and of folders of frames (30 for these if not given).
             batch_size: Videos in a batch.

@@ -30,7 +30,7 @@ from mmtimesformer.datasets.video_io.safe_open import in_time
 ASSUMED_FPS = 30.0  # frames per second of a folder, where none are given
 SHOWN = 5  # gaps that an error names
 DIGITS = re.compile(r'([0-9]+)')
-FIELD = re.compile(r'\{:0?(\d*)d?\}')  # of a template, as in str.format
+FIELD = re.compile(r'\{(?::(?:0([0-9]*))?d?)?\}')  # of a template, as in str.format
 
 
 @dataclass(frozen=True)
