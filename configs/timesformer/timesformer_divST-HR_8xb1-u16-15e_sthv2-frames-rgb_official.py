@@ -1,7 +1,6 @@
 """TimeSformer-HR with divided space-time attention on frames of SSv2, by the official protocol.
 
 Train:  bash tools/dist_train.sh timesformer_divST-HR_8xb1-u16-15e_sthv2-frames-rgb_official 8
-        python tools/train.py timesformer_divST-HR_8xb1-u16-15e_sthv2-frames-rgb_official --accumulate
 Test:   python tools/test.py timesformer_divST-HR_8xb1-u16-15e_sthv2-frames-rgb_official CHECKPOINT
 Cost:   122M parameters; 1,703G multiply-adds for a clip of 16 x 448 x 448; a test takes 3 views.
 Decay:  of all parameters, as in the original.
@@ -9,6 +8,8 @@ Expect: top-1 61.8, top-5 86.9 (quoted from the official model zoo, not measured
 """
 
 _base_ = 'timesformer_divST-HR_8xb1-u16-15e_sthv2-rgb_official.py'
+
+custom_imports = dict(imports=['mmtimesformer', 'mmtimesformer.heads'], allow_failed_imports=False)
 
 # Frames and lists as the official loader reads them (docs/datasets/frames.md)
 _lists = 'data/sthv2/annotations'

@@ -23,7 +23,7 @@ NAME = re.compile(
     r'(pp-)?timesformer(-vit-(?P<vit>\w+-p\d+))?'
     r'_(?P<scheme>\w+?)(-(?P<variant>HR|L))?_(?P<gpus>\d+)xb(?P<batch>\d+)'
     r'-(u(?P<segments>\d+)|(?P<length>\d+)x(?P<interval>\d+)x(?P<clips>\d+))-(?P<epochs>\d+)e'
-    r'_(?P<dataset>[a-z0-9]+|your-own)(-split(?P<split>\d))?-rgb(_(?P<protocol>official|paddle|mix|distill))?'
+    r'_(?P<dataset>[a-z0-9]+|your-own)(-frames)?(-split(?P<split>\d))?-rgb(_(?P<protocol>official|paddle|mix|distill))?'
 )
 NAMED = [path for path in CONFIGS if NAME.fullmatch(path.stem)]
 
