@@ -64,7 +64,7 @@ def read_frame_list(
         if form == 'rawframes':
             if not values or values[0] < 1:
                 raise ValueError(
-                    f'{where} has no number of frames behind the folder; write "folder '
+                    f'{where} does not have the number of frames behind the folder; write "folder '
                     "total_frames label\", or set list_format='plain'"
                 )
             frames = FrameNames(names.template, names.start, values.pop(0))
