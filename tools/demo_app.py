@@ -326,7 +326,7 @@ def find_examples(folder: Path | None) -> list[str]:
         return []
     folder = folder or EXAMPLES
     kinds: dict[str, str] = {}
-    for name, _ in walk_videos(folder):
+    for name, _ in walk_videos(folder, frames=False):
         kind = Path(name).stem.strip('0123456789_-. ') or name
         if kind in kinds:
             continue

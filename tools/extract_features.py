@@ -65,6 +65,7 @@ def extract(args: argparse.Namespace) -> int:
     from mmtimesformer.datasets.preparation.checking import list_videos
     from mmtimesformer.inference import Skipped, VideoClassifier
     from mmtimesformer.inference.feature_store import FeatureFolder, sha256_of
+    from mmtimesformer.inference.inputs import Given
 
     if not args.source.exists():
         raise FileNotFoundError(
@@ -98,7 +99,7 @@ def extract(args: argparse.Namespace) -> int:
     failed: dict[str, str] = {}
     broken: list[str] = []  # whose features are not finite
     found = classifier.each_features(
-        [root / name for name in missing],
+        [Given(name, path=root / name) for name in missing],
         args.feature,
         args.layers,
         batch_size=args.batch_size,

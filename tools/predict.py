@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import check_order, check_output, parse
-from mmtimesformer.datasets.preparation.finding import is_video
+from mmtimesformer.config.command_line import check_order, check_output, parse, positive_number
+from mmtimesformer.datasets.video_io.file_endings import is_video
+from mmtimesformer.datasets.video_io.frame_folder import is_frame_folder
+from mmtimesformer.datasets.video_io.safe_open import is_folder
 from mmtimesformer.fileio.atomic import write_text_atomically
 from mmtimesformer.non_finite import about_scores
 from mmtimesformer.terminal import ArgumentParser, echo, echo_lines, safe_text
@@ -25,7 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('video', help='a video file, or a folder of them')
+    parser.add_argument('video', help='a video file, a folder of frames, or a folder of these')
     parser.add_argument(
         'config',
         nargs='?',
@@ -75,6 +77,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='from window to window (half a window)',
     )
     parser.add_argument(
+        '--fps',
+        type=positive_number,
+        metavar='FPS',
+        help='frames per second of a folder of JPG or PNG frames, which has no rate (30)',
+    )
+    parser.add_argument(
         '--timeline',
         type=Path,
         nargs='+',
@@ -91,7 +99,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f'--timeline {path} must end in .png or .csv')
     if args.out and args.out.suffix not in ('.json', '.csv'):
         parser.error(f'--out {args.out} must end in .json or .csv')
-    many = Path(args.video).is_dir()
+    many = is_folder(Path(args.video)) and not is_frame_folder(args.video)
+    if args.fps is not None and Path(args.video).is_file():
+        parser.error(f'--fps is for a folder of frames; {args.video} is a file, with its own rate')
     if args.window is not None and many:
         parser.error('--window takes one video, not a folder')
     if args.save_video and many and args.save_video.suffix.lower() in ('.mp4', '.mkv', '.mov'):
@@ -107,6 +117,7 @@ def predict(args: argparse.Namespace) -> int:
     """Label videos, print and write the labels."""
     require_mmaction()
     from mmtimesformer.inference import Predictions, VideoClassifier
+    from mmtimesformer.inference.inputs import fps_note, is_many
 
     check_order(args.config, args.checkpoint)
     for path, option in ((args.out, '--out'), *((path, '--timeline') for path in args.timeline)):
@@ -114,7 +125,7 @@ def predict(args: argparse.Namespace) -> int:
             check_output(path, option)
     if args.save_video:
         check_output(args.save_video, '--save-video', folder=not args.save_video.suffix)
-        folders = args.save_video.is_dir() and Path(args.video).is_dir()
+        folders = args.save_video.is_dir() and is_folder(Path(args.video))
         if folders and args.save_video.samefile(args.video):
             raise ValueError(
                 f'--save-video {args.save_video} is the folder of the videos themselves, which '
@@ -127,12 +138,14 @@ def predict(args: argparse.Namespace) -> int:
         echo(f'scores are calibrated: temperature {classifier.temperature:g}', file=sys.stderr)
     if classifier.classes is None:
         echo('classes are numbers: no names were found; give --classes NAMES.txt', file=sys.stderr)
+    if (args.window is not None or args.save_video) and (note := fps_note(args.video, args.fps)):
+        echo(note, file=sys.stderr)
     if args.window is not None:
         return follow(classifier, args)
     results = classifier(
-        args.video, args.topk, batch_size=args.batch_size, threshold=args.threshold
+        args.video, args.topk, fps=args.fps, batch_size=args.batch_size, threshold=args.threshold
     )
-    if not Path(args.video).is_dir():
+    if not is_many(args.video):
         results = Predictions([results])
     show(results)
     if args.out:
@@ -141,7 +154,7 @@ def predict(args: argparse.Namespace) -> int:
             results.as_csv() if args.out.suffix == '.csv' else as_json(results),
         )
     if args.save_video:
-        save_videos(results, args.save_video, lambda result: lambda time: result)
+        save_videos(results, args, lambda result: lambda time: result)
     if broken := results.non_finite:
         total = len(results) + len(results.skipped)
         echo(f'\nerror: {about_scores(broken, total, args.precision)}', file=sys.stderr)
@@ -156,7 +169,7 @@ def follow(classifier, args: argparse.Namespace) -> int:
 
     timeline = classifier.timeline(
         args.video, args.window, args.stride, args.topk, batch_size=args.batch_size,
-        threshold=args.threshold,
+        threshold=args.threshold, fps=args.fps,
     )  # fmt: skip
     echo_lines(timeline)
     if args.out:
@@ -170,7 +183,7 @@ def follow(classifier, args: argparse.Namespace) -> int:
             draw_timeline(timeline, path)
             echo(f'wrote {path}')
     if args.save_video:
-        save_videos([timeline], args.save_video, lambda timeline: timeline.prediction_at)
+        save_videos([timeline], args, lambda timeline: timeline.prediction_at)
     return INCOMPLETE if timeline.note else DONE
 
 
@@ -207,8 +220,9 @@ def show(results) -> None:
         echo_lines(one)
 
 
-def save_videos(results, out: Path, when) -> None:
+def save_videos(results, args: argparse.Namespace, when) -> None:
     """Write each video with its labels; ``when`` gives what to draw at a time."""
+    out: Path = args.save_video
     from mmtimesformer.visualization.label_overlay import (
         ENDINGS,
         output_names,
@@ -218,7 +232,7 @@ def save_videos(results, out: Path, when) -> None:
     videos = [result.video for result in results]
     files = [out] if out.suffix.lower() in ENDINGS else output_names(videos, out)
     for result, file in zip(results, files, strict=True):
-        note = write_labelled_video(result.video, file, when(result))
+        note = write_labelled_video(result.video, file, when(result), args.fps)
         echo(f'wrote {file}' + (f'; {note}' if note else ''))
 
 

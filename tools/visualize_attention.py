@@ -20,7 +20,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('video', help='a video file')
+    parser.add_argument('video', help='a video file, or a folder of frames')
     parser.add_argument(
         'config',
         nargs='?',
@@ -63,6 +63,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='MB',
         help=f'room for weights in the page ({MEGABYTES})',
     )
+    parser.add_argument(
+        '--fps',
+        type=positive_number,
+        metavar='FPS',
+        help='frames per second of a folder of JPG or PNG frames, which has no rate (30)',
+    )
     parser.add_argument('--classes', metavar='NAMES.txt', help='names of the classes, one a line')
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
@@ -73,6 +79,7 @@ def visualize(args: argparse.Namespace) -> None:
     """Compute attention, then write the picture, the video and the page."""
     require_mmaction()
     from mmtimesformer.inference import VideoClassifier
+    from mmtimesformer.inference.inputs import fps_note
     from mmtimesformer.visualization.attention import (
         METHODS,
         compute_attention,
@@ -88,8 +95,10 @@ def visualize(args: argparse.Namespace) -> None:
     classifier = VideoClassifier(args.config, args.checkpoint, args.device, args.classes)
     asked = args.method == 'gradient' or args.label is not None
     attention = compute_attention(
-        classifier, args.video, args.label, args.view, gradients=asked or None
+        classifier, args.video, args.label, args.view, gradients=asked or None, fps=args.fps
     )
+    if note := fps_note(args.video, args.fps):
+        echo(note, file=sys.stderr)
     prediction = attention.prediction
     echo_lines(prediction)
     heatmap = attention.heatmap(args.method, layer, args.head)

@@ -24,7 +24,7 @@ BY_MMACTION2 = ('score', 'prob', None)  # fusions that MMAction2's own head has
 DATASETS = {
     f'{scope}{name}'
     for scope in ('', 'mmaction.', 'mmtimesformer.')
-    for name in ('VideoDataset', 'RawframeDataset', 'TarShardVideoDataset')
+    for name in ('VideoDataset', 'RawframeDataset', 'TarShardVideoDataset', 'FrameFolderDataset')
 }
 # Metrics of MMAction2's AccMetric, and the names of their values.
 SINGLE_LABEL = {'top_k_accuracy': 'top', 'mean_class_accuracy': 'mean1'}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 from mmengine.runner import Runner
 
 from mmtimesformer.cli import near_name, require_file
@@ -141,6 +142,8 @@ def _check_annotations(
     root = Path(dataset.get('data_root') or '')
     path = root / ann_file
     require_file(path, 'annotation file', f'set {key}.ann_file', Path.is_file)
+    if str(dataset.get('type')).rpartition('.')[2] == 'FrameFolderDataset':
+        return _check_frame_folders(key, dataset, num_classes, labels_needed)
     if not str(dataset.get('type')).rpartition('.')[2].startswith('VideoDataset'):
         return []  # other data sets have other lines
     try:
@@ -165,17 +168,28 @@ def _check_annotations(
     if is_remote:
         return notes
     some = videos[:: -(-len(videos) // VIDEOS_LOOKED_UP)]
-    missing = [(where, name) for where, (name, _) in some if not (folder / name).exists()]
-    if not missing:
-        return notes
-    where, name = missing[0]
-    remedy = f'correct the line or {key}.data_prefix.video'
-    message = f'video {folder / name} does not exist ({where}); {remedy}'
+    missing = [
+        f'video {folder / name} does not exist ({where})'
+        for where, (name, _) in some
+        if not (folder / name).exists()
+    ]
     skips_videos = dataset['type'] == 'mmtimesformer.VideoDataset'
-    if not skips_videos or len(missing) > len(some) / 2:
+    return [*notes, *_note_missing(key, missing, len(some), skips_videos)]
+
+
+def _note_missing(key: str, missing: list[str], looked_up: int, skips_videos: bool) -> list[str]:
+    """Note videos that are not there, if they are few and the data set skips them.
+
+    Raises:
+        FileNotFoundError: More than half is missing, or the data set skips none.
+    """
+    if not missing:
+        return []
+    message = f'{missing[0]}; correct the line or {key}.data_prefix.video'
+    if not skips_videos or len(missing) > looked_up / 2:
         raise FileNotFoundError(message)
-    count = f'{len(missing)} of {len(some)}'
-    return [*notes, f'{count} videos that were looked up are missing: {message}']
+    count = f'{len(missing)} of {looked_up}'
+    return [f'{count} videos that were looked up are missing: {message}']
 
 
 def _videos_of(
@@ -195,6 +209,20 @@ def _videos_of(
         yield where, (name, labels)
 
 
+def _check_frame_folders(
+    key: str, dataset: Any, num_classes: int | None, labels_needed: bool
+) -> list[str]:
+    """Check the lists of a ``FrameFolderDataset``, and look up frames of some of its videos."""
+    built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True, 'metainfo': None})
+    listed = built.listed()
+    for one in listed:
+        _check_labels(one.where, one.labels, num_classes, labels_needed)
+    some = listed[:: -(-len(listed) // VIDEOS_LOOKED_UP)]
+    faults = [f'video {fault} ({one.where})' for one in some if (fault := built.fault_of(one))]
+    notes = list(_contradicting(built.ann_file, [(one.name, one.labels) for one in listed]))
+    return [*notes, *_note_missing(key, faults, len(some), skips_videos=True)]
+
+
 def _check_no_mark(path: Path, lines: list[str]) -> None:
     """Refuse a byte order mark, which would become part of the first name."""
     if lines and lines[0].startswith('\ufeff'):
@@ -204,7 +232,7 @@ def _check_no_mark(path: Path, lines: list[str]) -> None:
         )
 
 
-def _contradicting(path: Path, videos: list[tuple[str, list[Any]]]) -> Iterator[str]:
+def _contradicting(path: Path | str, videos: list[tuple[str, list[Any]]]) -> Iterator[str]:
     """Note videos that an annotation file lists again with other labels."""
     labels: dict[str, list[Any]] = {}
     found = [name for name, numbers in videos if labels.setdefault(name, numbers) != numbers]

@@ -63,8 +63,7 @@ class VideoClassifier:
         ValueError: The checkpoint does not match the config, or is not enough by itself.
 
     Example:
-        >>> clf = VideoClassifier('timesformer_divST-tiny_moving-shapes', 'epoch_28.pth')
-        >>> print(clf('video.mp4', topk=5))
+        >>> print(VideoClassifier(checkpoint='epoch_28.pth')('video.mp4', topk=5))
     """
 
     def __init__(
@@ -120,9 +119,9 @@ class VideoClassifier:
         """Classify one video, or many.
 
         Args:
-            video: A file, an array ``(t, H, W, 3)`` of uint8 (RGB), a list of these, or a folder.
+            video: A file, frames (a folder, or ``t H W 3`` of uint8, RGB), a list or folder of it.
             topk: How many of the best classes to return.
-            fps: Frames per second of arrays, for configs that sample by seconds.
+            fps: Frames per second of arrays and of folders of frames (30 for these if not given).
             batch_size: Videos in a batch.
             progress: Show a progress bar on the terminal for many videos.
             threshold: For a multi-label model: the least probability of a label.
@@ -155,6 +154,7 @@ class VideoClassifier:
         batch_size: int = 4,
         progress: bool = True,
         threshold: float = THRESHOLD,
+        fps: float | None = None,
     ) -> Timeline:
         """Classify a long video in sliding windows.
 
@@ -170,9 +170,9 @@ class VideoClassifier:
         """
         self._loaded.check_classifier()
         stride = window / 2 if stride is None else stride
-        check_positive(window=window, stride=stride, topk=topk, batch_size=batch_size)
+        check_positive(window=window, stride=stride, topk=topk, batch_size=batch_size, fps=fps)
         check_probability(threshold=threshold)
-        windows = Windows(open_video(video), self.views, window, stride)
+        windows = Windows(open_video(video, fps), self.views, window, stride)
         timeline = Timeline(str(video), window, stride)
         shown = watch(windows, len(windows), str(video), progress)
         for one, scores in run_windows(shown, self._scores, self._limited(batch_size)):

@@ -1,9 +1,10 @@
-"""What may be given as a video: a file, frames, a list of these, or a folder."""
+"""What may be given as a video: a file, a folder of frames, an array, a list, or a folder."""
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from torch import Tensor
 
 from mmtimesformer.datasets.preparation.finding import SkippedFiles, walk_videos
 from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.datasets.video_io.frame_folder import ASSUMED_FPS, is_frame_folder
 from mmtimesformer.datasets.video_io.pyav_reader import apply_rotation, decoded_frames
 from mmtimesformer.datasets.video_io.safe_open import (
     address_refused,
     is_address,
+    is_folder,
     open_container,
     open_demuxer,
 )
@@ -31,7 +34,7 @@ WRONG_ARRAY = (
 
 @dataclass(frozen=True)
 class Given:
-    """One video as it was given: a file, or its frames."""
+    """One video as it was given: a file, a folder of frames, or an array."""
 
     name: str  # for results and messages
     path: Path | None = None
@@ -39,10 +42,15 @@ class Given:
 
 
 def is_many(video: Any) -> bool:
-    """Whether a list of results is wanted: of a list, or of a folder."""
+    """Whether a list of results is wanted: of a list, or of a folder of videos."""
     return isinstance(video, list | tuple) or (
-        isinstance(video, str | Path) and Path(video).expanduser().is_dir()
+        isinstance(video, str | Path) and _holds_videos(Path(video).expanduser())
     )
+
+
+def _holds_videos(path: Path) -> bool:
+    """Whether a path is a folder, and not the folder of one video's frames."""
+    return is_folder(path) and not is_frame_folder(path)
 
 
 def videos_of(video: Any) -> list[Given]:
@@ -57,7 +65,9 @@ def videos_of(video: Any) -> list[Given]:
     for i, item in enumerate(video if isinstance(video, list | tuple) else [video]):
         if isinstance(item, str | Path):
             path = Path(item).expanduser()
-            found += _files_in(path) if path.is_dir() else [Given(str(item), path=path)]
+            found += _files_in(path) if _holds_videos(path) else [Given(str(item), path=path)]
+        elif isinstance(item, Given):
+            found.append(item)
         elif isinstance(item, np.ndarray | Tensor):
             found.append(Given(f'array {i}', frames=_checked(np.asarray(item))))
         else:
@@ -98,24 +108,27 @@ class Frame:
 
     number: int  # from 0
     time: float  # when it is shown, in seconds as a player counts them
-    _decoded: Any
-    _reformatter: Any
+    _convert: Callable[[], np.ndarray]
 
     def pixels(self) -> np.ndarray:
         """Return ``(H, W, 3)``, RGB of uint8."""
-        decoded = self._reformatter.reformat(self._decoded, format='rgb24').to_ndarray()
-        return apply_rotation(decoded, self._decoded)
+        return self._convert()
 
 
 def stream_frames(video: Video) -> Iterator[Frame]:
-    """Decode a file from its first frame to its last, holding one frame at a time.
+    """Decode a video from its first frame to its last, holding one frame at a time.
 
-    Always by PyAV. The clock is that of a player: where the sound begins before the pictures, the
-    first frame has a time above 0.
+    A file always by PyAV; of a folder only frames whose pixels are asked for are read. The clock is
+    that of a player: where the sound begins before the pictures, the first frame has a time
+    above 0.
 
     Raises:
         ValueError: A frame cannot be decoded.
     """
+    if video.is_folder:
+        for number in range(len(video)):
+            yield Frame(number, number / video.fps, partial(_frame_of_folder, video, number))
+        return
     reformatter = av.video.reformatter.VideoReformatter()
     with open_container(video.path) as container:
         stream = container.streams.video[0]
@@ -127,28 +140,51 @@ def stream_frames(video: Video) -> Iterator[Frame]:
                     time = number / video.fps
                 else:
                     time = decoded.pts * stream.time_base - began
-                yield Frame(number, float(time), decoded, reformatter)
+                yield Frame(number, float(time), partial(as_shown, decoded, reformatter))
         except av.error.FFmpegError as error:
             raise ValueError(f'it cannot be decoded further: {error}') from error
 
 
-def open_video(video: str | PathLike[str]) -> Video:
-    """Open a file.
+def as_shown(decoded: Any, reformatter: Any) -> np.ndarray:
+    """Return the pixels of a decoded frame, RGB of uint8, turned as a player turns them."""
+    return apply_rotation(reformatter.reformat(decoded, format='rgb24').to_ndarray(), decoded)
+
+
+def _frame_of_folder(video: Video, number: int) -> np.ndarray:
+    return video.frames([number])[0]
+
+
+def open_video(video: str | PathLike[str], fps: float | None = None) -> Video:
+    """Open a file, or a folder of frames.
+
+    Args:
+        video: Its path.
+        fps: Frames per second of a folder.
 
     Raises:
-        FileNotFoundError: The file does not exist.
+        FileNotFoundError: It does not exist.
         ValueError: It cannot be read.
     """
     path = Path(video).expanduser()
     check_exists(path, str(video))
     try:
-        return Video(path)
+        return Video(path, fps=fps)
     except ValueError as error:
         raise ValueError(error_message(error, path, str(video))) from error
 
 
+def fps_note(video: str | PathLike[str], fps: float | None = None) -> str:
+    """Return a line on the frame rate that is assumed for a folder of frames; else ``''``."""
+    if fps is not None or not is_frame_folder(Path(video).expanduser()):
+        return ''
+    return (
+        f'{safe_text(video)} is a folder of frames, which has no frame rate: {ASSUMED_FPS:g} '
+        'frames per second are assumed; give --fps'
+    )
+
+
 def check_exists(path: Path, name: str = '') -> None:
-    """Refuse a file that is not there, and an address.
+    """Refuse a file or folder that is not there, and an address.
 
     ``name`` is what was given, if that is not the path: ``Path`` takes a slash out of ``rtsp://``.
 
@@ -156,7 +192,7 @@ def check_exists(path: Path, name: str = '') -> None:
         FileNotFoundError: There is no such file.
     """
     shown = name or str(path)
-    if is_file(path):
+    if is_file(path) or is_folder(path):
         return
     if is_address(shown):
         raise FileNotFoundError(address_refused(shown))

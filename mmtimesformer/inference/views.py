@@ -44,18 +44,23 @@ class Views:
         self._show = steps[decodes[0] + 1 :]
 
     def of(self, given: Given, fps: float | None = None) -> dict[str, Any]:
-        """Return the views of a file or of an array, see :meth:`of_file` and :meth:`of_array`."""
+        """Return the views of a video, see :meth:`of_file` and :meth:`of_array`."""
         if given.frames is not None:
             return self.of_array(given.frames, fps)
         assert given.path is not None
         check_exists(given.path, given.name)
-        return self.of_file(given.path)
+        return self.of_file(given.path, fps)
 
-    def of_file(self, path: Path) -> dict[str, Any]:
-        """Return the views of a file, packed as the model takes them."""
+    def of_file(self, path: Path, fps: float | None = None) -> dict[str, Any]:
+        """Return the views of a file or a folder of frames, packed as the model takes them.
+
+        Args:
+            path: The file or folder.
+            fps: Frames per second of a folder; a file has its own.
+        """
         if type(self._open[-1]).__name__ in OTHER_READERS:
             check_for_other_reader(path)
-        results = {**START, 'filename': str(path)}
+        results = {**START, 'filename': str(path), 'fps': fps}
         return _through([*self._open, *self._choose, self._decode, *self._show], results)
 
     def of_array(self, frames: np.ndarray, fps: float | None = None) -> dict[str, Any]:

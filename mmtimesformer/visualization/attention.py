@@ -16,6 +16,7 @@ from mmtimesformer.cli import near_name
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.fileio.atomic import write_atomically
 from mmtimesformer.inference import Prediction, VideoClassifier
+from mmtimesformer.inference.inputs import is_many
 from mmtimesformer.models import AttentionMaps
 from mmtimesformer.non_finite import NonFiniteError
 from mmtimesformer.terminal import safe_text
@@ -90,28 +91,30 @@ def compute_attention(
     view: int | None = None,
     layers: Sequence[int] | None = None,
     gradients: bool | None = None,
+    fps: float | None = None,
 ) -> AttentionView:
     """Classify a video, and compute the attention maps of one of its views.
 
     Args:
         classifier: The model.
-        video: A file.
+        video: A file, or a folder of frames.
         label: Class of the gradients, a name or an index; the best class if not given.
         view: Index of the crop or clip, of those of the config's test; the middle one if not given.
         layers: Layers to keep; all if not given.
         gradients: Compute what ``'gradient'`` needs, with the memory of a training step; if not
             given, for clips of at most :data:`SHORT` tokens.
+        fps: Frames per second of a folder of frames.
 
     Raises:
         ValueError: The video cannot be read, or there is no such class or view.
     """
-    if Path(video).is_dir():
+    if is_many(video):
         raise ValueError(f'{video} is a folder; give one video')
-    prediction = classifier(video, topk=5)
+    prediction = classifier(video, topk=5, fps=fps)
     number = prediction.indices[0] if label is None else find_class(classifier, label)
-    pixels: Tensor = classifier.views.of_file(Path(video))['inputs']  # views c t H W
+    pixels: Tensor = classifier.views.of_file(Path(video), fps)['inputs']  # views c t H W
     view = _check_view(view, len(pixels))
-    clip = classifier.clips(video)[view : view + 1]
+    clip = classifier.clips(video, fps)[view : view + 1]
 
     patch = classifier.model.backbone.patch_size
     tokens = clip.shape[2] * (clip.shape[3] // patch) * (clip.shape[4] // patch)
@@ -124,7 +127,7 @@ def compute_attention(
 
     maps = classifier.model.backbone.attention_maps(clip, layers, score if gradients else None)
     frames = np.ascontiguousarray(pixels[view].permute(1, 2, 3, 0).numpy())
-    seconds = _seconds(classifier, Path(video), view, len(frames))
+    seconds = _seconds(classifier, Path(video), view, len(frames), fps)
     name = classifier.classes[number] if classifier.classes else str(number)
     return AttentionView(frames, seconds, maps, prediction, number, name)
 
@@ -294,9 +297,11 @@ def _check_view(view: int | None, views: int) -> int:
     return view
 
 
-def _seconds(classifier: VideoClassifier, path: Path, view: int, count: int) -> np.ndarray | None:
+def _seconds(
+    classifier: VideoClassifier, path: Path, view: int, count: int, fps: float | None
+) -> np.ndarray | None:
     """Return the times of a view's frames; ``None`` if the config's sampling takes many clips."""
-    video = Video(path)
+    video = Video(path, fps=fps)
     if not video.fps:
         return None
     chosen: dict[str, Any] = classifier.views.choose(len(video), video.fps)

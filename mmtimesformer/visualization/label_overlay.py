@@ -56,7 +56,10 @@ def draw_labels(frame: np.ndarray, prediction: Prediction) -> np.ndarray:
 
 
 def write_labelled_video(
-    video: str | Path, out: str | Path, prediction_at: Callable[[float], Prediction]
+    video: str | Path,
+    out: str | Path,
+    prediction_at: Callable[[float], Prediction],
+    fps: float | None = None,
 ) -> str:
     """Write a video with labels drawn on every frame, as H.264, without sound.
 
@@ -64,9 +67,10 @@ def write_labelled_video(
     enlarged by a whole factor.
 
     Args:
-        video: The file.
+        video: The file, or the folder of frames.
         out: The mp4, mkv or mov file, written atomically.
         prediction_at: Returns the prediction at a time in seconds.
+        fps: Frames per second of a folder of frames.
 
     Returns:
         Why it is shorter than the video; empty if it is not.
@@ -79,7 +83,7 @@ def write_labelled_video(
         raise ValueError(f'{out} does not end in {", ".join(ENDINGS)}; choose one of these')
     if out.exists() and out.samefile(video):
         raise ValueError(f'{out} is the video itself; give another name')
-    source = Video(video)
+    source = Video(video, fps=fps)
     rate = Fraction(source.fps or 30).limit_denominator(1001)
     note = ''
     with write_atomically(out) as part:

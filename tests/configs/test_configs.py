@@ -23,7 +23,7 @@ NAME = re.compile(
     r'(pp-)?timesformer(-vit-(?P<vit>\w+-p\d+))?'
     r'_(?P<scheme>\w+?)(-(?P<variant>HR|L))?_(?P<gpus>\d+)xb(?P<batch>\d+)'
     r'-(u(?P<segments>\d+)|(?P<length>\d+)x(?P<interval>\d+)x(?P<clips>\d+))-(?P<epochs>\d+)e'
-    r'_(?P<dataset>[a-z0-9]+|your-own)(-split(?P<split>\d))?-rgb'
+    r'_(?P<dataset>[a-z0-9]+|your-own)(-frames)?(-split(?P<split>\d))?-rgb'
     r'(_(?P<protocol>official|paddle|mix|small-data|distill))?'
 )
 NAMED = [path for path in CONFIGS if NAME.fullmatch(path.stem)]
@@ -75,7 +75,9 @@ def test_the_file_name_matches_the_config(path: Path) -> None:
     if parts['variant']:
         assert (frames, backbone.img_size) in VARIANTS[parts['variant']]
     # Protocols of other data sets begin with the data set's name: ssv2-official.
-    of_name = {None: 'mmaction2', 'mix': 'mmaction2'}.get(parts['protocol'], parts['protocol'])
+    of_name = {None: 'mmaction2', 'mix': 'mmaction2', 'small-data': 'mmaction2'}.get(
+        parts['protocol'], parts['protocol']
+    )
     if path.stem.startswith('pp-'):
         of_name = 'paddle'
     assert cfg.protocol.rpartition('-')[2] == of_name

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
@@ -27,7 +28,7 @@ CONFIGS = [
 # Slow: the pipeline of another config that runs here. They differ in width, depth, frames or
 # attention, which other tests cover.
 ALIKE = re.compile(
-    r'divST-(HR|L)_.*(kinetics600|diving48)|split[23]|(32|64|96)x32x1|vit-(large|huge)|'
+    r'divST-(HR|L)_.*(kinetics600|diving48|frames)|split[23]|(32|64|96)x32x1|vit-(large|huge)|'
     r'(jointST|spaceOnly)_.*official|8x32x1.*(kinetics600|distill)'
 )
 SMALL = [
@@ -86,9 +87,24 @@ def sthv2(root: Path) -> list[object]:
     for first, stem in enumerate(('train', 'validation')):
         entries = [{'id': f'{first}{i}', 'template': name} for i, name in enumerate(templates)]
         write(root / f'annotations/{stem}.json', json.dumps(entries))
+        rows = ['original_vido_id video_id frame_id path labels']
         for i in range(2):
             video(root / f'videos/{first}{i}.webm', i)
+            rows += frames(root / 'frames', f'{first}{i}')
+        write(root / f'annotations/{"val" if first else "train"}.csv', '\n'.join([*rows, '']))
+        for name in (stem, 'labels'):
+            content = (root / f'annotations/{name}.json').read_text()
+            write(root / f'annotations/something-something-v2-{name}.json', content)
     return ['ssv2']
+
+
+def frames(root: Path, name: str) -> list[str]:
+    """Write four frames of a video; return its rows of the official frame list."""
+    (root / name).mkdir(parents=True)
+    files = [f'{name}/{name}_{i:06}.jpg' for i in range(1, 5)]
+    for i, file in enumerate(files):
+        cv2.imwrite(str(root / file), np.full((48, 64, 3), 40 * i, np.uint8))
+    return [f'{name} 0 {i} {file} ""' for i, file in enumerate(files)]
 
 
 def ucf101(root: Path) -> list[object]:

@@ -10,7 +10,7 @@ import pytest
 from mmtimesformer import VideoClassifier
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.inference import Moment, Prediction, Timeline
-from mmtimesformer.inference.inputs import Frame, stream_frames
+from mmtimesformer.inference.inputs import Frame, as_shown, stream_frames
 from mmtimesformer.inference.sliding_window import Windows, clock
 
 COUNT, FPS = 47, 10
@@ -153,5 +153,5 @@ def test_frames_are_turned_as_a_player_turns_them(rotation: int) -> None:
     stored = np.random.default_rng(0).integers(0, 255, (2, 5, 3), np.uint8)
     converted = SimpleNamespace(to_ndarray=lambda: stored)
     converter = SimpleNamespace(reformat=lambda frame, format: converted)
-    frame = Frame(0, 0.0, SimpleNamespace(rotation=rotation), converter)
-    assert np.array_equal(frame.pixels(), np.rot90(stored, rotation // 90))
+    pixels = as_shown(SimpleNamespace(rotation=rotation), converter)
+    assert np.array_equal(pixels, np.rot90(stored, rotation // 90))

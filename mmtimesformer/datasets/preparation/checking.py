@@ -11,7 +11,8 @@ from mmtimesformer.datasets.preparation.finding import SkippedFiles, walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_isolated
 from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.datasets.transforms.decoding import Video
-from mmtimesformer.datasets.video_io.safe_open import check_file, open_container
+from mmtimesformer.datasets.video_io.frame_folder import is_frame_folder
+from mmtimesformer.datasets.video_io.safe_open import check_file, is_folder, open_container
 from mmtimesformer.datasets.video_io.stated_sizes import stated_bytes, stated_mp4_bytes
 
 # Containers whose header states a duration; FFmpeg works out that of others from the file itself.
@@ -23,8 +24,8 @@ def check_video(path: str, quick: bool = False) -> int:
     """Decode a video.
 
     Args:
-        path: The file. It is given by its path: from bytes, decord crashes on about one in ten
-            truncated files.
+        path: The file, or a folder of frames. It is given by its path: from bytes, decord crashes
+            on about one in ten truncated files.
         quick: Decode the first, middle and last frame only.
 
     Returns:
@@ -58,6 +59,8 @@ def open_complete(path: Path) -> Video:
     """
     import av
 
+    if is_folder(path):
+        return Video(path)
     check_file(path)
     try:
         check_complete(path)
@@ -131,7 +134,7 @@ def _check_times(container: Any) -> None:
 def list_videos(
     source: Path, root: Path | None = None, skipped: SkippedFiles | None = None
 ) -> tuple[Path, list[str]]:
-    """List the videos of an annotation file, or of a folder.
+    """List the videos of an annotation file, or of a folder; a folder of frames is one video.
 
     Args:
         source: The annotation file, split by spaces or tabs; or the folder.
@@ -144,6 +147,8 @@ def list_videos(
     if source.is_dir():
         if root is not None:
             raise ValueError(f'{source} is a folder, so --root has no effect; leave it out')
+        if is_frame_folder(source):
+            return source.absolute().parent, [source.absolute().name]
         return source, [file for file, _ in walk_videos(source, skipped)]
     names = [name_in(line) for line in read_lines(source, 'correct its name')]
     return root or source.parent, list(dict.fromkeys(names))

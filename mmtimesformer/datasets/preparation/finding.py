@@ -10,17 +10,11 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mmtimesformer.datasets.preparation.listing import Listed
 from mmtimesformer.datasets.video_io.errors import UnreadableVideo
+from mmtimesformer.datasets.video_io.file_endings import is_video
+from mmtimesformer.datasets.video_io.frame_folder import content_of
 from mmtimesformer.datasets.video_io.safe_open import address_refused, check_file, is_address
 from mmtimesformer.terminal import safe_text
 
-#: Endings of video files, of the containers that the reader takes.
-ENDINGS = {
-    *('3g2', '3gp', 'amv', 'apng', 'asf', 'avi', 'divx', 'dv', 'f4v', 'flv', 'gif', 'gxf', 'ivf'),
-    *('m1v', 'm2t', 'm2ts', 'm2v', 'm4v', 'mj2', 'mjpeg', 'mjpg', 'mkv', 'mod', 'mov', 'mp4'),
-    *('mpe', 'mpeg', 'mpg', 'mpv', 'mts', 'mxf', 'nsv', 'nut', 'obu', 'ogg', 'ogm', 'ogv', 'qt'),
-    *('rm', 'rmvb', 'tod', 'trp', 'ts', 'vob', 'webm', 'wmv', 'wtv', 'xvid', 'y4m'),
-    *('264', '265', 'h264', 'h265', 'hevc'),
-}
 SHOWN = 6  # endings that a note lists
 
 
@@ -65,18 +59,17 @@ def no_folder(folder: Path) -> str:
     return f'the video folder {folder} does not exist (looked in {folder.absolute().parent})'
 
 
-def is_video(name: str) -> bool:
-    """Decide by the ending, and skip hidden files (unfinished ones are hidden here)."""
-    stem, _, ending = name.rpartition('.')
-    return ending.lower() in ENDINGS and stem != '' and not stem.startswith('.')
-
-
-def walk_videos(folder: Path, skipped: SkippedFiles | None = None) -> Iterator[tuple[str, bool]]:
+def walk_videos(
+    folder: Path, skipped: SkippedFiles | None = None, frames: bool = True
+) -> Iterator[tuple[str, bool]]:
     """List the videos below a folder, links followed, each folder once; skip what cannot be read.
+
+    A folder of frames below it is one video (:mod:`..video_io.frame_folder`).
 
     Args:
         folder: The folder.
         skipped: Gets what is not listed.
+        frames: Whether folders of frames are listed; else their images are skipped files.
 
     Yields:
         Path relative to the folder, with ``/``, and whether the file has any content. The order is
@@ -100,6 +93,10 @@ def walk_videos(folder: Path, skipped: SkippedFiles | None = None) -> Iterator[t
                 ordered = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             skipped.faults.append((prefix or './', f'the folder cannot be read: {_why(error)}'))
+            return
+        content = content_of(ordered) if frames and prefix else None
+        if content and content.images and not content.others:
+            yield prefix.removesuffix('/'), True
             return
         for entry in ordered:
             name = f'{prefix}{entry.name}'
@@ -159,7 +156,7 @@ class VideoFolder:
             task = progress.add_task('')
             for file, has_content in walk_videos(folder, self.skipped):
                 self.files[file] = has_content
-                stem = file.rpartition('.')[0]
+                stem = file.rpartition('.')[0] if is_video(file.rpartition('/')[2]) else file
                 # A name may stand for the file alone, or with the folder it is in.
                 for name in {'/'.join(stem.rsplit('/', 2)[-2:]), stem.rsplit('/', 1)[-1]}:
                     known = self._by_name.setdefault(self._key(name), file)

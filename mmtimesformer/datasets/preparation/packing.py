@@ -4,8 +4,9 @@
 started again. A tar shard gets its final name after every video in it was read back and compared by
 SHA-256. The index is made from the finished tar shards.
 
-A video that cannot be opened, that changes or disappears while it is packed, or that crashes or
-hangs the process that opens it, is left out; it keeps its line in the index.
+A folder of frames is packed as a tar file of its frames. A video that cannot be opened, that
+changes or disappears while it is packed, or that crashes or hangs the process that opens it, is
+left out; it keeps its line in the index.
 """
 
 import hashlib
@@ -28,6 +29,8 @@ from mmtimesformer.datasets.preparation.resizing import sweep
 from mmtimesformer.datasets.tar_shards.index import Entry, Member, key_of
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_io.errors import UnreadableVideo
+from mmtimesformer.datasets.video_io.frame_folder import list_folder, pack_frames
+from mmtimesformer.datasets.video_io.safe_open import is_folder
 from mmtimesformer.fileio.atomic import partial_path, rename_atomically, write_lines_atomically
 from mmtimesformer.fileio.safe_text import parse_json
 
@@ -218,7 +221,8 @@ def _write_part(shard: TarShard) -> dict[int, str]:
                 continue
             key = key_of(video.number)
             with _Source(path, video.number) as source:
-                info = tarfile.TarInfo(f'{key}.{_plain(path.suffix[1:].lower())}')
+                ending = 'tar' if is_folder(path) else _plain(path.suffix[1:].lower())
+                info = tarfile.TarInfo(f'{key}.{ending}')
                 info.size = source.size
                 tar.addfile(info, source)  # type: ignore[arg-type]
             written[video.number] = source.digest.hexdigest()
@@ -284,8 +288,10 @@ def _fill(sizes: Sequence[int], most: int, folder: Path) -> list[int]:
 
 def _size(path: Path) -> int:
     try:
+        if path.is_dir():
+            return sum((path / name).stat().st_size for name in list_folder(path).images)
         return path.stat().st_size if path.is_file() else 0
-    except OSError:
+    except (OSError, ValueError):
         return 0
 
 
@@ -303,18 +309,26 @@ class _SourceError(Exception):
 
 
 class _Source:
-    """A file that is hashed while it is read; its errors carry the number of the video."""
+    """A file that is hashed while it is read; its errors carry the number of the video.
+
+    A folder of frames is read as the tar file of its frames, which is made in memory.
+    """
 
     def __init__(self, path: Path, number: int) -> None:
         self.digest = hashlib.sha256()
         self.number = number
         try:
-            self._file = path.open('rb')
-            self.size = os.fstat(self._file.fileno()).st_size
+            self._file: BinaryIO = (
+                io.BytesIO(pack_frames(path)) if is_folder(path) else path.open('rb')
+            )
+            self.size = self._file.seek(0, os.SEEK_END)
+            self._file.seek(0)
         except OSError as error:
             raise _SourceError(
                 f'it disappeared while it was packed ({error.strerror})', number
             ) from None
+        except ValueError as error:
+            raise _SourceError(str(error), number) from None
 
     def read(self, size: int) -> bytes:
         try:

@@ -73,7 +73,7 @@ def plan_resizes(
     if source.resolve() == target.resolve() or source.resolve() in target.resolve().parents:
         raise ValueError(f'{target} lies in {source}; set DST to another folder')
     skipped = SkippedFiles() if skipped is None else skipped
-    names = [name for name, _ in walk_videos(source, skipped)]
+    names = [name for name, _ in walk_videos(source, skipped, frames=False)]
     targets, refused = choose_targets(names, target)
     todo = []
     for name, path in targets.items():

@@ -84,7 +84,7 @@ def list_sources(
 ) -> list[str]:
     """List the videos that annotation files name, each once; without any, those of the folder."""
     if not annotations:
-        return [name for name, _ in walk_videos(folder, skipped)]
+        return [name for name, _ in walk_videos(folder, skipped, frames=False)]
     if not folder.is_dir():
         raise FileNotFoundError(no_folder(folder))
     names = (

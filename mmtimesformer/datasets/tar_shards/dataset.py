@@ -1,11 +1,12 @@
 """Video data set that reads tar shards: same samples, same order as from single files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import mmtimesformer.datasets.frame_folder_dataset  # noqa: F401 (registers it with this one)
 from mmtimesformer.datasets.tar_shards.index import DamagedTarShardError, TarShards, parse_index
 from mmtimesformer.datasets.tar_shards.object_store import FsspecBackend
-from mmtimesformer.datasets.transforms.decoding import VideoInit
+from mmtimesformer.datasets.transforms.decoding import VideoInit, openers
 from mmtimesformer.datasets.video_dataset import VideoDataset
 from mmtimesformer.datasets.video_io.errors import UnreadableVideo
 from mmtimesformer.fileio.storage_error import PATIENCE
@@ -46,7 +47,7 @@ class TarShardVideoDataset(VideoDataset):
     ) -> None:
         self.backend = FsspecBackend(patience, **(storage_options or {}))
         super().__init__(ann_file, pipeline, data_prefix, **kwargs)
-        for name in _openers(self.pipeline.transforms):
+        for name in openers(self.pipeline.transforms):
             if name != VideoInit.__name__:
                 raise ValueError(
                     f'{name} in the pipeline opens files and cannot read tar shards; use '
@@ -125,10 +126,3 @@ class TarShardVideoDataset(VideoDataset):
         """Return the samples of a batch, each fetched while the one before is decoded."""
         self.read_ahead(indices)
         return [self[index] for index in indices]
-
-
-def _openers(transforms: Sequence[Any]) -> Iterator[str]:
-    for transform in transforms:
-        yield from _openers(getattr(transform, 'transforms', ()))
-        if type(transform).__name__.endswith('Init'):
-            yield type(transform).__name__

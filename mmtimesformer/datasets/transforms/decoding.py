@@ -1,5 +1,8 @@
 """Files become frames: open a video by its path, decode the frames that were asked for.
 
+A path may be that of a folder of JPG or PNG frames (:mod:`.frame_folder`): whatever opens a video
+opens it here, so a folder is accepted wherever a file is.
+
 PyAV decodes, and no more than the frames need (:mod:`.pyav_reader`); decord stands by for files
 that PyAV cannot decode, if it numbers their frames alike. Both are FFmpeg underneath and give the
 same pixels to within the rounding of colours, 3 of 255; which of them reads a file is decided by
@@ -9,7 +12,7 @@ NOTE: files are opened by path. MMAction2 reads them into memory first, and deco
 process on about one in ten truncated files instead of raising an error.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +22,11 @@ import numpy as np
 
 from mmtimesformer.datasets.transforms.transform import Transform
 from mmtimesformer.datasets.video_io.errors import UnreadableVideo
+from mmtimesformer.datasets.video_io.frame_folder import (
+    FrameFolderReader,
+    FrameNames,
+    is_frame_archive,
+)
 from mmtimesformer.datasets.video_io.pyav_reader import (
     SparsePyAVReader,
     count_frames,
@@ -28,6 +36,7 @@ from mmtimesformer.datasets.video_io.safe_open import (
     KEPT_PIXELS,
     check_file,
     check_for_decord,
+    is_folder,
     open_container,
     unreadable,
 )
@@ -97,26 +106,37 @@ READERS: dict[str, Callable[..., Any]] = {'decord': DecordReader, 'pyav': Sparse
 
 
 class Video:
-    """A video file whose frames can be asked for by number.
+    """A video whose frames can be asked for by number: a file, or a folder of JPG or PNG frames.
 
     Args:
-        path: The file.
+        path: The file, or the folder (:mod:`..video_io.frame_folder`).
         reader: ``'decord'``, ``'pyav'``, or ``'auto'``: PyAV, and for what it cannot decode decord,
             where that is installed and numbers the frames alike. (decord fails on some narrow
             frames, AV1 and GIF, and takes 1.1 to 3 times as long.)
         num_threads: Threads that decode; 1 is best where DataLoader workers use all cores.
         name: What the video is called in errors, if that is not its path.
+        fps: Frames per second of a folder, which has no rate of its own; ``None`` for
+            ``ASSUMED_FPS``.
+        frames: How the frames of a folder are named, or their names in order.
 
     Attributes:
         fps: Frames per second.
+        fps_is_assumed: Whether nothing gives the rate of a folder, and ``ASSUMED_FPS`` is used.
+        is_folder: Whether its frames are images.
 
     Raises:
-        MissingVideo: There is no such file.
+        MissingVideo: There is no such file or folder.
         UnreadableVideo: It cannot be read as a video, or holds no frame; a ``ValueError``.
     """
 
     def __init__(
-        self, path: str | Path, reader: str = 'auto', num_threads: int = 1, name: str = ''
+        self,
+        path: str | Path,
+        reader: str = 'auto',
+        num_threads: int = 1,
+        name: str = '',
+        fps: float | None = None,
+        frames: FrameNames | Sequence[str] | None = None,
     ) -> None:
         self.path = Path(path)
         self.name = name
@@ -128,11 +148,23 @@ class Video:
         else:
             self._readers = [reader]
         self._stands_in = False
-        check_file(self.path, name)
+        self._given = frames, fps
+        named = frames is not None and not isinstance(frames, FrameNames)
+        self.is_folder = named or is_folder(self.path)
+        if not self.is_folder:
+            check_file(self.path, name)
+            self.is_folder = is_frame_archive(self.path)
+        if self.is_folder:
+            self._readers = ['']
+        self.fps_is_assumed = self.is_folder and fps is None
         self._reader: Any = None
         self._length, self.fps = self._ask(lambda reader: (len(reader), reader.fps))
         if self._length < 1:
             raise unreadable(self.path, 'it holds no frame', self._readers[0], name)
+        total = frames.total if isinstance(frames, FrameNames) else None
+        if total is not None and total != self._length:  # of a file among folders
+            why = f'the list gives {total} frames, and there are {self._length}'
+            raise unreadable(self.path, why, '', name)
 
     def __len__(self) -> int:
         return self._length
@@ -167,6 +199,8 @@ class Video:
         raise refused
 
     def _open(self) -> Any:
+        if self.is_folder:
+            return FrameFolderReader(self.path, *self._given)
         open_reader = READERS[self._readers[0]]
         if self._stands_in:
             return open_reader(self.path, self.num_threads, stands_in=True)
@@ -187,8 +221,10 @@ def _in_words(error: Exception) -> str:
 class VideoInit(Transform):
     """Open the video named by ``filename``; where that is no path, the file ``local_path``.
 
-    It takes the place of MMAction2's ``DecordInit`` or ``PyAVInit``; :class:`VideoDecode` goes with
-    it. Added keys: ``video_reader``, ``total_frames``, ``avg_fps`` (frames per second).
+    A folder of frames is opened like a file; where they are known, ``fps`` and ``frames`` are used
+    (:class:`Video`). It takes the place of MMAction2's ``DecordInit`` or ``PyAVInit``;
+    :class:`VideoDecode` goes with it. Added keys: ``video_reader``, ``total_frames``, ``avg_fps``
+    (frames per second).
 
     Args:
         reader: ``'decord'``, ``'pyav'``, or ``'auto'``, see :class:`Video`.
@@ -202,11 +238,20 @@ class VideoInit(Transform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         name = str(results['filename'])
         path = results.get('local_path', name)
-        video = Video(path, self.reader, self.num_threads, name)
+        frames, fps = results.get('frames'), results.get('fps')
+        video = Video(path, self.reader, self.num_threads, name, fps, frames)
         results['video_reader'] = video
         results['total_frames'] = len(video)
         results['avg_fps'] = video.fps
         return results
+
+
+def openers(transforms: Sequence[Any]) -> Iterator[str]:
+    """Yield the names of the transforms that open videos, inside wrappers too."""
+    for transform in transforms:
+        yield from openers(getattr(transform, 'transforms', ()))
+        if type(transform).__name__.endswith('Init'):
+            yield type(transform).__name__
 
 
 @TRANSFORMS.register_module()

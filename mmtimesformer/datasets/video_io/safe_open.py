@@ -54,7 +54,7 @@ _OPTIONS = {'format_whitelist': ','.join(CONTAINERS), 'protocol_whitelist': 'fil
 # An MP4 may refer to pictures in other files. (Off by default since FFmpeg 3.2.)
 _NO_REFERENCES = {'enable_drefs': '0', 'use_absolute_path': '0'}
 
-_IS_NO_FILE = {
+IS_NO_FILE = {
     stat.S_IFDIR: 'a folder',
     stat.S_IFIFO: 'a pipe',
     stat.S_IFSOCK: 'a socket',
@@ -79,7 +79,7 @@ _KINDS = (
 def unreadable(path: Path, reason: str, reader: str = '', name: str = '') -> UnreadableVideo:
     """Write the error about a video that cannot be read, by its name if that is not its path."""
     try:
-        size = f' ({path.stat().st_size} bytes)'
+        size = '' if path.is_dir() else f' ({path.stat().st_size} bytes)'
     except OSError:
         size = ''
     by = f' by {reader}' if reader else ''
@@ -88,6 +88,14 @@ def unreadable(path: Path, reason: str, reader: str = '', name: str = '') -> Unr
         'its line out of the annotation file',
         reason,
     )
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; a name that no file can have is none."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def is_address(name: str | Path) -> bool:
@@ -121,7 +129,7 @@ def check_file(path: Path, name: str = '') -> None:
     try:
         kind = stat.S_IFMT(path.stat().st_mode)
         if kind != stat.S_IFREG:
-            raise unreadable(path, f'it is {_IS_NO_FILE.get(kind, "no file")}', name=name)
+            raise unreadable(path, f'it is {IS_NO_FILE.get(kind, "no file")}', name=name)
         with path.open('rb') as file:
             head = file.read(HEAD_BYTES)
     except FileNotFoundError:
@@ -216,6 +224,9 @@ def check_for_other_reader(filename: str | Path) -> None:
         UnreadableVideo: It is not a video file, or its header rules it out.
     """
     path = Path(filename)
+    if is_folder(path):
+        reason = 'it is a folder, and only mmtimesformer.VideoInit reads folders of frames'
+        raise unreadable(path, reason)
     if not path.is_file():
         return
     check_file(path)

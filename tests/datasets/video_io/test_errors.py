@@ -181,7 +181,7 @@ def test_frames_beyond_16k_are_refused(
     [
         ('bad_empty.mp4', 'it is empty'),
         ('bad_fifo.mp4', 'it is a pipe'),
-        ('bad_folder.mp4', 'it is a folder'),
+        ('bad_folder.mp4', 'it is a folder without a JPG or PNG image'),
         ('bad_link_to_a_device.mp4', 'it is a device'),
         ('bad_link_to_itself.mp4', 'too many levels of symbolic links'),
         ('bad_link_to_nothing.mp4', 'it does not exist'),
