@@ -15,6 +15,7 @@ from mmaction.models.heads import TimeSformerHead as MMAction2Head  # noqa: TID2
 from torch import Tensor, nn
 
 from mmtimesformer.compat.data_samples import targets_of
+from mmtimesformer.compat.upstream import overrides
 from mmtimesformer.config.label_checks import scores_are_sigmoids, softmax_refused
 from mmtimesformer.registry import MODELS
 
@@ -115,18 +116,31 @@ class ScaledLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input) * self.scale.to(input)
 
+    @overrides(nn.Module)
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         for name in ('weight', 'bias'):
             saved = destination[prefix + name]
             destination[prefix + name] = saved * self._factors(saved)
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+    @overrides(nn.Module)
+    def _load_from_state_dict(
+        self,
+        state_dict: Any,
+        prefix: str,
+        local_metadata: Any,
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
         given = {prefix + name: state_dict.get(prefix + name) for name in ('weight', 'bias')}
         for key, tensor in given.items():
             if isinstance(tensor, Tensor) and len(tensor) == len(self.scale):
                 state_dict[key] = tensor / self._factors(tensor)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
         state_dict.update({key: tensor for key, tensor in given.items() if tensor is not None})
 
     def _factors(self, tensor: Tensor) -> Tensor:

@@ -19,16 +19,15 @@ from mmtimesformer.analysis.calibration import (
 from mmtimesformer.analysis.metrics import TestResults, softmax
 from mmtimesformer.checkpoints import load_torch
 
-RNG = np.random.default_rng(0)
-
 
 def drawn(videos: int, several: bool = False, views: int = 1) -> Any:
     """Logits whose probabilities are exact, and labels drawn by them."""
-    logits = RNG.normal(size=(videos, 1, 5)) * 2
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(videos, 1, 5)) * 2
     if several:
-        labels = RNG.random((videos, 5)) < 1 / (1 + np.exp(-logits[:, 0]))
+        labels = rng.random((videos, 5)) < 1 / (1 + np.exp(-logits[:, 0]))
     else:
-        labels = np.array([RNG.choice(5, p=row) for row in softmax(logits[:, 0])])
+        labels = np.array([rng.choice(5, p=row) for row in softmax(logits[:, 0])])
     return np.repeat(logits, views, axis=1), labels
 
 
@@ -77,7 +76,7 @@ def test_the_threshold_has_the_correction_for_few_videos() -> None:
 def test_fusions_are_those_of_the_head() -> None:
     from mmtimesformer.heads import FUSIONS, TimeSformerHead
 
-    logits = RNG.normal(size=(4, 3, 5))
+    logits = np.random.default_rng(0).normal(size=(4, 3, 5))
     for clips in ('prob', 'sigmoid', 'score', 'sum'):
         head = TimeSformerHead(5, 2, average_clips=clips, temperature=2.5)
         expected = head.average_clip(torch.from_numpy(logits).flatten(0, 1), 3)

@@ -50,6 +50,19 @@ METHODS = [
         'self, runner, mode',
         'engine/hooks/unreadable_videos.py',
     ),
+    (
+        'torch.nn.Module',
+        '_save_to_state_dict',
+        'self, destination, prefix, keep_vars',
+        'heads.py',
+    ),
+    (
+        'torch.nn.Module',
+        '_load_from_state_dict',
+        'self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, '
+        'error_msgs',
+        'heads.py',
+    ),
     ('mmengine.optim.CosineAnnealingLR', '_get_value', 'self', 'engine/optim/warmup_cosine.py'),
     (
         'mmengine.runner.EpochBasedTrainLoop',
@@ -238,6 +251,8 @@ def test_every_override_of_a_private_method_is_checked_at_import() -> None:
         '_get_value',
         '_after_iter',
         '_after_epoch',
+        '_save_to_state_dict',
+        '_load_from_state_dict',
     }
     assert found <= {name for _, name, *_ in METHODS}
 
