@@ -22,6 +22,7 @@ from mmtimesformer.checkpoints.convert import Weights
 from mmtimesformer.checkpoints.download import fetch
 from mmtimesformer.checkpoints.load import adapt_contents, match_weights
 from mmtimesformer.checkpoints.metadata import ModelMetadata, differences, metadata_of_config
+from mmtimesformer.class_names import class_names_of, stated_data_set
 from mmtimesformer.cli import require_file
 from mmtimesformer.config.find import read_config
 from mmtimesformer.inference.inference_config import (
@@ -111,11 +112,22 @@ def load_recognizer(config: Any, checkpoint: PathLike | None) -> Loaded:
     named = inference_config.classes
     if isinstance(named, str) and (config is None or not Path(named).is_file()):
         named = None  # a missing file, or one that only a checkpoint names
+    stated = [*inference_config.data_set_texts, _file_name(config), _file_name(checkpoint)]
+    data_set = stated_data_set(stated, model.cls_head.num_classes)
     return Loaded(
         str(checkpoint), model, views, inference_config, adapted.load_report, adapted.metadata,
         has_classifier=not adapted.load_report.keys('newly initialized'),
-        class_sources=[*_lists([names, adapted.metadata.classes]), *([named] if named else [])],
+        class_sources=[
+            *_lists([names, adapted.metadata.classes]),
+            *([named] if named else []),
+            *([class_names_of(data_set)] if data_set else []),
+        ],
     )  # fmt: skip
+
+
+def _file_name(path: Any) -> str:
+    """Return the name of a config or checkpoint, without its folder."""
+    return Path(str(getattr(path, 'filename', path) or '')).name
 
 
 def _lists(values: Sequence[Any]) -> Iterator[Any]:

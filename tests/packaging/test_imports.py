@@ -22,6 +22,7 @@ MAY_IMPORT = {
     'registry': {'mmengine'},
     'non_finite': {'numpy', 'torch'},
     'terminal': {'rich'},
+    'class_names': set(),
     'cli': {'mmaction', 'rich', 'torch'},  # mmaction and torch inside functions only
     'fileio': {'numpy', 'torch', 'yaml'},
     'compat': {'torch'},
@@ -39,13 +40,14 @@ MAY_IMPORT = {
     '__main__': set(),
 }
 # Parts of our own that each part may import, besides itself. All may import these:
-COMMON = {'cli', 'fileio', 'non_finite', 'registry', 'resize', 'terminal', 'version'}
+COMMON = {'class_names', 'cli', 'fileio', 'non_finite', 'registry', 'resize', 'terminal', 'version'}
 GROUND = {  # the common ones themselves
     'version': set(),
     'resize': set(),
     'registry': set(),
     'non_finite': set(),
     'fileio': set(),
+    'class_names': set(),
     'terminal': set(),
     'cli': {'terminal'},
 }
