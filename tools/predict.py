@@ -48,6 +48,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default='fp32',
         help='bf16 and int8 are faster on some processors and change scores a little',
     )
+    parser.add_argument(
+        '--calibrated',
+        action='store_true',
+        help='divide logits by the temperature in the checkpoint (tools/calibrate.py)',
+    )
     parser.add_argument('--classes', metavar='NAMES.txt', help='names of the classes, one a line')
     parser.add_argument('--batch-size', type=int, default=4, help='videos, or windows, at a time')
     parser.add_argument('--out', type=Path, metavar='X.json|X.csv', help='write the labels')
@@ -116,8 +121,10 @@ def predict(args: argparse.Namespace) -> int:
                 'labelled ones could overwrite; give another folder'
             )
     classifier = VideoClassifier(
-        args.config, args.checkpoint, args.device, args.classes, args.precision
+        args.config, args.checkpoint, args.device, args.classes, args.precision, args.calibrated
     )
+    if args.calibrated:
+        echo(f'scores are calibrated: temperature {classifier.temperature:g}', file=sys.stderr)
     if classifier.classes is None:
         echo('classes are numbers: no names were found; give --classes NAMES.txt', file=sys.stderr)
     if args.window is not None:

@@ -33,6 +33,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='KEY=VALUE',
         help='change the config: test_dataloader.batch_size=4 key="[a,b]" key="[(a,b),(c,d)]"',
     )
+    parser.add_argument(
+        '--calibrated',
+        action='store_true',
+        help='divide logits by the temperature in the checkpoint (tools/calibrate.py)',
+    )
     parser.add_argument('--show-dir', help='folder for a picture of each video and its prediction')
     parser.add_argument('--show', action='store_true', help='open a window with each such picture')
     parser.add_argument(

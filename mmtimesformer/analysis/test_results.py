@@ -93,6 +93,10 @@ ABOUT: dict[str, tuple[str, Callable[[Any], bool]]] = {
             and all(type(value.get(key)) is int and value[key] > 0 for key in ('clips', 'crops'))
         ),
     ),
+    'temperature': (
+        'a number above 0',
+        lambda value: type(value) in (int, float) and 0 < value < float('inf'),
+    ),
     **dict.fromkeys(('scores', 'versions'), ('a table', lambda value: isinstance(value, dict))),
 }
 

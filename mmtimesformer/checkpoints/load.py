@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -304,7 +304,8 @@ def _adapt_contents(contents: Contents, model: nn.Module, options: AdaptOptions)
     prefix, backbone = _need_backbone(model)
     wanted = dict(model.state_dict())
     own = {name.removeprefix(prefix) for name in wanted if name.startswith(prefix)}
-    if _has_own_modules(own) and set(contents.tensors) >= {prefix + name for name in own}:
+    is_own = _has_own_modules(own) or _has_own_head(wanted)
+    if is_own and set(contents.tensors) >= {prefix + name for name in own}:
         return _adapt_same_model(contents, wanted)
 
     time_embed = wanted.get(f'{prefix}time_embed')
@@ -352,6 +353,12 @@ def _moved(tensors: dict[str, Tensor], map_location: MapLocation) -> dict[str, T
 def _has_own_modules(names: set[str]) -> bool:
     known = FORMATS['mmtimesformer'].names('', len(names))
     return not all(name in known for name in names)
+
+
+def _has_own_head(names: Iterable[str]) -> bool:
+    return any(
+        name.startswith('cls_head.') and not name.startswith(HEADS_OF_MODELS) for name in names
+    )
 
 
 def _adapt_same_model(contents: Contents, wanted: Mapping[str, Tensor]) -> Adapted:

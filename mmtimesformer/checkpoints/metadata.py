@@ -96,6 +96,7 @@ class ModelMetadata:
         licence: Where the source has one of its own.
         source: The format that the weights came in.
         dataset: Of the training, as the official config names it; not stored.
+        temperature: Of calibrated scores (:mod:`mmtimesformer.analysis.calibration`).
         other: Keys that this version does not use, kept as they are.
     """
 
@@ -113,6 +114,7 @@ class ModelMetadata:
     num_layers: int | None = None
     num_classes: int | None = None
     qkv_bias: bool | None = None
+    temperature: float | None = None
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     other: dict[str, object] = field(default_factory=dict)
 
@@ -270,6 +272,7 @@ VALID: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ('img_size size', 'a number of pixels, or two', _is_size),
         ('mean std', 'a number for each channel', _is_per_channel),
         ('norm_eps', 'a number from 0 to 1', lambda x: type(x) in (int, float) and 0 <= x <= 1),
+        ('temperature', 'a number above 0', lambda x: type(x) in (int, float) and 0 < x < LARGEST),
         ('qkv_bias', 'true or false', lambda value: isinstance(value, bool)),
         ('classes', 'a list of names', _is_names),
         ('preprocessing', 'a table', lambda value: isinstance(value, Mapping)),
@@ -316,6 +319,21 @@ def complete_metadata(
     return replace(
         metadata, preprocessing=preprocessing, licence=licence, classes=names, dataset=None
     )
+
+
+def need_temperature(extras: Values, source: str) -> float:
+    """Return the temperature that a checkpoint was calibrated with.
+
+    Raises:
+        ValueError: It has none.
+    """
+    temperature = find_metadata(extras, {}).temperature
+    if temperature is None:
+        raise ValueError(
+            f'checkpoint {source} has no temperature, so its scores cannot be calibrated; write '
+            'one that has with tools/calibrate.py'
+        )
+    return temperature
 
 
 def metadata_of_config(config: Values) -> ModelMetadata:

@@ -95,6 +95,29 @@ def scores_are_sigmoids(head: Any, multi_label_data: bool = False) -> bool:
     return multi_label_data and not _has_softmax_loss(head)
 
 
+def with_temperature(head: dict[str, Any], temperature: float) -> dict[str, Any]:
+    """Return the config of a head whose logits are divided by a temperature.
+
+    MMAction2's ``TimeSformerHead`` has none, and is replaced by ours.
+
+    Raises:
+        ValueError: The head is of another type, or it has another temperature already.
+    """
+    if head.get('temperature', temperature) != temperature:
+        raise ValueError(
+            f'model.cls_head.temperature={head["temperature"]} of the config differs from '
+            f'{temperature:g} of the checkpoint; remove one of them'
+        )
+    kind = str(head.get('type'))
+    if _name(head) != HEAD and not kind.startswith('mmtimesformer.'):
+        raise ValueError(
+            f'model.cls_head.type={kind} has no temperature; use {OUR_HEAD}, or test without '
+            '--calibrated'
+        )
+    kind = OUR_HEAD if _name(head) == HEAD else kind
+    return type(head)({**head, 'type': kind, 'temperature': temperature})
+
+
 def to_build(head: dict[str, Any], multi_label: bool) -> dict[str, Any]:
     """Return the config of a head that has the fusion of views that the scores need.
 
@@ -106,7 +129,7 @@ def to_build(head: dict[str, Any], multi_label: bool) -> dict[str, Any]:
     fusion = head.get('average_clips')
     if multi_label and fusion in ('prob', None):
         fusion = 'sigmoid'
-    if _name(head) != HEAD or fusion in BY_MMACTION2:
+    if _name(head) != HEAD or (fusion in BY_MMACTION2 and 'temperature' not in head):
         return head
     return type(head)({**head, 'type': OUR_HEAD, 'average_clips': fusion})
 

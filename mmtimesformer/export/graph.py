@@ -8,6 +8,7 @@ from einops import rearrange, reduce
 from mmaction.models.heads import TimeSformerHead  # noqa: TID251  (ours is one, too)
 from torch import Tensor, nn
 
+from mmtimesformer.heads import AttentiveHead
 from mmtimesformer.inference import VideoClassifier
 from mmtimesformer.models import TimeSformer
 from mmtimesformer.resize import resize_positions, resize_times
@@ -74,10 +75,11 @@ class ClipScores(nn.Module):
         model = classifier.model
         self.views, _, t, height, width = shape
         self.output = output
+        self.temperature = classifier.temperature
         self.fusion = model.cls_head.average_clips or 'prob'
         self.multi_label = classifier.is_multi_label
         self.backbone = _built_for(model.backbone, t, height, width)
-        self.head = copy.deepcopy(model.cls_head.fc_cls)
+        self.head = copy.deepcopy(model.cls_head)
         self.with_preprocessing = with_preprocessing
         self.swap_colours = with_preprocessing and model.data_preprocessor.to_rgb
         mean, std = normalisation(model)
@@ -93,6 +95,7 @@ class ClipScores(nn.Module):
         logits = self.head(self.backbone(video))
         if self.output == 'logits':
             return logits
+        logits = logits / self.temperature
         if self.output == 'fused' and self.fusion not in ('prob', 'sigmoid'):
             how = 'sum' if self.fusion == 'sum' else 'mean'
             return reduce(logits, '(b views) classes -> b classes', how, views=self.views)
@@ -149,10 +152,10 @@ def _check(classifier: VideoClassifier) -> None:
             f'{"a neck and " if neck else ""}a {type(head).__name__}; exported are '
             'mmtimesformer.TimeSformer and TimeSformerHead, without a neck'
         )
-    if backbone.out_type != 'cls_token':
+    if backbone.out_type != ('tokens' if isinstance(head, AttentiveHead) else 'cls_token'):
         raise ValueError(
-            f'backbone.out_type={backbone.out_type!r} leaves no class token for a classifier; set '
-            "it to 'cls_token'"
+            f'backbone.out_type={backbone.out_type!r} is not what {type(head).__name__} reads; set '
+            "it to 'cls_token' ('tokens' for an AttentiveHead)"
         )
     if missing := classifier.load_report.keys('newly initialized'):
         raise ValueError(

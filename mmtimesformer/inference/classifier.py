@@ -39,18 +39,19 @@ class VideoClassifier:
 
     Views and their fusion are those of the config's test, so scores are those of ``tools/test.py``.
 
-    With a loss of sigmoids (``BCELossWithLogits``) or ``multi_class=True``, the score of a class is
-    the mean of its sigmoid over views, also for ``average_clips='prob'``.
+    With a loss of sigmoids or ``multi_class=True``, the score of a class is the mean of its sigmoid
+    over views, also for ``average_clips='prob'``.
 
     Args:
         config: A file, a shipped config's name, a ``Config``, or ``None`` for a training checkpoint
-            (its config is read as plain values, never executed) or one with its preprocessing.
+            (its config is parsed, never executed) or one with its preprocessing.
         checkpoint: Of any readable format: a path, a folder, ``https://…``, ``hf://owner/name``.
         device: Such as ``'cpu'`` or ``'cuda:1'``; if not given, the first GPU if there is one.
         classes: A list of names, or a file with a name a line; if not given, those of the
             checkpoint, else of the config's data set (shipped ones if their file is not there, see
             :mod:`mmtimesformer.class_names`), else numbers.
         precision: ``'fp32'``, or ``'bf16'`` or ``'int8'``, which change scores a little.
+        calibrated: Divide logits by the temperature in the checkpoint (``tools/calibrate.py``).
 
     Attributes:
         model: The recognizer, in evaluation mode.
@@ -74,10 +75,11 @@ class VideoClassifier:
         device: str | torch.device | None = None,
         classes: str | os.PathLike[str] | Sequence[str] | None = None,
         precision: str = 'fp32',
+        calibrated: bool = False,
     ) -> None:
         self.device = check_device(device)
         self.given_config = None if config is None else str(getattr(config, 'filename', config))
-        self._loaded = loaded = load_recognizer(config, checkpoint)
+        self._loaded = loaded = load_recognizer(config, checkpoint, calibrated)
         self.checkpoint = loaded.checkpoint
         self.model, self.views, self.inference_config = loaded.model, loaded.views, loaded.config
         self.load_report = loaded.load_report
@@ -92,13 +94,18 @@ class VideoClassifier:
         return int(self.model.cls_head.num_classes)
 
     @property
+    def temperature(self) -> float:
+        """What logits are divided by; 1 if scores are not calibrated."""
+        return float(getattr(self.model.cls_head, 'temperature', 1.0))
+
+    @property
     def fusion(self) -> str:
         """How the scores of a video's views are fused."""
         return FUSIONS[self.model.cls_head.average_clips or 'prob']
 
     @property
     def is_multi_label(self) -> bool:
-        """Whether a video may have several labels, each with its own probability."""
+        """Whether a video may have several labels."""
         return self.inference_config.multi_label or self.model.cls_head.average_clips == 'sigmoid'
 
     def __call__(
@@ -122,13 +129,12 @@ class VideoClassifier:
             threshold: For a multi-label model: the least probability of a label.
 
         Returns:
-            A :class:`Prediction`; for a list or a folder :class:`Predictions`, without the files
-            that could not be read or whose scores are not finite, which are in its ``skipped``.
+            A :class:`Prediction`; for a list or a folder :class:`Predictions`, which list files
+            without finite scores in ``skipped``.
 
         Raises:
             FileNotFoundError: The file or folder does not exist.
-            NonFiniteError: The scores of the only video, or of the first ``EARLY`` or all of many
-                (:mod:`mmtimesformer.non_finite`), are NaN or infinite.
+            NonFiniteError: Scores of the only video, of the first ``EARLY``, or of all are NaN.
             ValueError: The one video, or every one of many, cannot be read.
         """
         self._loaded.check_classifier()
@@ -203,15 +209,13 @@ class VideoClassifier:
             video: As in :meth:`__call__`.
             out: ``'cls'``, ``'patch_mean'``, ``'frames'`` or ``'tokens'``, see
                 :mod:`mmtimesformer.inference.features`.
-            layers: Hidden states instead of the output of the backbone: 0 is the embedded video, -1
-                the last layer. A list adds a first axis.
+            layers: Hidden states: 0 is the embedded video, -1 the last. A list adds a first axis.
             fps: As in :meth:`__call__`.
             batch_size: As in :meth:`__call__`.
             progress: As in :meth:`__call__`.
 
         Returns:
-            An array of float32, of the shapes there; for a list or a folder a dict by name, without
-            the files that could not be read (a warning names them).
+            An array of float32; for a list or a folder a dict by name, without unreadable files.
 
         Raises:
             NonFiniteError: The features of a video are NaN or infinite.
@@ -235,11 +239,7 @@ class VideoClassifier:
         batch_size: int = 4,
         progress: bool = True,
     ) -> Iterator[Result]:
-        """Yield the features of many videos one by one, as :meth:`features` describes them.
-
-        Raises:
-            NonFiniteError: Those of the first ``EARLY`` are NaN or infinite.
-        """
+        """Yield the features of many videos one by one, see :meth:`features`."""
         self.check_features(out, [layers] if isinstance(layers, int) else layers)
         check_positive(batch_size=batch_size, fps=fps)
 

@@ -21,10 +21,16 @@ from mmtimesformer.checkpoints import LoadReport, read_file
 from mmtimesformer.checkpoints.convert import Weights
 from mmtimesformer.checkpoints.download import fetch
 from mmtimesformer.checkpoints.load import adapt_contents, match_weights
-from mmtimesformer.checkpoints.metadata import ModelMetadata, differences, metadata_of_config
+from mmtimesformer.checkpoints.metadata import (
+    ModelMetadata,
+    differences,
+    metadata_of_config,
+    need_temperature,
+)
 from mmtimesformer.class_names import class_names_of, stated_data_set
 from mmtimesformer.cli import require_file
 from mmtimesformer.config.find import read_config
+from mmtimesformer.config.label_checks import with_temperature
 from mmtimesformer.inference.inference_config import (
     InferenceConfig,
     inference_config_of,
@@ -74,7 +80,7 @@ class Loaded:
         )
 
 
-def load_recognizer(config: Any, checkpoint: PathLike | None) -> Loaded:
+def load_recognizer(config: Any, checkpoint: PathLike | None, calibrated: bool = False) -> Loaded:
     """Build the model of a config, or of the checkpoint without one, and load the weights.
 
     Arguments and errors are those of :class:`~mmtimesformer.inference.VideoClassifier`.
@@ -95,6 +101,10 @@ def load_recognizer(config: Any, checkpoint: PathLike | None) -> Loaded:
         limit = no_more_memory_than(source.tensors, str(checkpoint))
     else:
         inference_config = _read_config(config)
+    if calibrated:
+        temperature = need_temperature(contents.extras, str(checkpoint))
+        head = with_temperature(inference_config.model['cls_head'], temperature)
+        inference_config.model['cls_head'] = head
     with DefaultScope.overwrite_default_scope('mmaction'), limit:
         model = MODELS.build(inference_config.to_build())
         views = Views(inference_config.pipeline)

@@ -23,6 +23,7 @@ from mmtimesformer.visualization.report_parts import (
     MOST_VIEWS,
     calibration_section,
     failed_tiles,
+    scaling_section,
     video_figure,
     view_bars,
 )
@@ -45,6 +46,7 @@ def sections(results: TestResults, mistakes: int) -> dict[str, Any]:
         'threshold': AT,
         'tiles': _tiles(results, precision, calibrated['error'], views),
         'calibration': calibrated,
+        'scaling': scaling_section(results),
         'precisions': _precisions(results, precision),
         'without_videos': int(np.isnan(precision).sum()),
         'confused': [

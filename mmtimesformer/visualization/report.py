@@ -25,6 +25,7 @@ from mmtimesformer.visualization.report_parts import (
     common_sections,
     drawn,
     failed_tiles,
+    scaling_section,
     video_figure,
     view_bars,
 )
@@ -67,6 +68,7 @@ def _sections(results: TestResults, mistakes: int) -> dict[str, Any]:
     return {
         'tiles': _tiles(results, calibrated['error'], views),
         'calibration': calibrated,
+        'scaling': scaling_section(results),
         'confusion': drawn(lambda path: draw_confusion(counts, results.classes, path))
         if len(results.classes) <= MOST_CLASSES_DRAWN
         else None,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mmtimesformer.analysis.calibration import calibrate
 from mmtimesformer.analysis.metrics import Reliability, TestResults
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.non_finite import REASON
@@ -118,6 +119,23 @@ def calibration_section(found: Reliability, x_label: str, y_label: str) -> dict[
     """Return the reliability diagram and the expected calibration error."""
     image = drawn(lambda path: draw_calibration(*found[:3], path, x_label, y_label))
     return {'image': image, 'error': percent(found[3])}
+
+
+def scaling_section(results: TestResults) -> dict[str, Any]:
+    """Return what temperature scaling and label sets would bring, or why that is not known."""
+    try:
+        found = calibrate(results)
+    except ValueError as error:
+        return {'reason': str(error)}
+    return {
+        'temperature': f'{found.temperature:.2f}',
+        'before': percent(found.before),
+        'after': percent(found.after),
+        'sets': [
+            (percent(one.level, 0), percent(one.coverage), f'{one.size:.2f}') for one in found.sets
+        ],
+        'several': results.is_multi_label,
+    }
 
 
 def draw_calibration(

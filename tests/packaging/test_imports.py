@@ -35,6 +35,7 @@ MAY_IMPORT = {
     'analysis': CORE | {'sklearn'},
     'inference': CORE | VIDEO | {'rich'},
     'visualization': {'PIL', 'av', 'cv2', 'einops', 'jinja2', 'matplotlib', 'numpy', 'torch'},
+    'probing': CORE | {'sklearn'},  # inside functions only
     'export': CORE | {'mmaction'},
     '__init__': set(),
     '__main__': set(),
@@ -51,6 +52,7 @@ GROUND = {  # the common ones themselves
     'terminal': set(),
     'cli': {'terminal'},
 }
+PROBED = {'analysis', 'checkpoints', 'config', 'datasets', 'inference', 'models'}
 MAY_USE = {
     'compat': set(),
     'models': set(),
@@ -62,7 +64,8 @@ MAY_USE = {
     'analysis': {'checkpoints', 'compat', 'config', 'datasets'},
     'inference': {'checkpoints', 'compat', 'config', 'datasets', 'engine', 'heads', 'models'},
     'visualization': {'analysis', 'checkpoints', 'config', 'datasets', 'inference', 'models'},
-    'export': {'analysis', 'checkpoints', 'config', 'datasets', 'inference', 'models'},
+    'probing': {'compat', 'heads', *PROBED},
+    'export': {'analysis', 'checkpoints', 'config', 'datasets', 'heads', 'inference', 'models'},
     '__init__': {'compat', 'engine', 'inference', 'models'},  # the last two when they can be
     '__main__': set(),
 }

@@ -26,6 +26,7 @@ class EvalProtocol(TypedDict):
     protocol: str | None
     views: dict[str, int]
     fusion: str | None
+    temperature: float | None
 
 
 @HOOKS.register_module()
@@ -91,6 +92,7 @@ def protocol_of(cfg: Config, stage: str, views: int) -> EvalProtocol:
         'protocol': cfg.get('protocol'),
         'views': {'clips': clips, 'crops': views // clips},
         'fusion': FUSIONS.get(head.get('average_clips'), head.get('average_clips')),
+        'temperature': head.get('temperature'),
     }
 
 
@@ -98,7 +100,9 @@ def format_protocol(protocol: EvalProtocol) -> str:
     """Return the protocol in one line."""
     parts = [f'{n} {part if n != 1 else part[:-1]}' for part, n in protocol['views'].items()]
     name = protocol['protocol'] or 'not named in the config'
-    return f'Protocol: {name}; {" x ".join(parts)}, {protocol["fusion"]}'
+    temperature = protocol['temperature']
+    calibrated = '' if temperature is None else f', calibrated: temperature {temperature:g}'
+    return f'Protocol: {name}; {" x ".join(parts)}, {protocol["fusion"]}{calibrated}'
 
 
 def _origin(runner: Runner) -> dict[str, object]:

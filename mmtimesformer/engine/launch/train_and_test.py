@@ -10,9 +10,13 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 
+from mmtimesformer.checkpoints.download import fetch
+from mmtimesformer.checkpoints.metadata import need_temperature
+from mmtimesformer.checkpoints.readers import read_file
 from mmtimesformer.cli import RunStopped, require_file
 from mmtimesformer.config.command_line import check_order, check_output
 from mmtimesformer.config.find import read_config
+from mmtimesformer.config.label_checks import with_temperature
 from mmtimesformer.config.sharded_training import is_sharded
 from mmtimesformer.config.validate import check_config
 from mmtimesformer.engine.distributed.process_group import leave_process_group, lost_connection
@@ -51,6 +55,8 @@ def test(args: Namespace) -> None:
     cfg.resume = False
     if is_sharded(cfg.get('model_wrapper_cfg')):  # it fits without gradients and optimizer
         cfg.model_wrapper_cfg = None
+    if args.calibrated:
+        _calibrate(cfg, args.checkpoint)
     if cfg.get('test_dataloader') is None:
         raise ValueError(f'config {args.config} has no test_dataloader; add one, or name another')
     if args.amp:
@@ -71,6 +77,14 @@ def test(args: Namespace) -> None:
         }
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), pictures]
     _run(cfg, 'test')
+
+
+def _calibrate(cfg: Config, checkpoint: str) -> None:
+    """Divide logits by the temperature that ``tools/calibrate.py`` stored in the checkpoint."""
+    require_file(checkpoint, 'checkpoint', 'correct the path')
+    temperature = need_temperature(read_file(fetch(checkpoint)).extras, checkpoint)
+    cfg.model.cls_head = with_temperature(cfg.model.cls_head, temperature)
+    echo(f'Scores are calibrated: temperature {temperature:g}, of {checkpoint}')
 
 
 def _read_config(args: Namespace) -> Config:

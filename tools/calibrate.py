@@ -1,0 +1,64 @@
+"""Fit a temperature on validation scores: python tools/calibrate.py CHECKPOINT --scores RESULT.pkl.
+
+The scores are those of this checkpoint on validation videos (tools/test.py --dump), not of the test
+set. Writes a copy of the checkpoint with the temperature in its metadata. It is used on request
+only: --calibrated of tools/test.py and tools/predict.py, VideoClassifier(calibrated=True).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from mmtimesformer.cli import require_file, run_tool
+from mmtimesformer.config.command_line import check_output, parse
+from mmtimesformer.terminal import ArgumentParser, echo
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('checkpoint', type=Path, help='the weights')
+    parser.add_argument(
+        '--scores', type=Path, required=True, metavar='RESULT.pkl',
+        help='of tools/test.py --dump, on validation videos',
+    )  # fmt: skip
+    parser.add_argument(
+        '--out', type=Path, metavar='FILE', help='the new file (NAME_calibrated.pth)'
+    )
+    parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
+    return parse(parser, argv)
+
+
+def calibrate(args: argparse.Namespace) -> None:
+    """Fit the temperature, write the checkpoint, and print what changes."""
+    from mmtimesformer.analysis.calibration import calibrate_checkpoint
+    from mmtimesformer.analysis.test_results import read_test_results
+
+    require_file(args.checkpoint, 'checkpoint', 'correct the path', Path.is_file)
+    out = args.out or args.checkpoint.with_name(f'{args.checkpoint.stem}_calibrated.pth')
+    check_output(out, '--out')
+    results = read_test_results(args.scores.parent, args.scores)
+    found = calibrate_checkpoint(args.checkpoint, results, out)
+    echo(f'temperature: {found.temperature:.4g}, fitted on {len(results.labels):,} videos')
+    echo(
+        f'expected calibration error: {100 * found.before:.2f} % before, {100 * found.after:.2f} % '
+        'after (fitted on one half of the videos, measured on the other)'
+    )
+    for one in found.sets:
+        echo(
+            f'label sets at {100 * one.level:g} %: coverage {100 * one.coverage:.1f} %, '
+            f'{one.size:.2f} labels on average'
+        )
+    echo(f'saved: {out}; use it with --calibrated')
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the tool and return its exit code."""
+    args = parse_args(argv)
+    return run_tool(lambda: calibrate(args), args.debug)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
