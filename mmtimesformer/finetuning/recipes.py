@@ -25,8 +25,8 @@ FULL_FROM = 2000
 LAST_BLOCKS = 4
 #: Steps for an average of the weights (EMA), and videos for mixup, to be of use.
 EMA_STEPS, MIXUP_VIDEOS = 2000, 5000
-# Bytes that a training step keeps for each token, channel and layer, in float32. Measured: 1,409 MiB
-# for a clip of 8 x 224 x 224 in a TimeSformer-B (1,569 tokens, 768 channels, 12 layers; CPU).
+# Bytes that a training step keeps for each token, channel and layer, in float32. Measured on a CPU:
+# 1,409 MiB for a clip of 8 x 224 x 224 in a TimeSformer-B (1,569 tokens, 768 channels, 12 layers).
 BYTES_KEPT = 102
 BYTES_OF_WEIGHT = 16  # of float32: itself, its gradient, and two averages of AdamW
 SHARE = 0.8  # of the free memory that a training may take

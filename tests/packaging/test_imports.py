@@ -37,6 +37,7 @@ MAY_IMPORT = {
     'visualization': {'PIL', 'av', 'cv2', 'einops', 'jinja2', 'matplotlib', 'numpy', 'torch'},
     'probing': CORE | {'sklearn'},  # inside functions only
     'export': CORE | {'mmaction'},
+    'finetuning': {'mmengine', 'torch'},
     '__init__': set(),
     '__main__': set(),
 }
@@ -66,6 +67,7 @@ MAY_USE = {
     'visualization': {'analysis', 'checkpoints', 'config', 'datasets', 'inference', 'models'},
     'probing': {'compat', 'heads', *PROBED},
     'export': {'analysis', 'checkpoints', 'config', 'datasets', 'heads', 'inference', 'models'},
+    'finetuning': {'checkpoints', 'config', 'datasets', 'engine', 'inference', 'probing'},
     '__init__': {'compat', 'engine', 'inference', 'models'},  # the last two when they can be
     '__main__': set(),
 }
