@@ -174,7 +174,7 @@ def finetune(options: Options) -> Path:
     echo(f'{options.videos}: {_counts(videos.items, len(videos.classes))}')
     _show(videos.notes)
     journal = Journal(options.out, options.plain(), videos.digest())
-    _refuse_early(options)
+    _refuse_early(videos, options)
     checked = journal.step('check', lambda: _check(videos, options))
     videos = videos.without(dict(checked['left_out']))
     check_classes(videos.items, options.videos)
@@ -210,8 +210,9 @@ def finetune(options: Options) -> Path:
     return options.out / 'model.pth'
 
 
-def _refuse_early(options: Options) -> None:
-    """Refuse a checkpoint that is not there before every video is decoded."""
+def _refuse_early(videos: VideoList, options: Options) -> None:
+    """Refuse a split or a checkpoint that cannot be used before every video is decoded."""
+    divide(videos.items, options.val, options.test, options.seed)
     if options.recipe in ('probe', 'last-blocks') and options.pretrained is None:
         raise ValueError(
             f'--recipe {options.recipe} freezes weights, and without --pretrained they are random; '
@@ -275,8 +276,11 @@ def _write_config(
         seed=options.seed,
     )
     path = options.out / 'config.py'
+    how = ''
+    if recipe.kind == PROBE:
+        how = 'finetune fits this classifier on stored features (python -m mmtimesformer probe).\n'
     heading = (
-        f'{start.name}, on {options.videos.name}: recipe {recipe.kind}.\n\n'
+        f'{start.name}, on {options.videos.name}: recipe {recipe.kind}.\n\n{how}'
         f'Train:  python -m mmtimesformer train {path} --resume\n'
         f'Test:   python -m mmtimesformer test {path} CHECKPOINT\n'
         'Written by finetune.\n'
@@ -323,6 +327,7 @@ def _probe(
         seed=options.seed,
         data_root=str(videos.root),
     )
+    echo(', '.join(f'{name} {100 * value:.1f} %' for name, value in result.scores.items()))
     _show(result.notes)
     return str(result.checkpoint), str(result.dump)
 

@@ -218,7 +218,7 @@ def test_a_path_that_does_not_exist_and_options_without_effect(tmp_path: Path) -
 
 def test_names_that_no_annotation_file_can_hold_are_left_out(tmp_path: Path) -> None:
     make(tmp_path, 'a/1.mp4', 'a/2.mp4', 'b/3.mp4', 'b/x\ty.mp4')
-    os.rename(tmp_path / 'a' / '2.mp4', os.fsencode(tmp_path / 'a') + b'/\xff.mp4')
+    (tmp_path / 'a' / '2.mp4').rename(tmp_path / 'a' / os.fsdecode(b'\xff.mp4'))
     make(tmp_path, 'a/2.mp4')
     reasons = dict(read_video_list(tmp_path).left_out)
     assert 'has a tab' in reasons['b/x\ty.mp4'] and 'is not UTF-8' in reasons['a/\udcff.mp4']
