@@ -15,7 +15,7 @@ from mmtimesformer.cli import require_file
 from mmtimesformer.config.find import read_base
 from mmtimesformer.fileio.atomic import write_text_atomically
 from mmtimesformer.finetuning.inspection import Sizes
-from mmtimesformer.finetuning.recipes import FULL, Recipe, Start
+from mmtimesformer.finetuning.recipes import FULL, Start, TrainingPlan
 from mmtimesformer.inference.inference_config import inference_config_of_checkpoint
 from mmtimesformer.terminal import safe_lines
 
@@ -165,7 +165,7 @@ def _name(step: Mapping[str, Any]) -> str:
 
 def make_config(
     start: Start,
-    recipe: Recipe,
+    recipe: TrainingPlan,
     *,
     data: Mapping[str, str],
     root: str,
@@ -232,7 +232,9 @@ def make_config(
     }
 
 
-def _model(start: Start, recipe: Recipe, num_classes: int, multi_label: bool) -> dict[str, Any]:
+def _model(
+    start: Start, recipe: TrainingPlan, num_classes: int, multi_label: bool
+) -> dict[str, Any]:
     model = deepcopy(start.model)
     model['backbone']['frozen_stages'] = recipe.frozen
     head = model['cls_head'] = {
@@ -255,7 +257,7 @@ def _model(start: Start, recipe: Recipe, num_classes: int, multi_label: bool) ->
     return model
 
 
-def _schedule(start: Start, recipe: Recipe) -> dict[str, Any]:
+def _schedule(start: Start, recipe: TrainingPlan) -> dict[str, Any]:
     from_scratch = start.load_from is None
     warmup = max(1, recipe.epochs // 10)
     decay = {'constructor': 'mmtimesformer.LayerDecay', 'paramwise_cfg': {'decay_rate': 0.75}}
@@ -302,7 +304,7 @@ def _schedule(start: Start, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _hooks(recipe: Recipe, multi_label: bool) -> dict[str, Any]:
+def _hooks(recipe: TrainingPlan, multi_label: bool) -> dict[str, Any]:
     hooks = read_base('default_runtime').default_hooks.to_dict()
     best = 'acc/mean_average_precision' if multi_label else 'acc/top1'
     hooks['checkpoint'].update(max_keep_ckpts=1, save_best=best)

@@ -82,7 +82,7 @@ class Start:
 
 
 @dataclass
-class Recipe:
+class TrainingPlan:
     """How a model is trained.
 
     Attributes:
@@ -133,7 +133,7 @@ def choose(
     flip: bool | None = None,
     epochs: int | None = None,
     memory: int | None = None,
-) -> Recipe:
+) -> TrainingPlan:
     """Choose a recipe.
 
     Args:
@@ -184,7 +184,9 @@ def choose(
         f'models from {EMA_STEPS:,} steps; here {steps * epochs:,})'
     )
     lr = 7e-4 if start.load_from is None else 2.5e-4
-    return Recipe(kind, why, frozen, batch, accumulate, epochs, lr, mirrored, mixup, ema, notes)
+    return TrainingPlan(
+        kind, why, frozen, batch, accumulate, epochs, lr, mirrored, mixup, ema, notes
+    )
 
 
 def _kind(start: Start, num_train: int, recipe: str | None) -> tuple[str, str]:

@@ -105,7 +105,7 @@ def find_groups(items: Sequence[Item]) -> tuple[dict[str, str], str, list[str]]:
     """Return the group of each video, how groups were found in words, and notes.
 
     Groups by file names hold across folders. They are used if each class of two videos or more has
-    two groups or more; otherwise every video is a group of its own, and a note says so.
+    two groups or more; otherwise every video is a group of its own, and a note explains it.
     """
     if any(item.group for item in items):
         groups = {item.path: item.group or item.path for item in items}

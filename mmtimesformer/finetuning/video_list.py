@@ -43,7 +43,7 @@ class Item:
     Attributes:
         path: Below the root, with ``/``; or absolute.
         labels: Names of its classes; one, or any number in a multi-label list.
-        group: What it belongs together with; ``''`` if the list does not say.
+        group: What it belongs together with; ``''`` if the list does not state it.
         split: ``'train'``, ``'val'``, ``'test'``, or ``''`` if it is to be chosen.
     """
 
@@ -225,7 +225,7 @@ def _frame_folders(folder: Path, videos: Iterable[str]) -> Iterator[str]:
             continue
         if any(_is_image(file) for file in files):
             if '/' not in name and any(_holds_images(Path(path, one)) for one in folders):
-                continue  # a class folder with a picture beside its folders of frames
+                continue  # a class folder with a picture next to its folders of frames
             folders.clear()
             yield name
 

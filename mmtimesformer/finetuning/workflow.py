@@ -43,7 +43,7 @@ from mmtimesformer.finetuning.configs import (
     write_config,
 )
 from mmtimesformer.finetuning.inspection import Sizes, inspect_videos
-from mmtimesformer.finetuning.recipes import PROBE, Recipe, Start, choose
+from mmtimesformer.finetuning.recipes import PROBE, Start, TrainingPlan, choose
 from mmtimesformer.finetuning.splitting import Divided, divide, find_groups
 from mmtimesformer.finetuning.video_list import Item, VideoList, check_classes, read_video_list
 from mmtimesformer.terminal import echo, echo_lines, safe_text
@@ -163,7 +163,7 @@ def finetune(options: Options) -> Path:
 
     Raises:
         FileNotFoundError: Videos or checkpoint are not there.
-        RuntimeError: Training or test failed; their output says why.
+        RuntimeError: Training or test failed; their output has the reason.
         RunStopped: It was asked to stop; the same command continues.
         ValueError: Videos, labels or options cannot be used.
     """
@@ -192,7 +192,7 @@ def finetune(options: Options) -> Path:
     start = pretrained(options.pretrained) if options.pretrained else scratch(sizes)
     set_interval(start, sizes)
     plan = journal.step('plan', lambda: vars(_choose(start, divided, videos, options)))
-    recipe = Recipe(**plan)
+    recipe = TrainingPlan(**plan)
     _show_recipe(start, recipe)
     lists = journal.step('lists', lambda: _write_lists(videos, divided, options.out))
     journal.step('config', lambda: _write_config(start, recipe, videos, lists, options))
@@ -228,7 +228,7 @@ def _check(videos: VideoList, options: Options) -> dict[str, Any]:
     return {'sizes': vars(sizes), 'left_out': sorted(bad.items())}
 
 
-def _choose(start: Start, divided: Divided, videos: VideoList, options: Options) -> Recipe:
+def _choose(start: Start, divided: Divided, videos: VideoList, options: Options) -> TrainingPlan:
     return choose(
         start,
         len(divided.splits['train']),
@@ -262,7 +262,11 @@ def _delimiter(videos: VideoList) -> str:
 
 
 def _write_config(
-    start: Start, recipe: Recipe, videos: VideoList, lists: Mapping[str, str], options: Options
+    start: Start,
+    recipe: TrainingPlan,
+    videos: VideoList,
+    lists: Mapping[str, str],
+    options: Options,
 ) -> None:
     config = make_config(
         start,
@@ -407,7 +411,7 @@ def _show_split(divided: Divided) -> None:
     _show(divided.notes)
 
 
-def _show_recipe(start: Start, recipe: Recipe) -> None:
+def _show_recipe(start: Start, recipe: TrainingPlan) -> None:
     echo(f'{recipe.kind}: {recipe.why}')
     echo(f'model: {start.name}')
     if recipe.kind != PROBE:

@@ -1,9 +1,9 @@
 """*Two Shapes*: the multi-label form of *Moving Shapes*, two moving shapes in each video.
 
-Each shape moves in one of the ways of :data:`.moving_shapes.MOTIONS`; the labels of a video are the
-two motions. They are drawn uniformly from all pairs of two different ones, so every motion is in a
-quarter of the videos. Everything else is as in Moving Shapes: the order of frames, and nothing
-else, shows a direction.
+Each shape moves in one of the ways of :data:`.moving_shapes.MOTIONS`, drawn uniformly from all
+pairs of two different ones. The labels of a video are the axes of its motions (horizontal,
+vertical, orbit, size), so a video has one label or two; or, with ``directions``, the two motions.
+Everything else is as in Moving Shapes.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +15,7 @@ import numpy as np
 from mmtimesformer.datasets.preparation.moving_shapes import (
     CLASSES,
     HEIGHT,
+    MOTIONS,
     WIDTH,
     draw_clip,
     draw_scene,
@@ -24,13 +25,20 @@ from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import track
 
 
-def make_two_shapes(out: Path, num_videos: int = 2000, seed: int = 0, num_workers: int = 2) -> Path:
+def make_two_shapes(
+    out: Path,
+    num_videos: int = 2000,
+    seed: int = 0,
+    directions: bool = False,
+    num_workers: int = 2,
+) -> Path:
     """Write videos and ``labels.csv``, of ``path,label`` with labels separated by ``;``.
 
     Args:
         out: Folder of the data set; new.
         num_videos: Number of videos.
         seed: Each video has its own stream, drawn from the seed and its number.
+        directions: Whether labels are motions instead of their axes.
         num_workers: Threads.
 
     Returns:
@@ -47,7 +55,8 @@ def make_two_shapes(out: Path, num_videos: int = 2000, seed: int = 0, num_worker
         frames, motions = draw_two_shapes(seed, number)
         name = f'videos/{number:05d}.mp4'
         write_video(out / name, frames)
-        return f'{name},{";".join(motions)}'
+        labels = motions if directions else {MOTIONS[motion][0] for motion in motions}
+        return f'{name},{";".join(sorted(labels))}'
 
     with ThreadPoolExecutor(num_workers) as pool:
         lines = list(track(pool.map(write, range(num_videos)), 'Two Shapes', total=num_videos))
