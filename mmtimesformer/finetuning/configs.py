@@ -259,7 +259,7 @@ def _model(
 
 def _schedule(start: Start, recipe: TrainingPlan) -> dict[str, Any]:
     from_scratch = start.load_from is None
-    warmup = max(1, recipe.epochs // 10)
+    warmup = max(1, recipe.epochs // 10) if recipe.epochs > 1 else 0
     decay = {'constructor': 'mmtimesformer.LayerDecay', 'paramwise_cfg': {'decay_rate': 0.75}}
     return {
         'train_cfg': {
@@ -281,27 +281,20 @@ def _schedule(start: Start, recipe: TrainingPlan) -> dict[str, Any]:
             'clip_grad': {'max_norm': 1.0 if from_scratch else 5.0, 'norm_type': 2},
             'accumulative_counts': recipe.accumulate,
         },
-        'param_scheduler': [
-            {
-                'type': 'LinearLR',
-                'start_factor': 0.01,
-                'begin': 0,
-                'end': warmup,
-                'convert_to_iter_based': True,
-            },
-            {
-                'type': 'CosineAnnealingLR',
-                'eta_min': 0.0,
-                'begin': warmup,
-                'end': recipe.epochs,
-                'convert_to_iter_based': True,
-            },
-        ],
+        'param_scheduler': _schedulers(warmup, recipe.epochs),
         'auto_scale_lr': {
             'enable': False,
             'base_batch_size': recipe.batch_size * recipe.accumulate,
         },
     }
+
+
+def _schedulers(warmup: int, epochs: int) -> list[dict[str, Any]]:
+    """Return a linear warm-up, if it has any epoch, and a cosine down to zero."""
+    linear = {'type': 'LinearLR', 'start_factor': 0.01, 'begin': 0, 'end': warmup}
+    cosine = {'type': 'CosineAnnealingLR', 'eta_min': 0.0, 'begin': warmup, 'end': epochs}
+    used = [linear, cosine] if warmup else [cosine]
+    return [{**scheduler, 'convert_to_iter_based': True} for scheduler in used]
 
 
 def _hooks(recipe: TrainingPlan, multi_label: bool) -> dict[str, Any]:
