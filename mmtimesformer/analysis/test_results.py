@@ -7,6 +7,7 @@ from typing import Any
 from mmtimesformer.analysis.metrics import TestResults
 from mmtimesformer.analysis.predictions import read_failures, read_views
 from mmtimesformer.checkpoints.metadata import read_literals
+from mmtimesformer.class_names import class_names_of, stated_data_set
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import LARGEST_LITERALS, read_json, read_text
 
@@ -37,7 +38,7 @@ def read_test_results(
     meta = predictions.with_suffix('.meta.json')
     about = _read_about(meta) if meta.is_file() else {}
     dataset = _test_set(work_dir, about)
-    names = _class_names(classes, about, dataset) or [str(i) for i in range(scores.shape[1])]
+    names = _class_names(classes, about, dataset) or _stated_names(about, dataset, scores.shape[1])
     if len(names) < scores.shape[1]:
         raise ValueError(
             f'{len(names)} class names are too few for {scores.shape[1]} classes; set --classes'
@@ -161,6 +162,13 @@ def _class_names(
     ann_file = Path(dataset.get('ann_file') or '')
     path = ann_file.with_name('classes.txt') if ann_file.name else None
     return _lines(path) if path and _is_file(path) else None
+
+
+def _stated_names(about: dict[str, Any], dataset: dict[str, Any], num_classes: int) -> list[str]:
+    """Return the shipped names of the data set that config or list states, else numbers."""
+    config = Path(about.get('config') or '').name
+    data_set = stated_data_set([dataset.get('ann_file'), config], num_classes)
+    return list(class_names_of(data_set)) if data_set else [str(i) for i in range(num_classes)]
 
 
 def _lines(path: Path) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 
 from torch import Tensor
 
+from mmtimesformer.class_names import class_names_of, stated_data_set
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import TooLargeError, parse_python, parse_yaml
 
@@ -309,7 +310,8 @@ def complete_metadata(
             preprocessing.sampling = 'segments'  # its config's SAMPLING_RATE is not used
     names = metadata.classes
     if classes is not None and len(names or ()) != classes:
-        names = None
+        data_set = stated_data_set([metadata.dataset], classes)
+        names = list(class_names_of(data_set)) if data_set else None
     return replace(
         metadata, preprocessing=preprocessing, licence=licence, classes=names, dataset=None
     )

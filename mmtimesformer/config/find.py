@@ -74,3 +74,16 @@ def read_config(name_or_path: str, options: dict[str, Any] | None = None) -> Con
                 f'--cfg-options {key}={value}: {reason}; correct the name or the value'
             ) from error
     return cfg
+
+
+def read_base(name: str) -> Config:
+    """Read a shipped part of configs, such as ``'models/timesformer_tiny'``.
+
+    Raises:
+        FileNotFoundError: There is no such part.
+    """
+    for folder in FOLDERS:
+        path = folder / '_base_' / f'{name}.py'
+        if path.is_file():
+            return Config.fromfile(path)
+    raise FileNotFoundError(f'{name} is not among the shipped configs; install them again')

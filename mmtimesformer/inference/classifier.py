@@ -48,7 +48,8 @@ class VideoClassifier:
         checkpoint: Of any readable format: a path, a folder, ``https://…``, ``hf://owner/name``.
         device: Such as ``'cpu'`` or ``'cuda:1'``; if not given, the first GPU if there is one.
         classes: A list of names, or a file with a name a line; if not given, those of the
-            checkpoint, else of the config's data set if they are there, else numbers.
+            checkpoint, else of the config's data set (shipped ones if their file is not there, see
+            :mod:`mmtimesformer.class_names`), else numbers.
         precision: ``'fp32'``, or ``'bf16'`` or ``'int8'``, which change scores a little.
         calibrated: Divide logits by the temperature in the checkpoint (``tools/calibrate.py``).
 

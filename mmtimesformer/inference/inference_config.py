@@ -68,6 +68,7 @@ class InferenceConfig:
     protocol: str | None  # name of the evaluation protocol
     name: str  # where all this is from, for messages and manifests
     multi_label: bool = False  # whether each class was trained by itself, as a sigmoid
+    data_set_texts: tuple[str, ...] = ()  # files of the data set, which may state what it is
 
     def to_build(self) -> dict[str, Any]:
         """Return the model's config without initial weights: the checkpoint has them all.
@@ -95,13 +96,17 @@ def inference_config_of(config: Mapping[str, Any], name: str) -> InferenceConfig
     for key, value in (('model', config.get('model')), ('test_pipeline', pipeline)):
         if not value:
             raise ValueError(f'{name} has no {key}; add one, or give another config')
+    classes = (dataset.get('metainfo') or {}).get('classes')
     return InferenceConfig(
         model=dict(config['model']),
         pipeline=[dict(step) for step in pipeline or ()],
-        classes=(dataset.get('metainfo') or {}).get('classes'),
+        classes=classes,
         protocol=config.get('protocol'),
         name=name,
         multi_label=_is_multi_label(config),
+        data_set_texts=tuple(
+            text for text in (classes, dataset.get('ann_file')) if isinstance(text, str)
+        ),
     )
 
 

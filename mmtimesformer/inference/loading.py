@@ -27,6 +27,7 @@ from mmtimesformer.checkpoints.metadata import (
     metadata_of_config,
     need_temperature,
 )
+from mmtimesformer.class_names import class_names_of, stated_data_set
 from mmtimesformer.cli import require_file
 from mmtimesformer.config.find import read_config
 from mmtimesformer.config.label_checks import with_temperature
@@ -112,11 +113,19 @@ def load_recognizer(config: Any, checkpoint: PathLike | None, calibrated: bool =
     named = inference_config.classes
     if isinstance(named, str) and (config is None or not Path(named).is_file()):
         named = None  # a missing file, or one that only a checkpoint names
+    stated = [*inference_config.data_set_texts, _file_name(config), _file_name(checkpoint)]
+    data_set = stated_data_set(stated, model.cls_head.num_classes)
+    public = class_names_of(data_set) if data_set else None
     return Loaded(
         str(checkpoint), model, views, inference_config, adapted.load_report, adapted.metadata,
         has_classifier=not adapted.load_report.keys('newly initialized'),
-        class_sources=[source for source in (*lists, named) if source],
+        class_sources=[source for source in (*lists, named, public) if source],
     )  # fmt: skip
+
+
+def _file_name(path: Any) -> str:
+    """Return the name of a config or checkpoint, without its folder."""
+    return Path(str(getattr(path, 'filename', path) or '')).name
 
 
 def class_names(given: Any, sources: Sequence[Any], num_classes: int) -> list[str] | None:

@@ -11,7 +11,7 @@ from mmtimesformer.checkpoints.metadata import (
     metadata_of_config,
 )
 
-from .conftest import VIDEO_FILES, as_mmaction2, as_official, random_weights
+from .conftest import VIDEO_FILES, WIDTH, as_mmaction2, as_official, random_weights
 
 CONFIG_TEXT = """
 model = dict(
@@ -173,3 +173,14 @@ def test_values_of_the_wrong_type_are_dropped_or_refused_by_name() -> None:
         what = {'num_heads': 'num_heads', 'preprocessing': 'std'}[key]
         with pytest.raises(ValueError, match=f'has {what}=.*it must be a'):
             ModelMetadata.parse({key: values[key]}, strict=True)
+
+
+def test_official_weights_get_the_names_of_the_data_set_that_their_config_states(tmp_path) -> None:
+    weights = random_weights()
+    weights['head.weight'], weights['head.bias'] = torch.randn(174, WIDTH), torch.zeros(174)
+    file = {'model_state': as_official(weights), 'cfg': 'TRAIN: {DATASET: ssv2}'}
+    torch.save(file, tmp_path / 'a.pyth')
+    classes = read_checkpoint(tmp_path / 'a.pyth').describe().classes
+    assert classes is not None and classes[173] == 'Wiping something off of something'
+    torch.save({**file, 'cfg': OFFICIAL_CFG}, tmp_path / 'b.pyth')  # there is no Kinetics-174
+    assert read_checkpoint(tmp_path / 'b.pyth').describe().classes is None

@@ -202,6 +202,46 @@ def test_names_come_from_the_argument_the_checkpoint_or_the_data(
         VideoClassifier(config, checkpoint, classes=['a', 'b'])
 
 
+def with_classes(weights: dict[str, torch.Tensor], num_classes: int) -> dict[str, torch.Tensor]:
+    head = {'weight': torch.randn(num_classes, 24), 'bias': torch.zeros(num_classes)}
+    return {**weights, **{f'cls_head.fc_cls.{key}': value for key, value in head.items()}}
+
+
+@pytest.mark.parametrize('where', ['config', 'stored config', 'config name', 'checkpoint name'])
+def test_a_model_of_kinetics_has_names_without_any_data_set_on_disk(
+    config: Path, weights: dict[str, torch.Tensor], tiny_videos: Path, tmp_path: Path, where: str
+) -> None:
+    text = config.read_text().replace('num_classes=3', 'num_classes=400')
+    if 'config' in where and 'name' not in where:
+        metainfo = "metainfo=dict(classes='data/kinetics400/classes.txt'), pipeline"
+        text = text.replace('pipeline=test', f'{metainfo}=test')
+    config = tmp_path / ('tiny_kinetics400-rgb.py' if where == 'config name' else 'tiny.py')
+    config.write_text(text)
+    large = with_classes(weights, 400)
+    meta = {'cfg': Config.fromfile(config).pretty_text} if where == 'stored config' else {}
+    name = 'tiny_K400.pth' if where == 'checkpoint name' else 'epoch_1.pth'
+    checkpoint = save(tmp_path / name, large, **meta)
+    clf = VideoClassifier(None if meta else config, checkpoint, device='cpu')
+    assert clf.classes is not None
+    assert (clf.classes[0], clf.classes[5], clf.classes[399]) == ('abseiling', 'archery', 'zumba')
+    assert clf(tiny_videos / '0.mp4').top in clf.classes
+    own = [f'class {i}' for i in range(400)]
+    given = VideoClassifier(None if meta else config, checkpoint, device='cpu', classes=own)
+    assert given.classes == own
+    stored = save(tmp_path / name, large, **meta, dataset_meta={'classes': own})
+    assert VideoClassifier(None if meta else config, stored, device='cpu').classes == own
+
+
+def test_the_number_of_classes_alone_gives_no_names(
+    config: Path, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    config.write_text(config.read_text().replace('num_classes=3', 'num_classes=400'))
+    checkpoint = save(tmp_path / 'epoch_1.pth', with_classes(weights, 400))
+    assert VideoClassifier(config, checkpoint, device='cpu').classes is None
+    fine_tuned = save(tmp_path / 'from_k600.pth', with_classes(weights, 400))
+    assert VideoClassifier(config, fine_tuned, device='cpu').classes is None
+
+
 def test_unreadable_files_of_a_folder_are_skipped_and_told(
     clf: VideoClassifier, tiny_videos: Path, tmp_path: Path
 ) -> None:

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     'registry': {'mmengine'},
     'non_finite': {'numpy', 'torch'},
     'terminal': {'rich'},
+    'class_names': set(),
     'cli': {'mmaction', 'rich', 'torch'},  # mmaction and torch inside functions only
     'fileio': {'numpy', 'torch', 'yaml'},
     'compat': {'torch'},
@@ -36,17 +37,19 @@ MAY_IMPORT = {
     'visualization': {'PIL', 'av', 'cv2', 'einops', 'jinja2', 'matplotlib', 'numpy', 'torch'},
     'probing': CORE | {'sklearn'},  # inside functions only
     'export': CORE | {'mmaction'},
+    'finetuning': {'mmengine', 'torch'},
     '__init__': set(),
     '__main__': set(),
 }
 # Parts of our own that each part may import, besides itself. All may import these:
-COMMON = {'cli', 'fileio', 'non_finite', 'registry', 'resize', 'terminal', 'version'}
+COMMON = {'class_names', 'cli', 'fileio', 'non_finite', 'registry', 'resize', 'terminal', 'version'}
 GROUND = {  # the common ones themselves
     'version': set(),
     'resize': set(),
     'registry': set(),
     'non_finite': set(),
     'fileio': set(),
+    'class_names': set(),
     'terminal': set(),
     'cli': {'terminal'},
 }
@@ -64,6 +67,7 @@ MAY_USE = {
     'visualization': {'analysis', 'checkpoints', 'config', 'datasets', 'inference', 'models'},
     'probing': {'compat', 'heads', *PROBED},
     'export': {'analysis', 'checkpoints', 'config', 'datasets', 'heads', 'inference', 'models'},
+    'finetuning': {'checkpoints', 'config', 'datasets', 'engine', 'inference', 'probing'},
     '__init__': {'compat', 'engine', 'inference', 'models'},  # the last two when they can be
     '__main__': set(),
 }

@@ -84,8 +84,10 @@ def test_wheel_carries_every_config_and_tool_and_the_index(wheel: Path) -> None:
     assert len(files) > 3
     missing = {f'mmtimesformer/.mim/{file}' for file in [*files, 'model-index.yml']} - names
     assert missing == set()
-    templates = {str(file.relative_to(ROOT)) for file in (ROOT / 'mmtimesformer').rglob('*.jinja')}
-    assert templates and templates <= names
+    for ending in ('jinja', 'txt'):  # templates, class names
+        files = (ROOT / 'mmtimesformer').rglob(f'*.{ending}')
+        data = {str(file.relative_to(ROOT)) for file in files if '.mim' not in file.parts}
+        assert data and data <= names
 
 
 def test_wheel_installs_our_package_and_no_other(wheel: Path) -> None:

@@ -56,7 +56,7 @@ def read_own_data(
     given = _read_table(table, videos, multi_label) if table else _read_folders(videos)
     texts = {label for split in given.values() for label in split.values()}
     names = {name for text in texts for name in _split(text)} if multi_label else texts
-    ordered = read_lines(classes, 'correct --classes') if classes else _in_order(names)
+    ordered = read_lines(classes, 'correct --classes') if classes else in_label_order(names)
     labels = {name: i for i, name in enumerate(ordered)}
     left_out = [
         (file, why) for part in given.values() for file in part if (why := unwritable(file))
@@ -191,7 +191,7 @@ def _split(text: str) -> list[str]:
     return [name.strip() for name in text.split(';') if name.strip()]
 
 
-def _in_order(names: set[str]) -> list[str]:
+def in_label_order(names: set[str]) -> list[str]:
     """Sort by number where all are whole numbers (10 after 9), else by the alphabet."""
     if all(name.isdecimal() for name in names):
         return sorted(names, key=int)
