@@ -41,11 +41,16 @@ def test_a_folder_per_class_with_folders_in_it(tmp_path: Path) -> None:
 def test_a_folder_of_images_is_one_video(tmp_path: Path) -> None:
     make(
         tmp_path, 'wave/1/img_1.jpg', 'wave/1/img_2.jpg', 'wave/2.mp4', 'wave/cover.png',
-        'run/7/0001.PNG', 'run/7/flow/x.png', 'run/poster.jpg',
+        'run/7/0001.PNG', 'run/poster.jpg', 'run/8/1.jpg', 'run/8/2.jpg', 'run/8/more/x.mp4',
     )  # fmt: skip
-    assert [item.path for item in read_video_list(tmp_path).items] == [
-        'run/7', 'wave/1', 'wave/2.mp4',
-    ]  # fmt: skip
+    videos = read_video_list(tmp_path)
+    found = ['run/7', 'run/8/more/x.mp4', 'wave/1', 'wave/2.mp4']
+    assert [item.path for item in videos.items] == found
+    (left_out,) = videos.left_out
+    assert (
+        left_out[0] == 'run/8/'
+        and 'its 2 images are no video, as it also holds more' in left_out[1]
+    )
 
 
 def test_folders_train_and_val_are_the_split(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from mmtimesformer.datasets.preparation.listing import Listed
 from mmtimesformer.datasets.video_io.errors import UnreadableVideo
 from mmtimesformer.datasets.video_io.file_endings import is_video
-from mmtimesformer.datasets.video_io.frame_folder import content_of
+from mmtimesformer.datasets.video_io.frame_folder import FolderContent, content_of
 from mmtimesformer.datasets.video_io.safe_open import address_refused, check_file, is_address
 from mmtimesformer.terminal import safe_text
 
@@ -98,6 +98,8 @@ def walk_videos(
         if content and content.images and not content.others:
             yield prefix.removesuffix('/'), True
             return
+        if content and len(content.images) > 1:
+            skipped.faults.append((prefix, _mixed(content)))
         for entry in ordered:
             name = f'{prefix}{entry.name}'
             try:
@@ -114,6 +116,13 @@ def walk_videos(
                 skipped.faults.append((name, _why(error)))
 
     yield from walk(str(folder), '')
+
+
+def _mixed(content: FolderContent) -> str:
+    return (
+        f'its {len(content.images)} images are no video, as it also holds {content.others[0]}; '
+        'frames need a folder of their own'
+    )
 
 
 def _ending(name: str) -> str:
