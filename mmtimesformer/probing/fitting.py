@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from mmtimesformer import heads
@@ -114,7 +115,8 @@ class Kind:
     ) -> heads.TimeSformerHead:
         """Fit a probe and return it as a head, in evaluation mode."""
         config = self.head_config(settings, choice, len(features))
-        head = MODELS.build(config)
+        with DefaultScope.overwrite_default_scope('mmaction'):  # of the losses
+            head = MODELS.build(config)
         head.load_state_dict(self.fit(features, targets, settings, choice))
         return head.eval()
 
