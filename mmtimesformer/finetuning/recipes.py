@@ -234,8 +234,8 @@ def _batch_size(start: Start, frozen: int, memory: int, most: int, num_train: in
 
 
 def _epochs(steps: int, from_scratch: bool) -> int:
-    """Return how many epochs give 3,600 steps from scratch, 1,000 from pretrained weights."""
-    least, most, wanted = (20, 400, 3600) if from_scratch else (20, 60, 1000)
+    """Return how many epochs give 3,000 steps from scratch, 1,000 from pretrained weights."""
+    least, most, wanted = (20, 400, 3000) if from_scratch else (20, 60, 1000)
     return min(max(math.ceil(wanted / steps), least), most)
 
 
