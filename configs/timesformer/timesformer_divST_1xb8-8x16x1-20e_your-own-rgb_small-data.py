@@ -21,9 +21,6 @@ model = dict(
     # the loss of the few real ones is diluted. From some thousand clips on try ..._mix.py
     data_preprocessor=dict(blending=None),
 )
-# Two clips of each video that is decoded, cut at random each: more variety for the same reading.
-# A step sees 8 videos x 2 clips; set batch_size=4 for the memory of the base config
-train_dataloader = dict(clips_per_video=2)
 custom_hooks = [
     # The average of the weights warms up: after 10 steps it covers 5, and never the initial weights
     dict(type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=0.002, gamma=10),

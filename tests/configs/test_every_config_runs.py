@@ -219,6 +219,8 @@ def test_it_trains_two_steps_and_tests_two_videos(
     places = ['--work-dir', str(tmp_path), '--cfg-options', *options]
     if cfg.test_pipeline[1].get('num_clips', 1) > 1:  # of HowTo100M
         places.append('test_dataloader.dataset.pipeline.1.num_clips=1')
+    if cfg.model.backbone.get('frozen_stages', -1) > 0:
+        places.append('model.backbone.frozen_stages=1')
     assert tool('train')([path.stem, *places]) == 0
 
     log = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()
