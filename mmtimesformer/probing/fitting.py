@@ -168,7 +168,8 @@ def _logistic(x: np.ndarray, labels: np.ndarray, weights: Any, c: float) -> Any:
 
     with warnings.catch_warnings():  # more steps do not change what is predicted
         warnings.simplefilter('ignore', ConvergenceWarning)
-        found = LogisticRegression(C=c, class_weight=weights, max_iter=1000).fit(x, labels)
+        found = LogisticRegression(C=c, class_weight=weights, max_iter=1000, tol=1e-6)
+        found.fit(x, labels)
     return found.coef_, found.intercept_
 
 

@@ -11,14 +11,23 @@ from mmtimesformer.probing.fitting import KINDS, ProbeSettings
 from mmtimesformer.probing.folds import make_folds
 from mmtimesformer.probing.scoring import metrics, video_scores
 
-RNG = np.random.default_rng(0)
+
+class _Numbers:
+    """Random numbers that are the same for a test whichever tests ran before it."""
+
+    generator: np.random.Generator
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    _Numbers.generator = np.random.default_rng(0)
 
 
 def blobs(videos: int, classes: int = 3, views: int = 2, width: int = 6) -> Any:
     """Features with a class in each: far apart, and far from zero, in units of any size."""
     labels = np.arange(videos) % classes
     centres = np.random.default_rng(1).normal(size=(classes, width)) * 5
-    x = centres[labels][:, None] + RNG.normal(size=(videos, views, width))
+    x = centres[labels][:, None] + _Numbers.generator.normal(size=(videos, views, width))
     return (7 + 40 * x).astype(np.float32), labels
 
 
@@ -63,8 +72,8 @@ def test_linear_is_scikit_learns_pipeline(classes: int, class_weights: str | Non
     from sklearn.preprocessing import StandardScaler
 
     x, y = blobs(31, classes, views=1)
-    x[:, 0] += RNG.normal(size=(31, 6)) * 200  # so that it is not certain of each
-    model = LogisticRegression(C=0.1, class_weight=class_weights, max_iter=1000)
+    x[:, 0] += _Numbers.generator.normal(size=(31, 6)) * 200  # so that it is not certain of each
+    model = LogisticRegression(C=0.1, class_weight=class_weights, max_iter=1000, tol=1e-6)
     expected = make_pipeline(StandardScaler(), model).fit(x[:, 0], y).predict_proba(x[:, 0])
     with_fourth = ProbeSettings(4, 6, 2, class_weights=class_weights)
     head = KINDS['linear'].build(x, y, with_fourth, 0.1)
@@ -97,7 +106,7 @@ def test_neighbours_vote_by_cosine_and_votes_come_back_from_the_softmax() -> Non
 def test_balanced_weights_change_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitting, 'LEAST_STEPS', 20)
     x, y = blobs(60)
-    x = (x - 7 + RNG.normal(size=x.shape) * 300).astype(np.float32)
+    x = (x - 7 + _Numbers.generator.normal(size=x.shape) * 300).astype(np.float32)
     keep = np.flatnonzero((y != 2) | (np.arange(60) % 12 == 2))
     for kind, probe in KINDS.items():
         given = tokens_of(x) if kind == 'attentive' else x
@@ -130,7 +139,7 @@ def test_folds_are_stratified_and_keep_groups_together() -> None:
 
 
 def test_folds_of_several_labels_divide_each_label() -> None:
-    rows = RNG.random((60, 4)) < [0.5, 0.3, 0.1, 0.1]
+    rows = _Numbers.generator.random((60, 4)) < [0.5, 0.3, 0.1, 0.1]
     rows[:5, 3] = True
     splits = make_folds(rows, None, 5, 0)
     assert sorted(i for _, test in splits for i in test) == list(range(60))
