@@ -74,7 +74,8 @@ def test_linear_is_scikit_learns_pipeline(classes: int, class_weights: str | Non
     x, y = blobs(31, classes, views=1)
     x[:, 0] += _Numbers.generator.normal(size=(31, 6)) * 200  # so that it is not certain of each
     model = LogisticRegression(C=0.1, class_weight=class_weights, max_iter=1000, tol=1e-6)
-    expected = make_pipeline(StandardScaler(), model).fit(x[:, 0], y).predict_proba(x[:, 0])
+    given = x[:, 0].astype(np.float64)
+    expected = make_pipeline(StandardScaler(), model).fit(given, y).predict_proba(given)
     with_fourth = ProbeSettings(4, 6, 2, class_weights=class_weights)
     head = KINDS['linear'].build(x, y, with_fourth, 0.1)
     scores, _ = video_scores(head, lambda places: x[list(places)], len(x))
