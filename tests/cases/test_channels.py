@@ -81,10 +81,10 @@ def test_training_test_prediction_and_features(
     tiny_videos: Path, tmp_path: Path, kind: dict[str, Any]
 ) -> None:
     config, work = write_config(tmp_path, tiny_videos, kind), tmp_path / 'work'
-    code, said = tool('train', config, '--work-dir', work, '--seed', 0)
-    assert code == 0, said
-    code, said = tool('test', config, work / 'epoch_1.pth', '--work-dir', work)
-    assert code == 0, said
+    code, output = tool('train', config, '--work-dir', work, '--seed', 0)
+    assert code == 0, output
+    code, output = tool('test', config, work / 'epoch_1.pth', '--work-dir', work)
+    assert code == 0, output
     video = tmp_path / ('3.npy' if kind is ARRAYS else '3.mp4')
     classifier = VideoClassifier(checkpoint=work / 'epoch_1.pth')
     assert classifier.clips(video).shape[1] == kind['channels']

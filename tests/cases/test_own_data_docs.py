@@ -30,8 +30,8 @@ def test_each_printed_command_runs(
     assert len(commands(page)) >= 2
     for script, *given in commands(page):
         name = script.removesuffix('.py')
-        code, said = tool(name, *(words.get(word, word) for word in given))
-        assert code == 0, said
+        code, output = tool(name, *(words.get(word, word) for word in given))
+        assert code == 0, output
 
 
 def test_the_config_of_the_page_on_small_data_is_there() -> None:

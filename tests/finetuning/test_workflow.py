@@ -59,7 +59,7 @@ def test_every_step_runs_once_and_a_stopped_run_continues(
     assert finetune(options) == model
     assert calls == ['check', 'train', 'test', 'report']
     assert torch.load(model).keys() == {'meta', 'state_dict'}
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in (
         'split by class, every video by itself (no column group',
         'left out: wave/5.mp4: it is cut short',
@@ -69,7 +69,7 @@ def test_every_step_runs_once_and_a_stopped_run_continues(
         "type='mmtimesformer.TimeSformer'", 'report.html',
         *python_lines(model, options.videos.absolute() / 'clap hands/0.mp4')[:2],
     ):  # fmt: skip
-        assert words in said, words
+        assert words in output, words
 
 
 def test_lists_have_the_form_that_the_data_set_reads(options: Options) -> None:
