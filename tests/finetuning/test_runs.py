@@ -1,7 +1,6 @@
 """Whole runs of finetune on data made here; figures are in docs/datasets/your_own.md."""
 
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -53,9 +52,7 @@ def test_ten_clips_of_unseen_motions_are_probed_20_points_above_chance(tmp_path:
                 shutil.move(file, few / split / motion)
         shutil.rmtree(shapes / motion)
     model = finetune(Options(shapes, tmp_path / 'known', quick_check=True, epochs=36))
-    begin = time.monotonic()
     finetune(Options(few, tmp_path / 'out', pretrained=str(model), quick_check=True))
-    assert time.monotonic() - begin < 60
     assert top1(*read_predictions(tmp_path / 'out' / 'result.pkl')) >= 0.25 + 0.20
 
 
