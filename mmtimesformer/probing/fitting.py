@@ -217,7 +217,7 @@ def fit_attentive(
     labels = _float(rows)
     videos, views = tokens.shape[:2]
     generator = torch.Generator().manual_seed(settings.seed)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope('mmaction'):
         torch.manual_seed(settings.seed)
         head = heads.AttentiveHead(
             settings.num_classes, settings.in_channels, settings.num_heads
