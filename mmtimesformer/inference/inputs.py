@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmtimesformer.datasets.preparation.finding import SkippedFiles, walk_videos
 from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.datasets.video_io.file_endings import is_video
 from mmtimesformer.datasets.video_io.frame_folder import ASSUMED_FPS, is_frame_folder
 from mmtimesformer.datasets.video_io.pyav_reader import apply_rotation, decoded_frames
 from mmtimesformer.datasets.video_io.safe_open import (
@@ -171,6 +172,11 @@ def open_video(video: str | PathLike[str], fps: float | None = None) -> Video:
         return Video(path, fps=fps)
     except ValueError as error:
         raise ValueError(error_message(error, path, str(video))) from error
+
+
+def first_frame_folder(paths: Iterable[Path]) -> Path | None:
+    """Return the first path that is a folder of frames; names of videos are not looked up."""
+    return next((path for path in paths if not is_video(path.name) and is_frame_folder(path)), None)
 
 
 def fps_note(video: str | PathLike[str], fps: float | None = None) -> str:
