@@ -282,6 +282,8 @@ def test_finetune_on_a_folder_per_class_of_videos_and_folders_of_frames(
         assert run({'report': 'analysis_tools/report'}.get(name, name), *words) == 0
 
     monkeypatch.setattr(workflow, 'call', call)
+    # Eleven times a config is written; its layout would take most of the time.
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
     model = finetune(Options(mine, tmp_path / 'out', epochs=1))
     assert jobs == ['train', 'test', 'report']
     left_out = (tmp_path / 'out/data/left_out.csv').read_text()

@@ -58,7 +58,8 @@ def _standard_error() -> Iterator[Callable[[], str]]:
         def written() -> str:
             nonlocal end
             begin, end = end, os.fstat(descriptor).st_size
-            return os.pread(descriptor, end - begin, begin).decode('utf-8', 'replace')
+            os.lseek(descriptor, begin, os.SEEK_SET)  # reading ends where writing continues
+            return os.read(descriptor, end - begin).decode('utf-8', 'replace')
 
         before = os.dup(STDERR)
         os.dup2(descriptor, STDERR)
