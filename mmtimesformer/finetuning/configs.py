@@ -213,8 +213,6 @@ def make_config(
             'sampler': {'type': 'DefaultSampler', 'shuffle': name == 'train'},
             'dataset': dataset,
         }
-    if recipe.balanced:
-        loaders['train_dataloader']['sampler'] = {'type': 'mmtimesformer.ClassBalancedSampler'}
     metric = {'metric_list': ('mean_average_precision',)} if multi_label else {}
     return {
         **read_base('default_runtime').to_dict(),
@@ -304,17 +302,13 @@ def _hooks(recipe: TrainingPlan, multi_label: bool) -> dict[str, Any]:
     best = 'acc/mean_average_precision' if multi_label else 'acc/top1'
     hooks['checkpoint'].update(max_keep_ckpts=1, save_best=best)
     hooks['tensor_sharing'] = {'type': 'mmtimesformer.TensorSharingHook', 'strategy': 'file_system'}
-    more: list[dict[str, Any]] = []
-    if recipe.ema:
-        more.append({
-            'type': 'EMAHook', 'ema_type': 'MomentumAnnealingEMA', 'momentum': 0.002, 'gamma': 10
-        })  # fmt: skip
-    if recipe.patience is not None:
-        more.append({
-            'type': 'mmtimesformer.EarlyStoppingHook', 'monitor': best, 'rule': 'greater',
-            'patience': recipe.patience,
-        })  # fmt: skip
-    return {'default_hooks': hooks, **({'custom_hooks': more} if more else {})}
+    average = {
+        'type': 'EMAHook',
+        'ema_type': 'MomentumAnnealingEMA',
+        'momentum': 0.002,
+        'gamma': 10,
+    }
+    return {'default_hooks': hooks, **({'custom_hooks': [average]} if recipe.ema else {})}
 
 
 def write_config(config: dict[str, Any], path: Path, heading: str) -> str:

@@ -23,7 +23,6 @@ PROBE, LAST_BLOCKS_RECIPE, FULL = RECIPES = ('probe', 'last-blocks', 'full')
 PROBE_BELOW = 300  # training videos
 FULL_FROM = 2000
 LAST_BLOCKS = 4
-PATIENCE = 3  # validations without improvement, of about ten
 #: Steps for an average of the weights (EMA), and videos for mixup, to be of use.
 EMA_STEPS, MIXUP_VIDEOS = 2000, 5000
 # Bytes that a training step keeps for each token, channel and layer, in float32. Measured on a CPU:
@@ -97,8 +96,6 @@ class TrainingPlan:
         flip: Fraction of clips that are mirrored.
         mixup: Whether clips are mixed.
         ema: Whether an average of the weights is validated and kept.
-        balanced: Whether each class is drawn, or weighs, equally.
-        patience: Validations without improvement that end the training; ``None`` for none.
         notes: Sentences for the user.
     """
 
@@ -112,8 +109,6 @@ class TrainingPlan:
     flip: float
     mixup: bool
     ema: bool
-    balanced: bool = False
-    patience: int | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -133,7 +128,6 @@ def choose(
     classes: list[str],
     *,
     multi_label: bool = False,
-    balanced: bool = False,
     recipe: str | None = None,
     freeze: int | None = None,
     flip: bool | None = None,
@@ -147,7 +141,6 @@ def choose(
         num_train: Training videos.
         classes: Their names.
         multi_label: Whether a video may have several labels.
-        balanced: Whether each class is drawn, or weighs, equally.
         recipe: One of :data:`RECIPES`, instead of the choice by size.
         freeze: Number of blocks to freeze, instead of the recipe's.
         flip: Whether to mirror half of the clips; if not given, unless a class name has a word of
@@ -190,17 +183,10 @@ def choose(
         f'of one label each), average of weights (EMA) {"on" if ema else "off"} (on for pretrained '
         f'models from {EMA_STEPS:,} steps; here {steps * epochs:,})'
     )
-    if balanced:
-        notes.append('each class is drawn equally often (ClassBalancedSampler), as some are rare')
-    patience = None
-    if start.load_from is not None and num_train < FULL_FROM:
-        patience = PATIENCE
-        notes.append(f'ends after {patience} validations without improvement')
     lr = 7e-4 if start.load_from is None else 2.5e-4
     return TrainingPlan(
-        kind, why, frozen, batch, accumulate, epochs, lr, mirrored, mixup, ema, balanced, patience,
-        notes,
-    )  # fmt: skip
+        kind, why, frozen, batch, accumulate, epochs, lr, mirrored, mixup, ema, notes
+    )
 
 
 def _kind(start: Start, num_train: int, recipe: str | None) -> tuple[str, str]:

@@ -15,7 +15,6 @@ from pathlib import PurePosixPath
 from mmtimesformer.datasets.preparation.own_data import split_by_class
 from mmtimesformer.finetuning.video_list import Item
 
-IMBALANCED = 10  # largest class / smallest class, from which on each is drawn equally often
 PIECE = 'clip|part|seg|segment|shot|scene|cut|chunk'
 #: Rule → pattern of a file name without folder and ending; its first part in brackets is the group.
 NAME_RULES = {
@@ -41,11 +40,6 @@ class Divided:
     splits: dict[str, list[Item]]
     rule: str
     notes: list[str]
-
-    @property
-    def is_imbalanced(self) -> bool:
-        """Whether the largest class has 10 times the training videos of the smallest."""
-        return _is_imbalanced(_counts(self.splits['train']))
 
 
 def group_of_name(path: str) -> tuple[str, str]:
@@ -209,7 +203,10 @@ def _leaks(splits: Mapping[str, Sequence[Item]]) -> list[str]:
 
 
 def _class_notes(splits: Mapping[str, Sequence[Item]]) -> list[str]:
-    counts = {name: _counts(part) for name, part in splits.items()}
+    counts = {
+        name: Counter(label for item in part for label in item.labels)
+        for name, part in splits.items()
+    }
     notes = []
     for name, found in counts.items():
         lost = sorted(counts['train'].keys() - found.keys())
@@ -220,21 +217,13 @@ def _class_notes(splits: Mapping[str, Sequence[Item]]) -> list[str]:
             raise ValueError(
                 f'{_names(unknown)} of split {name} has no training video; correct the split'
             )
-    if _is_imbalanced(counts['train']):
-        (largest, *_, smallest) = counts['train'].most_common()
+    largest, smallest = counts['train'].most_common()[0], counts['train'].most_common()[-1]
+    if largest[1] >= 10 * smallest[1]:
         notes.append(
             f'classes are imbalanced: {largest[0]!r} has {largest[1]:,} training videos and '
             f'{smallest[0]!r} has {smallest[1]:,}'
         )
     return notes
-
-
-def _counts(items: Sequence[Item]) -> Counter[str]:
-    return Counter(label for item in items for label in item.labels)
-
-
-def _is_imbalanced(counts: Counter[str]) -> bool:
-    return max(counts.values()) >= IMBALANCED * min(counts.values())
 
 
 def _names(names: Sequence[str]) -> str:
