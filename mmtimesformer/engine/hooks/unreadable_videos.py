@@ -13,14 +13,12 @@ from mmengine.dist import all_gather_object, barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmtimesformer.compat.data_samples import is_regression
 from mmtimesformer.compat.upstream import overrides
 from mmtimesformer.engine.loops.resumable_loop import nested_datasets
 from mmtimesformer.fileio.safe_text import parse_json
 from mmtimesformer.registry import HOOKS
 from mmtimesformer.terminal import safe_text
 
-LEFT_OUT = 'it is left out of the errors'  # of a regression
 LIST = 'bad_videos.jsonl'  # in the work_dir
 LARGEST_LIST = 64 << 20  # bytes, of 300,000 videos
 LONGEST_LINE = 64 << 10
@@ -101,19 +99,14 @@ class UnreadableVideosHook(Hook):
         mode: str = 'train',
     ) -> None:  # fmt: skip
         """Log the unreadable videos of a batch of a validation or test."""
-        samples = [
-            sample
+        bad = [
+            {'file': sample.filename, 'reason': sample.failed, 'worker': sample.get('worker', -1)}
             for sample in (outputs or () if mode != 'train' else ())
             if hasattr(sample, 'get') and sample.get('failed')
         ]
-        bad = [
-            {'file': sample.filename, 'reason': sample.failed, 'worker': sample.get('worker', -1)}
-            for sample in samples
-        ]
         if bad:
             self.failed.update(video['file'] for video in bad)
-            of_numbers = is_regression(samples[0])
-            self._log(runner, mode, bad, LEFT_OUT if of_numbers else 'it counts as wrong')
+            self._log(runner, mode, bad, 'it counts as wrong')
 
     @overrides(Hook)
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
@@ -123,11 +116,9 @@ class UnreadableVideosHook(Hook):
         loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
         failed = set().union(*all_gather_object(self.failed))
         if failed:
-            of_numbers = getattr(loader.dataset, 'num_targets', None) is not None
-            consequence = 'are left out of the errors' if of_numbers else 'count as wrong'
             runner.logger.warning(
-                f'{len(failed)} of {len(loader.dataset):,} videos could not be read, and '
-                f'{consequence}; {self.list.path} lists them with their reasons.'
+                f'{len(failed)} of {len(loader.dataset):,} videos could not be read, and count as '
+                f'wrong; {self.list.path} lists them with their reasons.'
             )
 
     def _log(self, runner: Runner, stage: str, videos: Iterable[Entry], consequence: str) -> None:
