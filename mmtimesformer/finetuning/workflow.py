@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -200,13 +201,15 @@ def finetune(options: Options) -> Path:
     echo_lines((options.out / 'config.py').read_text(encoding='utf-8'))
 
     if recipe.kind == PROBE:
-        checkpoint, dump = journal.step('train', lambda: _probe(videos, divided, lists, options))
+        checkpoint, dump = journal.step(
+            'train', lambda: _probe(recipe, videos, divided, lists, options)
+        )
     else:
         checkpoint = journal.step('train', lambda: _train(options))
         dump = journal.step('test', lambda: _test(checkpoint, options))
     journal.step('report', lambda: _report(dump, options.out))
     journal.step('model', lambda: _publish(checkpoint, options.out))
-    _show_end(videos, divided, options.out)
+    _show_end(videos, divided, options.out, Path(dump) if recipe.balanced else None)
     return options.out / 'model.pth'
 
 
@@ -233,6 +236,7 @@ def _choose(start: Start, divided: Divided, videos: VideoList, options: Options)
         start,
         len(divided.splits['train']),
         videos.classes,
+        counts=Counter(name for item in divided.splits['train'] for name in item.labels),
         multi_label=videos.multi_label,
         recipe=options.recipe,
         freeze=options.freeze,
@@ -314,7 +318,11 @@ def _test(checkpoint: str, options: Options) -> str:
 
 
 def _probe(
-    videos: VideoList, divided: Divided, lists: Mapping[str, str], options: Options
+    recipe: TrainingPlan,
+    videos: VideoList,
+    divided: Divided,
+    lists: Mapping[str, str],
+    options: Options,
 ) -> tuple[str, str]:
     from mmtimesformer.probing import run_probe
 
@@ -326,6 +334,7 @@ def _probe(
         lists.get('test', lists['val']),
         out_dir=options.out,
         multi_label=videos.multi_label,
+        class_weights='balanced' if recipe.balanced else None,
         class_names=videos.classes,
         groups=[groups[item.path] for item in divided.splits['train']],
         seed=options.seed,
@@ -422,18 +431,28 @@ def _show_recipe(start: Start, recipe: TrainingPlan) -> None:
         )
     if start.interval:
         echo(f'frames of a clip are {start.interval} apart')
-    _show([*start.notes, *(recipe.notes if recipe.kind != PROBE else [])])
+    notes = [*filter(None, [recipe.balanced]), *(recipe.notes if recipe.kind != PROBE else [])]
+    _show([*start.notes, *notes])
 
 
-def _show_end(videos: VideoList, divided: Divided, out: Path) -> None:
+def _show_end(videos: VideoList, divided: Divided, out: Path, dump: Path | None = None) -> None:
+    """Print where the results are; of imbalanced classes the mean class accuracy of ``dump``."""
     part = divided.splits.get('test', divided.splits['val'])
     example = videos.root / part[0].path
     _heading('result')
+    if dump and (mean := mean_class_accuracy(dump)) is not None:
+        echo(f'mean class accuracy: {100 * mean:.1f} % (each class counts equally)')
     echo(f'report: {out / "report.html"}')
     echo(f'model:  {out / "model.pth"}')
     echo('from Python:')
     for line in python_lines(out / 'model.pth', example):
         echo(f'    {line}')
+
+
+def mean_class_accuracy(dump: Path) -> float | None:
+    """Return the mean class accuracy of a test, of which this is the dump; ``None`` without one."""
+    scores = read_json(dump.with_suffix('.meta.json'), dict).get('scores', {})
+    return scores.get('acc/mean1', scores.get('mean_class_accuracy'))
 
 
 def python_lines(model: Path, video: Path) -> list[str]:

@@ -88,6 +88,26 @@ def test_lists_have_the_form_that_the_data_set_reads(options: Options) -> None:
         assert Path(info['filename']).parent.name == ('clap hands', 'wave')[info['label']]
 
 
+def test_imbalanced_classes_are_balanced_and_the_summary_has_their_mean_accuracy(
+    options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(6, 60):
+        (options.videos / 'clap hands' / f'{i}.mp4').write_bytes(b'x')
+
+    def scored(tool: str, *arguments: str) -> None:
+        call(tool, *arguments)
+        if tool == 'test':
+            scores = {'acc/top1': 0.9, 'acc/mean1': 0.625}
+            (options.out / 'predictions.meta.json').write_text(json.dumps({'scores': scores}))
+
+    monkeypatch.setattr(workflow, 'call', scored)
+    finetune(options)
+    said = capsys.readouterr().out
+    assert "- balanced sampler: 'clap hands' has 48 training videos, 10 times or more" in said
+    assert 'mean class accuracy: 62.5 % (each class counts equally)' in said
+    assert "type='mmtimesformer.ClassBalancedSampler'" in (options.out / 'config.py').read_text()
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
