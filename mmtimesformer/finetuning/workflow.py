@@ -49,6 +49,7 @@ from mmtimesformer.finetuning.splitting import Divided, divide, find_groups
 from mmtimesformer.finetuning.video_list import Item, VideoList, check_classes, read_video_list
 from mmtimesformer.terminal import echo, echo_lines, safe_text
 
+FOLDS = 5  # of the cross-validation of a probe
 SHOWN = 5  # videos left out, on the terminal; left_out.csv has all
 PACKAGE = Path(__file__).resolve().parents[2]
 # As in tools/demo.py: one compute thread a process, and glibc keeps its memory between steps.
@@ -328,6 +329,9 @@ def _probe(
 
     _heading('probe on frozen features')
     groups, _, _ = find_groups(divided.splits['train'])
+    folds = _folds(divided.splits['train'], groups)
+    if not folds:
+        echo('no cross-validation: the training videos of a class are all of one group')
     result = run_probe(
         str(options.pretrained),
         lists['train'],
@@ -337,12 +341,20 @@ def _probe(
         class_weights='balanced' if recipe.balanced else None,
         class_names=videos.classes,
         groups=[groups[item.path] for item in divided.splits['train']],
+        folds=folds,
         seed=options.seed,
         data_root=str(videos.root),
     )
     echo(', '.join(f'{name} {100 * value:.1f} %' for name, value in result.scores.items()))
     _show(result.notes)
     return str(result.checkpoint), str(result.dump)
+
+
+def _folds(items: Sequence[Item], groups: Mapping[str, str]) -> int:
+    """Return the folds of a probe; 0 where a class has no two groups of videos to divide."""
+    pairs = {(label, groups[item.path]) for item in items for label in item.labels}
+    least = min(Counter(label for label, _ in pairs).values())
+    return FOLDS if least > 1 else 0
 
 
 def _report(dump: str, out: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from mmtimesformer.cli import RunStopped
 from mmtimesformer.finetuning import workflow
 from mmtimesformer.finetuning.inspection import Sizes
+from mmtimesformer.finetuning.video_list import Item
 from mmtimesformer.finetuning.workflow import Options, finetune, python_lines
 
 
@@ -106,6 +107,15 @@ def test_imbalanced_classes_are_balanced_and_the_summary_has_their_mean_accuracy
     assert "- balanced sampler: 'clap hands' has 48 training videos, 10 times or more" in said
     assert 'mean class accuracy: 62.5 % (each class counts equally)' in said
     assert "type='mmtimesformer.ClassBalancedSampler'" in (options.out / 'config.py').read_text()
+
+
+@pytest.mark.parametrize(('groups', 'folds'), [('abab', 5), ('aabb', 0), ('aabc', 0)])
+def test_a_probe_is_not_cross_validated_where_a_class_has_one_group(
+    groups: str, folds: int
+) -> None:
+    items = [Item(f'{i}.mp4', ('wave' if i < 2 else 'clap',)) for i in range(4)]
+    found = {item.path: group for item, group in zip(items, groups, strict=True)}
+    assert workflow._folds(items, found) == folds
 
 
 @pytest.mark.parametrize(
