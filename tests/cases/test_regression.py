@@ -206,6 +206,11 @@ def test_an_unreadable_video_is_left_out_and_counted(
     )  # fmt: skip
     assert code == 0, said
     assert re.search('1 of 3 videos have no finite prediction', said), said
+    assert '4.mp4 cannot be read: it is empty; it is left out of the errors' in said
+    assert '1 of 3 videos could not be read, and are left out of the errors' in said
+    assert 'as wrong' not in said
     code, said = tool('analysis_tools/report', tmp_path)
     assert code == 0, said
-    assert 'could not be read' in (tmp_path / 'report.html').read_text()
+    page = (tmp_path / 'report.html').read_text()
+    assert 'could not be read' in page and 'They are left out of the errors' in page
+    assert 'as wrong' not in page
