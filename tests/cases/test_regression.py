@@ -62,15 +62,15 @@ def run(tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a config, what its training left in ``work``, and the dump of a test."""
     folder = tmp_path_factory.mktemp('regression')
     config, work = write_config(folder, tiny_videos), folder / 'work'
-    code, said = tool('train', config, '--work-dir', work, '--seed', 0)
-    assert code == 0, said
-    assert 'Targets of the training list (mean +- standard deviation): 2 +- 1.11803, 1500' in said
-    code, said = tool(
+    code, output = tool('train', config, '--work-dir', work, '--seed', 0)
+    assert code == 0, output
+    assert 'Targets of the training list (mean +- standard deviation): 2 +- 1.11803, 1500' in output
+    code, output = tool(
         'test', config, work / 'epoch_1.pth', '--work-dir', work, '--dump', work / 'result.pkl',
         '--show-dir', folder / 'pictures',
     )  # fmt: skip
-    assert code == 0, said
-    assert 'mean of numbers' in said and 'top1' not in said
+    assert code == 0, output
+    assert 'mean of numbers' in output and 'top1' not in output
     return folder
 
 
@@ -87,8 +87,8 @@ def test_the_dump_has_numbers_and_the_scores_are_those_of_scikit_learn(run: Path
 
 
 def test_the_page_has_a_scatter_plot_and_no_top_1(run: Path) -> None:
-    code, said = tool('analysis_tools/report', run / 'work')
-    assert code == 0, said
+    code, output = tool('analysis_tools/report', run / 'work')
+    assert code == 0, output
     page = (run / 'work/report.html').read_text()
     assert 'Predicted against true' in page and 'R²' in page and 'price' in page
     assert not re.search('top-1|accuracy|Confusion', re.sub(r'<style.*?</style>', '', page))
@@ -200,17 +200,17 @@ def test_an_unreadable_video_is_left_out_and_counted(
         content = b'' if i == 4 else (tiny_videos / f'{i}.mp4').read_bytes()
         (tmp_path / f'videos/{i}.mp4').write_bytes(content)
     options = 'test_dataloader.dataset.data_prefix.video', tmp_path / 'videos'
-    code, said = tool(
+    code, output = tool(
         'test', run / 'config.py', run / 'work/epoch_1.pth', '--work-dir', tmp_path, '--dump',
         tmp_path / 'result.pkl', '--cfg-options', '='.join(map(str, options)),
     )  # fmt: skip
-    assert code == 0, said
-    assert re.search('1 of 3 videos have no finite prediction', said), said
-    assert '4.mp4 cannot be read: it is empty; it is left out of the errors' in said
-    assert '1 of 3 videos could not be read, and are left out of the errors' in said
-    assert 'as wrong' not in said
-    code, said = tool('analysis_tools/report', tmp_path)
-    assert code == 0, said
+    assert code == 0, output
+    assert re.search('1 of 3 videos have no finite prediction', output), output
+    assert '4.mp4 cannot be read: it is empty; it is left out of the errors' in output
+    assert '1 of 3 videos could not be read, and are left out of the errors' in output
+    assert 'as wrong' not in output
+    code, output = tool('analysis_tools/report', tmp_path)
+    assert code == 0, output
     page = (tmp_path / 'report.html').read_text()
     assert 'could not be read' in page and 'They are left out of the errors' in page
     assert 'as wrong' not in page

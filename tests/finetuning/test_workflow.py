@@ -103,9 +103,9 @@ def test_imbalanced_classes_are_balanced_and_the_summary_has_their_mean_accuracy
 
     monkeypatch.setattr(workflow, 'call', scored)
     finetune(options)
-    said = capsys.readouterr().out
-    assert "- balanced sampler: 'clap hands' has 48 training videos, 10 times or more" in said
-    assert 'mean class accuracy: 62.5 % (each class counts equally)' in said
+    output = capsys.readouterr().out
+    assert "- balanced sampler: 'clap hands' has 48 training videos, 10 times or more" in output
+    assert 'mean class accuracy: 62.5 % (each class counts equally)' in output
     assert "type='mmtimesformer.ClassBalancedSampler'" in (options.out / 'config.py').read_text()
 
 
