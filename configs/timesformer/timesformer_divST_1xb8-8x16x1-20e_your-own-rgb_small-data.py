@@ -22,7 +22,7 @@ model = dict(
     data_preprocessor=dict(blending=None),
 )
 # Two clips of each video that is decoded, cut at random each: more variety for the same reading.
-# A batch has 8 clips of 4 videos, so memory is that of the base config, and an epoch twice its steps
+# A batch has 8 clips of 4 videos: the memory of the base config, and twice as many steps an epoch
 train_dataloader = dict(clips_per_video=2)
 custom_hooks = [
     # The average of the weights warms up: after 10 steps it covers 5, and never the initial weights
