@@ -14,9 +14,10 @@ Expect: not measured; it depends on your videos.
 
 _base_ = 'timesformer_divST_1xb8-8x16x1-20e_your-own-rgb.py'
 
+data_preprocessor = dict(mean=[127.5] * 4, std=[127.5] * 4)
 model = dict(
     backbone=dict(in_channels=4),
-    data_preprocessor=dict(mean=[127.5] * 4, std=[127.5] * 4),
+    data_preprocessor=data_preprocessor,
 )
 # Right after decoding, so that both are resized, cropped and mirrored alike
 _depth = dict(type='mmtimesformer.AppendChannels', suffix='_depth.npy')
