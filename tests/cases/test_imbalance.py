@@ -245,7 +245,7 @@ def axes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize('seed', [0, 1, 2])
 def test_balanced_sampling_gains_10_points_of_mean_class_accuracy(axes: Path, seed: int) -> None:
-    """The table of docs/datasets/imbalance.md: 212 steps each, about 3 minutes."""
+    """The table of docs/datasets/imbalance.md: 212 steps each, about 4 minutes for all seeds."""
     demo = find_config('timesformer_divST-tiny_moving-shapes')
     found = []
     for sampler in ('DefaultSampler', BALANCED['type']):

@@ -15,7 +15,16 @@ from sklearn.metrics import mean_absolute_error, r2_score
 from mmtimesformer.analysis.predictions import read_predictions
 from mmtimesformer.checkpoints import load_torch
 from mmtimesformer.compat.regression import regression_errors
+from mmtimesformer.config.find import find_config
 from mmtimesformer.config.validate import check_config
+from mmtimesformer.datasets.preparation.moving_shapes import (
+    CLASSES,
+    MOTIONS,
+    SPLITS,
+    Settings,
+    draw_scene,
+    make_moving_shapes,
+)
 from mmtimesformer.fileio.targets import parse_targets
 from mmtimesformer.heads import RegressionHead, ScaledLinear
 from mmtimesformer.inference import VideoClassifier
@@ -214,3 +223,55 @@ def test_an_unreadable_video_is_left_out_and_counted(
     page = (tmp_path / 'report.html').read_text()
     assert 'could not be read' in page and 'They are left out of the errors' in page
     assert 'as wrong' not in page
+
+
+HEIGHTS = """
+_base_ = '{demo}'
+model = dict(cls_head=dict(
+    _delete_=True, type='mmtimesformer.RegressionHead', num_targets=1, in_channels=64,
+    target_mean='auto', target_std='auto'))
+_data = dict(num_targets=1, metainfo=dict(classes=['height']))
+_loader = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(**_loader, dataset=dict(
+    **_data, ann_file='{folder}/train.txt', data_prefix=dict(video='{folder}/data/videos_train')))
+val_dataloader = dict(**_loader, dataset=dict(
+    **_data, ann_file='{folder}/val.txt', data_prefix=dict(video='{folder}/data/videos_val')))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='mmtimesformer.RegressionMetric')
+test_evaluator = val_evaluator
+default_hooks = dict(checkpoint=dict(save_best=None))
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=4, val_begin=4, val_interval=4)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, begin=0, end=1, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', eta_min=0.0, begin=1, end=4, convert_to_iter_based=True)]
+"""
+
+
+@pytest.fixture(scope='module')
+def heights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The videos of Moving Shapes that orbit or change size, with the height of their place."""
+    folder = tmp_path_factory.mktemp('heights')
+    make_moving_shapes(folder / 'data', Settings(num_train=1600, num_val=240))
+    for part, split in enumerate(SPLITS):
+        lines = []
+        for line in (folder / f'data/{split}.txt').read_text().splitlines():
+            video, label = line.split()
+            if MOTIONS[CLASSES[int(label)]][0] in ('orbit', 'size'):
+                seed = [0, part, int(video.partition('_')[0])]
+                scene = draw_scene(np.random.default_rng(seed))
+                lines.append(f'{video} {scene.near_y:.3f}\n')
+        (folder / f'{split}.txt').write_text(''.join(lines))
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', [0, 1, 2])
+def test_the_place_of_a_shape_is_learned(heights: Path, seed: int) -> None:
+    """The figures of docs/datasets/regression.md: 200 steps each; R2 was 0.28 to 0.50."""
+    demo = find_config('timesformer_divST-tiny_moving-shapes')
+    config = heights / f'heights_{seed}.py'
+    config.write_text(HEIGHTS.format(demo=demo, folder=heights))
+    code, said = tool('train', config, '--work-dir', heights / str(seed), '--seed', seed)
+    assert code == 0, said
+    r2, mae = (float(re.findall(rf'regression/{n}: ([\d.-]+)', said)[-1]) for n in ('r2', 'mae'))
+    assert r2 >= 0.2, (r2, mae)
