@@ -51,7 +51,12 @@ STYLE: Any = {  # matplotlib's type for it lists every key
 
 @contextmanager
 def picture(
-    path: str | Path, width: float, height: float, gap: float = 0.04, **subplots: Any
+    path: str | Path,
+    width: float,
+    height: float,
+    gap: float = 0.04,
+    fit: bool = False,
+    **subplots: Any,
 ) -> Iterator[tuple[Figure, Any]]:
     """Open a figure in our style; it is saved as PNG at the end of the block.
 
@@ -62,6 +67,7 @@ def picture(
         width: In inches.
         height: In inches.
         gap: Around each of the axes, in inches.
+        fit: Whether the picture is as large as what is drawn, so that nothing is cut off.
         **subplots: Arguments of matplotlib's ``Figure.subplots``.
 
     Yields:
@@ -76,7 +82,8 @@ def picture(
         )
         yield figure, figure.subplots(**subplots)
         with write_atomically(path) as partial:
-            figure.savefig(partial, dpi=110, format='png', facecolor='white')
+            bounds = {'bbox_inches': 'tight', 'pad_inches': 0.08} if fit else {}
+            figure.savefig(partial, dpi=110, format='png', facecolor='white', **bounds)
 
 
 def shown_name(name: object) -> str:
