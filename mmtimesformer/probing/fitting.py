@@ -17,11 +17,13 @@ from torch import Tensor
 
 from mmtimesformer import heads
 from mmtimesformer.compat.data_samples import LOWEST_LOGIT
+from mmtimesformer.probing.logistic import fit_logistic
 from mmtimesformer.registry import MODELS
 
 BALANCED = 'balanced'
 ClassWeights = str | list[float] | None
 State = dict[str, Tensor]
+MOST_WEIGHTS = 100_000  # features times classes that scikit-learn fits: 768 of 130 classes
 # Of the attentive probe: 40 epochs, and more where these are few steps
 EPOCHS, LEAST_STEPS, ROWS_PER_STEP, LEARNING_RATE = 40, 300, 64, 2e-3
 
@@ -122,10 +124,11 @@ class Kind:
 def fit_linear(
     features: np.ndarray, targets: np.ndarray, settings: ProbeSettings, choice: float
 ) -> State:
-    """Fit scikit-learn's logistic regression on standardised features.
+    """Fit a logistic regression on standardised features.
 
-    The standardisation is folded into the weights. A class without a video gets a logit that no
-    other is below.
+    Scikit-learn fits it; with more than :data:`MOST_WEIGHTS` weights torch does, with the same
+    objective (:mod:`mmtimesformer.probing.logistic`). The standardisation is folded into the
+    weights. A class without a video gets a logit that no other is below.
 
     Args:
         features: Of the class token, ``videos views d``.
@@ -142,7 +145,13 @@ def fit_linear(
     weight = np.zeros((settings.num_classes, x.shape[1]))
     bias = np.full(settings.num_classes, LOWEST_LOGIT)
     weights = settings.class_weights
-    if settings.multi_label:
+    rows = settings.label_rows(targets)
+    if x.shape[1] * settings.num_classes > MOST_WEIGHTS:
+        fitted = np.flatnonzero(rows.any(axis=0) & ~rows.all(axis=0))
+        if settings.multi_label:
+            bias[rows.all(axis=0)] = -LOWEST_LOGIT
+        weight[fitted], bias[fitted] = _by_torch(x, rows, fitted, settings, choice)
+    elif settings.multi_label:
         for i, row in enumerate(np.repeat(targets, views, axis=0).T):
             c = choice / views * (weights[i] if isinstance(weights, list) else 1)
             if row.all():
@@ -158,6 +167,17 @@ def fit_linear(
     weight /= scaler.scale_
     bias -= weight @ scaler.mean_
     return {'fc_cls.weight': _float(weight), 'fc_cls.bias': _float(bias)}
+
+
+def _by_torch(
+    x: np.ndarray, rows: np.ndarray, fitted: np.ndarray, settings: ProbeSettings, choice: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fit the classes that some videos have and others have not."""
+    views = len(x) // len(rows)
+    positives, negatives = settings.weights_of(rows)
+    each = np.where(rows, positives, negatives)
+    labels, factors = (np.repeat(array[:, fitted], views, axis=0) for array in (rows, each))
+    return fit_logistic(x, labels, factors, choice / views, settings.multi_label, settings.device)
 
 
 def _logistic(x: np.ndarray, labels: np.ndarray, weights: Any, c: float) -> Any:

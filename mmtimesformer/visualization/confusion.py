@@ -25,7 +25,7 @@ def draw_confusion(
     names = [shown_name(name) for name in classes]
     side = 2.4 + 0.48 * len(classes)
     longest = CHARACTER * max(map(len, names), default=0)
-    with picture(path, side + longest, side + 0.6 * longest, fit=True) as (figure, axes):
+    with picture(path, side + longest, side + 0.6 * longest, margin=0.08) as (figure, axes):
         image = axes.imshow(fractions, cmap='Blues', vmin=0, vmax=1)
         for row, column in np.argwhere(counts):
             axes.text(

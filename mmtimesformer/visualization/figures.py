@@ -55,7 +55,7 @@ def picture(
     width: float,
     height: float,
     gap: float = 0.04,
-    fit: bool = False,
+    margin: float | None = None,
     **subplots: Any,
 ) -> Iterator[tuple[Figure, Any]]:
     """Open a figure in our style; it is saved as PNG at the end of the block.
@@ -67,7 +67,8 @@ def picture(
         width: In inches.
         height: In inches.
         gap: Around each of the axes, in inches.
-        fit: Whether the picture is as large as what is drawn, so that nothing is cut off.
+        margin: In inches; with it the picture is as large as what is drawn, so that nothing is cut
+            off.
         **subplots: Arguments of matplotlib's ``Figure.subplots``.
 
     Yields:
@@ -82,8 +83,10 @@ def picture(
         )
         yield figure, figure.subplots(**subplots)
         with write_atomically(path) as partial:
-            bounds = {'bbox_inches': 'tight', 'pad_inches': 0.08} if fit else {}
-            figure.savefig(partial, dpi=110, format='png', facecolor='white', **bounds)
+            figure.savefig(
+                partial, dpi=110, format='png', facecolor='white',
+                bbox_inches=None if margin is None else 'tight', pad_inches=margin or 0,
+            )  # fmt: skip
 
 
 def shown_name(name: object) -> str:
