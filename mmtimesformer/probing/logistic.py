@@ -21,7 +21,9 @@ def fit_logistic(
 
     It minimises what ``sklearn.linear_model.LogisticRegression`` minimises: ``c`` times the
     weighted cross-entropy, plus half the squared norm of the weights without the bias. Several
-    labels are one such problem for each class.
+    labels are one such problem for each class. NOTE: with 1,500 samples, 768 features and 200
+    classes the probabilities are within 1e-4 of scikit-learn's at ``tol=1e-7``; at its usual
+    ``tol=1e-4``, where it stops after 5 to 11 steps, its own are up to 0.008 away.
 
     Args:
         x: Features.
