@@ -6,6 +6,7 @@ only: --calibrated of tools/test.py and tools/predict.py, VideoClassifier(calibr
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
@@ -21,7 +22,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('checkpoint', type=Path, help='the weights')
     parser.add_argument(
-        '--scores', type=Path, required=True, metavar='RESULT.pkl',
+        '--scores', type=Path, metavar='RESULT.pkl',
         help='of tools/test.py --dump, on validation videos',
     )  # fmt: skip
     parser.add_argument(
@@ -37,6 +38,8 @@ def calibrate(args: argparse.Namespace) -> None:
     from mmtimesformer.analysis.test_results import read_test_results
 
     require_file(args.checkpoint, 'checkpoint', 'correct the path', Path.is_file)
+    if args.scores is None:
+        raise ValueError(missing_scores(args.checkpoint))
     out = args.out or args.checkpoint.with_name(f'{args.checkpoint.stem}_calibrated.pth')
     check_output(out, '--out')
     results = read_test_results(args.scores.parent, args.scores)
@@ -52,6 +55,17 @@ def calibrate(args: argparse.Namespace) -> None:
             f'{one.size:.2f} labels on average'
         )
     echo(f'saved: {out}; use it with --calibrated')
+
+
+def missing_scores(checkpoint: Path) -> str:
+    """Return a sentence with the two commands that calibrate a checkpoint."""
+    path = shlex.quote(str(checkpoint))
+    return (
+        'no scores of validation videos are given; set --scores. With the validation list as the '
+        'test list of CONFIG, run (1) '
+        f'python tools/test.py CONFIG {path} --dump val/result.pkl --work-dir val (2) '
+        f'python tools/calibrate.py {path} --scores val/result.pkl'
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -95,8 +95,15 @@ def probe(args: argparse.Namespace) -> None:
 
         path = Path(args.out) / 'clips_per_class.png'
         curve = result.curve
+        ((name, value),) = result.setting.items()
+        source = 'chosen on all training clips' if result.folds else 'the default'
         draw_clips_per_class(
-            curve.points, path, metric=curve.metric, chance=curve.chance, skipped=curve.skipped
+            curve.points,
+            path,
+            metric=curve.metric,
+            chance=curve.chance,
+            skipped=curve.skipped,
+            setting=f'{name} {value:g}, {source}',
         )
         echo(f'picture: {path} (scores of {curve.scored_on})')
 

@@ -1,6 +1,7 @@
 """Check the arguments of a probe before the work starts, one sentence for each mistake."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,6 +65,32 @@ def check_counts(targets: np.ndarray, names: list[str], folds: int, source: str)
         )
     if folds < 0 or folds == 1:
         raise ValueError(f'folds={folds} is not 0 or at least 2; correct folds (--folds)')
+
+
+def check_memory(needed: int, kind: str) -> None:
+    """Refuse features that do not fit into the free memory, before they are loaded.
+
+    Args:
+        needed: Bytes.
+        kind: Of the probe.
+    """
+    free = available_memory()
+    if free is not None and needed > free:
+        smaller = 'set kind (--kind) to linear or knn, or ' if kind == 'attentive' else ''
+        raise ValueError(
+            f'features of kind={kind!r} need {needed / 2**30:.1f} GiB of memory, and '
+            f'{free / 2**30:.1f} GiB are free; {smaller}use fewer videos or views'
+        )
+
+
+def available_memory() -> int | None:
+    """Return the bytes that can be used without swapping; ``None`` where Linux is not."""
+    try:
+        text = Path('/proc/meminfo').read_text(encoding='ascii')
+    except OSError:
+        return None
+    found = re.search(r'^MemAvailable: +(\d+) kB', text, re.MULTILINE)
+    return int(found[1]) * 1024 if found else None
 
 
 def counts_of(targets: np.ndarray, num_classes: int) -> np.ndarray:

@@ -48,7 +48,7 @@ def clips_per_class(
         train: Features and labels to draw from.
         test: Those to score; without them, the training videos that were not drawn.
         settings: Those of the probe.
-        choice: Its regularisation.
+        choice: Its regularisation, the same for each number of clips.
         draws: For each number of clips.
     """
     x, y = train

@@ -26,6 +26,10 @@ class FrozenFeatures:
     keys: dict[Path, str] = field(default_factory=dict)
     failed: dict[Path, str] = field(default_factory=dict)
 
+    def nbytes(self, files: Sequence[Path]) -> int:
+        """Return the bytes that :meth:`load` would take, without reading the features."""
+        return sum(self.folder.read(self.keys[file]).nbytes for file in files)
+
     def load(self, files: Sequence[Path]) -> np.ndarray:
         """Return the features of videos.
 

@@ -17,6 +17,7 @@ from mmtimesformer.inference import VideoClassifier
 from mmtimesformer.probing.checks import (
     check_counts,
     check_groups,
+    check_memory,
     check_not_input,
     find_kind,
     settings_of,
@@ -183,6 +184,8 @@ def run_probe(
     ready = time.monotonic()
 
     data = _readable(train, features, len(names))
+    tested = None if test is None else _readable(test, features, len(names))
+    _check_memory(data, tested if draws else None, kind)
     x, y = data.load(range(len(data.kept))), data.targets[data.kept]
     notes = _notes(train, test, features)
     check_counts(y, names, folds, f'{train.path} without unreadable videos')
@@ -203,15 +206,15 @@ def run_probe(
     saved, saved_config = save_model(classifier, head, model_config, names, about, out)
     scores = mean_scores(fold_scores)
     dump = None
-    if test is not None:
-        tested = _readable(test, features, len(names))
+    if tested is not None:
         samples, scores = _test(head, tested, len(names))
         dump = save_dump(classifier, model_config, samples, scores, out)
     fitted = time.monotonic()
     curve = ClipsPerClass()
     if draws:
-        new = None if test is None else _readable(test, features, len(names))
-        scored = None if new is None else (new.load(range(len(new.kept))), new.targets[new.kept])
+        scored = None
+        if tested is not None:
+            scored = tested.load(range(len(tested.kept))), tested.targets[tested.kept]
         curve = clips_per_class(probe, (x, y), scored, settings, choice, draws)
     result = ProbeResult(
         saved,
@@ -234,6 +237,14 @@ def run_probe(
 def _readable(listed: VideoList, features: FrozenFeatures, num_classes: int) -> _Readable:
     kept = [i for i, file in enumerate(listed.files) if file not in features.failed]
     return _Readable(listed, features, listed.targets(num_classes), np.array(kept, dtype=int))
+
+
+def _check_memory(train: _Readable, test: _Readable | None, kind: str) -> None:
+    """Count the features twice, because a fold or a draw is a copy, and those of a test once."""
+    needed = 2 * train.features.nbytes(train.files)
+    if test is not None:
+        needed += test.features.nbytes(test.files)
+    check_memory(needed, kind)
 
 
 def _notes(train: VideoList, test: VideoList | None, features: FrozenFeatures) -> list[str]:

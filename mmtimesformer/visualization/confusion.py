@@ -7,6 +7,8 @@ import numpy as np
 
 from mmtimesformer.visualization.figures import FAINT, INK, picture, shown_name, shown_title
 
+CHARACTER = 0.075  # inches, about, of the names of classes
+
 
 def draw_confusion(
     counts: np.ndarray, classes: Sequence[str], path: str | Path, title: str = ''
@@ -22,7 +24,8 @@ def draw_confusion(
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [shown_name(name) for name in classes]
     side = 2.4 + 0.48 * len(classes)
-    with picture(path, side + 0.5, side) as (figure, axes):
+    longest = CHARACTER * max(map(len, names), default=0)
+    with picture(path, side + longest, side + 0.6 * longest, margin=0.08) as (figure, axes):
         image = axes.imshow(fractions, cmap='Blues', vmin=0, vmax=1)
         for row, column in np.argwhere(counts):
             axes.text(

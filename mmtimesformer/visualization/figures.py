@@ -51,7 +51,12 @@ STYLE: Any = {  # matplotlib's type for it lists every key
 
 @contextmanager
 def picture(
-    path: str | Path, width: float, height: float, gap: float = 0.04, **subplots: Any
+    path: str | Path,
+    width: float,
+    height: float,
+    gap: float = 0.04,
+    margin: float | None = None,
+    **subplots: Any,
 ) -> Iterator[tuple[Figure, Any]]:
     """Open a figure in our style; it is saved as PNG at the end of the block.
 
@@ -62,6 +67,8 @@ def picture(
         width: In inches.
         height: In inches.
         gap: Around each of the axes, in inches.
+        margin: In inches; with it the picture is as large as what is drawn, so that nothing is cut
+            off.
         **subplots: Arguments of matplotlib's ``Figure.subplots``.
 
     Yields:
@@ -76,7 +83,10 @@ def picture(
         )
         yield figure, figure.subplots(**subplots)
         with write_atomically(path) as partial:
-            figure.savefig(partial, dpi=110, format='png', facecolor='white')
+            figure.savefig(
+                partial, dpi=110, format='png', facecolor='white',
+                bbox_inches=None if margin is None else 'tight', pad_inches=margin or 0,
+            )  # fmt: skip
 
 
 def shown_name(name: object) -> str:

@@ -21,6 +21,7 @@ def draw_clips_per_class(
     metric: str,
     chance: float = math.nan,
     skipped: Mapping[int, str] | None = None,
+    setting: str = '',
     title: str = '',
 ) -> None:
     """Draw the mean score and each draw by the number of clips of each class.
@@ -31,6 +32,7 @@ def draw_clips_per_class(
         metric: What the scores are.
         chance: The score of guessing, drawn as a line; NaN for none.
         skipped: Numbers of clips without a score, and why; stated below.
+        setting: The regularisation of all probes and where it comes from; stated above.
         title: Stands above.
 
     Raises:
@@ -66,4 +68,5 @@ def draw_clips_per_class(
         axes.set_xlabel(f'training clips per class{note}')
         axes.set_ylabel(NAMES.get(metric, metric))
         draws = len(rows[0])
-        axes.set_title(shown_title(title or f'{draws} draws, mean and standard deviation'))
+        heading = title or f'{draws} draws, mean and standard deviation'
+        axes.set_title('\n'.join(filter(None, [shown_title(heading), setting])), fontsize=9)

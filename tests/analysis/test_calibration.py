@@ -1,5 +1,6 @@
 """Temperatures are found again, coverage is what was wanted, and nothing is overwritten."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,7 @@ def results(logits: np.ndarray, labels: np.ndarray, **about: Any) -> TestResults
 
 
 @pytest.mark.parametrize('several', [False, True])
-@pytest.mark.parametrize('views', [1, 2])
-@pytest.mark.parametrize('factor', [0.3, 1.0, 4.0])
+@pytest.mark.parametrize(('views', 'factor'), [(1, 1.0), (1, 4.0), (2, 0.3)])
 def test_the_temperature_is_the_factor_of_the_logits(
     several: bool, views: int, factor: float
 ) -> None:
@@ -118,3 +118,16 @@ def test_a_checkpoint_gets_a_temperature_and_stays_itself(tmp_path: Path) -> Non
         calibrate_checkpoint(
             path, results(logits, labels, checkpoint='other.pth'), tmp_path / 'x.pth'
         )
+
+
+def test_without_scores_the_tool_prints_the_two_commands(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / 'epoch 1.pth'
+    path.touch()
+    tool = Path(__file__).resolve().parents[2] / 'tools' / 'calibrate.py'
+    assert runpy.run_path(str(tool))['main']([str(path)]) == 1
+    shown = ' '.join(capsys.readouterr().err.split())
+    assert 'set --scores' in shown and 'Traceback' not in shown
+    assert f"python tools/test.py CONFIG '{path}' --dump val/result.pkl" in shown
+    assert f"python tools/calibrate.py '{path}' --scores val/result.pkl" in shown

@@ -28,6 +28,7 @@ def run(folder: Path, *words: str) -> None:
         capture_output=True,
         text=True,
         check=False,
+        timeout=300,
     )
     assert done.returncode == 0, f'{words}\n{done.stdout}{done.stderr}'
 

@@ -103,6 +103,15 @@ def test_bad_input_is_one_sentence(
         run(made, **changes)
 
 
+def test_features_that_do_not_fit_into_memory_are_refused(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('mmtimesformer.probing.checks.available_memory', lambda: 20_000)
+    # 24 videos of 3 crops, 4 frames of 2 x 2 patches, 24 numbers of 4 bytes, twice
+    with pytest.raises(ValueError, match=r'attentive. need 0.0 GiB of memory, and 0.0 GiB are'):
+        run(made, 'attentive', folds=0)
+
+
 def test_without_a_test_list_scores_are_those_of_the_folds(made: Made) -> None:
     result = run_probe(
         made.checkpoint, made.train, out_dir=made.folder / 'out', folds=3, draws=2,
@@ -138,6 +147,7 @@ def test_tools_give_the_scores_of_the_probe(made: Made, kind: str) -> None:
         done = subprocess.run(
             [sys.executable, '-m', 'mmtimesformer', *map(str, words)],
             cwd=made.folder, env=environment, capture_output=True, text=True, check=False,
+            timeout=300,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -153,6 +163,7 @@ def test_tools_give_the_scores_of_the_probe(made: Made, kind: str) -> None:
     done = subprocess.run(
         [sys.executable, '-m', 'mmtimesformer', *map(str, command)],
         cwd=made.folder, env=environment, capture_output=True, text=True, check=False,
+        timeout=300,
     )  # fmt: skip
     assert 'has no temperature' in done.stderr and 'Traceback' not in done.stderr
     out = made.folder / 'calibrated.pth'

@@ -33,3 +33,13 @@ def test_colours_are_fractions_of_the_true_class(
     monkeypatch.setattr(Axes, 'imshow', keep)
     draw_confusion(np.array([[3, 1], [0, 2]]), ['left', 'right'], tmp_path / 'x.png')
     assert drawn[0].tolist() == [[0.75, 0.25], [0, 1]]
+
+
+def test_no_text_is_cut_off_at_the_edge(tmp_path: Path) -> None:
+    names = ['up', 'counter-clockwise', 'a class whose name is a long sentence']
+    for classes in (names, names[:2], [*names[:1], *'abcdefgh']):
+        draw_confusion(np.eye(len(classes), dtype=int), classes, tmp_path / 'x.png', 'a title')
+        with Image.open(tmp_path / 'x.png') as picture:
+            pixels = np.asarray(picture.convert('L'))
+        edges = (pixels[:3], pixels[-3:], pixels[:, :3], pixels[:, -3:])
+        assert all((edge == 255).all() for edge in edges), classes
