@@ -96,7 +96,7 @@ def test_what_does_not_go_together_is_reported_before_any_data_is_read(
 ) -> None:
     for options, words in (
         ([SHARDED, 'model_wrapper_cfg.shards=3'], 'shards=3 does not divide the 2 processes'),
-        ([SHARDED, 'compile=True'], "does not go together with 'compile'"),
+        ([SHARDED, 'compile=True'], "does not work with 'compile'"),
     ):
         code, output = finish(train(tools, config, tmp_path / 'work', '--cfg-options', *options))
         assert code == 1

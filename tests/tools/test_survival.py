@@ -133,7 +133,7 @@ import sys
 from mmengine import dist
 from tests.engine import conftest
 from tests.engine.hooks.test_non_finite_steps import Spoiled
-from mmtimesformer.engine.launch.train_and_test import _leave_process_group
+from mmtimesformer.engine.distributed.process_group import leave_process_group
 from mmtimesformer.engine.runner import Runner
 
 class One(Spoiled):
@@ -158,7 +158,7 @@ assert all(number == number for number in state), state
 if dist.get_rank() == 0:
     print('left out', everyone[0][1])
 del runner
-_leave_process_group()  # or a thread of gloo may abort the process while Python ends
+leave_process_group()  # or a thread of gloo may abort the process while Python ends
 """
 
 
