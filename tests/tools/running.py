@@ -1,6 +1,7 @@
 """Commands that run while a test looks on, and disturbs them."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +36,16 @@ def wait_for(words: str, process: subprocess.Popen) -> None:
 
 
 def finish(process: subprocess.Popen, timeout: float = 300) -> tuple[int, str]:
-    """Wait for the end of a process; return its exit code and the rest of its output."""
-    output, _ = process.communicate(timeout=timeout)
+    """Wait for the end of a process; return its exit code and the rest of its output.
+
+    A process that does not end in time is killed, with its process group, and its output is shown.
+    """
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate(timeout=60)
+        raise AssertionError(f'still running after {timeout:.0f} s: {output}') from None
     return process.returncode, output
 
 
