@@ -31,6 +31,7 @@ from mmtimesformer.class_names import class_names_of, stated_data_set
 from mmtimesformer.cli import require_file
 from mmtimesformer.config.find import read_config
 from mmtimesformer.config.label_checks import with_temperature
+from mmtimesformer.inference.huggingface import is_hub_folder
 from mmtimesformer.inference.inference_config import (
     InferenceConfig,
     inference_config_of,
@@ -83,6 +84,8 @@ def load_recognizer(config: Any, checkpoint: PathLike | None, calibrated: bool =
     contents = read_file(fetch(checkpoint))
     meta = contents.extras.get('meta')
     stored = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    if is_hub_folder(contents.extras):
+        stored = None  # the names are in config.json, which a user may edit
     register_all_modules(init_default_scope=False)
     source: Any = contents
     limit: AbstractContextManager[None] = nullcontext()
@@ -105,7 +108,11 @@ def load_recognizer(config: Any, checkpoint: PathLike | None, calibrated: bool =
         {'model': inference_config.model, 'test_pipeline': inference_config.pipeline}
     )
     for warning in dict.fromkeys(
-        [*adapted.load_report.warnings, *differences(adapted.metadata, wanted)]
+        [
+            *inference_config.notes,
+            *adapted.load_report.warnings,
+            *differences(adapted.metadata, wanted),
+        ]
     ):
         warnings.warn(warning, stacklevel=3)
     names = stored.get('classes') if isinstance(stored, dict) else None
