@@ -56,6 +56,8 @@ class VideoClassifier:
             :mod:`mmtimesformer.class_names`), else numbers.
         precision: ``'fp32'``, or ``'bf16'`` or ``'int8'``, which change scores a little.
         calibrated: Divide logits by the temperature in the checkpoint (``tools/calibrate.py``).
+        preprocessing: Whose mean, std, sizes and frames are used where those that the checkpoint
+            states and the config's differ: ``'checkpoint'`` (with a warning) or ``'config'``.
 
     Attributes:
         model: The recognizer, in evaluation mode.
@@ -80,10 +82,11 @@ class VideoClassifier:
         classes: str | os.PathLike[str] | Sequence[str] | None = None,
         precision: str = 'fp32',
         calibrated: bool = False,
+        preprocessing: str = 'checkpoint',
     ) -> None:
         self.device = check_device(device)
         self.given_config = None if config is None else str(getattr(config, 'filename', config))
-        self._loaded = loaded = load_recognizer(config, checkpoint, calibrated)
+        self._loaded = loaded = load_recognizer(config, checkpoint, calibrated, preprocessing)
         self.checkpoint = loaded.checkpoint
         self.model, self.views, self.inference_config = loaded.model, loaded.views, loaded.config
         self.load_report, self.metadata = loaded.load_report, loaded.metadata

@@ -14,6 +14,7 @@ from typing import Any
 from mmtimesformer.checkpoints.convert import Weights
 from mmtimesformer.checkpoints.image_processor import FILE, ImageProcessor, find_processor
 from mmtimesformer.checkpoints.metadata import Preprocessing
+from mmtimesformer.checkpoints.preprocessing import is_own_folder
 from mmtimesformer.class_names import DATA_SETS, class_names_of, stated_data_set
 
 #: Frames from one sampled frame to the next, by the number of frames of a clip: those of the
@@ -86,12 +87,9 @@ def is_edited(extras: Mapping[str, Any]) -> bool:
 
     Then the test pipeline that is stored with the weights is not that of the folder any more.
     """
-    written = (extras.get('meta') or {}).get('processor')
-    if not is_hub_folder(extras) or written is None:
-        return False
-    return bool(
-        written != extras.get('preprocessor_config') or 'video_preprocessor_config' in extras
-    )
+    meta = extras.get('meta')
+    stored = isinstance(meta, Mapping) and 'processor' in meta
+    return is_hub_folder(extras) and stored and not is_own_folder(extras)
 
 
 def read_hub_model(extras: Mapping[str, Any], weights: Weights, source: str) -> HubModel:

@@ -501,6 +501,22 @@ def _shipped_protocol(name: str) -> Config:
     raise FileNotFoundError(f'the protocol {name} is not among the configs; install them again')
 
 
+def protocol_config(
+    name: str, frames: int, interval: int, side: int
+) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
+    """Return test pipeline, data preprocessor and fusion of a shipped protocol.
+
+    Args:
+        name: Of its file in ``configs/_base_/protocols``.
+        frames: Frames in a clip.
+        interval: Frames from one to the next.
+        side: Of the crop, in pixels.
+    """
+    protocol = _shipped_protocol(name)
+    pipeline = list(_resized(protocol.test_pipeline, frames, interval, side))
+    return pipeline, protocol.data_preprocessor.to_dict(), protocol.fusion.average_clips
+
+
 def _resized(
     pipeline: Iterable[Mapping[str, Any]], frames: Any, interval: int, size: Any
 ) -> Iterator[dict[str, Any]]:

@@ -27,6 +27,7 @@ from mmtimesformer.checkpoints.metadata import (
     metadata_of_config,
     need_temperature,
 )
+from mmtimesformer.checkpoints.preprocessing import CHOICES, Stated
 from mmtimesformer.class_names import class_names_of, stated_data_set
 from mmtimesformer.cli import require_file
 from mmtimesformer.config.find import read_config
@@ -70,7 +71,12 @@ class Loaded:
         )
 
 
-def load_recognizer(config: Any, checkpoint: PathLike | None, calibrated: bool = False) -> Loaded:
+def load_recognizer(
+    config: Any,
+    checkpoint: PathLike | None,
+    calibrated: bool = False,
+    preprocessing: str = 'checkpoint',
+) -> Loaded:
     """Build the model of a config, or of the checkpoint without one, and load the weights.
 
     Arguments and errors are those of :class:`~mmtimesformer.inference.VideoClassifier`.
@@ -94,6 +100,8 @@ def load_recognizer(config: Any, checkpoint: PathLike | None, calibrated: bool =
         limit = no_more_memory_than(source.tensors, str(checkpoint))
     else:
         inference_config = _read_config(config)
+        of_checkpoint = Stated.by(contents.extras, str(checkpoint))
+        _set_preprocessing(inference_config, of_checkpoint, preprocessing)
     if calibrated:
         temperature = need_temperature(contents.extras, str(checkpoint))
         head = with_temperature(inference_config.model['cls_head'], temperature)
@@ -128,6 +136,23 @@ def load_recognizer(config: Any, checkpoint: PathLike | None, calibrated: bool =
         has_classifier=not adapted.load_report.keys('newly initialized'),
         class_sources=[source for source in (*lists, named, public) if source],
     )  # fmt: skip
+
+
+def _set_preprocessing(config: InferenceConfig, stated: Stated, choice: str) -> None:
+    """Put the checkpoint's preprocessing into a config where they differ, and note it once."""
+    if choice not in CHOICES:
+        raise ValueError(f'preprocessing={choice!r} is not known; give one of {", ".join(CHOICES)}')
+    values = {'model': config.model, 'test_pipeline': config.pipeline}
+    found = stated.differences(values)
+    if not found or choice == 'config':
+        return
+    config.pipeline = stated.apply_to(config.model, config.pipeline)
+    left = stated.differences({'model': config.model, 'test_pipeline': config.pipeline})
+    if used := [one for one in found if one not in left]:
+        config.notes.append(
+            f"{'; '.join(used)}: the checkpoint's preprocessing is used (preprocessing='config' "
+            "takes the config's)"
+        )
 
 
 def _file_name(path: Any) -> str:
