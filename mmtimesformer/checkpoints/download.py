@@ -73,7 +73,7 @@ def fetch(source: str | os.PathLike[str], sha256: str | None = None) -> Path:
             f'checkpoint {text} is an address of a kind that is not fetched (https://, '
             'http://, hf:// and timm:// are); download it first and give the path of the file'
         )
-    scheme, _, rest = text.partition('://')
+    scheme, _, rest = text.partition('://') if is_remote(text) else ('', '', '')
     if scheme in ('http', 'https'):
         return _download(text, sha256)
     if scheme == 'hf':

@@ -231,12 +231,13 @@ def find_metadata(extras: Values, tensors: Mapping[str, Tensor]) -> ModelMetadat
     elif isinstance(config := meta.get('cfg'), str):
         metadata = metadata_of_config(read_literals(config))
     classes = _table(meta.get('dataset_meta')).get('classes')
-    if isinstance(classes, list | tuple):
+    is_folder = isinstance(extras.get('config'), Mapping)
+    if isinstance(classes, list | tuple) and not (is_folder and metadata.classes):
         metadata.classes = [str(name) for name in classes] or None
     stored = ModelMetadata.parse(_table(meta.get('mmtimesformer')), strict=True)
-    if isinstance(extras.get('config'), Mapping):  # files that a user may edit come first
-        stored.preprocessing = stored.preprocessing.updated(metadata.preprocessing)
-        stored.classes = metadata.classes or stored.classes
+    if is_folder:  # its files come first: a user may edit them
+        metadata.preprocessing = stored.preprocessing.updated(metadata.preprocessing)
+        metadata, stored = stored, metadata
     metadata.update(stored)
     for key, weight in tensors.items():
         if key.endswith('/query/bias') and weight.ndim > 1 and metadata.num_heads is None:

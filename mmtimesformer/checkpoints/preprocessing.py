@@ -91,7 +91,7 @@ class Stated:
                 'size': self.processor.resize,
                 'resample': self.processor.resample,
             }
-            steps = [resize if kind_of(step) in RESIZES else step for step in steps]
+            steps = [resize if kind_of(step) in RESIZES else _any_crop(step) for step in steps]
         if not isinstance(seen.size, int) or not isinstance(had.size, int):
             return steps
         return [_scaled(step, seen.size, had.size) for step in steps]
@@ -191,6 +191,13 @@ def _scaled(step: dict[str, Any], size: int, before: int) -> dict[str, Any]:
             scaled = [n if n < 0 else round(n * size / before) for n in whole]
             return {**step, key: tuple(scaled) if isinstance(value, list | tuple) else scaled[0]}
     return step
+
+
+def _any_crop(step: dict[str, Any]) -> dict[str, Any]:
+    """Return a crop that takes frames of any size; ThreeCrop needs one side that fits."""
+    if kind_of(step) != 'ThreeCrop':
+        return step
+    return {'type': 'mmtimesformer.UniformCrops', 'crop_size': step['crop_size']}
 
 
 def _close(a: Sequence[float] | None, b: Sequence[float] | None) -> bool:
