@@ -21,7 +21,7 @@ ENDINGS = ('FeatureExtractor', 'ImageProcessor', 'VideoProcessor', 'ImageProcess
            'ImageProcessorPil')  # fmt: skip
 # PIL's numbers of its ways to interpolate.
 RESAMPLES = {0: 'nearest', 1: 'lanczos', 2: 'bilinear', 3: 'bicubic', 4: 'box', 5: 'hamming'}
-OURS = ('channel_order', 'frame_interval', 'num_frames', 'sampling')
+EXTRA_KEYS = ('channel_order', 'frame_interval', 'num_frames', 'sampling')
 # They name classes, or change the form of the output and no pixel of it.
 HARMLESS = (
     'image_processor_type', 'feature_extractor_type', 'video_processor_type', 'processor_class',
@@ -140,11 +140,11 @@ def _defaults(
 
 def _check_key(key: str, value: Any, source: str) -> None:
     is_off = value is None or value is False or value == {}
-    if key in (*READ, *OURS, *HARMLESS) or is_off:
+    if key in (*READ, *EXTRA_KEYS, *HARMLESS) or is_off:
         return
     raise ValueError(
         f'{source} has {shown(key)}: {shown(value)}, which may change pixels and is not known '
-        f'here; known are {", ".join((*READ, *OURS))}. Remove it if the model was trained without'
+        f'here; known are {", ".join((*READ, *EXTRA_KEYS))}. Remove it if the model was trained without'
     )
 
 

@@ -69,7 +69,7 @@ class InferenceConfig:
     name: str  # where all this is from, for messages and manifests
     multi_label: bool = False  # whether each class was trained by itself, as a sigmoid
     data_set_texts: tuple[str, ...] = ()  # files of the data set, which may state what it is
-    notes: list[str] = field(default_factory=list)  # what was assumed, to be said once
+    notes: list[str] = field(default_factory=list)  # what was assumed, for one warning
 
     def to_build(self) -> dict[str, Any]:
         """Return the model's config without initial weights: the checkpoint has them all.

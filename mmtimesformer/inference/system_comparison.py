@@ -29,7 +29,7 @@ from mmtimesformer.inference.inference_config import protocol_config
 from mmtimesformer.inference.inputs import open_video, videos_of
 from mmtimesformer.inference.views import Views
 
-OURS, THEIRS, OFFICIAL = 'mmtimesformer', "transformers' pipeline", 'official protocol'
+PACKAGE, THEIRS, OFFICIAL = 'mmtimesformer', "transformers' pipeline", 'official protocol'
 PROPERTIES = ('frames', 'resize', 'crop', 'mean', 'std', 'colours', 'fusion')
 
 
@@ -135,7 +135,12 @@ def _ours(classifier: VideoClassifier, video: Video) -> System:
     config = classifier.inference_config
     fusion = config.model['cls_head'].get('average_clips') or 'prob'
     return _run(
-        OURS, classifier, video, config.pipeline, config.model['data_preprocessor'], FUSIONS[fusion]
+        PACKAGE,
+        classifier,
+        video,
+        config.pipeline,
+        config.model['data_preprocessor'],
+        FUSIONS[fusion],
     )
 
 

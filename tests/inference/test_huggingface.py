@@ -17,7 +17,7 @@ from mmtimesformer import TimeSformer
 from mmtimesformer.checkpoints.download import model_address
 from mmtimesformer.class_names import class_names_of
 from mmtimesformer.inference import VideoClassifier
-from mmtimesformer.inference.system_comparison import OFFICIAL, OURS, THEIRS, compare_systems
+from mmtimesformer.inference.system_comparison import OFFICIAL, PACKAGE, THEIRS, compare_systems
 from tests.conftest import write_video
 
 from .hub_folders import CLASSES, save_hub_folder
@@ -503,7 +503,7 @@ def test_the_comparison_names_frames_crops_and_logits_of_each_system(
         warnings.simplefilter('ignore')
         found = compare_systems(video, tmp_path / 'folder', 'cpu')
     ours, pipeline, official = found.systems
-    assert [one.name for one in found.systems] == [OURS, THEIRS, OFFICIAL]
+    assert [one.name for one in found.systems] == [PACKAGE, THEIRS, OFFICIAL]
     assert ours.frames == official.frames
     assert pipeline.frames == [0, 1, 2, 3]  # the first frames, whatever the video
     assert (ours.crop, official.views) == ('centre 32 x 32', 3)
