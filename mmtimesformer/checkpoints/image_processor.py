@@ -144,7 +144,8 @@ def _check_key(key: str, value: Any, source: str) -> None:
         return
     raise ValueError(
         f'{source} has {shown(key)}: {shown(value)}, which may change pixels and is not known '
-        f'here; known are {", ".join((*READ, *EXTRA_KEYS))}. Remove it if the model was trained without'
+        f'here; known are {", ".join((*READ, *EXTRA_KEYS))}. Remove it if the model was trained '
+        'without'
     )
 
 

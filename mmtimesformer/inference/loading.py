@@ -130,6 +130,9 @@ def load_recognizer(
         named = None  # a missing file, or one that only a checkpoint names
     stated = [*inference_config.data_set_texts, _file_name(config), _file_name(checkpoint)]
     data_set = stated_data_set(stated, model.cls_head.num_classes)
+    # Without names, the classes of a Hugging Face folder may be in any order
+    if is_hub_folder(contents.extras):
+        data_set = None
     public = class_names_of(data_set) if data_set else None
     return Loaded(
         str(checkpoint), model, views, inference_config, adapted.load_report, adapted.metadata,

@@ -158,6 +158,29 @@ def test_names_are_paths_addresses_or_repositories(
             model_address(wrong)
 
 
+def test_a_folder_without_names_takes_none_of_a_public_data_set(tmp_path: Path) -> None:
+    folder = tmp_path / 'timesformer-ucf101'  # of as many classes, in an order that is not known
+    save_hub_folder(folder, labels=[f'LABEL_{i}' for i in range(101)])
+    assert load(folder).classes is None
+
+
+def test_a_converted_official_file_without_its_config_is_enough(
+    video: Path, tmp_path: Path
+) -> None:
+    from mmtimesformer.checkpoints import read_checkpoint, save_checkpoint
+
+    save_hub_folder(tmp_path / 'folder')
+    save_checkpoint(read_checkpoint(tmp_path / 'folder'), tmp_path / 'a.pyth', 'official')
+    state = {'model_state': torch.load(tmp_path / 'a.pyth')['model_state']}
+    torch.save(state, tmp_path / 'bare.pyth')
+    weights = read_checkpoint(tmp_path / 'bare.pyth', num_heads=2)
+    save_checkpoint(weights, tmp_path / 'converted', 'huggingface')
+    with pytest.warns(UserWarning, match='has no frame_interval'):
+        ours = VideoClassifier.from_pretrained(tmp_path / 'converted', device='cpu')
+    assert ours.inference_config.protocol == 'official'
+    assert ours.clips(video).shape == (3, 3, 4, 32, 32)
+
+
 # -- the backbone --------------------------------------------------------------------------------
 
 
