@@ -133,8 +133,8 @@ def _defaults(
             return numbers
     raise ValueError(
         f'{source} is of the class {shown(name)}, whose preprocessing is not known here; known are '
-        f'{" and ".join(f"{known}ImageProcessor" for known in CLASSES)}. Give a config too: '
-        'VideoClassifier(config, checkpoint)'
+        f'{" and ".join(f"{known}ImageProcessor" for known in CLASSES)}. Give a config and take '
+        "its preprocessing (--preprocessing config, preprocessing='config')"
     )
 
 

@@ -337,6 +337,21 @@ def test_saving_over_the_checkpoint_or_beside_contradicting_files_is_refused(
         ours.save_pretrained(tmp_path / 'new', scores={'top-1 accuracy': 77.9})
 
 
+def test_a_block_of_your_own_is_not_saved_for_transformers(tmp_path: Path) -> None:
+    from mmtimesformer.models import DividedSpaceTimeBlock
+
+    class SpaceFirst(DividedSpaceTimeBlock):
+        def forward(self, frames: torch.Tensor, t: int) -> torch.Tensor:
+            frames = frames + self.attend_space(frames)
+            return frames + self.attend_time(frames)
+
+    save_hub_folder(tmp_path / 'folder')
+    ours = load(tmp_path / 'folder')
+    ours.model.backbone.blocks[1].__class__ = SpaceFirst
+    with pytest.raises(ValueError, match=r'backbone.blocks.1 is a SpaceFirst.*of your own'):
+        ours.save_pretrained(tmp_path / 'again')
+
+
 # -- the preprocessing of checkpoint and config --------------------------------------------------
 
 
@@ -363,6 +378,21 @@ def test_the_preprocessing_of_the_checkpoint_wins_over_that_of_a_config(
     with pytest.warns(UserWarning, match='the config gives'):
         kept = VideoClassifier(config, tmp_path / 'folder', device='cpu', preprocessing='config')
     assert kept.inference_config.model['data_preprocessor']['mean'] == [127.5] * 3
+
+
+def test_the_config_is_a_way_out_of_a_processor_that_is_not_known(
+    config: Path, video: Path, tmp_path: Path
+) -> None:
+    save_hub_folder(tmp_path / 'folder')
+    edit(tmp_path / 'folder', 'preprocessor_config.json', do_flip_channel_order=True)
+    with pytest.raises(ValueError, match='do_flip_channel_order'):
+        VideoClassifier(config, tmp_path / 'folder', device='cpu')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        kept = VideoClassifier(config, tmp_path / 'folder', device='cpu', preprocessing='config')
+    assert kept(video).top
+    with pytest.raises(ValueError, match="preprocessing='x' is not known"):
+        VideoClassifier(config, tmp_path / 'folder', device='cpu', preprocessing='x')
 
 
 # -- the model card and the upload ---------------------------------------------------------------
