@@ -511,7 +511,7 @@ def test_an_upload_sends_the_files_of_save_pretrained(
     assert '/api/models/me/mine/branch/v1' in paths
     assert any(path.startswith('/api/models/me/mine/commit/v1') for path in paths)
     (created,) = [json.loads(body) for path, body in hub.calls if path == '/api/repos/create']
-    assert created.get('visibility', 'private') == 'private'
+    assert created.get('private') is True or created.get('visibility') == 'private'
     (tmp_path / 'down').mkdir()
     for name, content in hub.files.items():
         (tmp_path / 'down' / name).write_bytes(content)
@@ -573,3 +573,37 @@ def test_the_comparison_names_frames_crops_and_logits_of_each_system(
     best = build('video-classification', model=str(tmp_path / 'folder'), device='cpu')(str(video))
     assert best[0]['label'] == CLASSES[int(np.argmax(pipeline.logits))]
     assert theirs.config.num_frames == 4
+
+
+@pytest.mark.slow  # a process of its own, because HF_ENDPOINT is read at import
+def test_hf_endpoint_names_the_server_of_an_upload(tmp_path: Path) -> None:
+    import os
+    import subprocess
+    import sys
+
+    save_hub_folder(tmp_path / 'folder')
+    Hub.files, Hub.calls = {}, []
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code = (
+        'from mmtimesformer import VideoClassifier\n'
+        "model = VideoClassifier.from_pretrained('folder', device='cpu')\n"
+        "print(model.push_to_hub('me/mine'))\n"
+    )
+    environment = {
+        **os.environ,
+        'HF_ENDPOINT': f'http://127.0.0.1:{server.server_port}',
+        'HF_TOKEN': 'hf_test',
+        'PYTHONPATH': str(Path(__file__).parents[2]),
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, '-c', code], cwd=tmp_path, env=environment, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr
+    assert 'uploaded to me/mine, revision main' in done.stdout
+    assert 'model.safetensors' in Hub.files
