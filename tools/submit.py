@@ -1,12 +1,12 @@
-"""Submit a training to a cluster by submitit: python tools/submit.py CONFIG [options].
+"""Submit a training to a cluster by submitit.
 
-    pip install 'mmtimesformer[slurm]'
-    python tools/submit.py CONFIG --nodes 2 --gpus-per-node 8 --partition video --hours 24
-    python tools/submit.py CONFIG --nodes 2 --partition video -- --amp bf16 --work-dir work_dirs/a
+Needs `pip install 'mmtimesformer[slurm]'`. Options after ``--`` are those of tools/train.py. When
+the time of the job is over, or another job preempts it, the training saves, the job is queued again
+and resumes. ``--cluster local`` runs it on this machine and waits, to try it out.
 
-Options after ``--`` are those of tools/train.py. When the time of the job is over, or another job
-preempts it, the training saves, the job is queued again and resumes. ``--cluster local`` runs it on
-this machine and waits, to try it out.
+Examples:
+    mmtimesformer submit CONFIG --nodes 2 --gpus-per-node 8 --partition video --hours 24
+    mmtimesformer submit CONFIG --partition video -- --amp bf16 --work-dir work_dirs/a
 """
 
 import argparse
@@ -16,9 +16,10 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import run_tool
+from mmtimesformer.config.command_line import ToolParser, parse
 from mmtimesformer.config.find import find_config
 from mmtimesformer.engine.launch.submitit_job import WARNING, Training
-from mmtimesformer.terminal import ArgumentParser, echo
+from mmtimesformer.terminal import echo
 
 TRAIN = Path(__file__).resolve().parent / 'train.py'
 REQUEUES = 1000  # how often a job whose time is over is queued again
@@ -28,10 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; options after ``--`` become ``training``."""
     words = sys.argv[1:] if argv is None else argv
     end = words.index('--') if '--' in words else len(words)
-    parser = ArgumentParser(
-        description='Submit a training to a cluster by submitit.',
-        epilog='Options after -- are those of tools/train.py.',
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument('config', help='a config file, or the name of a shipped config')
     parser.add_argument('--cluster', choices=['slurm', 'local'], default='slurm')
     parser.add_argument('--nodes', type=int, default=1, help='machines')
@@ -57,7 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--logs', default='work_dirs/jobs', help='folder for the logs of jobs')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(words[:end])
+    args = parse(parser, words[:end])
     args.training = words[end + 1 :]
     return args
 

@@ -27,6 +27,7 @@ from mmtimesformer.inference.batches import (
 from mmtimesformer.inference.features import check_features, extract
 from mmtimesformer.inference.inputs import is_many, open_video, videos_of
 from mmtimesformer.inference.loading import check_device, class_names, load_recognizer
+from mmtimesformer.inference.model_source import model_source
 from mmtimesformer.inference.prediction import THRESHOLD, Prediction, Skipped, best_of
 from mmtimesformer.inference.quantization import arithmetic, prepare
 from mmtimesformer.inference.sliding_window import Moment, Timeline, Windows, run_windows
@@ -43,9 +44,11 @@ class VideoClassifier:
     over views, also for ``average_clips='prob'``.
 
     Args:
-        config: A file, a shipped config's name, a ``Config``, or ``None`` for a training checkpoint
-            (its config is parsed, never executed) or one with its preprocessing.
+        config: A file, a shipped config's name (alone: with its published weights), a ``Config``;
+            or a checkpoint with its config (parsed, never executed) or its preprocessing, see
+            :mod:`mmtimesformer.inference.model_source`.
         checkpoint: Of any readable format: a path, a folder, ``https://…``, ``hf://owner/name``.
+            Config and checkpoint may be in any order.
         device: Such as ``'cpu'`` or ``'cuda:1'``; if not given, the first GPU if there is one.
         classes: A list of names, or a file with a name a line; if not given, those of the
             checkpoint, else of the config's data set (shipped ones if their file is not there, see
@@ -64,7 +67,7 @@ class VideoClassifier:
         ValueError: The checkpoint does not match the config, or is not enough by itself.
 
     Example:
-        >>> print(VideoClassifier(checkpoint='epoch_28.pth')('video.mp4', topk=5))
+        >>> print(VideoClassifier('epoch_28.pth')('video.mp4', topk=5))
     """
 
     def __init__(
@@ -77,8 +80,13 @@ class VideoClassifier:
         calibrated: bool = False,
     ) -> None:
         self.device = check_device(device)
-        self.given_config = None if config is None else str(getattr(config, 'filename', config))
-        self._loaded = loaded = load_recognizer(config, checkpoint, calibrated)
+        source = model_source(config, checkpoint)
+        self.given_config = (
+            None
+            if source.config is None
+            else str(getattr(source.config, 'filename', source.config))
+        )
+        self._loaded = loaded = load_recognizer(source.config, source.checkpoint, calibrated)
         self.checkpoint = loaded.checkpoint
         self.model, self.views, self.inference_config = loaded.model, loaded.views, loaded.config
         self.load_report = loaded.load_report
