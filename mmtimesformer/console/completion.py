@@ -31,7 +31,7 @@ from mmtimesformer.terminal import echo, echo_lines
 SHELLS = ('bash', 'zsh', 'fish')
 PLACES = {
     'bash': '~/.local/share/bash-completion/completions/mmtimesformer',
-    'zsh': '~/.zfunc/_mmtimesformer',
+    'zsh': '~/.mmtimesformer.zsh',
     'fish': '~/.config/fish/completions/mmtimesformer.fish',
 }
 HELP = '\n'.join(
@@ -40,7 +40,8 @@ HELP = '\n'.join(
         '',
         f'{COMPLETION_SUMMARY}.',
         '',
-        'Run it again after an update of the package.',
+        'Run it again after an update of the package. bash (with the package bash-completion) and',
+        'fish find the file; for zsh add to ~/.zshrc: source ~/.mmtimesformer.zsh',
         '',
         'examples:',
         *(f'  mmtimesformer {COMPLETION} {shell} > {place}' for shell, place in PLACES.items()),
@@ -72,6 +73,7 @@ class Words:
     summary: str
     options: list[Option]
     choices: list[str]  # of its positional arguments
+    has_subcommands: bool
     takes_config: bool
 
 
@@ -134,14 +136,15 @@ def parser_of(file: Path) -> argparse.ArgumentParser:
 
 
 def _words(path: str, summary: str, parser: argparse.ArgumentParser) -> Words:
-    options, choices, takes_config = [], [], False
+    options, choices, takes_config, has_subcommands = [], [], False, False
     for action in parser._actions:
         if action.option_strings:
             options.append(_option(action))
         else:
             choices += [str(one) for one in action.choices or ()]
             takes_config |= action.dest in ('config', 'checkpoint')
-    return Words(path, summary, options, choices, takes_config)
+            has_subcommands |= isinstance(action, argparse._SubParsersAction)
+    return Words(path, summary, options, choices, has_subcommands, takes_config)
 
 
 def _option(action: argparse.Action) -> Option:
@@ -198,7 +201,7 @@ def _bash(tools: list[Words], configs: list[str]) -> str:
 def _bash_tool(words: Words) -> Iterator[str]:
     options = _quoted(name for option in words.options for name in option.names)
     values = '$configs' if words.takes_config else _quoted(words.choices)
-    files = ' files=' if words.choices else ''
+    files = ' files=' if words.has_subcommands else ''
     yield f'            {shlex.quote(words.path)}) options={options} words={values}{files} ;;'
 
 
@@ -215,7 +218,6 @@ def _zsh(tools: list[Words], configs: list[str]) -> str:
     """Return the script of bash, run by zsh's own bashcompinit."""
     return '\n'.join(
         [
-            '#compdef mmtimesformer',
             f'{HEADER} zsh',
             'autoload -Uz compinit bashcompinit',
             '(( $+functions[compdef] )) || compinit',
@@ -241,9 +243,12 @@ def _fish(tools: list[Words], configs: list[str]) -> str:
             summary = _fish_quoted(words.summary)
             lines.append(f'{start} -n __fish_use_subcommand -f -a {tool} -d {summary}')
         condition = f'-n {_fish_quoted(seen)}'
-        values = [*words.choices, *(configs if words.takes_config else ())]
-        if values:
-            lines.append(f'{start} {condition} -a {_fish_quoted(" ".join(values))}')
+        values = _fish_quoted(' '.join([*words.choices, *(configs if words.takes_config else ())]))
+        if words.has_subcommands:
+            none = f'{seen}; and not __fish_seen_subcommand_from {" ".join(words.choices)}'
+            lines.append(f'{start} -n {_fish_quoted(none)} -f -a {values}')
+        elif values != "''":
+            lines.append(f'{start} {condition} -a {values}')
         lines += [f'{start} {condition} {_fish_option(option)}' for option in words.options]
     lines.append(
         f'{start} -n __fish_use_subcommand -f -a {COMPLETION} -d {_fish_quoted(COMPLETION_SUMMARY)}'
