@@ -51,13 +51,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--job-name', help="instead of the config's name")
     parser.add_argument(
-        '--slurm', nargs='+', default=[], metavar='KEY=VALUE', help='account=a qos=high mem=200G'
+        '--slurm',
+        type=slurm_parameter,
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='account=a qos=high mem=200G',
     )
     parser.add_argument('--logs', default='work_dirs/jobs', help='folder for the logs of jobs')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parse(parser, words[:end])
     args.training = words[end + 1 :]
     return args
+
+
+def slurm_parameter(text: str) -> str:
+    """Return one of the values of ``--slurm``."""
+    if '=' not in text or '/' in text.partition('=')[0]:
+        raise argparse.ArgumentTypeError(f'{text} must be KEY=VALUE, as in account=vision')
+    return text
 
 
 def submit(args: argparse.Namespace) -> None:
@@ -115,8 +127,6 @@ def check(args: argparse.Namespace) -> None:
             f'--stop-seconds {args.stop_seconds} is all of --hours {args.hours:g}; '
             'make the job longer'
         )
-    if wrong := [word for word in args.slurm if '=' not in word]:
-        raise ValueError(f'--slurm {wrong[0]} must be KEY=VALUE, as in --slurm account=vision')
     resumes = any(word.startswith('--resume') for word in args.training)
     if args.max_restarts and not resumes:
         raise ValueError(

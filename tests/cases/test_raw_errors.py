@@ -242,12 +242,11 @@ def test_a_device_that_is_not_there_is_named(
 @pytest.mark.parametrize(
     ('command', 'expected'),
     [
-        ('predict v.mp4 a.pth {config}', 'a.pth is a checkpoint, where a config is expected'),
-        ('predict v.mp4 {config}', 'is a config, where a checkpoint is expected; give CONFIG and'),
-        ('predict v.mp4 {config} {config}', 'is a config, where a checkpoint is expected; the or'),
-        ('export a.pth {config}', 'a.pth is a checkpoint, where a config is expected'),
-        ('visualize_attention v.mp4 a.pth {config}', 'a.pth is a checkpoint, where a config'),
-        ('extract_features a.pth {config} . --out out', 'a.pth is a checkpoint, where a config'),
+        ('predict v.mp4 {config}', 'is a config, and a model needs weights; add a checkpoint'),
+        ('predict v.mp4 {config} {config}', 'are both configs; give CONFIG and CHECKPOINT'),
+        ('export a.pth a.pth', 'a.pth and a.pth are both checkpoints; give CONFIG and CHECKPOINT'),
+        ('visualize_attention v.mp4 {config}', 'is a config, and a model needs weights'),
+        ('extract_features {config} . --out out', 'is a config, and a model needs weights'),
         ('test a.pth {config}', 'a.pth is a checkpoint, where a config is expected'),
         ('test {config} {config}', 'is a config, where a checkpoint is expected'),
         ('train a.pth', 'a.pth is no config; name a file that ends in .py'),

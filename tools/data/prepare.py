@@ -86,10 +86,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         command.add_argument(
             '--debug', action='store_true', help='show the stack trace of an error'
         )
-    if not words or words[0] not in commands.choices:
+    named = next((i for i, word in enumerate(words) if word in commands.choices), None)
+    if named is None:
         parser.parse_args(words)  # shows the help, or what is wrong with DATASET
-    command = commands.choices[words[0]]
-    return _check(command, parse(command, words[1:]))  # options and arguments in any order
+    command = commands.choices[words[named]]
+    others = [*words[:named], *words[named + 1 :]]
+    return _check(command, parse(command, others))  # options and arguments in any order
 
 
 def _add_root(command: argparse.ArgumentParser, root: str) -> None:
