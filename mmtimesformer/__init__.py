@@ -9,8 +9,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import mmtimesformer.compat  # repairs MMAction2 1.2.0, and changes nothing elsewhere
+from mmtimesformer.config.openmmlab import register_package
 from mmtimesformer.models import TimeSformer
 from mmtimesformer.version import __version__
+
+register_package()
 
 # MMEngine's Runner needs OpenCV, which the core requirements do not install. With it, our
 # checkpoint reader replaces the Runner's own.
