@@ -37,7 +37,9 @@ def register_components() -> None:
     """Repair MMAction2 1.2.0 and ``ColorJitter``, and register the components; idempotent."""
     import mmtimesformer.compat  # changes nothing where nothing is to be repaired
     import mmtimesformer.models
+    from mmtimesformer.config.openmmlab import register_package
 
+    register_package()
     # MMEngine's Runner needs OpenCV, which the core requirements do not install. With it, our
     # checkpoint reader replaces the Runner's own.
     if find_spec('cv2'):

@@ -43,7 +43,7 @@ def published_weights(config_name: str) -> PublishedWeights | None:
     Args:
         config_name: The name, with or without ``.py``.
     """
-    model = _models().get(config_name.removesuffix('.py'), {})
+    model = metafile_entries().get(config_name.removesuffix('.py'), {})
     if 'Weights' not in model:
         return None
     return PublishedWeights(model['Weights'], model['Weights Origin'], model['Weights License'])
@@ -62,7 +62,8 @@ def index_folder() -> Path:
 
 
 @cache
-def _models() -> dict[str, dict[str, Any]]:
+def metafile_entries() -> dict[str, dict[str, Any]]:
+    """Return the entries of the metafiles by the name of the config; do not change them."""
     folder = index_folder()
     return {
         model['Name']: model

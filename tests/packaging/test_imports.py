@@ -41,6 +41,7 @@ MAY_IMPORT = {
     'console': set(),
     '__init__': set(),
     '__main__': set(),
+    'utils': {'mmengine'},
 }
 # Parts of our own that each part may import, besides itself. All may import these:
 COMMON = {'class_names', 'cli', 'fileio', 'non_finite', 'registry', 'resize', 'terminal', 'version'}
@@ -69,9 +70,10 @@ MAY_USE = {
     'probing': {'compat', 'heads', *PROBED},
     'export': {'analysis', 'checkpoints', 'config', 'datasets', 'heads', 'inference', 'models'},
     'finetuning': {'checkpoints', 'config', 'datasets', 'engine', 'inference', 'probing'},
-    '__init__': {'compat', 'engine', 'inference', 'models'},  # the last two when they can be
+    '__init__': {'compat', 'config', 'engine', 'inference', 'models'},  # some when they can be
     'console': {'config'},  # inside functions only
     '__main__': {'console'},
+    'utils': set(),
 }
 ALLOWED = {**GROUND, **{part: others | COMMON for part, others in MAY_USE.items()}}
 # Of a part, these modules alone.
