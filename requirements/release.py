@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEFT_OUT = ('.git', '.venv*', '.*_cache', '__pycache__', '*.egg-info')
 LEFT_OUT_AT_THE_TOP = ('build', 'dist', 'data', 'work_dirs', 'demo_out')
 UNRELEASED = 'unreleased'
-IN_THE_SDIST = ('CHANGELOG.md', 'CITATION.cff', 'LICENSE', 'README.md', 'docs/usage.md', 'tests/conftest.py')  # fmt: skip
+IN_THE_SDIST = ('CHANGELOG.md', 'CITATION.cff', 'LICENSE', 'README.md', 'tests/conftest.py')
 SMOKE = """
 import pathlib, sys, torch, mmtimesformer
 assert pathlib.Path(mmtimesformer.__file__).is_relative_to(sys.prefix), mmtimesformer.__file__
