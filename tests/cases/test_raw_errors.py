@@ -20,7 +20,7 @@ from tests.tools.conftest import tiny_config, tools  # noqa: F401
 from tests.tools.test_errors import Tool, tool  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
-TOOLS = [path for path in (ROOT / 'tools').rglob('*.py') if path.name != 'check_env.py']
+TOOLS = [path for path in (ROOT / 'tools').rglob('*.py') if path.name != 'doctor.py']
 INTERMIXED = {
     'predict': ['a.mp4', '--topk', '3', 'c.py', 'b.pth'],
     'export': ['c.py', '--format', 'torch-export', 'b.pth'],

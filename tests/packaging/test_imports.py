@@ -25,7 +25,7 @@ MAY_IMPORT = {
     'class_names': set(),
     'cli': {'mmaction', 'rich', 'torch'},  # mmaction and torch inside functions only
     'fileio': {'numpy', 'torch', 'yaml'},
-    'compat': {'torch'},
+    'compat': {'mmengine', 'torch'},
     'models': CORE,
     'checkpoints': {'einops', 'huggingface_hub', 'numpy', 'safetensors', 'torch', 'yaml'},
     'config': CORE,
