@@ -52,7 +52,7 @@ def _started_by_command() -> bool:
     Python sets ``sys.argv[0]`` to ``-m`` while it looks for the module to run.
     """
     if sys.argv[:1] == ['-m']:
-        return 'mmtimesformer' in sys.orig_argv[1 + sys.orig_argv.index('-m') :][:1]
+        return 'mmtimesformer' in sys.orig_argv
     return PurePath((sys.argv or [''])[0]).stem == 'mmtimesformer'
 
 

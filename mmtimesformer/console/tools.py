@@ -52,7 +52,7 @@ TOOLS = (
     Tool('report', 'Analysis', 'analysis_tools/report.py'),
     Tool('get_flops', 'Analysis', 'analysis_tools/get_flops.py'),
     Tool('compare_precision', 'Analysis', 'analysis_tools/compare_precision.py'),
-    Tool('check_env', 'Environment', 'check_env.py'),
+    Tool('doctor', 'Environment', 'doctor.py'),
 )
 COMPLETION = 'completion'
 COMPLETION_SUMMARY = 'Print the completion script of a shell: bash, zsh or fish'

@@ -1,6 +1,5 @@
 """Mistakes on a command line end in one sentence with the key or option to change."""
 
-import argparse
 import importlib.util
 import re
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from mmengine.config import Config
 
 from mmtimesformer.checkpoints import save_checkpoint
 from mmtimesformer.cli import error_message
-from mmtimesformer.config.command_line import check_output, parse
+from mmtimesformer.config.command_line import ToolParser, check_output, parse
 from mmtimesformer.engine.optim import amp as precision
 from tests.checkpoints.conftest import Recognizer
 from tests.tools.conftest import tiny_config, tools  # noqa: F401
@@ -366,7 +365,7 @@ def test_amp_in_bfloat16_asks_whether_the_gpu_knows_bfloat16(
 
 
 def test_parse_keeps_the_errors_of_argparse(capfd: pytest.CaptureFixture) -> None:
-    parser = argparse.ArgumentParser(prog='x')
+    parser = ToolParser(prog='x')
     parser.add_argument('a')
     with pytest.raises(SystemExit, match='2'):
         parse(parser, ['1', '--nonsense'])
