@@ -39,7 +39,8 @@ def main(arguments: list[str]) -> int:
     file = file_of(tool)
     sys.argv = [str(file), *rest]
     sys.path.insert(0, str(file.parent))  # as for ``python FILE``
-    mmtimesformer.register_components()
+    if tool.needs_package:
+        mmtimesformer.register_components()
     runpy.run_path(
         str(file), init_globals={'COMMAND': f'mmtimesformer {tool.name}'}, run_name='__main__'
     )

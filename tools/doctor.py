@@ -504,7 +504,9 @@ def report(machine: Machine, traps: Sequence[tuple[Trap, str]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report and return the exit code."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=getattr(sys.modules['__main__'], 'COMMAND', 'tools/doctor.py'),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--json', action='store_true', help='print one JSON object instead')
     as_json = parser.parse_args(arguments).json

@@ -63,6 +63,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='divide logits by the temperature in the checkpoint (tools/calibrate.py)',
     )
+    parser.add_argument(
+        '--preprocessing',
+        choices=('checkpoint', 'config'),
+        default='checkpoint',
+        help="whose mean, std, sizes and frames to use where they differ (the checkpoint's)",
+    )
     parser.add_argument('--classes', metavar='NAMES.txt', help='names of the classes, one a line')
     parser.add_argument('--batch-size', type=int, default=4, help='videos, or windows, at a time')
     parser.add_argument('--out', type=Path, metavar='X.json|X.csv', help='write the labels')
@@ -136,7 +142,13 @@ def predict(args: argparse.Namespace) -> int:
                 'labelled ones could overwrite; give another folder'
             )
     classifier = VideoClassifier(
-        args.config, args.checkpoint, args.device, args.classes, args.precision, args.calibrated
+        args.config,
+        args.checkpoint,
+        args.device,
+        args.classes,
+        args.precision,
+        args.calibrated,
+        args.preprocessing,
     )
     if args.calibrated:
         echo(f'scores are calibrated: temperature {classifier.temperature:g}', file=sys.stderr)

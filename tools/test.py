@@ -45,6 +45,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         action='store_true',
         help='divide logits by the temperature in the checkpoint (tools/calibrate.py)',
     )
+    parser.add_argument(
+        '--preprocessing',
+        choices=('checkpoint', 'config'),
+        help='whose mean, std, sizes and frames to use where they differ; an error if not given',
+    )
     parser.add_argument('--show-dir', help='folder for a picture of each video and its prediction')
     parser.add_argument('--show', action='store_true', help='open a window with each such picture')
     parser.add_argument(

@@ -21,11 +21,14 @@ class Tool:
         name: Its name on the command line.
         group: What it is used for, one of :data:`GROUPS`.
         file: Its file in ``tools/``.
+        needs_package: Whether it runs this package's code, which imports PyTorch. ``doctor`` also
+            runs where PyTorch is broken.
     """
 
     name: str
     group: str
     file: str
+    needs_package: bool = True
 
 
 GROUPS = ('Train', 'Predict', 'Data', 'Checkpoints', 'Analysis', 'Environment')
@@ -52,7 +55,8 @@ TOOLS = (
     Tool('report', 'Analysis', 'analysis_tools/report.py'),
     Tool('get_flops', 'Analysis', 'analysis_tools/get_flops.py'),
     Tool('compare_precision', 'Analysis', 'analysis_tools/compare_precision.py'),
-    Tool('doctor', 'Environment', 'doctor.py'),
+    Tool('compare_systems', 'Analysis', 'analysis_tools/compare_systems.py'),
+    Tool('doctor', 'Environment', 'doctor.py', needs_package=False),
 )
 COMPLETION = 'completion'
 COMPLETION_SUMMARY = 'Print the completion script of a shell: bash, zsh or fish'

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     'checkpoints': {'einops', 'huggingface_hub', 'numpy', 'safetensors', 'torch', 'yaml'},
     'config': CORE,
     'heads': CORE | {'mmaction'},  # which `import mmtimesformer` leaves out
-    'datasets': CORE | VIDEO | {'fsspec', 'rich'},
+    'datasets': CORE | VIDEO | {'PIL', 'fsspec', 'rich'},
     'engine': CORE | {'filelock', 'submitit'},
     'analysis': CORE | {'sklearn'},
     'inference': CORE | VIDEO | {'rich'},

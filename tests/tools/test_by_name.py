@@ -69,6 +69,8 @@ def test_the_help_of_each_tool_has_the_name_it_was_started_by(
         runpy.run_path(str(tools / tool.file), run_name='__main__')
     by_file = capsys.readouterr().out
     assert by_file.startswith(f'usage: tools/{tool.file} ')
+    if not tool.needs_package:  # its file needs the standard library alone
+        return
     for text in (by_command, by_file):
         assert '\nexit codes:\n  0   done\n' in text
         assert max(map(len, text.splitlines())) <= 100
@@ -155,6 +157,17 @@ def test_help_version_and_wrong_names_import_nothing_slow(
     done = _shell(tools, tmp_path, *module)
     assert done.returncode == code
     assert ' torch\n' not in done.stderr and ' mmengine\n' not in done.stderr
+
+
+def test_the_doctor_runs_where_pytorch_is_broken(tools: Path, tmp_path: Path) -> None:
+    (tmp_path / 'torch').mkdir()
+    (tmp_path / 'torch/__init__.py').write_text('raise OSError("broken")')
+    code = (
+        f'import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ["/mmtimesformer", "doctor"]'
+        '\nfrom mmtimesformer.__main__ import command; sys.exit(command())'
+    )
+    done = _shell(tools, tmp_path, '-c', code)
+    assert 'known traps' in done.stdout and 'Traceback' not in done.stderr
 
 
 def test_other_starts_register_the_components(tools: Path, tmp_path: Path) -> None:
