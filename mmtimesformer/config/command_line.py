@@ -54,6 +54,23 @@ class ToolParser(ArgumentParser):
             self.variable.update(dict.fromkeys(action.option_strings, action))
         return action
 
+    def format_usage(self) -> str:
+        """Return the usage in one line: required arguments, and ``[options]`` for the others."""
+        self.usage = self.usage or self._short_usage()
+        return super().format_usage()
+
+    def format_help(self) -> str:
+        """Return the help, with the short usage."""
+        self.usage = self.usage or self._short_usage()
+        return super().format_help()
+
+    def _short_usage(self) -> str:
+        formatter = argparse.HelpFormatter(self.prog, width=1000)
+        shown = [action for action in self._actions if action.required or not action.option_strings]
+        formatter.add_usage(None, shown, ())
+        line = formatter.format_help().removeprefix('usage: ').strip()
+        return line.replace(self.prog, f'{self.prog} [options]', 1).replace('%', '%%')
+
     def variable_option(self, word: str) -> argparse.Action | None:
         """Return the option with any number of values that a word names; it may be shortened."""
         near = {name for name in self.long_options if name.startswith(word)}
@@ -79,7 +96,8 @@ def program_name() -> str:
 def _as_started(examples: str, program: str) -> str:
     """Write examples as the user started the tool: a checkout has the files alone."""
     if program.endswith('.py'):
-        return examples.replace(f'mmtimesformer {Path(program).stem} ', f'python {program} ')
+        command = rf'\bmmtimesformer {Path(program).stem}\b'
+        return re.sub(command, f'python {program}', examples)
     return examples
 
 
@@ -147,7 +165,8 @@ def _is_value(option: argparse.Action, word: str, is_first: bool) -> bool:
         return False
     if isinstance(option, ConfigOptions):
         key, equals, _ = word.partition('=')
-        return is_first or bool(equals and not {'/', os.sep} & {*key})
+        is_path = bool({'/', os.sep} & {*key}) or Path(word).exists()
+        return is_first or bool(equals and not is_path)
     try:
         value = option.type(word) if callable(option.type) else word
         fits = option.choices is None or value in option.choices

@@ -37,9 +37,9 @@ def parsed(tool: str, *words: str) -> argparse.Namespace:
         ('train', ('c.py',), (('--amp', 'bf16'),), dict(config='c.py', amp='bf16')),
         (
             'test',
-            ('c.py', 'lr=0.1/a.pth'),
+            ('c.py', 'runs/lr=0.1/a.pth'),
             (CFG_OPTIONS, ('--amp',)),
-            dict(config='c.py', checkpoint='lr=0.1/a.pth', cfg_options=OPTIONS),
+            dict(config='c.py', checkpoint='runs/lr=0.1/a.pth', cfg_options=OPTIONS),
         ),
         (
             'predict',
@@ -136,6 +136,14 @@ def test_a_wrong_value_is_refused(
     with pytest.raises(SystemExit, match='2'):
         parsed(tool, *words.split())
     assert message in capsys.readouterr().err
+
+
+def test_an_existing_path_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path('lr=1.pth').touch()
+    args = parsed('test', '--cfg-options', 'a=1', 'lr=1.py', 'lr=1.pth', 'c.py')
+    assert args.cfg_options == {'a': 1, 'lr': '1.py'}
+    assert (args.config, args.checkpoint) == ('lr=1.pth', 'c.py')
 
 
 def test_words_after_two_dashes_are_arguments() -> None:

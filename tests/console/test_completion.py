@@ -59,7 +59,7 @@ def complete(scripts: dict[str, Path], folder: Path, *words: str) -> list[str]:
         (['predict', '--topk', '3', 'clip o'], ['clip one.mp4']),
         (['predict', 'x', '--out', 'clip o'], ['clip one.mp4']),
         (['train', '--re'], ['--resume']),
-        (['train', TINY, '--amp', ''], ['fp16', 'bf16', 'clip one.mp4', 'clip$two.mp4', 'sub']),
+        (['train', TINY, '--amp', ''], ['fp16', 'bf16']),
         (['prepare', 'h'], ['hmdb51', 'howto100m']),
         (['prepare', 'kinetics', '4'], ['400']),
         (['prepare', 'kinetics', '400', 's'], ['sub']),

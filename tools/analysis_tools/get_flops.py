@@ -5,7 +5,7 @@ shipped ones.
 
 Examples:
     mmtimesformer get_flops
-    mmtimesformer get_flops CONFIG --shape 448 --cfg-options model.backbone.num_frames=16
+    mmtimesformer get_flops CONFIG --shape 448
 """
 
 import argparse
