@@ -1,8 +1,8 @@
 """Fit a temperature on validation scores.
 
-The scores are those of this checkpoint on validation videos (tools/test.py --dump), not of the test
-set. Writes a copy of the checkpoint with the temperature in its metadata. It is used on request
-only: --calibrated of tools/test.py and tools/predict.py, VideoClassifier(calibrated=True).
+The scores are those of this checkpoint on validation videos (mmtimesformer test --dump), not of the
+test set. Writes a copy of the checkpoint with the temperature in its metadata. It is used on
+request only: --calibrated of the tools test and predict, VideoClassifier(calibrated=True).
 
 Examples:
     mmtimesformer calibrate model.pth --scores work_dirs/val/result.pkl --out calibrated.pth
@@ -20,10 +20,12 @@ from mmtimesformer.terminal import echo
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = ToolParser(__doc__)
-    parser.add_argument('checkpoint', type=Path, help='the weights')
+    parser.add_argument(
+        'checkpoint', type=Path, help='a .pth file of this package; convert other formats first'
+    )
     parser.add_argument(
         '--scores', type=Path, required=True, metavar='RESULT.pkl',
-        help='of tools/test.py --dump, on validation videos',
+        help='of mmtimesformer test --dump, on validation videos',
     )  # fmt: skip
     parser.add_argument(
         '--out', type=Path, metavar='FILE', help='the new file (NAME_calibrated.pth)'
@@ -37,7 +39,11 @@ def calibrate(args: argparse.Namespace) -> None:
     from mmtimesformer.analysis.calibration import calibrate_checkpoint
     from mmtimesformer.analysis.test_results import read_test_results
 
-    require_file(args.checkpoint, 'checkpoint', 'correct the path', Path.is_file)
+    remedy = (
+        'correct the path, or convert a Hugging Face folder, a repository or published weights '
+        'with mmtimesformer convert_checkpoint to a .pth file first'
+    )
+    require_file(args.checkpoint, 'checkpoint', remedy, Path.is_file)
     out = args.out or args.checkpoint.with_name(f'{args.checkpoint.stem}_calibrated.pth')
     check_output(out, '--out')
     results = read_test_results(args.scores.parent, args.scores)

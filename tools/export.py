@@ -88,15 +88,17 @@ def export(args: argparse.Namespace) -> None:
         require_onnx,
     )
     from mmtimesformer.inference import VideoClassifier
+    from mmtimesformer.inference.model_source import model_source
 
     if args.format == 'onnx':
         require_onnx()
     kind = FORMATS[args.format]
-    out = args.out or Path(Path(args.checkpoint).stem + kind.ending)
+    source = model_source(args.config, args.checkpoint)
+    out = args.out or Path(Path(source.checkpoint).stem + kind.ending)
     if out.suffix != kind.ending:
         raise ValueError(f'--out {out} does not end in {kind.ending}, as {args.format} does')
     check_output(out, '--out')
-    classifier = VideoClassifier(args.config, args.checkpoint, 'cpu', args.classes)
+    classifier = VideoClassifier(source.config, source.checkpoint, 'cpu', args.classes)
     shape = clip_shape(classifier)
     graph = ClipScores(classifier, shape, args.output, args.with_preprocessing)
     dynamic = args.batch == 'dynamic'

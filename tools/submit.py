@@ -1,8 +1,8 @@
 """Submit a training to a cluster by submitit.
 
-Needs `pip install 'mmtimesformer[slurm]'`. Options after ``--`` are those of tools/train.py. When
-the time of the job is over, or another job preempts it, the training saves, the job is queued again
-and resumes. ``--cluster local`` runs it on this machine and waits, to try it out.
+Needs `pip install 'mmtimesformer[slurm]'`. Options after `--` are those of `mmtimesformer train`.
+When the time of the job is over, or another job preempts it, the training saves, the job is queued
+again and resumes. `--cluster local` runs it on this machine and waits, to try it out.
 
 Examples:
     mmtimesformer submit CONFIG --nodes 2 --gpus-per-node 8 --partition video --hours 24

@@ -43,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--calibrated',
         action='store_true',
-        help='divide logits by the temperature in the checkpoint (tools/calibrate.py)',
+        help='divide logits by the temperature in the checkpoint (mmtimesformer calibrate)',
     )
     parser.add_argument(
         '--preprocessing',

@@ -98,7 +98,8 @@ def _of_one(given: str | Config) -> ModelSource:
 
 def _published(name: str) -> ModelSource:
     """Return a shipped config with its published weights; print where they are from."""
-    config = find_config(name).stem
+    find_config(name)
+    config = name.removesuffix('.py')
     published = published_weights(config)
     if published is None:
         raise ValueError(

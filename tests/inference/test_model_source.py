@@ -1,6 +1,10 @@
 """What the user gave becomes a config and a checkpoint, for the tools and for VideoClassifier."""
 
 import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +12,9 @@ import pytest
 from mmengine.config import Config
 
 from mmtimesformer import VideoClassifier
+from mmtimesformer.config import find
 from mmtimesformer.config.find import find_config
-from mmtimesformer.config.model_zoo import config_names, weights_of
+from mmtimesformer.config.model_zoo import PublishedWeights, config_names, weights_of
 from mmtimesformer.inference import model_source as module
 from mmtimesformer.inference.model_source import ModelSource, model_source
 
@@ -113,22 +118,38 @@ def test_every_shipped_name_is_a_config_and_no_repository() -> None:
         assert module._is_config(name) and not module._is_checkpoint(name)
 
 
+@pytest.fixture
+def address(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of the checkpoint on a local server."""
+    monkeypatch.setenv('MMTIMESFORMER_CACHE', str(tmp_path / 'cache'))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(checkpoint.parent))
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f'http://127.0.0.1:{server.server_port}/{checkpoint.name}'
+        server.shutdown()
+
+
 def test_the_classifier_takes_all_of_it(
-    config: Path, checkpoint: Path, tiny_videos: Path, monkeypatch: pytest.MonkeyPatch
+    config: Path,
+    checkpoint: Path,
+    address: str,
+    tiny_videos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """The weights of a shipped name come from a local file here."""
     video = tiny_videos / '0.mp4'
     both = VideoClassifier(config, checkpoint, device='cpu')
     swapped = VideoClassifier(checkpoint, config, device='cpu')
     alone = VideoClassifier(checkpoint, device='cpu')
     assert both.given_config == swapped.given_config == str(config)
     assert alone.given_config is None and alone.checkpoint == str(checkpoint)
-    monkeypatch.setattr(module, 'shipped_configs', lambda: {'own_name': config})
-    monkeypatch.setattr(module, 'find_config', lambda name: config)
-    published = type('Published', (), dict(address=str(checkpoint), origin='me', license='x'))
-    monkeypatch.setattr(module, 'published_weights', lambda name: published)
-    monkeypatch.setattr('mmtimesformer.config.find.shipped_configs', lambda: {'tiny': config})
+    for place in (module, find):
+        monkeypatch.setattr(place, 'shipped_configs', lambda: {'own_name': config})
+    published = PublishedWeights(address, 'me', 'CC0')
+    monkeypatch.setattr(module, 'published_weights', {'own_name': published}.get)
     by_name = VideoClassifier('own_name', device='cpu')
+    assert by_name.given_config == 'own_name' and by_name.checkpoint == address
+    assert f'weights of own_name: {address} (from me, license CC0)' in capfd.readouterr().err
     scores = both(video).all_scores
     for one in (swapped, alone, by_name):
         assert np.array_equal(one(video).all_scores, scores)

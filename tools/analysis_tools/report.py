@@ -1,7 +1,7 @@
 """Write the HTML report of a test.
 
-WORK_DIR is that of the training, with the result of `tools/test.py … --dump WORK_DIR/result.pkl`.
-The report is one file with all its pictures.
+WORK_DIR is that of the training, with the result of `mmtimesformer test … --dump
+WORK_DIR/result.pkl`. The report is one file with all its pictures.
 
 Examples:
     mmtimesformer report work_dirs/mine
