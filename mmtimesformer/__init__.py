@@ -8,14 +8,20 @@ components that read videos import MMAction2 when they are used.
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-import mmtimesformer.compat  # repairs MMAction2 1.2.0, and changes nothing elsewhere
-from mmtimesformer.models import TimeSformer
+from mmtimesformer.failed_import import run_doctor_if_called
 from mmtimesformer.version import __version__
 
-# MMEngine's Runner needs OpenCV, which the core requirements do not install. With it, our
-# checkpoint reader replaces the Runner's own.
-if find_spec('cv2'):
-    import mmtimesformer.engine  # noqa: F401
+try:
+    import mmtimesformer.compat  # fixes for MMAction2 and MMEngine, where they need them
+    from mmtimesformer.models import TimeSformer
+
+    # MMEngine's Runner needs OpenCV, which the core requirements do not install. With it, our
+    # checkpoint reader replaces the Runner's own.
+    if find_spec('cv2'):
+        import mmtimesformer.engine  # noqa: F401
+except Exception:
+    run_doctor_if_called()
+    raise
 
 if TYPE_CHECKING:
     from mmtimesformer.inference import VideoClassifier as VideoClassifier
