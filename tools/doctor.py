@@ -34,6 +34,7 @@ from pathlib import Path
 
 REFERENCE = "pip install mmaction2==1.1.0 'mmengine>=0.11.0rc3' mmcv-lite==2.0.1"
 TRAP_KEYS = 'name', 'happens', 'fix', 'breaks', 'safe', 'handled'  # of the JSON report
+DRN_LOSS = 'models/localizers/drn/drn_utils/loss.py'
 MODEL_INDEX, TORCH_AO = '.mim/model-index.yml', 'ao/quantization/__init__.py'
 LIST = re.compile(r'^ +Config: *$', re.MULTILINE)  # of a metafile
 TORCH_BOUND, MMENGINE_BOUND = '2.14', '0.12'  # as in pyproject.toml
@@ -277,6 +278,12 @@ def find_jitter_under_numpy_2(machine: Machine) -> str:
     return installed(machine, ('numpy',))
 
 
+def find_names_removed_by_numpy_2(machine: Machine) -> str:
+    """Find `PoseCompact`, which uses a name that NumPy 2 removed."""
+    uses = 'np.Inf' in machine.source('mmaction', 'datasets/transforms/pose_transforms.py')
+    return installed(machine, ('numpy',)) if uses and not machine.below('numpy', '2') else ''
+
+
 def find_imgaug_under_numpy_2(machine: Machine) -> str:
     """Find imgaug, whose last version reads a name that NumPy 2 no longer has."""
     if not machine.has('imgaug') or machine.below('numpy', '2'):
@@ -286,7 +293,7 @@ def find_imgaug_under_numpy_2(machine: Machine) -> str:
 
 def find_clone_without_torchvision(machine: Machine) -> str:
     """A git clone of MMAction2 1.2.0 has the missing folder, which imports torchvision."""
-    asks = 'import torchvision' in machine.source('mmaction', 'models/localizers/drn/drn.py')
+    asks = 'import torchvision' in machine.source('mmaction', DRN_LOSS)
     return 'no torchvision' if asks and not machine.has('torchvision') else ''
 
 
@@ -520,6 +527,15 @@ TRAPS = (
         handled='the transform computes in wider integers',
     ),
     Trap(
+        'names that NumPy 2 removed',
+        find_names_removed_by_numpy_2,
+        "MMAction2's PoseCompact, MMCompact, and metrics of AVA and ActivityNet end in "
+        'AttributeError: `np.Inf` was removed in the NumPy 2.0 release.',
+        "pip install 'numpy<2'",
+        breaks=False,
+        handled='their modules get the names back',
+    ),
+    Trap(
         'imgaug under NumPy 2',
         find_imgaug_under_numpy_2,
         "MMAction2's ImgAug cannot be used: module 'numpy' has no attribute 'sctypes'.",
@@ -531,6 +547,8 @@ TRAPS = (
         find_clone_without_torchvision,
         '`import mmaction.models` fails: No module named torchvision.',
         REFERENCE,
+        breaks=False,
+        handled='a stand-in for the module that needs it',
     ),
     Trap(
         'MMAction2 without its configs',

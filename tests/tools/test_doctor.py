@@ -113,11 +113,18 @@ def _add_color_jitter(machine: Machine) -> None:
     (folder / 'processing.py').write_text('hsv[..., 0] = (hsv[..., 0] + offset) % 180\n')
 
 
+def _add_old_names(machine: Machine) -> None:
+    folder = machine.modules['mmaction'] / 'datasets' / 'transforms'
+    folder.mkdir(parents=True)
+    (folder / 'pose_transforms.py').write_text('initial=np.Inf\n')
+
+
 def _clone_1_2_0(machine: Machine) -> None:
     _turn_into_1_2_0(machine)
     drn = machine.modules['mmaction'] / 'models' / 'localizers' / 'drn'
-    drn.mkdir()
-    (drn / 'drn.py').write_text('import torchvision\nclass DRN: ...\n')
+    (drn / 'drn_utils').mkdir(parents=True)
+    (drn / 'drn.py').write_text('class DRN: ...\n')
+    (drn / 'drn_utils' / 'loss.py').write_text('import torchvision\n')
 
 
 def _list_several_configs(machine: Machine) -> None:
@@ -195,6 +202,7 @@ GIVES = [
     ('mim without pkg_resources', _install(openmim='0.3.9'), ()),
     ('moviepy 2', _install(moviepy='2.1.0'), ()),
     ("MMAction2's ColorJitter under NumPy 2", _add_color_jitter, ()),
+    ('names that NumPy 2 removed', _add_old_names, ()),
     ('imgaug under NumPy 2', _install(imgaug='0.4.0'), ()),
     ('a git clone of MMAction2 1.2.0 without torchvision', _clone_1_2_0, ()),
     ('MMAction2 without its configs', _remove_file('mmaction', '.mim/model-index.yml'), ()),
@@ -268,7 +276,6 @@ def test_these_traps_break_training_or_testing() -> None:
         'decord and decord2 side by side',
         'no video reader',
         'torchvision of another build than torch',
-        'a git clone of MMAction2 1.2.0 without torchvision',
     ]
 
 
@@ -281,6 +288,8 @@ def test_these_traps_are_handled_by_importing_the_package() -> None:
         'MMEngine before 0.11',
         'MMEngine before 0.11 without pkg_resources',
         "MMAction2's ColorJitter under NumPy 2",
+        'names that NumPy 2 removed',
+        'a git clone of MMAction2 1.2.0 without torchvision',
         "a list in MMAction2's metafiles",
     ]
 
