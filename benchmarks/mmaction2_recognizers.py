@@ -228,9 +228,10 @@ def batch_of(cfg: Any, run: Run) -> Any:
     """Read two videos by the config's pipeline; images for a model of both are noise."""
     import torch
     from mmaction.registry import DATASETS
-    from mmaction.structures import ActionDataSample
     from mmengine.dataset import pseudo_collate
 
+    if 'test_dataloader' not in cfg:
+        return noise_batch(cfg.model.backbone, run)
     data_set = DATASETS.build(data_set_of(cfg, run))
     samples = [data_set[0], data_set[1]]
     if isinstance(samples[0], list):  # repeated augmentation
@@ -240,12 +241,28 @@ def batch_of(cfg: Any, run: Run) -> Any:
         return batch
     run.changes.append('images of noise')
     image = torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8)
-    labelled = [type(sample)(metainfo=sample.metainfo) for sample in batch['data_samples']]
-    for label, sample in enumerate(labelled):
-        assert isinstance(sample, ActionDataSample)
+    return batch, {'inputs': [image, image], 'data_samples': labelled_samples()}
+
+
+def noise_batch(backbone: dict[str, Any], run: Run) -> dict[str, Any]:
+    """Return two clips of noise, for a config that has a model and no data."""
+    import torch
+
+    run.changes.append('no data sections: clips of noise, SGD')
+    shape = (1, 3, backbone['t_size'], size_of(backbone), size_of(backbone))
+    clips = [torch.randint(0, 256, shape, dtype=torch.uint8) for _ in range(2)]
+    return {'inputs': clips, 'data_samples': labelled_samples()}
+
+
+def labelled_samples() -> list[Any]:
+    """Return two samples with the labels 0 and 1."""
+    from mmaction.structures import ActionDataSample
+
+    samples = [ActionDataSample(), ActionDataSample()]
+    for label, sample in enumerate(samples):
         setter = getattr(sample, 'set_gt_labels', None) or sample.set_gt_label
         setter(label)
-    return batch, {'inputs': [image, image], 'data_samples': labelled}
+    return samples
 
 
 def optimizer_of(cfg: Any, model: Any, run: Run) -> Any:
@@ -465,7 +482,9 @@ def main() -> None:
     names = [name for name in names if any(part in name for part in args.configs)]
     names = representatives(names) if args.representatives else names
     by_way = {way: measure(names, way, args.limit) for way in args.ways}
-    rows = {name: {way: by_way[way][name] for way in args.ways} for name in names}
+    rows = json.loads(args.out.read_text())['configs'] if args.merge else {}
+    for name in names:
+        rows.setdefault(name, {}).update({way: by_way[way][name] for way in args.ways})
     write({'date': str(date.today()), 'versions': versions(), 'configs': rows}, args.out)
 
 

@@ -34,8 +34,8 @@ def __getattr__(name: str) -> Any:
 
 
 def register_components() -> None:
-    """Repair MMAction2 1.2.0 and ``ColorJitter``, and register the components; idempotent."""
-    import mmtimesformer.compat  # changes nothing where nothing is to be repaired
+    """Register the components, and repair other packages where they need it; idempotent."""
+    import mmtimesformer.compat  # fixes for MMAction2 and MMEngine, where they need them
     import mmtimesformer.models
     from mmtimesformer.config.openmmlab import register_package
 

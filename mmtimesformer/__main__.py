@@ -12,7 +12,6 @@ import sys
 
 import mmtimesformer
 from mmtimesformer.console.tools import COMPLETION, file_of, find_tool, help_text
-from mmtimesformer.terminal import echo, echo_lines
 from mmtimesformer.version import __version__
 
 DONE, MISTAKE = 0, 2  # exit codes, see mmtimesformer.cli
@@ -21,11 +20,11 @@ DONE, MISTAKE = 0, 2  # exit codes, see mmtimesformer.cli
 def main(arguments: list[str]) -> int:
     """Run the tool that the first argument names, with the other arguments."""
     if not arguments or arguments[0] in ('-h', '--help', 'help'):
-        echo_lines(help_text())
+        print(help_text())
         return DONE
     name, *rest = arguments
     if name == '--version':
-        echo(f'mmtimesformer {__version__}')
+        print(f'mmtimesformer {__version__}')
         return DONE
     if name == COMPLETION:
         from mmtimesformer.console.completion import print_script
@@ -34,6 +33,8 @@ def main(arguments: list[str]) -> int:
     try:
         tool = find_tool(name)
     except ValueError as error:
+        from mmtimesformer.terminal import echo
+
         echo(f'error: {error}', file=sys.stderr)
         return MISTAKE
     file = file_of(tool)

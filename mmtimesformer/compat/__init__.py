@@ -9,3 +9,4 @@ from mmtimesformer.compat import external_configs, mmaction2_1_2, numpy_2
 external_configs.repair_external_configs()
 mmaction2_1_2.stand_in_for_missing_modules()
 numpy_2.repair_color_jitter()
+numpy_2.restore_removed_names()

@@ -3,7 +3,8 @@
 `import mmaction.models` of the wheel fails in three places, for every model:
 
 - `mmaction.models.localizers` imports `DRN` from `.drn.drn`, a folder that the wheel does not
-  contain. The stand-in is a class that cannot be built.
+  contain; in a git clone, it fails without torchvision. The stand-in is a class that cannot be
+  built.
 - `mmaction.utils.dependency` imports `importlib_metadata`, which MMAction2 does not require. Where
   it is not installed, the stand-in is Python's own `importlib.metadata`, which has both names.
 - With `transformers` installed, it imports its multimodal models, which need `timm` and names that
@@ -11,9 +12,11 @@
   are used, as if transformers were not installed.
 
 The stand-ins are found by a finder at the end of `sys.meta_path`: Python uses it only for modules
-that nothing else finds, and it finds these under version 1.2.0 alone. So it never hides a real file
-(a git clone of 1.2.0 has them). A script has to `import mmtimesformer` before `mmaction.apis` or
-`mmaction.models`, or repeat that import after it failed; our tools and MMAction2's own do so.
+that nothing else finds, and it finds these under version 1.2.0 alone. So it hides no real file. The
+one exception is the clone's `drn.py` without torchvision, by a finder at the start.
+
+A script has to `import mmtimesformer` before `mmaction.apis` or `mmaction.models`, or repeat that
+import after it failed; our tools and MMAction2's own do so.
 """
 
 import importlib.abc
@@ -38,7 +41,7 @@ class DRN:
     def __init__(self, *args: object, **kwargs: object) -> None:
         raise ImportError(
             "DRN is not in MMAction2 1.2.0's wheel; to use it, install MMAction2 1.2.0 from its "
-            'git repository'
+            'git repository, and torchvision'
         )
 
 
@@ -62,6 +65,18 @@ class StandInFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
             module.__dict__.update({name: getattr(importlib.metadata, name) for name in public})
 
 
+class WithoutTorchvision(StandInFinder):
+    """Find the stand-in of `DRN` before the real one, which fails without torchvision."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return the spec of the stand-in where torchvision is not installed."""
+        if fullname != _MODULE or find_spec('torchvision') is not None:
+            return None
+        return super().find_spec(fullname, path, target)
+
+
 def leave_out_multimodal(module: ModuleType) -> None:
     """Choose MMAction2's placeholders for multimodal models where those cannot be imported."""
     if _is_1_2_0() and getattr(module, 'WITH_MULTIMODAL', False):
@@ -70,9 +85,10 @@ def leave_out_multimodal(module: ModuleType) -> None:
 
 
 def stand_in_for_missing_modules() -> None:
-    """Put the finder at the end of Python's list of finders, once."""
+    """Put the finders at the end and at the start of Python's list of finders, once."""
     if not any(isinstance(finder, StandInFinder) for finder in sys.meta_path):
         sys.meta_path.append(StandInFinder())
+        sys.meta_path.insert(0, WithoutTorchvision())
     after_import(_DEPENDENCY, leave_out_multimodal)
 
 

@@ -1,13 +1,12 @@
 """The tools that the package ships, by job; find a tool's file by its name.
 
-Imports neither PyTorch nor MMEngine, so that ``mmtimesformer --help`` takes a tenth of a second.
+Imports the standard library alone, so that ``mmtimesformer --help`` takes a tenth of a second, and
+``mmtimesformer doctor`` runs where another package is broken.
 """
 
 import ast
 from dataclasses import dataclass
 from pathlib import Path
-
-from mmtimesformer.cli import near_name
 
 PACKAGE = Path(__file__).resolve().parents[1]
 FOLDERS = (PACKAGE / '.mim' / 'tools', PACKAGE.parent / 'tools')  # of a wheel; of a checkout
@@ -89,6 +88,8 @@ def find_tool(name: str) -> Tool:
     for tool in TOOLS:
         if wanted in (tool.name, tool.file.removesuffix('.py')):
             return tool
+    from mmtimesformer.cli import near_name  # needs rich
+
     near = near_name(wanted.rpartition('/')[2], [tool.name for tool in TOOLS] + [COMPLETION], 0.5)
     raise ValueError(f'there is no tool {name!r}{near} (mmtimesformer --help lists all)')
 

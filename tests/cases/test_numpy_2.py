@@ -1,9 +1,11 @@
 """W18: MMAction2's transforms run under NumPy 2, or are refused before the run."""
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -160,3 +162,32 @@ def test_a_package_that_cannot_be_imported_is_named_with_its_error(
     importlib.invalidate_caches()
     check_components(cfg, 'train')
     sys.modules.pop('imgaug', None)
+
+
+@pytest.mark.parametrize('name', numpy_2.USE_OLD_NAMES)
+def test_modules_of_mmaction2_have_the_names_that_numpy_removed(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.np.Inf == np.inf and np.isnan(module.np.NAN)
+    assert module.np.trapz([1.0, 3.0]) == 2
+    assert module.np.zeros is np.zeros
+    with pytest.raises(AttributeError, match='no_such_name'):
+        _ = module.np.no_such_name
+    assert not hasattr(np, 'Inf') or np.__version__ < '2'
+
+
+def test_no_other_module_of_mmaction2_uses_a_removed_name(processing: Any) -> None:
+    folder = Path(processing.__file__).parents[2]
+    removed = re.compile(r'\bnp\.(Inf|NAN|NaN|PINF|NINF|float_|trapz|product|in1d|row_stack)\b')
+    using = [path for path in folder.rglob('*.py') if '.mim' not in path.parts]
+    using = [path for path in using if removed.search(path.read_text())]
+    names = ['.'.join(path.relative_to(folder.parent).with_suffix('').parts) for path in using]
+    assert sorted(names) == sorted(numpy_2.USE_OLD_NAMES)
+
+
+def test_a_numpy_that_has_the_names_is_kept() -> None:
+    old = ModuleType('numpy')
+    old.__dict__.update(Inf=1, NAN=2, trapz=3)
+    module = ModuleType('uses_numpy')
+    module.__dict__['np'] = old
+    numpy_2.restore_names(module)
+    assert vars(module)['np'] is old

@@ -53,13 +53,18 @@ def test_building_the_stand_in_raises_an_error_that_names_the_source_of_the_real
         importlib.import_module(LOCALIZERS).DRN()
 
 
-def test_a_real_drn_is_never_hidden(mmaction: Path) -> None:
+@pytest.mark.parametrize('there', [True, False], ids=['torchvision', 'no torchvision'])
+def test_a_real_drn_is_hidden_only_without_torchvision(
+    mmaction: Path, there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stand_in_for_missing_modules()
+    monkeypatch.setattr(mmaction2_1_2, 'find_spec', lambda name: object() if there else None)
     real = mmaction / 'models' / 'localizers' / 'drn'
     real.mkdir()
     (real / '__init__.py').touch()
     (real / 'drn.py').write_text('DRN = "the real one"\n')
-    assert importlib.import_module(LOCALIZERS).DRN == 'the real one'
+    found = importlib.import_module(LOCALIZERS).DRN
+    assert found == 'the real one' if there else found is mmaction2_1_2.DRN
 
 
 def test_another_version_keeps_its_own_error(mmaction: Path) -> None:
@@ -69,12 +74,12 @@ def test_another_version_keeps_its_own_error(mmaction: Path) -> None:
         importlib.import_module('mmaction.models')
 
 
-def test_the_stand_in_is_asked_last_and_once(mmaction: Path) -> None:
+def test_the_stand_in_is_used_last_and_once(mmaction: Path) -> None:
     _forget_the_stand_in()
     stand_in_for_missing_modules()
     stand_in_for_missing_modules()
-    assert [isinstance(finder, StandInFinder) for finder in sys.meta_path].count(True) == 1
-    assert isinstance(sys.meta_path[-1], StandInFinder)
+    assert [isinstance(finder, StandInFinder) for finder in sys.meta_path].count(True) == 2
+    assert type(sys.meta_path[-1]) is StandInFinder
 
 
 @pytest.fixture

@@ -2,8 +2,11 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
+import venv
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +38,11 @@ def healthy(tmp_path: Path) -> Machine:
         "mmengine_minimum_version = '0.7.1'\nmmengine_maximum_version = '1.0.0'\n"
     )
     (mmaction / 'models' / 'localizers' / '__init__.py').write_text('from .bmn import BMN\n')
+    (mmaction / '.mim').mkdir()
+    (mmaction / '.mim' / 'model-index.yml').write_text('Import: []\n')
+    (tmp_path / 'torch' / 'ao' / 'quantization').mkdir(parents=True)
+    for file in ('__init__.py', 'ao/quantization/__init__.py'):
+        (tmp_path / 'torch' / file).write_text('# torch\n')
     names = ('torch', 'einops', 'numpy', 'mmengine', 'mmcv', 'decord', 'av')
     return Machine(
         python=(3, 11),
@@ -105,6 +113,42 @@ def _add_color_jitter(machine: Machine) -> None:
     (folder / 'processing.py').write_text('hsv[..., 0] = (hsv[..., 0] + offset) % 180\n')
 
 
+def _add_old_names(machine: Machine) -> None:
+    folder = machine.modules['mmaction'] / 'datasets' / 'transforms'
+    folder.mkdir(parents=True)
+    (folder / 'pose_transforms.py').write_text('initial=np.Inf\n')
+
+
+def _clone_1_2_0(machine: Machine) -> None:
+    _turn_into_1_2_0(machine)
+    drn = machine.modules['mmaction'] / 'models' / 'localizers' / 'drn'
+    (drn / 'drn_utils').mkdir(parents=True)
+    (drn / 'drn.py').write_text('class DRN: ...\n')
+    (drn / 'drn_utils' / 'loss.py').write_text('import torchvision\n')
+
+
+def _list_several_configs(machine: Machine) -> None:
+    folder = machine.modules['mmaction'] / '.mim/configs/localization/bsn'
+    folder.mkdir(parents=True)
+    (folder / 'metafile.yml').write_text('Models:\n  - Name: a\n    Config:\n      - a.py\n')
+    config = machine.modules['mmengine'] / 'config'
+    config.mkdir(parents=True)
+    (config / 'utils.py').write_text("cfg_name = model_cfg['Config'].partition('/')[-1]\n")
+
+
+def _install_pytorchvideo(machine: Machine) -> None:
+    machine.versions |= {'pytorchvideo': '0.1.5', 'torchvision': '0.28.0+cpu'}
+    folder = machine.modules['torch'].parent / 'pytorchvideo'
+    (folder / 'transforms').mkdir(parents=True)
+    text = 'import torchvision.transforms.functional_tensor\n'
+    (folder / 'transforms' / 'augmentations.py').write_text(text)
+    machine.modules['pytorchvideo'] = folder
+
+
+def _remove_file(module: str, file: str) -> Callable[[Machine], None]:
+    return lambda machine: (machine.modules[module] / file).unlink()
+
+
 # What gives a healthy machine each trap. Traps that come along with it follow in the third column.
 GIVES = [
     ('wrong Python', lambda machine: setattr(machine, 'python', (3, 14)), ()),
@@ -116,7 +160,7 @@ GIVES = [
         (),
     ),
     ('mmcv missing', _remove('mmcv', 'mmcv-lite'), ()),
-    ('mmcv is a empty folder', lambda machine: machine.modules.update(mmcv=None), ()),
+    ('mmcv is an empty folder', lambda machine: machine.modules.update(mmcv=None), ()),
     ('mmcv and mmcv-lite side by side', _install(mmcv='2.0.1'), ()),
     ('mmcv of a version that MMAction2 refuses', _install(mmcv_lite='2.2.0'), ()),
     (
@@ -158,7 +202,24 @@ GIVES = [
     ('mim without pkg_resources', _install(openmim='0.3.9'), ()),
     ('moviepy 2', _install(moviepy='2.1.0'), ()),
     ("MMAction2's ColorJitter under NumPy 2", _add_color_jitter, ()),
+    ('names that NumPy 2 removed', _add_old_names, ()),
     ('imgaug under NumPy 2', _install(imgaug='0.4.0'), ()),
+    ('a git clone of MMAction2 1.2.0 without torchvision', _clone_1_2_0, ()),
+    ('MMAction2 without its configs', _remove_file('mmaction', '.mim/model-index.yml'), ()),
+    ("a list in MMAction2's metafiles", _list_several_configs, ()),
+    (
+        'torchcodec for CUDA next to a torch for CPUs',
+        _install(torchcodec='0.17.0'),
+        (),
+    ),
+    (
+        'torch without torch.ao.quantization',
+        _remove_file('torch', 'ao/quantization/__init__.py'),
+        (),
+    ),
+    ('setuptools before 77', _install(setuptools='60.2.0'), ()),
+    ('pytorchvideo with a torchvision it does not know', _install_pytorchvideo, ()),
+    ("seaborn with MMAction2's analyze_logs.py", _install(seaborn='0.13.2'), ()),
     ('a fork under the original name', _install(onedl_mmengine='0.11.0'), ()),
 ]
 
@@ -186,23 +247,50 @@ def test_every_trap_has_a_machine_above() -> None:
 def test_every_trap_has_an_effect_and_a_command_that_fixes_it() -> None:
     for trap in doctor.TRAPS:
         assert trap.happens.endswith('.')
-        assert trap.fix.startswith(('pip ', 'make '))
+        assert trap.fix.startswith(('pip ', 'make ', 'none: ', 'leave out '))
+        assert not trap.handled or not trap.breaks
 
 
-def test_these_traps_do_not_break_training_or_testing() -> None:
-    assert [trap.name for trap in doctor.TRAPS if not trap.breaks] == [
+def test_safe_fixes_are_pip_commands_that_never_name_torch() -> None:
+    for trap in doctor.TRAPS:
+        if not trap.safe:
+            continue
+        for command in doctor.commands_of(trap.fix):
+            assert command[:3] == [sys.executable, '-m', 'pip']
+            assert command[3] in ('install', 'uninstall')
+            assert command[3] == 'install' or command[4] == '-y'
+            assert 'torch' not in {word.partition('=')[0] for word in command}
+
+
+def test_these_traps_break_training_or_testing() -> None:
+    assert [trap.name for trap in doctor.TRAPS if trap.breaks] == [
+        'wrong Python',
+        'core packages missing',
+        'MMAction2 missing',
+        'MMAction2 missing, and no decord for this machine',
+        'mmcv missing',
+        'mmcv is an empty folder',
+        'mmcv and mmcv-lite side by side',
+        'mmcv of a version that MMAction2 refuses',
+        'MMEngine of a version that MMAction2 refuses',
+        'decord and decord2 side by side',
+        'no video reader',
+        'torchvision of another build than torch',
+    ]
+
+
+def test_these_traps_are_handled_by_importing_the_package() -> None:
+    """Each has its module in mmtimesformer/compat, or the checkpoint reader."""
+    assert [trap.name for trap in doctor.TRAPS if trap.handled] == [
         "MMAction2 1.2.0's wheel lacks a module",
-        'two OpenCVs',
-        'torch before 2.10',
-        'torch newer than its bound',
-        'MMEngine newer than its bound',
+        'MMAction2 1.2.0 lacks a requirement',
+        'MMAction2 1.2.0 with transformers',
         'MMEngine before 0.11',
         'MMEngine before 0.11 without pkg_resources',
-        'mim without pkg_resources',
-        'moviepy 2',
         "MMAction2's ColorJitter under NumPy 2",
-        'imgaug under NumPy 2',
-        'a fork under the original name',
+        'names that NumPy 2 removed',
+        'a git clone of MMAction2 1.2.0 without torchvision',
+        "a list in MMAction2's metafiles",
     ]
 
 
@@ -216,7 +304,7 @@ def test_mmaction2_1_2_0_from_git_has_no_trap(healthy: Machine) -> None:
 
 def test_a_version_next_to_a_trap_is_no_trap(healthy: Machine) -> None:
     healthy.versions |= {'torchvision': '0.28.0+cpu', 'moviepy': '1.0.3', 'torch': '2.10.0+cpu'}
-    healthy.versions |= {'openmim': '0.3.9', 'setuptools': '80.9.0'}
+    healthy.versions |= {'openmim': '0.3.9', 'setuptools': '80.9.0', 'torchcodec': '0.12.0'}
     healthy.modules['pkg_resources'] = Path('pkg_resources')
     assert _traps_of(healthy) == set()
 
@@ -275,7 +363,7 @@ def test_a_folder_without_init_counts_as_an_empty_mmcv(
     monkeypatch.setattr(sys, 'path', [str(tmp_path)])
     machine = doctor.inspect_machine()
     assert machine.modules == {'mmcv': None}
-    assert 'mmcv is a empty folder' in _traps_of(machine)
+    assert 'mmcv is an empty folder' in _traps_of(machine)
 
 
 def test_bare_python_gets_a_report_and_not_a_stack_trace() -> None:
@@ -285,3 +373,190 @@ def test_bare_python_gets_a_report_and_not_a_stack_trace() -> None:
     assert run.returncode == 1
     assert 'no torch, no einops, no numpy, no mmengine' in run.stdout
     assert run.stderr == ''
+
+
+class Pip:
+    """Stands in for pip: records each command, and changes a machine as ``effects`` say."""
+
+    def __init__(self, machine: Machine, effects: dict[str, Callable[[Machine], object]]) -> None:
+        self.machine, self.effects = machine, effects
+        self.commands: list[list[str]] = []
+        self.constraints: list[str] = []
+        self.fails = ''
+
+    def __call__(self, command: list[str]) -> str:
+        self.commands.append(command[3:])
+        if '--constraint' in command:
+            self.constraints.append(Path(command[command.index('--constraint') + 1]).read_text())
+        words = ' '.join(command)
+        if self.fails and self.fails in words:
+            return 'ERROR: No matching distribution'
+        for part, effect in self.effects.items():
+            if part in words and '--dry-run' not in command:
+                effect(self.machine)
+        return ''
+
+
+@pytest.fixture
+def pip(healthy: Machine, monkeypatch: pytest.MonkeyPatch) -> Pip:
+    """A machine with two fixable traps and one that only the user may fix, in an environment."""
+    healthy.versions |= {'decord2': '3.0.0', 'torchvision': '0.28.0', 'imgaug': '0.4.0'}
+    effects = {
+        'uninstall -y torchvision': _remove('torchvision'),
+        'uninstall -y decord': _remove('decord2'),
+    }
+    stand_in = Pip(healthy, effects)
+    monkeypatch.setattr(doctor, 'inspect_machine', lambda: healthy)
+    monkeypatch.setattr(doctor, 'run_pip', stand_in)
+    monkeypatch.setattr(doctor, 'is_environment', lambda: True)
+    return stand_in
+
+
+def test_fix_runs_the_safe_commands_and_exits_by_the_state_after(
+    pip: Pip, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.main([]) == 1
+    assert doctor.main(['--fix', '--yes']) == 0
+    commands = [' '.join(command) for command in pip.commands]
+    assert commands[0].startswith('install decord==0.6.0 --constraint')
+    assert commands[0].endswith('--dry-run --ignore-installed --no-deps -q')
+    assert commands[1] == 'uninstall -y decord decord2'
+    assert commands[2].startswith('install decord==0.6.0 --constraint')
+    assert commands[3:] == ['uninstall -y torchvision']
+    assert pip.constraints == ['torch==2.13.0+cpu\n'] * 2
+    text = capsys.readouterr().out
+    assert '  python -m pip uninstall -y torchvision' in text
+    assert 'BEWARE  imgaug under NumPy 2' in text and '2 of 2 fixes were applied' in text
+
+
+def test_nothing_is_changed_where_pip_cannot_install_what_a_fix_needs(
+    pip: Pip, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pip.fails = 'decord==0.6.0'
+    assert doctor.main(['--fix', '--yes']) == 1
+    assert ['uninstall', '-y', 'decord', 'decord2'] not in pip.commands
+    assert 'torchvision' not in pip.machine.versions
+    text = capsys.readouterr().out
+    assert 'failed, nothing was changed: ERROR: No matching distribution' in text
+    assert '1 of 2 fixes were applied' in text
+
+
+@pytest.mark.parametrize(('answer', 'runs'), [('y', True), ('', False), ('no', False)])
+def test_fix_asks_first(pip: Pip, monkeypatch: pytest.MonkeyPatch, answer: str, runs: bool) -> None:
+    monkeypatch.setattr('builtins.input', lambda question: answer)
+    assert doctor.main(['--fix']) == (0 if runs else 2)
+    assert bool(pip.commands) is runs
+
+
+def test_fix_without_a_terminal_changes_nothing_and_names_yes(
+    pip: Pip, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_input(question: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr('builtins.input', no_input)
+    assert doctor.main(['--fix']) == 2
+    assert pip.commands == []
+    assert 'give --yes' in capsys.readouterr().out
+
+
+def test_fix_refuses_the_python_of_the_system(
+    pip: Pip, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, 'is_environment', lambda: False)
+    assert doctor.main(['--fix', '--yes']) == 2
+    assert pip.commands == []
+    assert 'is not in a virtual environment' in capsys.readouterr().err
+
+
+def test_a_fix_that_an_earlier_one_made_needless_is_not_run(
+    pip: Pip, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pip.effects['uninstall -y decord'] = _remove('decord2', 'torchvision')
+    assert doctor.main(['--fix', '--yes']) == 0
+    assert ['uninstall', '-y', 'torchvision'] not in pip.commands
+
+
+def test_fix_with_nothing_to_fix_asks_nothing(
+    healthy: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(doctor, 'inspect_machine', lambda: healthy)
+    monkeypatch.setattr(doctor, 'is_environment', lambda: True)
+    assert doctor.main(['--fix']) == 0
+    assert '0 of 0 fixes' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('words', [['--yes'], ['--fix', '--json']])
+def test_options_that_do_not_go_together_are_refused(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        doctor.main(words)
+    assert end.value.code == 2
+
+
+def test_an_environment_is_a_virtual_one_or_one_of_conda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, 'base_prefix', str(tmp_path))
+    assert doctor.is_environment()
+    conda = tmp_path / 'envs' / 'mine'
+    for folder, expected in ((tmp_path, False), (conda, True)):
+        (folder / 'conda-meta').mkdir(parents=True)
+        monkeypatch.setattr(sys, 'prefix', str(folder))
+        monkeypatch.setattr(sys, 'base_prefix', str(folder))
+        assert doctor.is_environment() is expected
+
+
+def _write_wheel(folder: Path, name: str, version: str) -> None:
+    """Write a wheel that contains its metadata and the file ``cv2/__init__.py``."""
+    info = f'{name.replace("-", "_")}-{version}.dist-info'
+    files = {
+        'cv2/__init__.py': '',
+        f'{info}/METADATA': f'Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n',
+        f'{info}/WHEEL': 'Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n',
+    }
+    record = ''.join(f'{file},,\n' for file in [*files, f'{info}/RECORD'])
+    path = folder / f'{name.replace("-", "_")}-{version}-py3-none-any.whl'
+    with zipfile.ZipFile(path, 'w') as wheel:
+        for file, text in {**files, f'{info}/RECORD': record}.items():
+            wheel.writestr(file, text)
+
+
+@pytest.mark.slow
+def test_fix_repairs_a_real_environment(tmp_path: Path) -> None:
+    wheels = tmp_path / 'wheels'
+    wheels.mkdir()
+    for name in ('opencv-python', 'opencv-contrib-python'):
+        _write_wheel(wheels, name, '5.0.0')
+    environment = os.environ | {'PIP_NO_INDEX': '1', 'PIP_FIND_LINKS': str(wheels)}
+    environment.pop('PYTHONPATH', None)
+    venv.create(tmp_path / 'env', with_pip=True)
+    python = tmp_path / 'env' / 'bin' / 'python'
+
+    def run(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [python, *words]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+        )
+
+    assert run('-m', 'pip', 'install', 'opencv-python', 'opencv-contrib-python').returncode == 0
+    assert 'two OpenCVs' in run(TOOL).stdout
+    asked = run(TOOL, '--fix')
+    assert asked.returncode == 2 and 'nothing was changed' in asked.stdout
+    fixed = run(TOOL, '--fix', '--yes')
+    assert fixed.returncode == 1, fixed.stdout + fixed.stderr  # no torch in this environment
+    assert 'two OpenCVs' not in run(TOOL).stdout
+    assert 'opencv-contrib-python' in run('-m', 'pip', 'list').stdout
+    assert run('-c', 'import cv2').returncode == 0
+
+
+def test_doctor_by_name_runs_where_the_package_cannot_be_imported(tmp_path: Path) -> None:
+    (tmp_path / 'mmengine').mkdir()
+    (tmp_path / 'mmengine' / '__init__.py').write_text('raise AttributeError("broken")\n')
+    environment = os.environ | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{TOOL.parents[1]}'}
+    for words, code, found in ((['doctor', '--json'], 0, '"traps"'), (['predict'], 1, 'broken')):
+        run = subprocess.run(
+            [sys.executable, '-m', 'mmtimesformer', *words],
+            env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert run.returncode == code, run.stderr
+        assert found in run.stdout + run.stderr
