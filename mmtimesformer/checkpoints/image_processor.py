@@ -133,8 +133,8 @@ def _defaults(
             return numbers
     raise ValueError(
         f'{source} is of the class {shown(name)}, whose preprocessing is not known here; known are '
-        f'{" and ".join(f"{known}ImageProcessor" for known in CLASSES)}. Give a config too: '
-        'VideoClassifier(config, checkpoint)'
+        f'{" and ".join(f"{known}ImageProcessor" for known in CLASSES)}. Give a config and take '
+        "its preprocessing (--preprocessing config, preprocessing='config')"
     )
 
 
@@ -144,7 +144,8 @@ def _check_key(key: str, value: Any, source: str) -> None:
         return
     raise ValueError(
         f'{source} has {shown(key)}: {shown(value)}, which may change pixels and is not known '
-        f'here; known are {", ".join((*READ, *EXTRA_KEYS))}. Remove it if the model was trained without'
+        f'here; known are {", ".join((*READ, *EXTRA_KEYS))}. Remove it if the model was trained '
+        'without'
     )
 
 

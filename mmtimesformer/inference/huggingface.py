@@ -114,7 +114,7 @@ def read_hub_model(extras: Mapping[str, Any], weights: Weights, source: str) -> 
     config = extras['config']
     _check_problem(config, source)
     check_labels(config, weights.describe().num_classes or 0, source)
-    data_set = data_set_of(config, weights, source)
+    data_set = data_set_of(extras, weights, source)
     notes: list[str] = []
     preprocessing = sampling_of(weights, data_set, source, notes)
     preprocessing.mean, preprocessing.std = list(processor.mean), list(processor.std)
@@ -153,9 +153,9 @@ def sampling_of(
     return found
 
 
-def data_set_of(config: Mapping[str, Any], weights: Weights, source: str) -> str | None:
+def data_set_of(extras: Mapping[str, Any], weights: Weights, source: str) -> str | None:
     """Return the data set of a model, by its class names or by what its files and name state."""
-    names = tuple(weights.metadata.classes or ())
+    config, names = extras['config'], tuple(weights.metadata.classes or ())
     count = weights.describe().num_classes or 0
     for data_set, classes in DATA_SETS.items():
         if classes == count and names == class_names_of(data_set):

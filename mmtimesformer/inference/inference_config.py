@@ -32,7 +32,13 @@ from mmtimesformer.config.find import FOLDERS
 from mmtimesformer.config.label_checks import scores_are_sigmoids, to_build
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import parse_python
-from mmtimesformer.inference.huggingface import is_edited, is_hub_folder, read_hub_model
+from mmtimesformer.inference.huggingface import (
+    data_set_of,
+    is_edited,
+    is_hub_folder,
+    read_hub_model,
+    sampling_of,
+)
 from mmtimesformer.inference.stored_components import (
     PARTS,
     STEPS,
@@ -141,7 +147,12 @@ def inference_config_of_checkpoint(
     if is_hub_folder(extras) and (weights.origin.name not in PROTOCOLS or is_edited(extras)):
         inference_config = _config_of_hub(weights, extras, source)
     else:
+        notes: list[str] = []
+        if is_hub_folder(extras):
+            data_set = data_set_of(extras, weights, source)
+            weights.metadata.preprocessing = sampling_of(weights, data_set, source, notes)
         inference_config = _config_of_metadata(weights, source)
+        inference_config.notes = notes
         inference_config.multi_label = multi_label
     with _named(source):
         _check_sizes(inference_config, to_format(weights, 'mmtimesformer'))

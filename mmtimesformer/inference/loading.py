@@ -100,8 +100,12 @@ def load_recognizer(
         limit = no_more_memory_than(source.tensors, str(checkpoint))
     else:
         inference_config = _read_config(config)
-        of_checkpoint = Stated.by(contents.extras, str(checkpoint))
-        _set_preprocessing(inference_config, of_checkpoint, preprocessing)
+        if preprocessing not in CHOICES:
+            raise ValueError(
+                f'preprocessing={preprocessing!r} is not known; give one of {", ".join(CHOICES)}'
+            )
+        if preprocessing == 'checkpoint':
+            _set_preprocessing(inference_config, Stated.by(contents.extras, str(checkpoint)))
     if calibrated:
         temperature = need_temperature(contents.extras, str(checkpoint))
         head = with_temperature(inference_config.model['cls_head'], temperature)
@@ -130,6 +134,9 @@ def load_recognizer(
         named = None  # a missing file, or one that only a checkpoint names
     stated = [*inference_config.data_set_texts, _file_name(config), _file_name(checkpoint)]
     data_set = stated_data_set(stated, model.cls_head.num_classes)
+    # Without names, the classes of a Hugging Face folder may be in any order
+    if is_hub_folder(contents.extras):
+        data_set = None
     public = class_names_of(data_set) if data_set else None
     return Loaded(
         str(checkpoint), model, views, inference_config, adapted.load_report, adapted.metadata,
@@ -138,13 +145,11 @@ def load_recognizer(
     )  # fmt: skip
 
 
-def _set_preprocessing(config: InferenceConfig, stated: Stated, choice: str) -> None:
+def _set_preprocessing(config: InferenceConfig, stated: Stated) -> None:
     """Put the checkpoint's preprocessing into a config where they differ, and note it once."""
-    if choice not in CHOICES:
-        raise ValueError(f'preprocessing={choice!r} is not known; give one of {", ".join(CHOICES)}')
     values = {'model': config.model, 'test_pipeline': config.pipeline}
     found = stated.differences(values)
-    if not found or choice == 'config':
+    if not found:
         return
     config.pipeline = stated.apply_to(config.model, config.pipeline)
     left = stated.differences({'model': config.model, 'test_pipeline': config.pipeline})

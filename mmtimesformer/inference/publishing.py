@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from mmtimesformer.checkpoints.download import import_extra
 from mmtimesformer.checkpoints.load_report import LoadReport
 from mmtimesformer.checkpoints.metadata import ModelMetadata, metadata_of_config
@@ -122,6 +124,7 @@ def _check_model(classifier: 'VideoClassifier') -> None:
             f'the weights of this classifier were changed for precision={classifier.precision!r}; '
             "save from one of precision='fp32'"
         )
+    _check_modules(classifier.model.backbone)
     head = classifier.inference_config.model.get('cls_head')
     names = set(classifier.model.cls_head.state_dict())
     if is_regression_head(head) or not names <= {'fc_cls.weight', 'fc_cls.bias'}:
@@ -130,6 +133,32 @@ def _check_model(classifier: 'VideoClassifier') -> None:
             "transformers' TimesformerForVideoClassification, which holds a linear classifier; "
             'keep the .pth file'
         )
+
+
+def _check_modules(backbone: nn.Module) -> None:
+    """Refuse a backbone with other computations than transformers' model has.
+
+    A block of your own may have the names and shapes of ours, so that every weight would fit and
+    every number be wrong.
+    """
+    for name, module in backbone.named_modules():
+        package = type(module).__module__.partition('.')[0]
+        if package not in ('mmtimesformer', 'mmengine', 'torch'):
+            raise ValueError(
+                f'backbone.{name} is a {type(module).__name__}, a component of your own, which '
+                "transformers' model does not have: its scores would be others; keep the .pth file"
+            )
+    modules: list[Any] = list(backbone.modules())
+    found: dict[str, set[float]] = {
+        'norm_eps': {module.eps for module in modules if isinstance(module, nn.LayerNorm)},
+        'num_heads': {module.num_heads for module in modules if hasattr(module, 'num_heads')},
+    }
+    for what, values in found.items():
+        if len(values) > 1:
+            raise ValueError(
+                f'the blocks of the backbone have several values of {what} ({sorted(values)}), and '
+                "transformers' model has one; keep the .pth file"
+            )
 
 
 def _text(config: InferenceConfig) -> str:

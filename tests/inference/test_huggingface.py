@@ -158,6 +158,29 @@ def test_names_are_paths_addresses_or_repositories(
             model_address(wrong)
 
 
+def test_a_folder_without_names_takes_none_of_a_public_data_set(tmp_path: Path) -> None:
+    folder = tmp_path / 'timesformer-ucf101'  # of as many classes, in an order that is not known
+    save_hub_folder(folder, labels=[f'LABEL_{i}' for i in range(101)])
+    assert load(folder).classes is None
+
+
+def test_a_converted_official_file_without_its_config_is_enough(
+    video: Path, tmp_path: Path
+) -> None:
+    from mmtimesformer.checkpoints import read_checkpoint, save_checkpoint
+
+    save_hub_folder(tmp_path / 'folder')
+    save_checkpoint(read_checkpoint(tmp_path / 'folder'), tmp_path / 'a.pyth', 'official')
+    state = {'model_state': torch.load(tmp_path / 'a.pyth')['model_state']}
+    torch.save(state, tmp_path / 'bare.pyth')
+    weights = read_checkpoint(tmp_path / 'bare.pyth', num_heads=2)
+    save_checkpoint(weights, tmp_path / 'converted', 'huggingface')
+    with pytest.warns(UserWarning, match='has no frame_interval'):
+        ours = VideoClassifier.from_pretrained(tmp_path / 'converted', device='cpu')
+    assert ours.inference_config.protocol == 'official'
+    assert ours.clips(video).shape == (3, 3, 4, 32, 32)
+
+
 # -- the backbone --------------------------------------------------------------------------------
 
 
@@ -314,6 +337,21 @@ def test_saving_over_the_checkpoint_or_beside_contradicting_files_is_refused(
         ours.save_pretrained(tmp_path / 'new', scores={'top-1 accuracy': 77.9})
 
 
+def test_a_block_of_your_own_is_not_saved_for_transformers(tmp_path: Path) -> None:
+    from mmtimesformer.models import DividedSpaceTimeBlock
+
+    class SpaceFirst(DividedSpaceTimeBlock):
+        def forward(self, frames: torch.Tensor, t: int) -> torch.Tensor:
+            frames = frames + self.attend_space(frames)
+            return frames + self.attend_time(frames)
+
+    save_hub_folder(tmp_path / 'folder')
+    ours = load(tmp_path / 'folder')
+    ours.model.backbone.blocks[1].__class__ = SpaceFirst
+    with pytest.raises(ValueError, match=r'backbone.blocks.1 is a SpaceFirst.*of your own'):
+        ours.save_pretrained(tmp_path / 'again')
+
+
 # -- the preprocessing of checkpoint and config --------------------------------------------------
 
 
@@ -340,6 +378,21 @@ def test_the_preprocessing_of_the_checkpoint_wins_over_that_of_a_config(
     with pytest.warns(UserWarning, match='the config gives'):
         kept = VideoClassifier(config, tmp_path / 'folder', device='cpu', preprocessing='config')
     assert kept.inference_config.model['data_preprocessor']['mean'] == [127.5] * 3
+
+
+def test_the_config_is_a_way_out_of_a_processor_that_is_not_known(
+    config: Path, video: Path, tmp_path: Path
+) -> None:
+    save_hub_folder(tmp_path / 'folder')
+    edit(tmp_path / 'folder', 'preprocessor_config.json', do_flip_channel_order=True)
+    with pytest.raises(ValueError, match='do_flip_channel_order'):
+        VideoClassifier(config, tmp_path / 'folder', device='cpu')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        kept = VideoClassifier(config, tmp_path / 'folder', device='cpu', preprocessing='config')
+    assert kept(video).top
+    with pytest.raises(ValueError, match="preprocessing='x' is not known"):
+        VideoClassifier(config, tmp_path / 'folder', device='cpu', preprocessing='x')
 
 
 # -- the model card and the upload ---------------------------------------------------------------
@@ -458,7 +511,7 @@ def test_an_upload_sends_the_files_of_save_pretrained(
     assert '/api/models/me/mine/branch/v1' in paths
     assert any(path.startswith('/api/models/me/mine/commit/v1') for path in paths)
     (created,) = [json.loads(body) for path, body in hub.calls if path == '/api/repos/create']
-    assert created.get('visibility', 'private') == 'private'
+    assert created.get('private') is True or created.get('visibility') == 'private'
     (tmp_path / 'down').mkdir()
     for name, content in hub.files.items():
         (tmp_path / 'down' / name).write_bytes(content)
@@ -520,3 +573,37 @@ def test_the_comparison_names_frames_crops_and_logits_of_each_system(
     best = build('video-classification', model=str(tmp_path / 'folder'), device='cpu')(str(video))
     assert best[0]['label'] == CLASSES[int(np.argmax(pipeline.logits))]
     assert theirs.config.num_frames == 4
+
+
+@pytest.mark.slow  # a process of its own, because HF_ENDPOINT is read at import
+def test_hf_endpoint_names_the_server_of_an_upload(tmp_path: Path) -> None:
+    import os
+    import subprocess
+    import sys
+
+    save_hub_folder(tmp_path / 'folder')
+    Hub.files, Hub.calls = {}, []
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code = (
+        'from mmtimesformer import VideoClassifier\n'
+        "model = VideoClassifier.from_pretrained('folder', device='cpu')\n"
+        "print(model.push_to_hub('me/mine'))\n"
+    )
+    environment = {
+        **os.environ,
+        'HF_ENDPOINT': f'http://127.0.0.1:{server.server_port}',
+        'HF_TOKEN': 'hf_test',
+        'PYTHONPATH': str(Path(__file__).parents[2]),
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, '-c', code], cwd=tmp_path, env=environment, capture_output=True,
+            text=True, check=False,
+        )  # fmt: skip
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr
+    assert 'uploaded to me/mine, revision main' in done.stdout
+    assert 'model.safetensors' in Hub.files

@@ -106,7 +106,9 @@ def test_a_checkpoint_without_stated_preprocessing_is_tested_as_before(
     assert tool('test', config, 'bare.pth')[0] == 0
 
 
-@pytest.mark.parametrize('scheme', ['divided_space_time', 'joint_space_time'])
+@pytest.mark.parametrize(
+    'scheme', ['divided_space_time', pytest.param('joint_space_time', marks=pytest.mark.slow)]
+)
 def test_train_from_a_folder_save_it_and_transformers_gives_the_same_logits(
     tool: Tool,  # noqa: F811
     tiny_videos: Path,
