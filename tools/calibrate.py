@@ -1,8 +1,11 @@
-"""Fit a temperature on validation scores: python tools/calibrate.py CHECKPOINT --scores RESULT.pkl.
+"""Fit a temperature on validation scores.
 
 The scores are those of this checkpoint on validation videos (tools/test.py --dump), not of the test
 set. Writes a copy of the checkpoint with the temperature in its metadata. It is used on request
 only: --calibrated of tools/test.py and tools/predict.py, VideoClassifier(calibrated=True).
+
+Examples:
+    mmtimesformer calibrate model.pth --scores work_dirs/val/result.pkl --out calibrated.pth
 """
 
 import argparse
@@ -10,15 +13,13 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import require_file, run_tool
-from mmtimesformer.config.command_line import check_output, parse
-from mmtimesformer.terminal import ArgumentParser, echo
+from mmtimesformer.config.command_line import ToolParser, check_output, parse
+from mmtimesformer.terminal import echo
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument('checkpoint', type=Path, help='the weights')
     parser.add_argument(
         '--scores', type=Path, required=True, metavar='RESULT.pkl',

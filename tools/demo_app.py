@@ -1,8 +1,12 @@
-"""Serve a web page to try a model: python tools/demo_app.py [options].
+"""Serve a web page to try a model.
 
 Upload a video or choose an example: the page shows the top five labels and attention maps. Without
-options it serves the model of `make demo`. It needs no network: nothing is loaded from or sent to
-another server.
+options it serves the model of `make demo`. The page itself needs no network: it loads nothing from
+another server and sends nothing to one.
+
+Examples:
+    mmtimesformer demo_app --checkpoint CHECKPOINT --open
+    mmtimesformer demo_app --checkpoint CHECKPOINT --examples videos --port 8000
 """
 
 import argparse
@@ -20,8 +24,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import parse, whole_number
-from mmtimesformer.terminal import ArgumentParser, echo, safe_text
+from mmtimesformer.config.command_line import ToolParser, parse, whole_number
+from mmtimesformer.terminal import echo, safe_text
 
 DEMO = Path('work_dirs/demo/divST')
 EXAMPLES = Path('data/moving_shapes/videos_val')
@@ -64,9 +68,7 @@ HINT = '<p class="hint">The labels appear here.</p>'
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument('--checkpoint', help=f'the weights (the newest of {DEMO})')
     parser.add_argument(
         '--config',

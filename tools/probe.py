@@ -1,8 +1,11 @@
-"""Train a classifier on frozen features: python tools/probe.py CHECKPOINT TRAIN_LIST [TEST_LIST].
+"""Train a classifier on frozen features.
 
 In minutes, without training the backbone. The lists are annotation files: a video and its class in
 each line. --out gets probe.pth and probe.py, an ordinary checkpoint and its config, and the
 features, so the same command resumes after an interruption.
+
+Examples:
+    mmtimesformer probe base.pth train.txt val.txt --out work_dirs/probe
 """
 
 import argparse
@@ -10,17 +13,21 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import check_order, check_output, parse, whole_number
-from mmtimesformer.terminal import ArgumentParser, echo
+from mmtimesformer.config.command_line import (
+    ToolParser,
+    check_order,
+    check_output,
+    parse,
+    whole_number,
+)
+from mmtimesformer.terminal import echo
 
 SHOWN = 10  # unreadable videos on the terminal; probe.json has all
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument('checkpoint', help='the weights')
     parser.add_argument('train_list', help='annotation file of the training videos')
     parser.add_argument('test_list', nargs='?', help='annotation file of the test videos')

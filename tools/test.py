@@ -1,18 +1,25 @@
-"""Test a checkpoint: python tools/test.py CONFIG CHECKPOINT [options]."""
+"""Test a checkpoint on the test videos of a config.
+
+Prints the metrics of the config. --dump saves the scores, for `mmtimesformer report` and
+`mmtimesformer calibrate`.
+
+Examples:
+    mmtimesformer test CONFIG work_dirs/mine/epoch_15.pth --work-dir work_dirs/mine_test
+    mmtimesformer test CONFIG CHECKPOINT --dump work_dirs/mine/result.pkl
+"""
 
 import argparse
 import os
 import sys
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import ConfigOptions, parse, whole_number
+from mmtimesformer.config.command_line import ConfigOptions, ToolParser, parse, whole_number
 from mmtimesformer.engine.launch.torchrun import stop_with_torchrun
-from mmtimesformer.terminal import ArgumentParser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line: MMAction2's options and a few more."""
-    parser = ArgumentParser(description='Test a checkpoint.')
+    parser = ToolParser(__doc__)
     parser.add_argument('config', help='a config file, or the name of a shipped config')
     parser.add_argument('checkpoint', help='the weights to test')
     parser.add_argument('--work-dir', help='folder for logs and metrics')
@@ -37,6 +44,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--calibrated',
         action='store_true',
         help='divide logits by the temperature in the checkpoint (tools/calibrate.py)',
+    )
+    parser.add_argument(
+        '--preprocessing',
+        choices=('checkpoint', 'config'),
+        help='whose mean, std, sizes and frames to use where they differ; an error if not given',
     )
     parser.add_argument('--show-dir', help='folder for a picture of each video and its prediction')
     parser.add_argument('--show', action='store_true', help='open a window with each such picture')

@@ -35,6 +35,27 @@ def is_remote(source: str | os.PathLike[str]) -> bool:
     return str(source).startswith(('http://', 'https://', 'hf://', 'timm://'))
 
 
+def model_address(name: str | os.PathLike[str]) -> str:
+    """Return where a model is: a path that exists, an address, or ``owner/name`` on the hub.
+
+    Raises:
+        FileNotFoundError: It is none of these.
+
+    Example:
+        >>> model_address('facebook/timesformer-base-finetuned-k400')
+        'hf://facebook/timesformer-base-finetuned-k400'
+    """
+    text = str(name)
+    if is_remote(text) or Path(text).expanduser().exists():
+        return text
+    if re.fullmatch(r'[\w.-]+/[\w.-]+(@[^/@]+)?', text) and not text.startswith('.'):
+        return f'hf://{text}'
+    raise FileNotFoundError(
+        f'{text} is not a folder or file here, and not owner/name of a repository on the Hugging '
+        'Face Hub; correct it'
+    )
+
+
 def fetch(source: str | os.PathLike[str], sha256: str | None = None) -> Path:
     """Download a checkpoint if it is an address and not here yet; return its path.
 
@@ -52,7 +73,7 @@ def fetch(source: str | os.PathLike[str], sha256: str | None = None) -> Path:
             f'checkpoint {text} is an address of a kind that is not fetched (https://, '
             'http://, hf:// and timm:// are); download it first and give the path of the file'
         )
-    scheme, _, rest = text.partition('://')
+    scheme, _, rest = text.partition('://') if is_remote(text) else ('', '', '')
     if scheme in ('http', 'https'):
         return _download(text, sha256)
     if scheme == 'hf':
@@ -142,7 +163,7 @@ def _check_hash_form(sha256: str | None) -> None:
 
 
 def _fetch_huggingface(rest: str) -> Path:
-    hub = _import_extra('huggingface_hub', f'hf://{rest}')
+    hub = import_extra('huggingface_hub', f'hf://{rest}')
     match = re.fullmatch(r'([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?', rest)
     if match is None:
         raise ValueError(
@@ -159,7 +180,7 @@ def _fetch_huggingface(rest: str) -> Path:
                 f'hf://{rest} has none of {", ".join(FOLDER_FILES)} at its top; name the file: '
                 f'hf://{repository}/FILE'
             )
-        wanted = ['config.json', 'preprocessor_config.json', weights]
+        wanted = ['config.json', '*preprocessor_config.json', weights]
         if weights.endswith('.index.json'):
             stem, suffix = weights.removesuffix('.index.json').rsplit('.', 1)
             wanted.append(f'{stem}-*.{suffix}')
@@ -175,7 +196,7 @@ def _fetch_huggingface(rest: str) -> Path:
 
 
 def _fetch_timm(name: str) -> Path:
-    timm = _import_extra('timm', f'timm://{name}')
+    timm = import_extra('timm', f'timm://{name}')
     try:
         config = timm.get_pretrained_cfg(name, allow_unregistered=False)
     except RuntimeError:
@@ -196,7 +217,16 @@ def _fetch_timm(name: str) -> Path:
     return fetch(config.url)
 
 
-def _import_extra(package: str, source: str) -> ModuleType:
+def import_extra(package: str, source: str) -> ModuleType:
+    """Import an optional package.
+
+    Args:
+        package: Its name.
+        source: What needs it, for the message.
+
+    Raises:
+        ValueError: It cannot be imported.
+    """
     try:
         return importlib.import_module(package)
     except Exception as error:  # with another torchvision than it expects, timm fails in many ways

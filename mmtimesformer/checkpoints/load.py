@@ -18,7 +18,7 @@ from mmtimesformer.checkpoints.convert import (
     to_canonical,
     to_format,
 )
-from mmtimesformer.checkpoints.download import fetch
+from mmtimesformer.checkpoints.download import fetch, model_address
 from mmtimesformer.checkpoints.key_maps import FORMATS, detect, unstack_blocks
 from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport, some
 from mmtimesformer.checkpoints.metadata import (
@@ -26,6 +26,7 @@ from mmtimesformer.checkpoints.metadata import (
     Size,
     differences,
     find_metadata,
+    heads_of,
     metadata_of_config,
 )
 from mmtimesformer.checkpoints.readers import Contents, from_torch, read_file
@@ -259,6 +260,49 @@ def contents_to_canonical(contents: Contents, options: AdaptOptions | None = Non
     metadata = find_metadata(contents.extras, contents.tensors)
     tensors, contents.tensors, contents.checkpoint = contents.tensors, {}, None
     return to_canonical(tensors, options, metadata)
+
+
+def backbone_arguments(weights: Weights) -> dict[str, Any]:
+    """Return the arguments of :class:`~mmtimesformer.TimeSformer` that weights are for.
+
+    Raises:
+        CheckpointError: The height and width that ``pos_embed`` is for are not known.
+        ValueError: The number of heads is not known.
+    """
+    metadata = weights.describe()
+    hidden, width = weights.tensors['blocks.0.mlp.fc1.weight'].shape
+    arguments: dict[str, Any] = {
+        'attention_type': weights.attention_type,
+        'num_frames': metadata.num_frames or 8,
+        'img_size': weights.known_size(),
+        'patch_size': weights.patch_size,
+        'in_channels': weights.tensors['patch_embed.proj.weight'].shape[1],
+        'embed_dims': width,
+        'num_layers': weights.depth,
+        'num_heads': heads_of(width, metadata.num_heads),
+        'mlp_ratio': hidden / width,
+        'qkv_bias': weights.has_qkv_bias,
+    }
+    if metadata.norm_eps is not None:
+        arguments['norm_eps'] = metadata.norm_eps
+    return arguments
+
+
+def read_backbone(source: Source, changes: Mapping[str, Any]) -> tuple[dict[str, Any], Weights]:
+    """Read the weights of a backbone, and the arguments of the model that they are for.
+
+    Args:
+        source: As for :func:`read_checkpoint`, or ``owner/name``.
+        changes: Arguments that differ; weights are adapted to those that change their shapes.
+    """
+    weights = read_checkpoint(
+        model_address(source),
+        attention_type=changes.get('attention_type'),
+        num_frames=changes.get('num_frames'),
+        img_size=changes.get('img_size'),
+        keep_head=False,
+    )
+    return {**backbone_arguments(weights), **changes}, weights
 
 
 def backbone_of(model: nn.Module) -> tuple[str, Any] | None:

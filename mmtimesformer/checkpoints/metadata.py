@@ -6,13 +6,13 @@ text in a checkpoint is parsed as data, never executed.
 """
 
 import ast
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from torch import Tensor
 
+from mmtimesformer.checkpoints.image_processor import ImageProcessor
 from mmtimesformer.class_names import class_names_of, stated_data_set
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import TooLargeError, parse_python, parse_yaml
@@ -200,6 +200,7 @@ CROPS = {
     'TenCrop': 'crop_size',
     'MultiScaleCrop': 'input_size',
     'UniformCrops': 'crop_size',
+    'ProcessorCrop': 'size',
 }
 # What changes the size of a frame: the argument that names pixels, of the short or of both sides.
 RESIZES = {
@@ -208,6 +209,7 @@ RESIZES = {
     'RandomResizedCrop': None,  # a box of any size, which a Resize follows
     'ShortSideResize': 'size',
     'ShortSideJitter': 'scale_range',
+    'ProcessorResize': 'size',
 }
 # of ViT-Ti, S, B, L, H, g and G, by width
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
@@ -222,16 +224,21 @@ def find_metadata(extras: Values, tensors: Mapping[str, Tensor]) -> ModelMetadat
     meta, text = _table(extras.get('meta')), extras.get('cfg')
     metadata = ModelMetadata()
     if isinstance(extras.get('config'), Mapping):
-        preprocessor = _table(extras.get('preprocessor_config'))
+        preprocessor = _preprocessor_of(extras)
         metadata = ModelMetadata.parse(_of_huggingface(_table(extras['config']), preprocessor))
     elif isinstance(text, str):
         metadata = ModelMetadata.parse(_of_official(text))
     elif isinstance(config := meta.get('cfg'), str):
         metadata = metadata_of_config(read_literals(config))
     classes = _table(meta.get('dataset_meta')).get('classes')
-    if isinstance(classes, list | tuple):
+    is_folder = isinstance(extras.get('config'), Mapping)
+    if isinstance(classes, list | tuple) and not (is_folder and metadata.classes):
         metadata.classes = [str(name) for name in classes] or None
-    metadata.update(ModelMetadata.parse(_table(meta.get('mmtimesformer')), strict=True))
+    stored = ModelMetadata.parse(_table(meta.get('mmtimesformer')), strict=True)
+    if is_folder:  # its files come first: a user may edit them
+        metadata.preprocessing = stored.preprocessing.updated(metadata.preprocessing)
+        metadata, stored = stored, metadata
+    metadata.update(stored)
     for key, weight in tensors.items():
         if key.endswith('/query/bias') and weight.ndim > 1 and metadata.num_heads is None:
             metadata.num_heads = weight.shape[-2]
@@ -374,7 +381,8 @@ def metadata_of_pipeline(pipeline: object) -> Preprocessing:
         elif kind == 'BuildPseudoClip':  # an image, repeated
             values['num_frames'] = step.get('clip_len')
         elif kind in CROPS:
-            values['size'] = _height_width(step.get(CROPS[kind]))
+            size = step.get(CROPS[kind])
+            values['size'] = _side(size) if kind == 'ProcessorCrop' else _height_width(size)
         elif kind in RESIZES:
             values['size'] = _size_after_resize(kind, step, values.get('size'))
     return ModelMetadata.parse({'preprocessing': values}).preprocessing
@@ -391,7 +399,9 @@ def _size_after_resize(kind: str, step: Values, before: object) -> Size | None:
     value = None if argument is None else step.get(argument)
     if kind == 'Resize' and not step.get('keep_ratio', True):
         return _height_width(value)
-    if not isinstance(before, int) or kind not in ('Resize', 'ShortSideResize'):
+    if kind == 'ProcessorResize' and not isinstance(value, int):
+        return _side(value)
+    if not isinstance(before, int) or kind not in ('Resize', 'ShortSideResize', 'ProcessorResize'):
         return None  # the long side depends on the video
     if isinstance(value, float) and _is_number(value):
         return round(before * value)
@@ -464,29 +474,60 @@ def heads_of(width: int, num_heads: int | None = None) -> int:
 
 def _of_huggingface(config: Values, preprocessor: Values) -> dict[str, object]:
     of_timm = _table(config.get('pretrained_cfg'))
-    size = _table(preprocessor.get('crop_size')) or _table(preprocessor.get('size'))
+    processor = _processor_of(preprocessor)
     values: dict[str, object] = {
         'num_heads': config.get('num_attention_heads'),
         'norm_eps': config.get('layer_norm_eps'),
         'num_frames': config.get('num_frames'),
         'img_size': _pair(config.get('image_size')),
         'preprocessing': {
-            'mean': preprocessor.get('image_mean') or of_timm.get('mean'),
-            'std': preprocessor.get('image_std') or of_timm.get('std'),
+            'mean': processor.get('mean') or of_timm.get('mean'),
+            'std': processor.get('std') or of_timm.get('std'),
             'channel_order': preprocessor.get('channel_order'),
+            'sampling': preprocessor.get('sampling'),
             'frame_interval': preprocessor.get('frame_interval'),
             'num_frames': config.get('num_frames'),
-            'size': size.get('height') or size.get('shortest_edge'),
+            'size': processor.get('size'),
         },
     }
     if config.get('model_type') == 'timesformer':
+        act = config.get('hidden_act', 'gelu')
+        if act not in ('gelu', 'gelu_python'):
+            raise ValueError(
+                f'config.json has hidden_act={shown(act)}, and a TimeSformer here has gelu: every '
+                'shape would fit and every number be wrong'
+            )
         values['attention_type'] = config.get('attention_type', 'divided_space_time')
         labels = _table(config.get('id2label'))
-        labels = labels if all(re.fullmatch(r'\d{1,9}', str(k)) for k in labels) else {}
-        names = [str(labels[k]) for k in sorted(labels, key=lambda k: int(k))]
+        names: list[str] = []
+        in_order = {str(k): str(name) for k, name in labels.items()}
+        if in_order.keys() == {str(i) for i in range(len(labels))}:  # else a name is of which row?
+            names = [in_order[str(i)] for i in range(len(labels))]
         if any(not name.startswith('LABEL_') for name in names):
             values['classes'] = names
     return values
+
+
+def _preprocessor_of(extras: Values) -> Values:
+    """Return the file of preprocessing in a folder: that of images, else that of videos."""
+    keys = ('preprocessor_config', 'video_preprocessor_config')
+    return next((found for key in keys if (found := _table(extras.get(key)))), {})
+
+
+def _processor_of(preprocessor: Values) -> dict[str, object]:
+    """Return mean, std and size as a file gives them; of a file for other models, what it has."""
+    if not preprocessor:
+        return {}
+    try:
+        processor = ImageProcessor.parse(preprocessor)
+    except ValueError:
+        size = _table(preprocessor.get('crop_size')) or _table(preprocessor.get('size'))
+        return {
+            'mean': preprocessor.get('image_mean'),
+            'std': preprocessor.get('image_std'),
+            'size': size.get('height') or size.get('shortest_edge'),
+        }
+    return {'mean': processor.mean, 'std': processor.std, 'size': _side(processor.size)}
 
 
 def _of_official(text: str) -> dict[str, object]:

@@ -379,7 +379,7 @@ def _files_of(index: Path) -> list[str]:
 
 def _read_configs(folder: Path) -> dict[str, object]:
     configs = {}
-    for name in ('config', 'preprocessor_config'):
+    for name in ('config', 'preprocessor_config', 'video_preprocessor_config'):
         path = folder / f'{name}.json'
         if path.exists():
             configs[name] = read_json(path)

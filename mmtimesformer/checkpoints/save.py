@@ -1,6 +1,7 @@
 """Save a model or converted weights in a file of one of four formats."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from mmtimesformer.checkpoints.key_maps import is_square
 from mmtimesformer.checkpoints.load import HEADS_OF_MODELS, Source, backbone_of
 from mmtimesformer.checkpoints.load_report import CheckpointError, LoadReport
 from mmtimesformer.checkpoints.metadata import ModelMetadata, heads_of
+from mmtimesformer.checkpoints.model_card import MARK, ModelCard
 from mmtimesformer.checkpoints.readers import write_safetensors, write_torch
-from mmtimesformer.fileio.atomic import write_json_atomically
+from mmtimesformer.fileio.atomic import write_json_atomically, write_text_atomically
 
+# In a folder with our files, transformers or we would read these too.
+OTHER_FILES = ('video_preprocessor_config.json', 'processor_config.json')
 ENDINGS = ('.pth', '.pyth', '.pt', '.safetensors')
 
 
@@ -38,7 +42,7 @@ def save_checkpoint(
         CheckpointError: A key is missing or unknown, or the format cannot hold the weights.
     """
     path = Path(path).expanduser()
-    weights = _weights_of(weights)
+    weights = weights_of(weights)
     weights.metadata.update(ModelMetadata.parse(meta or {}, strict=True))
     weights.load_report.check()
     metadata = weights.describe()
@@ -52,11 +56,7 @@ def save_checkpoint(
     if path.suffix == '.safetensors':
         write_safetensors(tensors, path, meta_entry)
     elif to == 'huggingface' and path.suffix == '':
-        write_json_atomically(path / 'config.json', _huggingface_config(weights, metadata))
-        write_json_atomically(
-            path / 'preprocessor_config.json', _huggingface_preprocessor(weights, metadata)
-        )
-        write_safetensors(tensors, path / 'model.safetensors', meta_entry)
+        write_folder(weights, path)
     elif to == 'official':
         config = _official_config(weights, metadata)
         entries: dict[str, Any] = {'model_state': tensors, 'cfg': config}
@@ -71,7 +71,64 @@ def save_checkpoint(
     return weights.load_report
 
 
-def _weights_of(weights: Weights | nn.Module | Mapping[str, Tensor]) -> Weights:
+@dataclass
+class HubFiles:
+    """What a Hugging Face folder holds besides the weights and their metadata.
+
+    Attributes:
+        card: What the model card states.
+        multi_label: Whether each class is a sigmoid by itself.
+        processor: Values of ``preprocessor_config.json`` other than those of the metadata.
+        stored_config: Text of our config, so that the folder is tested here as it was trained.
+    """
+
+    card: ModelCard = field(default_factory=ModelCard)
+    multi_label: bool = False
+    processor: Mapping[str, object] = field(default_factory=dict)
+    stored_config: str | None = None
+
+
+def write_folder(weights: Weights, folder: Path, files: HubFiles | None = None) -> None:
+    """Write a folder that transformers and this package load: four files.
+
+    ``config.json``, ``preprocessor_config.json``, ``model.safetensors``, and ``README.md``, the
+    model card (unless the folder has one that was not written here).
+
+    Raises:
+        CheckpointError: The format cannot hold the weights.
+        ValueError: The folder has a file that would contradict the new ones.
+    """
+    files = files or HubFiles()
+    metadata = weights.describe()
+    for name in OTHER_FILES:
+        if (folder / name).exists():
+            raise ValueError(
+                f'folder {folder} has {name}, which would contradict the new files; give another '
+                'folder, or remove it'
+            )
+    config = _huggingface_config(weights, metadata)
+    if files.multi_label:
+        config['problem_type'] = 'multi_label_classification'
+    processor = {**_huggingface_preprocessor(weights, metadata), **files.processor}
+    meta: dict[str, object] = {**metadata.to_meta(), 'processor': processor}
+    if files.stored_config is not None:
+        meta['cfg'] = files.stored_config
+    tensors = {name: t.contiguous() for name, t in to_format(weights, 'huggingface').items()}
+    write_json_atomically(folder / 'config.json', config)
+    write_json_atomically(folder / 'preprocessor_config.json', processor)
+    readme = folder / 'README.md'
+    if not readme.exists() or MARK in readme.read_text(encoding='utf-8', errors='replace'):
+        write_text_atomically(readme, files.card.text(folder.resolve().name, metadata))
+    write_safetensors(tensors, folder / 'model.safetensors', meta)
+
+
+def weights_of(weights: Weights | nn.Module | Mapping[str, Tensor]) -> Weights:
+    """Bring a model of ours, or a state dict in any format, under our names.
+
+    Raises:
+        CheckpointError: The format is not recognised.
+        TypeError: The model has no backbone of ours.
+    """
     if isinstance(weights, Weights):
         return weights
     if isinstance(weights, Mapping):
@@ -144,12 +201,13 @@ def _refuse_a_square_by_chance(weights: Weights) -> None:
 def _huggingface_preprocessor(weights: Weights, metadata: ModelMetadata) -> dict[str, Any]:
     preprocessing = metadata.preprocessing
     size = preprocessing.size or weights.known_size()[0]
+    height, width = (size, size) if isinstance(size, int) else size
     config = {
         'image_processor_type': 'VideoMAEImageProcessor',
         'do_resize': True,
-        'size': {'shortest_edge': size},
+        'size': {'shortest_edge': min(height, width)},
         'do_center_crop': True,
-        'crop_size': {'height': size, 'width': size},
+        'crop_size': {'height': height, 'width': width},
         'do_rescale': True,
         'rescale_factor': 1 / 255,
         'do_normalize': True,
@@ -157,7 +215,13 @@ def _huggingface_preprocessor(weights: Weights, metadata: ModelMetadata) -> dict
         'image_std': preprocessing.std,
         'channel_order': preprocessing.channel_order,
         'frame_interval': preprocessing.frame_interval,
+        'sampling': preprocessing.sampling,
     }
+    if preprocessing.channel_order == 'BGR':
+        weights.load_report.warnings.append(
+            'the model takes BGR, and transformers gives RGB to it: there, swap the channels of '
+            'pixel_values'
+        )
     if preprocessing.mean is None:
         weights.load_report.warnings.append(
             'the checkpoint has no mean and std, so preprocessor_config.json has none either, and '

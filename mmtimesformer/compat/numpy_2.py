@@ -6,35 +6,12 @@
 The class is fixed right after its module is imported, or at once if it was imported before.
 """
 
-import importlib.abc
-import importlib.machinery
-import sys
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from mmtimesformer.compat.after_import import after_import
+
 _MODULE = 'mmaction.datasets.transforms.processing'
-
-
-class ColorJitterFinder(importlib.abc.MetaPathFinder):
-    """Find the module of `ColorJitter` as Python does, and fix it once it is loaded."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Return the module's own spec, with a loader that fixes it; None for all others."""
-        if fullname != _MODULE:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
-
-            def load_and_repair(module: ModuleType) -> None:
-                load(module)
-                repair(module)
-
-            spec.loader.exec_module = load_and_repair  # type: ignore[method-assign]
-        return spec
 
 
 def repair(module: ModuleType) -> None:
@@ -62,7 +39,4 @@ def repair(module: ModuleType) -> None:
 
 def repair_color_jitter() -> None:
     """Fix `ColorJitter` now or as soon as it is imported; may be called again."""
-    if _MODULE in sys.modules:
-        repair(sys.modules[_MODULE])
-    elif not any(isinstance(finder, ColorJitterFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, ColorJitterFinder())
+    after_import(_MODULE, repair)

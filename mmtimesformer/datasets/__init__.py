@@ -10,6 +10,7 @@ from mmtimesformer.datasets.transforms.channels import (
 from mmtimesformer.datasets.transforms.decoding import Video, VideoDecode, VideoInit
 from mmtimesformer.datasets.transforms.formatting import FormatClips
 from mmtimesformer.datasets.transforms.frame_sampling import SegmentSampleFrames, WindowSampleFrames
+from mmtimesformer.datasets.transforms.image_processor import ProcessorCrop, ProcessorResize
 from mmtimesformer.datasets.transforms.repeated_augmentation import RepeatClips, collate_clips
 from mmtimesformer.datasets.transforms.spatial import ShortSideJitter, ShortSideResize, UniformCrops
 
@@ -25,6 +26,8 @@ __all__ = [
     'ShortSideJitter',
     'ShortSideResize',
     'PairedSampler',
+    'ProcessorCrop',
+    'ProcessorResize',
     'UniformCrops',
     'Video',
     'VideoDecode',

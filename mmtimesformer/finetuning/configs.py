@@ -20,7 +20,7 @@ from mmtimesformer.inference.inference_config import inference_config_of_checkpo
 from mmtimesformer.terminal import safe_lines
 
 CROPS = ('CenterCrop', 'ThreeCrop', 'TenCrop', 'UniformCrops')
-RESIZES = ('Resize', 'ShortSideResize')
+RESIZES = ('Resize', 'ShortSideResize', 'ProcessorResize')
 SMALL_SIDE = 128  # pixels: videos below get the tiny model
 LONGEST_INTERVAL = 32
 
@@ -135,13 +135,15 @@ def train_pipeline(test_pipeline: list[dict[str, Any]], flip: float, jitter: boo
         if name in SAMPLERS:
             for key in ('test_mode', 'first', 'num_clips'):
                 step.pop(key, None)
-        elif name in RESIZES and jitter:
+        elif name in RESIZES and jitter and _side(step):
             side = _side(step)
             step = {'type': 'RandomRescale', 'scale_range': (side * 8 // 7, side * 10 // 7)}
         elif name in CROPS:
             step = {'type': 'RandomCrop', 'size': step['crop_size']}
+        elif name == 'ProcessorCrop' and step['size'][0] == step['size'][1]:
+            step = {'type': 'RandomCrop', 'size': step['size'][0]}
         steps.append(step)
-        if name in CROPS and flip:
+        if name in (*CROPS, 'ProcessorCrop') and flip:
             steps.append({'type': 'Flip', 'flip_ratio': flip})
     return steps
 
@@ -155,8 +157,11 @@ def _val_pipeline(test_pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _side(step: Mapping[str, Any]) -> int:
+    """Return the pixels of the short side after a resize; 0 where it gives height and width."""
     value = step.get('scale', step.get('size'))
-    return int(value if isinstance(value, int) else max(value))
+    if isinstance(value, int):
+        return value
+    return 0 if _name(step) == 'ProcessorResize' else int(max(value))
 
 
 def _name(step: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,9 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
+from mmtimesformer.checkpoints.download import model_address
+from mmtimesformer.checkpoints.load_report import LoadReport
+from mmtimesformer.checkpoints.model_card import ModelCard
 from mmtimesformer.compat.data_samples import scores_of
 from mmtimesformer.heads import FUSIONS
 from mmtimesformer.inference.batches import (
@@ -27,7 +30,9 @@ from mmtimesformer.inference.batches import (
 from mmtimesformer.inference.features import check_features, extract
 from mmtimesformer.inference.inputs import is_many, open_video, videos_of
 from mmtimesformer.inference.loading import check_device, class_names, load_recognizer
+from mmtimesformer.inference.model_source import model_source
 from mmtimesformer.inference.prediction import THRESHOLD, Prediction, Skipped, best_of
+from mmtimesformer.inference.publishing import Upload, save_folder, upload
 from mmtimesformer.inference.quantization import arithmetic, prepare
 from mmtimesformer.inference.sliding_window import Moment, Timeline, Windows, run_windows
 from mmtimesformer.non_finite import NonFiniteError, about_scores, is_finite
@@ -43,28 +48,33 @@ class VideoClassifier:
     over views, also for ``average_clips='prob'``.
 
     Args:
-        config: A file, a shipped config's name, a ``Config``, or ``None`` for a training checkpoint
-            (its config is parsed, never executed) or one with its preprocessing.
+        config: A file, a shipped config's name (alone: with its published weights), a ``Config``;
+            or a checkpoint with its config (parsed, never executed) or its preprocessing, see
+            :mod:`mmtimesformer.inference.model_source`.
         checkpoint: Of any readable format: a path, a folder, ``https://…``, ``hf://owner/name``.
+            Config and checkpoint may be in any order.
         device: Such as ``'cpu'`` or ``'cuda:1'``; if not given, the first GPU if there is one.
         classes: A list of names, or a file with a name a line; if not given, those of the
             checkpoint, else of the config's data set (shipped ones if their file is not there, see
             :mod:`mmtimesformer.class_names`), else numbers.
         precision: ``'fp32'``, or ``'bf16'`` or ``'int8'``, which change scores a little.
         calibrated: Divide logits by the temperature in the checkpoint (``tools/calibrate.py``).
+        preprocessing: Whose mean, std, sizes and frames are used where those that the checkpoint
+            states and the config's differ: ``'checkpoint'`` (with a warning) or ``'config'``.
 
     Attributes:
         model: The recognizer, in evaluation mode.
         views: The test pipeline, from a video to its views.
         classes: The names, or ``None``.
         inference_config: What was read from the config, or from the checkpoint.
+        metadata: What the checkpoint states besides its weights.
 
     Raises:
         FileNotFoundError: A file does not exist.
         ValueError: The checkpoint does not match the config, or is not enough by itself.
 
     Example:
-        >>> print(VideoClassifier(checkpoint='epoch_28.pth')('video.mp4', topk=5))
+        >>> print(VideoClassifier('epoch_28.pth')('video.mp4', topk=5))
     """
 
     def __init__(
@@ -75,17 +85,100 @@ class VideoClassifier:
         classes: str | os.PathLike[str] | Sequence[str] | None = None,
         precision: str = 'fp32',
         calibrated: bool = False,
+        preprocessing: str = 'checkpoint',
     ) -> None:
         self.device = check_device(device)
+        source = model_source(config, checkpoint)
+        config = source.config
         self.given_config = None if config is None else str(getattr(config, 'filename', config))
-        self._loaded = loaded = load_recognizer(config, checkpoint, calibrated)
+        self._loaded = loaded = load_recognizer(
+            config, source.checkpoint, calibrated, preprocessing
+        )
         self.checkpoint = loaded.checkpoint
         self.model, self.views, self.inference_config = loaded.model, loaded.views, loaded.config
-        self.load_report = loaded.load_report
+        self.load_report, self.metadata = loaded.load_report, loaded.metadata
         self.model.to(self.device).eval()
         self.precision = precision
         prepare(self.model, precision, self.device)
         self.classes = class_names(classes, loaded.class_sources, self.num_classes)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], **options: Any) -> 'VideoClassifier':
+        """Load a model of the Hugging Face Hub, or a folder that transformers or this class saved.
+
+        Weights, class names, mean, std, sizes and frames are those of its files. Where these do not
+        state which frames, they follow from the data set, with one warning (docs/huggingface.md).
+
+        Args:
+            name: A folder, ``owner/name``, or ``hf://owner/name@revision``.
+            options: Other arguments of the class: ``device``, ``classes``, ``precision``,
+                ``calibrated``.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+            ValueError: It cannot be downloaded, or one of its files has a value that is not known.
+
+        Example:
+            >>> model = VideoClassifier.from_pretrained('facebook/timesformer-base-finetuned-k400')
+        """
+        return cls(None, model_address(name), **options)
+
+    def save_pretrained(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        data_set: str | None = None,
+        scores: Mapping[str, float] | None = None,
+        scores_source: str | None = None,
+        licence: str | None = None,
+        base_model: str | None = None,
+    ) -> LoadReport:
+        """Write a folder that transformers and :meth:`from_pretrained` load.
+
+        Its files are ``config.json``, ``preprocessor_config.json``, ``model.safetensors``, and
+        ``README.md``, the model card. With :meth:`from_pretrained` scores are the same, bit for
+        bit. transformers takes one centre crop, and its pipeline other frames.
+
+        Args:
+            folder: The folder; it need not exist.
+            data_set: Of the training, for the model card.
+            scores: Name of each metric → percent.
+            scores_source: Where the scores come from; needed with ``scores``.
+            licence: The hub's identifier, such as ``'cc-by-nc-4.0'``.
+            base_model: The repository that the training started from.
+
+        Raises:
+            CheckpointError: transformers' model cannot hold the weights.
+            ValueError: The folder is the checkpoint, or has files that contradict the new ones.
+        """
+        card = ModelCard(data_set, [], scores or {}, scores_source, licence, base_model)
+        return save_folder(self, folder, card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        revision: str | None = None,
+        dry_run: bool = False,
+        commit_message: str = 'Upload a TimeSformer',
+        **card: Any,
+    ) -> Upload:
+        """Upload the files of :meth:`save_pretrained` to the Hugging Face Hub.
+
+        Args:
+            repo_id: ``owner/name``; made if it does not exist.
+            private: Of a new repository.
+            revision: Branch, made if it does not exist; ``main`` if not given.
+            dry_run: Upload nothing; return what would be uploaded.
+            commit_message: Of the commit.
+            card: What the model card states, as in :meth:`save_pretrained`.
+
+        Raises:
+            ValueError: The upload failed.
+        """
+        made = ModelCard(**card)
+        return upload(self, repo_id, made, private, revision, dry_run, commit_message)
 
     @property
     def num_classes(self) -> int:

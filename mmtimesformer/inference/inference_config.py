@@ -12,7 +12,7 @@ import ast
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,14 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmtimesformer.checkpoints.convert import Weights, to_format
-from mmtimesformer.checkpoints.load import contents_to_canonical
-from mmtimesformer.checkpoints.metadata import heads_of
+from mmtimesformer.checkpoints.load import backbone_arguments, contents_to_canonical
 from mmtimesformer.checkpoints.readers import Contents
 from mmtimesformer.cli import require_file
 from mmtimesformer.config.find import FOLDERS
 from mmtimesformer.config.label_checks import scores_are_sigmoids, to_build
 from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.fileio.safe_text import parse_python
+from mmtimesformer.inference.huggingface import is_edited, is_hub_folder, read_hub_model
 from mmtimesformer.inference.stored_components import (
     PARTS,
     STEPS,
@@ -69,6 +69,7 @@ class InferenceConfig:
     name: str  # where all this is from, for messages and manifests
     multi_label: bool = False  # whether each class was trained by itself, as a sigmoid
     data_set_texts: tuple[str, ...] = ()  # files of the data set, which may state what it is
+    notes: list[str] = field(default_factory=list)  # what was assumed, for one warning
 
     def to_build(self) -> dict[str, Any]:
         """Return the model's config without initial weights: the checkpoint has them all.
@@ -125,7 +126,7 @@ def inference_config_of_checkpoint(
     multi_label = False
     if isinstance(text, str):
         config = read_config_text(text, source)
-        if _is_ours(config.get('model')):
+        if _is_ours(config.get('model')) and not is_edited(contents.extras):
             with _named(source):
                 check_form(config)
             inference_config = inference_config_of(config, f'the config in {source}')
@@ -135,9 +136,13 @@ def inference_config_of_checkpoint(
                 _check_sizes(inference_config, contents.tensors)
             return inference_config, contents
         multi_label = _is_multi_label(config)
+    extras = contents.extras
     weights = contents_to_canonical(contents)
-    inference_config = _config_of_metadata(weights, source)
-    inference_config.multi_label = multi_label
+    if is_hub_folder(extras) and (weights.origin.name not in PROTOCOLS or is_edited(extras)):
+        inference_config = _config_of_hub(weights, extras, source)
+    else:
+        inference_config = _config_of_metadata(weights, source)
+        inference_config.multi_label = multi_label
     with _named(source):
         _check_sizes(inference_config, to_format(weights, 'mmtimesformer'))
     return inference_config, weights
@@ -224,6 +229,8 @@ def _check_types(inference_config: InferenceConfig) -> None:
         for config in _dicts(part):
             config.pop('init_cfg', None)  # a start of training; the checkpoint has the weights
             config.pop('pretrained', None)
+            if config.get('_scope_') == 'mmtimesformer' and '.' in str(config.get('type')):
+                config.pop('_scope_')  # of `_base_ = 'mmtimesformer::…'`; the prefix says it
             for key in config:
                 if not isinstance(key, str) or (key.startswith('_') and key.endswith('_')):
                     raise ValueError(f'the key {shown(key)}')
@@ -394,8 +401,8 @@ def _config_of_metadata(weights: Weights, source: str) -> InferenceConfig:
     """Derive the model from its weights, and the test pipeline from its metadata."""
     weights.load_report.check()
     metadata = weights.describe()
-    stored, seen = metadata.to_dict(), metadata.preprocessing
-    height, _ = img_size = weights.known_size()
+    seen = metadata.preprocessing
+    height, _ = weights.known_size()
     mean, std, interval = seen.mean or [], seen.std or [], seen.frame_interval or 0
     source_format = metadata.source or ''
     frames = metadata.num_frames or seen.num_frames
@@ -427,31 +434,65 @@ def _config_of_metadata(weights: Weights, source: str) -> InferenceConfig:
         'to_rgb': swap,
         'blending': None,  # of a training
     }
-    hidden, width = weights.tensors['blocks.0.mlp.fc1.weight'].shape
-    keys = ('attention_type', 'patch_size', 'embed_dims', 'num_layers', 'qkv_bias', 'norm_eps')
-    model = {
-        'type': 'Recognizer3D',
-        'backbone': {
-            'type': 'mmtimesformer.TimeSformer',
-            **{key: stored[key] for key in keys if key in stored},
-            'num_frames': frames,
-            'img_size': img_size,
-            'num_heads': heads_of(width, metadata.num_heads),
-            'mlp_ratio': hidden / width,
-        },
-        'cls_head': {
-            'type': 'TimeSformerHead',
-            'num_classes': metadata.num_classes,
-            'in_channels': width,
-            **protocol['fusion'],
-        },
-        'data_preprocessor': preprocessor,
-    }
+    model = _model(weights, frames, protocol['fusion'], preprocessor)
     size = seen.size or height
     pipeline = list(_resized(protocol['test_pipeline'], frames, interval, size))
     return InferenceConfig(
         model, pipeline, metadata.classes, protocol['protocol'], f'the metadata in {source}'
     )
+
+
+def _config_of_hub(weights: Weights, extras: Mapping[str, Any], source: str) -> InferenceConfig:
+    """Derive the model from the weights of a Hugging Face folder, the pipeline from its files."""
+    weights.load_report.check()
+    metadata = weights.describe()
+    if not metadata.num_classes:
+        raise ValueError(
+            f'checkpoint {source} has no classifier of videos: it is a TimesformerModel; give one '
+            'of TimesformerForVideoClassification (TimeSformer.from_pretrained takes both)'
+        )
+    hub = read_hub_model(extras, weights, source)
+    frames = metadata.num_frames or hub.preprocessing.num_frames or 8
+    seen = hub.preprocessing
+    preprocessor = {
+        'type': 'ActionDataPreprocessor',
+        'mean': [255 * x for x in seen.mean or ()],
+        'std': [255 * x for x in seen.std or ()],
+        'to_rgb': seen.channel_order == 'BGR',
+        'format_shape': 'NCTHW',
+    }
+    fusion = {'average_clips': 'sigmoid' if hub.multi_label else 'prob'}
+    if hub.multi_label:
+        fusion['type'] = 'mmtimesformer.TimeSformerHead'
+    return InferenceConfig(
+        _model(weights, frames, fusion, preprocessor),
+        hub.pipeline(frames),
+        metadata.classes,
+        'huggingface',
+        f'the files in {source}',
+        multi_label=hub.multi_label,
+        data_set_texts=(hub.data_set,) if hub.data_set else (),
+        notes=hub.notes,
+    )
+
+
+def _model(
+    weights: Weights, frames: Any, fusion: Mapping[str, Any], preprocessor: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the config of a recognizer for weights."""
+    classes = weights.describe().num_classes
+    backbone = {**backbone_arguments(weights), 'num_frames': frames}
+    return {
+        'type': 'Recognizer3D',
+        'backbone': {'type': 'mmtimesformer.TimeSformer', **backbone},
+        'cls_head': {
+            'type': 'TimeSformerHead',
+            'num_classes': classes,
+            'in_channels': backbone['embed_dims'],
+            **fusion,
+        },
+        'data_preprocessor': dict(preprocessor),
+    }
 
 
 def _shipped_protocol(name: str) -> Config:
@@ -460,6 +501,22 @@ def _shipped_protocol(name: str) -> Config:
         if path.is_file():
             return Config.fromfile(path)
     raise FileNotFoundError(f'the protocol {name} is not among the configs; install them again')
+
+
+def protocol_config(
+    name: str, frames: int, interval: int, side: int
+) -> tuple[list[dict[str, Any]], dict[str, Any], str]:
+    """Return test pipeline, data preprocessor and fusion of a shipped protocol.
+
+    Args:
+        name: Of its file in ``configs/_base_/protocols``.
+        frames: Frames in a clip.
+        interval: Frames from one to the next.
+        side: Of the crop, in pixels.
+    """
+    protocol = _shipped_protocol(name)
+    pipeline = list(_resized(protocol.test_pipeline, frames, interval, side))
+    return pipeline, protocol.data_preprocessor.to_dict(), protocol.fusion.average_clips
 
 
 def _resized(

@@ -27,10 +27,12 @@ from mmtimesformer.checkpoints.metadata import (
     metadata_of_config,
     need_temperature,
 )
+from mmtimesformer.checkpoints.preprocessing import CHOICES, Stated
 from mmtimesformer.class_names import class_names_of, stated_data_set
 from mmtimesformer.cli import require_file
 from mmtimesformer.config.find import read_config
 from mmtimesformer.config.label_checks import with_temperature
+from mmtimesformer.inference.huggingface import is_hub_folder
 from mmtimesformer.inference.inference_config import (
     InferenceConfig,
     inference_config_of,
@@ -69,7 +71,12 @@ class Loaded:
         )
 
 
-def load_recognizer(config: Any, checkpoint: PathLike | None, calibrated: bool = False) -> Loaded:
+def load_recognizer(
+    config: Any,
+    checkpoint: PathLike | None,
+    calibrated: bool = False,
+    preprocessing: str = 'checkpoint',
+) -> Loaded:
     """Build the model of a config, or of the checkpoint without one, and load the weights.
 
     Arguments and errors are those of :class:`~mmtimesformer.inference.VideoClassifier`.
@@ -83,6 +90,8 @@ def load_recognizer(config: Any, checkpoint: PathLike | None, calibrated: bool =
     contents = read_file(fetch(checkpoint))
     meta = contents.extras.get('meta')
     stored = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    if is_hub_folder(contents.extras):
+        stored = None  # the names are in config.json, which a user may edit
     register_all_modules(init_default_scope=False)
     source: Any = contents
     limit: AbstractContextManager[None] = nullcontext()
@@ -91,6 +100,8 @@ def load_recognizer(config: Any, checkpoint: PathLike | None, calibrated: bool =
         limit = no_more_memory_than(source.tensors, str(checkpoint))
     else:
         inference_config = _read_config(config)
+        of_checkpoint = Stated.by(contents.extras, str(checkpoint))
+        _set_preprocessing(inference_config, of_checkpoint, preprocessing)
     if calibrated:
         temperature = need_temperature(contents.extras, str(checkpoint))
         head = with_temperature(inference_config.model['cls_head'], temperature)
@@ -105,7 +116,11 @@ def load_recognizer(config: Any, checkpoint: PathLike | None, calibrated: bool =
         {'model': inference_config.model, 'test_pipeline': inference_config.pipeline}
     )
     for warning in dict.fromkeys(
-        [*adapted.load_report.warnings, *differences(adapted.metadata, wanted)]
+        [
+            *inference_config.notes,
+            *adapted.load_report.warnings,
+            *differences(adapted.metadata, wanted),
+        ]
     ):
         warnings.warn(warning, stacklevel=3)
     names = stored.get('classes') if isinstance(stored, dict) else None
@@ -121,6 +136,23 @@ def load_recognizer(config: Any, checkpoint: PathLike | None, calibrated: bool =
         has_classifier=not adapted.load_report.keys('newly initialized'),
         class_sources=[source for source in (*lists, named, public) if source],
     )  # fmt: skip
+
+
+def _set_preprocessing(config: InferenceConfig, stated: Stated, choice: str) -> None:
+    """Put the checkpoint's preprocessing into a config where they differ, and note it once."""
+    if choice not in CHOICES:
+        raise ValueError(f'preprocessing={choice!r} is not known; give one of {", ".join(CHOICES)}')
+    values = {'model': config.model, 'test_pipeline': config.pipeline}
+    found = stated.differences(values)
+    if not found or choice == 'config':
+        return
+    config.pipeline = stated.apply_to(config.model, config.pipeline)
+    left = stated.differences({'model': config.model, 'test_pipeline': config.pipeline})
+    if used := [one for one in found if one not in left]:
+        config.notes.append(
+            f"{'; '.join(used)}: the checkpoint's preprocessing is used (preprocessing='config' "
+            "takes the config's)"
+        )
 
 
 def _file_name(path: Any) -> str:

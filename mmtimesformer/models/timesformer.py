@@ -1,5 +1,6 @@
 """The TimeSformer backbone: video, tokens, blocks, class token."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -177,6 +178,35 @@ class TimeSformer(BaseModule):
         )
         self.norm = nn.LayerNorm(embed_dims, eps=norm_eps)
         self._freeze()
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], **changes: Any) -> 'TimeSformer':
+        """Build the backbone of a checkpoint and load its weights; in evaluation mode.
+
+        The classifier of the checkpoint is not loaded. For labels of videos use
+        ``VideoClassifier.from_pretrained``.
+
+        Args:
+            name: A Hugging Face folder or repository (``owner/name``, ``hf://owner/name@revision``),
+                or a checkpoint of any readable format.
+            changes: Other arguments than those of the checkpoint, such as ``num_frames=16``,
+                ``img_size=448`` or ``out_type='tokens'``.
+
+        Raises:
+            CheckpointError: A key is missing or unknown, or a shape differs.
+            FileNotFoundError: It does not exist.
+            ValueError: It cannot be read or downloaded.
+
+        Example:
+            >>> backbone = TimeSformer.from_pretrained('facebook/timesformer-base-finetuned-k400')
+        """
+        from mmtimesformer.checkpoints.load import match_weights, read_backbone
+
+        arguments, weights = read_backbone(name, changes)
+        model = cls(**arguments)
+        model.load_state_dict(match_weights(weights, model).complete(model))
+        model.eval()
+        return model
 
     def forward(self, video: Tensor) -> Any:
         self._check_video(video)

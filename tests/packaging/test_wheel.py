@@ -66,6 +66,7 @@ def test_wheel_carries_every_config_and_tool_and_the_index(wheel: Path) -> None:
     assert len(shipped) > 3
     missing = {f'mmtimesformer/.mim/{name}' for name in shipped} - names
     assert missing == set()
+    assert not [name for name in names if 'zoo_table' in name]  # a tool of maintainers
     for ending in ('jinja', 'txt'):  # templates, class names
         files = (ROOT / 'mmtimesformer').rglob(f'*.{ending}')
         data = {str(file.relative_to(ROOT)) for file in files if '.mim' not in file.parts}
@@ -148,11 +149,28 @@ def test_shipped_config_can_be_named_outside_the_checkout(site: Path) -> None:
     assert backbone == 'mmtimesformer.TimeSformer'
 
 
+def _script(site: Path, *words: str) -> str:
+    """Run the installed console script, away from the checkout."""
+    environment = {**os.environ, 'PYTHONPATH': str(site)}
+    script = site / 'bin' / 'mmtimesformer'
+    return _run(sys.executable, script, *words, cwd=site, env=environment)
+
+
 def test_tools_run_by_name_outside_the_checkout(site: Path) -> None:
-    code = (
-        'import runpy, sys; sys.argv[1:] = [{!r}, "--help"];'
-        'runpy.run_module("mmtimesformer", run_name="__main__")'
-    )
+    environment = {**os.environ, 'PYTHONPATH': str(site)}
     for name in ('predict', 'visualize_attention', 'export', 'data/prepare'):
-        output = _python(site, code.format(name))
-        assert output.startswith(f'usage: {Path(name).name}.py')
+        command = [sys.executable, '-m', 'mmtimesformer', name, '--help']
+        for output in (_run(*command, cwd=site, env=environment), _script(site, name, '--help')):
+            assert output.startswith(f'usage: mmtimesformer {Path(name).name} ')
+
+
+def test_the_console_script_lists_tools_and_completes(site: Path, tmp_path: Path) -> None:
+    assert _script(site, '--version') == f'mmtimesformer {_version()}\n'
+    listed = _script(site, '--help')
+    assert '\nPredict:\n  predict ' in listed and 'zoo_table' not in listed
+    script = tmp_path / 'completion.bash'
+    script.write_text(_script(site, 'completion', 'bash'))
+    ask = 'COMP_WORDS=(mmtimesformer predict --topk 3 timesformer_divST-t); COMP_CWORD=4; '
+    code = f'source {script}; {ask} _mmtimesformer; echo ${{COMPREPLY[@]}}'
+    offered = _run('bash', '--norc', '-c', code, cwd=tmp_path)
+    assert offered == 'timesformer_divST-tiny_moving-shapes\n'

@@ -280,7 +280,8 @@ def test_a_test_takes_the_same_weights_in_every_format_and_gives_the_same_scores
         commands.append(
             ['convert_checkpoint', str(official), target, '--to', to, '--num-heads', '2']
         )
-        commands.append(['test', str(tiny_config), target, '--dump', f'{target}.pkl'])
+        test = ['test', str(tiny_config), target, '--dump', f'{target}.pkl']
+        commands.append([*test, '--preprocessing', 'config'])  # of the system it is from
     output = _run_tools(tools, tmp_path, *commands)
 
     dumps = [pickle.loads(path.read_bytes()) for path in sorted(tmp_path.glob('*.pkl'))]

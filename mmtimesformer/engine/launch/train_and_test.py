@@ -12,6 +12,7 @@ from mmengine.dist import is_main_process
 
 from mmtimesformer.checkpoints.download import fetch
 from mmtimesformer.checkpoints.metadata import need_temperature
+from mmtimesformer.checkpoints.preprocessing import Stated
 from mmtimesformer.checkpoints.readers import read_file
 from mmtimesformer.cli import RunStopped, require_file
 from mmtimesformer.config.command_line import check_order, check_output
@@ -79,7 +80,32 @@ def test(args: Namespace) -> None:
             'wait_time': args.wait_time,
         }
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), pictures]
-    _run(cfg, 'test')
+    _run(cfg, 'test', preprocessing=args.preprocessing)
+
+
+def _compare_preprocessing(cfg: Config, checkpoint: str, choice: str | None) -> None:
+    """Use the preprocessing of the checkpoint or of the config where they differ, as chosen.
+
+    Raises:
+        ValueError: They differ, and nothing was chosen: the scores would be of other pixels or
+            frames than in training, without any sign of it.
+    """
+    if choice == 'config' or not isinstance(cfg.get('model'), dict):
+        return
+    stated = Stated.by(read_file(fetch(checkpoint)).extras, checkpoint)
+    found = stated.differences(cfg)
+    if not found:
+        return
+    if choice is None:
+        raise ValueError(
+            f'the preprocessing of checkpoint {checkpoint} and of the config differ: '
+            f'{"; ".join(found)}. Choose by --preprocessing checkpoint or --preprocessing config'
+        )
+    dataset = cfg.test_dataloader.dataset
+    pipeline = stated.apply_to(cfg.model, dataset.get('pipeline') or cfg.get('test_pipeline') or ())
+    dataset.pipeline = cfg.test_pipeline = pipeline
+    left = stated.differences(cfg)
+    echo(f"The checkpoint's preprocessing is used: {'; '.join(x for x in found if x not in left)}")
 
 
 def _calibrate(cfg: Config, checkpoint: str) -> None:
@@ -100,13 +126,20 @@ def _read_config(args: Namespace) -> Config:
     return cfg
 
 
-def _run(cfg: Config, purpose: str, settings_given: tuple[str, ...] = ()) -> None:
+def _run(
+    cfg: Config,
+    purpose: str,
+    settings_given: tuple[str, ...] = (),
+    preprocessing: str | None = None,
+) -> None:
     """Check the config, then run; a failure writes its stack trace to the work_dir."""
     import mmtimesformer.heads  # noqa: F401  (registers the head that configs and checks name)
 
     if cfg.get('load_from') and cfg.get('resume') != 'auto':
         require_file(cfg.load_from, 'checkpoint', 'correct the path')
     notes = check_config(cfg, purpose)
+    if purpose == 'test':
+        _compare_preprocessing(cfg, cfg.load_from, preprocessing)
     try:
         _build_and_run(cfg, notes, purpose, settings_given)
     except Exception as error:

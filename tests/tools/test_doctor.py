@@ -10,19 +10,19 @@ from types import ModuleType
 
 import pytest
 
-TOOL = Path(__file__).parents[2] / 'tools' / 'check_env.py'
+TOOL = Path(__file__).parents[2] / 'tools' / 'doctor.py'
 
 
 def _load_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location('check_env', TOOL)
+    spec = importlib.util.spec_from_file_location('doctor', TOOL)
     module = importlib.util.module_from_spec(spec)
-    sys.modules['check_env'] = module  # dataclasses need it there
+    sys.modules['doctor'] = module  # dataclasses need it there
     spec.loader.exec_module(module)
     return module
 
 
-check_env = _load_tool()
-Machine = check_env.Machine
+doctor = _load_tool()
+Machine = doctor.Machine
 
 
 @pytest.fixture
@@ -164,7 +164,7 @@ GIVES = [
 
 
 def _traps_of(machine: Machine) -> set[str]:
-    return {trap.name for trap in check_env.TRAPS if trap.find(machine)}
+    return {trap.name for trap in doctor.TRAPS if trap.find(machine)}
 
 
 def test_reference_stack_has_no_trap(healthy: Machine) -> None:
@@ -180,17 +180,17 @@ def test_a_trap_is_found_and_no_other_one(
 
 
 def test_every_trap_has_a_machine_above() -> None:
-    assert [trap.name for trap in check_env.TRAPS] == [name for name, _, _ in GIVES]
+    assert [trap.name for trap in doctor.TRAPS] == [name for name, _, _ in GIVES]
 
 
 def test_every_trap_has_an_effect_and_a_command_that_fixes_it() -> None:
-    for trap in check_env.TRAPS:
+    for trap in doctor.TRAPS:
         assert trap.happens.endswith('.')
         assert trap.fix.startswith(('pip ', 'make '))
 
 
 def test_these_traps_do_not_break_training_or_testing() -> None:
-    assert [trap.name for trap in check_env.TRAPS if not trap.breaks] == [
+    assert [trap.name for trap in doctor.TRAPS if not trap.breaks] == [
         "MMAction2 1.2.0's wheel lacks a module",
         'two OpenCVs',
         'torch before 2.10',
@@ -232,11 +232,11 @@ def test_a_version_next_to_a_trap_is_no_trap(healthy: Machine) -> None:
     ],
 )
 def test_versions_sort_as_pip_sorts_them(older: str, newer: str) -> None:
-    assert check_env.order(older) < check_env.order(newer)
+    assert doctor.order(older) < doctor.order(newer)
 
 
 def test_trailing_zeros_and_local_labels_do_not_change_a_version() -> None:
-    assert check_env.order('2.10') == check_env.order('2.10.0') == check_env.order('2.10.0+cu130')
+    assert doctor.order('2.10') == doctor.order('2.10.0') == doctor.order('2.10.0+cu130')
 
 
 @pytest.mark.parametrize(('change', 'code'), [(_remove('av'), 0), (_remove('torch'), 1)])
@@ -249,8 +249,8 @@ def test_exit_code_is_1_only_where_training_breaks(
 ) -> None:
     change(healthy)
     healthy.versions['moviepy'] = '2.1.0'  # does not break training
-    monkeypatch.setattr(check_env, 'inspect_machine', lambda: healthy)
-    assert check_env.main([]) == code
+    monkeypatch.setattr(doctor, 'inspect_machine', lambda: healthy)
+    assert doctor.main([]) == code
     text = capsys.readouterr().out
     assert 'BEWARE  moviepy 2: moviepy 2.1.0' in text
     assert "fix: pip install 'moviepy<2'" in text
@@ -260,8 +260,8 @@ def test_json_has_versions_and_traps(
     healthy: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     healthy.versions['mmcv'] = '2.2.0'
-    monkeypatch.setattr(check_env, 'inspect_machine', lambda: healthy)
-    assert check_env.main(['--json']) == 1
+    monkeypatch.setattr(doctor, 'inspect_machine', lambda: healthy)
+    assert doctor.main(['--json']) == 1
     words = json.loads(capsys.readouterr().out)
     assert words['versions']['mmaction2'] == '1.1.0'
     assert words['versions']['moviepy'] is None
@@ -273,7 +273,7 @@ def test_a_folder_without_init_counts_as_an_empty_mmcv(
 ) -> None:
     (tmp_path / 'mmcv' / 'ops').mkdir(parents=True)
     monkeypatch.setattr(sys, 'path', [str(tmp_path)])
-    machine = check_env.inspect_machine()
+    machine = doctor.inspect_machine()
     assert machine.modules == {'mmcv': None}
     assert 'mmcv is a empty folder' in _traps_of(machine)
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Print the installed versions and every known problem of this machine, each with its fix.
 
-    python tools/check_env.py          for reading
-    python tools/check_env.py --json   for a bug report or a script
+    python tools/doctor.py          for reading
+    python tools/doctor.py --json   for a bug report or a script
 
 Exits with 1 if a problem breaks training or testing, otherwise with 0. Needs only Python and
 imports none of the packages: a broken one cannot break the report.
@@ -504,7 +504,9 @@ def report(machine: Machine, traps: Sequence[tuple[Trap, str]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report and return the exit code."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=getattr(sys.modules['__main__'], 'COMMAND', 'tools/doctor.py'),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--json', action='store_true', help='print one JSON object instead')
     as_json = parser.parse_args(arguments).json
