@@ -37,7 +37,7 @@ def test_a_marker_without_a_block_is_an_error(page: str) -> None:
 
 
 def test_page_has_blocks_for_every_user() -> None:
-    assert {'wheel'} <= set(USERS)
+    assert {'huggingface', 'wheel'} <= set(USERS)
 
 
 @pytest.mark.parametrize('user', USERS)

@@ -153,14 +153,17 @@ def _script(site: Path, *words: str) -> str:
     """Run the installed console script, away from the checkout."""
     environment = {**os.environ, 'PYTHONPATH': str(site)}
     script = site / 'bin' / 'mmtimesformer'
-    return _run(sys.executable, script, *words, cwd=site, env=environment)
+    return run_command(sys.executable, script, *words, cwd=site, env=environment)
 
 
 def test_tools_run_by_name_outside_the_checkout(site: Path) -> None:
     environment = {**os.environ, 'PYTHONPATH': str(site)}
     for name in ('predict', 'visualize_attention', 'export', 'data/prepare'):
         command = [sys.executable, '-m', 'mmtimesformer', name, '--help']
-        for output in (_run(*command, cwd=site, env=environment), _script(site, name, '--help')):
+        for output in (
+            run_command(*command, cwd=site, env=environment),
+            _script(site, name, '--help'),
+        ):
             assert output.startswith(f'usage: mmtimesformer {Path(name).name} ')
 
 
@@ -172,5 +175,5 @@ def test_the_console_script_lists_tools_and_completes(site: Path, tmp_path: Path
     script.write_text(_script(site, 'completion', 'bash'))
     ask = 'COMP_WORDS=(mmtimesformer predict --topk 3 timesformer_divST-t); COMP_CWORD=4; '
     code = f'source {script}; {ask} _mmtimesformer; echo ${{COMPREPLY[@]}}'
-    offered = _run('bash', '--norc', '-c', code, cwd=tmp_path)
+    offered = run_command('bash', '--norc', '-c', code, cwd=tmp_path)
     assert offered == 'timesformer_divST-tiny_moving-shapes\n'
