@@ -47,7 +47,7 @@ class Targets(HTMLParser):
         ('[s](../../security/advisories/new)', f'[s]({ADDRESS}/security/advisories/new)', 's'),
         ('[![CI](../../x.svg)](../../x)', f'[![CI]({ADDRESS}/x.svg)]({ADDRESS}/x)', ''),
         ('[![P](https://h)](a)', f'[![P](https://h)]({ADDRESS}/blob/v1.2/a)', '![P](https://h)'),
-        ('[p](https://h/p) `[q](q.md)`', '[p](https://h/p) `[q](q.md)`', '[p](https://h/p) `[q](q.md)`'),
+        ('[p](https://h) `[q](r)`', '[p](https://h) `[q](r)`', '[p](https://h) `[q](r)`'),
         ('```\n[q](q.md)\n```\n', '```\n[q](q.md)\n```\n', '```\n[q](q.md)\n```\n'),
         ('a\n\n![x](x.png)\n\nb\n', f'a\n\n![x]({ADDRESS}/raw/v1.2/x.png)\n\nb\n', 'a\n\nb\n'),
     ],
