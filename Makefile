@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 PARTS = cases engine tools stacks rest  # of `make test-all`
-.PHONY: help env demo demo-attention app test test-all $(PARTS:%=test-all-%) bench lint format clean
+.PHONY: help env demo demo-attention app test test-all $(PARTS:%=test-all-%) bench lint format release-check clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -77,6 +77,9 @@ lint: env  ## ruff and mypy
 format: env  ## let ruff repair what it can
 	$(PY) -m ruff check --fix
 	$(PY) -m ruff format
+
+release-check: env  ## build sdist and wheel, check them, install the wheel and use it; uploads nothing
+	$(PY) requirements/release.py check $(ARGS)
 
 clean:  ## remove builds and caches; environments, data and work_dirs stay
 	rm -rf build dist mmtimesformer.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -5,29 +5,58 @@ reader) under the scope ``mmtimesformer``. It needs torch, einops, NumPy and MME
 components that read videos import MMAction2 when they are used.
 """
 
+import sys
 from importlib.util import find_spec
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-import mmtimesformer.compat  # repairs MMAction2 1.2.0, and changes nothing elsewhere
-from mmtimesformer.models import TimeSformer
 from mmtimesformer.version import __version__
-
-# MMEngine's Runner needs OpenCV, which the core requirements do not install. With it, our
-# checkpoint reader replaces the Runner's own.
-if find_spec('cv2'):
-    import mmtimesformer.engine  # noqa: F401
 
 if TYPE_CHECKING:
     from mmtimesformer.inference import VideoClassifier as VideoClassifier
+    from mmtimesformer.models import TimeSformer as TimeSformer
 
 # Without VideoClassifier, so that `import *` works where MMAction2 is not.
 __all__ = ['TimeSformer', '__version__']
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use what needs MMAction2."""
+    """Import the classes on first use: VideoClassifier needs MMAction2."""
     if name == 'VideoClassifier':
         from mmtimesformer.inference import VideoClassifier
 
         return VideoClassifier
+    if name == 'TimeSformer':
+        from mmtimesformer.models import TimeSformer
+
+        return TimeSformer
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def register_components() -> None:
+    """Register the components, and repair other packages where they need it; idempotent."""
+    import mmtimesformer.compat  # fixes for MMAction2 and MMEngine, where they need them
+    import mmtimesformer.models
+    from mmtimesformer.config.openmmlab import register_package
+
+    register_package()
+    # MMEngine's Runner needs OpenCV, which the core requirements do not install. With it, our
+    # checkpoint reader replaces the Runner's own.
+    if find_spec('cv2'):
+        import mmtimesformer.engine  # noqa: F401
+
+
+def _started_by_command() -> bool:
+    """Whether this process is ``mmtimesformer TOOL`` or ``python -m mmtimesformer TOOL``.
+
+    Python sets ``sys.argv[0]`` to ``-m`` while it looks for the module to run.
+    """
+    if sys.argv[:1] == ['-m']:
+        return 'mmtimesformer' in sys.orig_argv
+    return PurePath((sys.argv or [''])[0]).stem == 'mmtimesformer'
+
+
+# PyTorch takes seconds to import. The command imports it when a tool needs it: `--help`,
+# `--version` and a wrong name need nothing.
+if not _started_by_command():
+    register_components()

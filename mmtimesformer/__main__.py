@@ -1,60 +1,57 @@
-"""Run a tool by its name, also without a checkout.
+"""The command ``mmtimesformer``, and ``python -m mmtimesformer``: run a tool by its name.
 
-    python -m mmtimesformer                      # lists them
-    python -m mmtimesformer predict --help
-    python -m mmtimesformer data/prepare folder my_videos --out data/your_own
+    mmtimesformer --help                          # all tools by job
+    mmtimesformer predict --help
+    mmtimesformer prepare folder my_videos --out data/your_own
 
 A wheel contains the files of ``tools/``; this runs them.
 """
 
-import ast
 import runpy
 import sys
-from pathlib import Path
 
-from mmtimesformer.cli import near_name
-from mmtimesformer.terminal import echo
+import mmtimesformer
+from mmtimesformer.console.tools import COMPLETION, file_of, find_tool, help_text
+from mmtimesformer.version import __version__
 
-PACKAGE = Path(__file__).resolve().parent
-FOLDERS = (PACKAGE / '.mim' / 'tools', PACKAGE.parent / 'tools')  # of a wheel; of a checkout
-
-
-def tools() -> dict[str, Path]:
-    """Return the file of each tool, by its name."""
-    folder = next((one for one in FOLDERS if one.is_dir()), FOLDERS[0])
-    files = sorted(folder.rglob('*.py'))
-    return {file.relative_to(folder).with_suffix('').as_posix(): file for file in files}
+DONE, MISTAKE = 0, 2  # exit codes, see mmtimesformer.cli
 
 
 def main(arguments: list[str]) -> int:
     """Run the tool that the first argument names, with the other arguments."""
-    found = tools()
-    if not arguments or arguments[0] in ('-h', '--help'):
-        echo('usage: python -m mmtimesformer TOOL [its arguments]\n')
-        width = max(map(len, found), default=0)
-        for name, file in found.items():
-            echo(f'  {name:<{width}}  {_first_sentence(file)}')
-        return 0
+    if not arguments or arguments[0] in ('-h', '--help', 'help'):
+        print(help_text())
+        return DONE
     name, *rest = arguments
-    short = {one.rpartition('/')[2]: one for one in found}  # report is analysis_tools/report
-    wanted = name.removesuffix('.py')
-    wanted = wanted if wanted in found else short.get(wanted, '')
-    if not wanted:
-        near = near_name(name, [*found, *short], 0.5)
-        listing = 'python -m mmtimesformer lists all'
-        echo(f'error: there is no tool {name!r}{near} ({listing})', file=sys.stderr)
-        return 2
-    file = found[wanted]
+    if name == '--version':
+        print(f'mmtimesformer {__version__}')
+        return DONE
+    if name == COMPLETION:
+        from mmtimesformer.console.completion import print_script
+
+        return print_script(rest)
+    try:
+        tool = find_tool(name)
+    except ValueError as error:
+        from mmtimesformer.terminal import echo
+
+        echo(f'error: {error}', file=sys.stderr)
+        return MISTAKE
+    file = file_of(tool)
     sys.argv = [str(file), *rest]
     sys.path.insert(0, str(file.parent))  # as for ``python FILE``
-    runpy.run_path(str(file), run_name='__main__')
-    return 0
+    if tool.needs_package:
+        mmtimesformer.register_components()
+    runpy.run_path(
+        str(file), init_globals={'COMMAND': f'mmtimesformer {tool.name}'}, run_name='__main__'
+    )
+    return DONE
 
 
-def _first_sentence(file: Path) -> str:
-    text = ast.get_docstring(ast.parse(file.read_text(encoding='utf-8'))) or ''
-    return text.partition('\n')[0].partition(': python ')[0].rstrip('.')
+def command() -> int:
+    """Run the console command, and return its exit code."""
+    return main(sys.argv[1:])
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(command())

@@ -1,8 +1,11 @@
-"""Fit a temperature on validation scores: python tools/calibrate.py CHECKPOINT --scores RESULT.pkl.
+"""Fit a temperature on validation scores.
 
-The scores are those of this checkpoint on validation videos (tools/test.py --dump), not of the test
-set. Writes a copy of the checkpoint with the temperature in its metadata. It is used on request
-only: --calibrated of tools/test.py and tools/predict.py, VideoClassifier(calibrated=True).
+The scores are those of this checkpoint on validation videos (mmtimesformer test --dump), not of the
+test set. Writes a copy of the checkpoint with the temperature in its metadata. It is used on
+request only: --calibrated of the tools test and predict, VideoClassifier(calibrated=True).
+
+Examples:
+    mmtimesformer calibrate model.pth --scores work_dirs/val/result.pkl --out calibrated.pth
 """
 
 import argparse
@@ -11,19 +14,19 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import require_file, run_tool
-from mmtimesformer.config.command_line import check_output, parse
-from mmtimesformer.terminal import ArgumentParser, echo
+from mmtimesformer.config.command_line import ToolParser, check_output, parse
+from mmtimesformer.terminal import echo
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = ToolParser(__doc__)
+    parser.add_argument(
+        'checkpoint', type=Path, help='a .pth file of this package; convert other formats first'
     )
-    parser.add_argument('checkpoint', type=Path, help='the weights')
     parser.add_argument(
         '--scores', type=Path, metavar='RESULT.pkl',
-        help='of tools/test.py --dump, on validation videos',
+        help='of mmtimesformer test --dump, on validation videos',
     )  # fmt: skip
     parser.add_argument(
         '--out', type=Path, metavar='FILE', help='the new file (NAME_calibrated.pth)'
@@ -37,7 +40,11 @@ def calibrate(args: argparse.Namespace) -> None:
     from mmtimesformer.analysis.calibration import calibrate_checkpoint
     from mmtimesformer.analysis.test_results import read_test_results
 
-    require_file(args.checkpoint, 'checkpoint', 'correct the path', Path.is_file)
+    remedy = (
+        'correct the path, or convert a Hugging Face folder, a repository or published weights '
+        'with mmtimesformer convert_checkpoint to a .pth file first'
+    )
+    require_file(args.checkpoint, 'checkpoint', remedy, Path.is_file)
     if args.scores is None:
         raise ValueError(missing_scores(args.checkpoint))
     out = args.out or args.checkpoint.with_name(f'{args.checkpoint.stem}_calibrated.pth')
@@ -63,8 +70,8 @@ def missing_scores(checkpoint: Path) -> str:
     return (
         'no scores of validation videos are given; set --scores. With the validation list as the '
         'test list of CONFIG, run (1) '
-        f'python tools/test.py CONFIG {path} --dump val/result.pkl --work-dir val (2) '
-        f'python tools/calibrate.py {path} --scores val/result.pkl'
+        f'mmtimesformer test CONFIG {path} --dump val/result.pkl --work-dir val (2) '
+        f'mmtimesformer calibrate {path} --scores val/result.pkl'
     )
 
 

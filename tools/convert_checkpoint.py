@@ -1,8 +1,12 @@
-"""Convert a checkpoint: python tools/convert_checkpoint.py SRC DST [options].
+"""Convert a checkpoint between formats.
 
 SRC is a checkpoint in any format of docs/checkpoints.md: a file, a folder, https://…,
-hf://owner/name or timm://name. Prints the load report. If a key is missing or unknown, nothing is
-written and the exit code is not 0.
+hf://owner/name or timm://name. Prints the load report: what happened to every key. If a key is
+missing or unknown, nothing is written and the exit code is 1.
+
+Examples:
+    mmtimesformer convert_checkpoint TimeSformer_divST_8x32_224_K400.pyth k400.pth
+    mmtimesformer convert_checkpoint model.pth hf_folder --to huggingface
 """
 
 import argparse
@@ -15,14 +19,14 @@ from mmtimesformer.checkpoints import CheckpointError, read_checkpoint, save_che
 from mmtimesformer.checkpoints.convert import ATTENTION_TYPES, WRITABLE
 from mmtimesformer.checkpoints.save import ENDINGS
 from mmtimesformer.cli import error_message, run_tool
-from mmtimesformer.config.command_line import check_output, parse, whole_number
+from mmtimesformer.config.command_line import ToolParser, check_output, parse, whole_number
 from mmtimesformer.resize import MODES
-from mmtimesformer.terminal import ArgumentParser, echo, echo_lines
+from mmtimesformer.terminal import echo, echo_lines
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(description='Convert a checkpoint and report every key.')
+    parser = ToolParser(__doc__)
     parser.add_argument('src', help='a file, a folder, https://…, hf://owner/name, timm://name')
     parser.add_argument('dst', help='.pth or .safetensors; a folder for --to huggingface')
     parser.add_argument('--to', choices=WRITABLE, default='mmtimesformer', help='format to write')

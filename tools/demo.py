@@ -1,7 +1,11 @@
-"""Train and test a tiny TimeSformer on generated videos: python tools/demo.py [options].
+"""Train and test a tiny TimeSformer on generated videos.
 
 It runs the usual tools and prints their command lines. It can be stopped at any time: the same
 command resumes.
+
+Examples:
+    mmtimesformer demo
+    mmtimesformer demo --all-schemes
 """
 
 import argparse
@@ -27,13 +31,13 @@ from mmtimesformer.analysis.predictions import read_predictions, top1
 from mmtimesformer.analysis.test_results import read_test_results
 from mmtimesformer.checkpoints.torch_checkpoints import load_torch
 from mmtimesformer.cli import run_tool
-from mmtimesformer.config.command_line import parse, whole_number
+from mmtimesformer.config.command_line import ToolParser, parse, whole_number
 from mmtimesformer.config.find import find_config
 from mmtimesformer.datasets.preparation.moving_shapes import CLASSES, MOTIONS, Settings
 from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
 from mmtimesformer.engine.distributed.process_signals import die_with_parent
 from mmtimesformer.fileio.atomic import write_json_atomically
-from mmtimesformer.terminal import ArgumentParser, echo
+from mmtimesformer.terminal import echo
 from mmtimesformer.visualization import (
     SchemeResult,
     draw_confusion,
@@ -61,7 +65,7 @@ FASTER = {
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(description='Train and test a tiny TimeSformer in minutes.')
+    parser = ToolParser(__doc__)
     parser.add_argument(
         '--all-schemes', action='store_true', help='all three attention schemes, with a comparison'
     )

@@ -1,8 +1,12 @@
-"""Serve a web page to try a model: python tools/demo_app.py [options].
+"""Serve a web page to try a model.
 
 Upload a video or choose an example: the page shows the top five labels and attention maps. Without
-options it serves the model of `make demo`. It needs no network: nothing is loaded from or sent to
-another server.
+options it serves the model of `make demo`. The page itself needs no network: it loads nothing from
+another server and sends nothing to one.
+
+Examples:
+    mmtimesformer demo_app --checkpoint CHECKPOINT --open
+    mmtimesformer demo_app --checkpoint CHECKPOINT --examples videos --port 8000
 """
 
 import argparse
@@ -20,8 +24,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import parse, whole_number
-from mmtimesformer.terminal import ArgumentParser, echo, safe_text
+from mmtimesformer.config.command_line import ToolParser, parse, whole_number
+from mmtimesformer.terminal import echo, safe_text
 
 DEMO = Path('work_dirs/demo/divST')
 EXAMPLES = Path('data/moving_shapes/videos_val')
@@ -64,14 +68,13 @@ HINT = '<p class="hint">The labels appear here.</p>'
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = ToolParser(__doc__)
+    parser.add_argument(
+        '--checkpoint', help=f'the model, as for `mmtimesformer predict` (the newest of {DEMO})'
     )
-    parser.add_argument('--checkpoint', help=f'the weights (the newest of {DEMO})')
     parser.add_argument(
         '--config',
-        help='a config file, or the name of a shipped config; a checkpoint of tools/train.py needs '
-        'none',
+        help='a config file, or the name of a shipped config, if the checkpoint holds none',
     )
     parser.add_argument('--classes', metavar='NAMES.txt', help='class names, one per line')
     parser.add_argument(
@@ -95,8 +98,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--open', action='store_true', help='open the page in a browser')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parse(parser, argv)
-    if args.config and not args.checkpoint:
-        parser.error('--config needs --checkpoint')
     if not 0 <= args.port < 2**16:
         parser.error(f'--port {args.port} is not between 0 and 65535')
     return args
@@ -120,14 +121,14 @@ def serve(args: argparse.Namespace) -> None:
         sockets = bind(args.host, args.port)  # before the model is loaded, which takes longer
         for one in sockets:
             closing.enter_context(one)
-        checkpoint = args.checkpoint or demo_checkpoint()
+        checkpoint = args.checkpoint or (None if args.config else demo_checkpoint())
         classifier = VideoClassifier(args.config, checkpoint, args.device, args.classes)
         names = [args.host.strip('[]'), socket.gethostname(), *args.allow_host]
         bound = [one.getsockname()[0] for one in sockets]
         guard = PageGuard(folder, host_check(bound, names), LARGEST_UPLOAD, args.debug)
         page = lay_out(
             gradio, DemoPage(classifier, written), find_examples(args.examples),
-            Path(checkpoint).name, guard.waiting.waits,
+            Path(classifier.checkpoint).name, guard.waiting.waits,
         )  # fmt: skip
         guard.app = build_app(gradio, page, written)
         address = address_of(args.host, sockets[0].getsockname()[1])

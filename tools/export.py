@@ -1,7 +1,12 @@
-"""Write a trained model as ONNX: python tools/export.py CONFIG CHECKPOINT [options].
+"""Write a trained model as ONNX, torch.export or TorchScript.
 
-Also as torch.export or TorchScript. The file is then run, and kept only if no score differs from
-PyTorch by more than 1e-4. Its metadata (input, output, test pipeline) is in the file, as JSON.
+The model is given as for `mmtimesformer predict`. The file is then run, and kept only if no score
+differs from PyTorch by more than 1e-4. Its metadata (input, output, test pipeline) is in the file,
+as JSON.
+
+Examples:
+    mmtimesformer export CHECKPOINT --out model.onnx
+    mmtimesformer export CONFIG CHECKPOINT --format torch-export --with-preprocessing
 """
 
 import argparse
@@ -10,25 +15,17 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import check_order, check_output, parse
+from mmtimesformer.config.command_line import ToolParser, add_model, check_output, parse
 from mmtimesformer.fileio.atomic import write_atomically
-from mmtimesformer.terminal import ArgumentParser, echo
+from mmtimesformer.terminal import echo
 
 OLDEST_OPSET = 18  # of torch's exporter
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        'config',
-        nargs='?',
-        help='a config file, or the name of a shipped config; a checkpoint of tools/train.py needs '
-        'none: give that alone',
-    )
-    parser.add_argument('checkpoint', help='the weights')
+    parser = ToolParser(__doc__)
+    add_model(parser)
     parser.add_argument('--format', choices=['onnx', 'torch-export', 'torchscript'], default='onnx')
     parser.add_argument(
         '--out', type=Path, metavar='FILE', help="here, under the checkpoint's name, if not given"
@@ -91,16 +88,17 @@ def export(args: argparse.Namespace) -> None:
         require_onnx,
     )
     from mmtimesformer.inference import VideoClassifier
+    from mmtimesformer.inference.model_source import model_source
 
     if args.format == 'onnx':
         require_onnx()
     kind = FORMATS[args.format]
-    out = args.out or Path(Path(args.checkpoint).stem + kind.ending)
+    source = model_source(args.config, args.checkpoint)
+    out = args.out or Path(Path(source.checkpoint).stem + kind.ending)
     if out.suffix != kind.ending:
         raise ValueError(f'--out {out} does not end in {kind.ending}, as {args.format} does')
-    check_order(args.config, args.checkpoint)
     check_output(out, '--out')
-    classifier = VideoClassifier(args.config, args.checkpoint, 'cpu', args.classes)
+    classifier = VideoClassifier(source.config, source.checkpoint, 'cpu', args.classes)
     shape = clip_shape(classifier)
     graph = ClipScores(classifier, shape, args.output, args.with_preprocessing)
     dynamic = args.batch == 'dynamic'

@@ -1,8 +1,12 @@
-"""Features of many videos: python tools/extract_features.py CONFIG CHECKPOINT SOURCE --out DIR.
+"""Extract features of many videos.
 
-SOURCE is an annotation file or a folder. Existing features are not computed again, so run the same
-command to resume after an interruption. Exit code: 0 all done, 3 some videos could not be read, 1
-an error, such as NaN or infinite features, which are not written.
+The model is given as for `mmtimesformer predict`. SOURCE is an annotation file or a folder.
+Existing features are not computed again, so run the same command to resume after an interruption.
+NaN or infinite features are an error and are not written.
+
+Examples:
+    mmtimesformer extract_features CHECKPOINT videos/ --out features
+    mmtimesformer extract_features CONFIG CHECKPOINT train.txt --root videos --out features --half
 """
 
 import argparse
@@ -11,14 +15,15 @@ from pathlib import Path
 
 from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import (
-    check_order,
+    ToolParser,
+    add_model,
     check_output,
     parse,
     positive_number,
     whole_number,
 )
 from mmtimesformer.non_finite import about_scores
-from mmtimesformer.terminal import ArgumentParser, echo
+from mmtimesformer.terminal import echo
 
 DONE, FAILED, INCOMPLETE = 0, 1, 3
 SHOWN = 10  # failed videos on the terminal; manifest.json has all
@@ -27,11 +32,8 @@ OUTS = ('cls', 'patch_mean', 'frames', 'tokens')
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('config', help='a config file, or the name of a shipped config')
-    parser.add_argument('checkpoint', help='the weights')
+    parser = ToolParser(__doc__, {3: 'done, but some videos could not be read'})
+    add_model(parser)
     parser.add_argument('source', type=Path, help='an annotation file, or a folder of videos')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where they go')
     parser.add_argument('--format', choices=['npy', 'safetensors', 'h5'], default='npy')
@@ -97,14 +99,13 @@ def extract(args: argparse.Namespace) -> int:
             f'--fps is for folders of frames, and {args.source} names none; a file has its own '
             'rate, so leave --fps out'
         )
-    check_order(args.config, args.checkpoint)
     check_output(args.out, '--out', folder=True)
     classifier = VideoClassifier(args.config, args.checkpoint, args.device)
     classifier.check_features(args.feature, args.layers)
     settings = {
-        'config': args.config,
-        'checkpoint': args.checkpoint,
-        'sha256': sha256_of(fetch(args.checkpoint)),
+        'config': classifier.given_config,
+        'checkpoint': classifier.checkpoint,
+        'sha256': sha256_of(fetch(classifier.checkpoint)),
         'feature': args.feature,
         'layers': args.layers,
         'dtype': 'float16' if args.half else 'float32',

@@ -1,9 +1,13 @@
-"""Train a model on your own videos, from their folder to labels: python tools/finetune.py VIDEOS.
+"""Train a model on your own videos, from their folder to labels.
 
 VIDEOS is a folder with a folder per class, or a CSV file with the columns path and label (and group
 and split, if wanted). Every file is checked, the videos are split, a recipe is chosen by their
 number and the memory there is, a config is written, and the model is trained and tested. The same
 command continues after a stop.
+
+Examples:
+    mmtimesformer finetune my_videos --out work_dirs/mine
+    mmtimesformer finetune my_videos.csv --pretrained CHECKPOINT --recipe last-blocks
 """
 
 import argparse
@@ -11,17 +15,14 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import parse, whole_number
-from mmtimesformer.terminal import ArgumentParser
+from mmtimesformer.config.command_line import ToolParser, parse, whole_number
 
 ON_OFF = {'on': True, 'off': False}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument(
         'videos', type=Path, metavar='VIDEOS', help='a folder with a folder per class, or a CSV'
     )

@@ -1,7 +1,16 @@
-"""Label videos: python tools/predict.py VIDEO|FOLDER CONFIG CHECKPOINT [options].
+"""Label videos.
 
-Views, crops and the fusion of scores are those of the config's test. With --window a long
-video is labelled in sliding windows. Exit code: 0 done, 3 something could not be read, 1 an error.
+The model is a checkpoint, a config and its checkpoint in any order, the name of a shipped config
+with published weights (downloaded once), or a Hugging Face folder or repository.
+Views, crops and the fusion of scores are those of the model's test. With --window a long video is
+labelled in sliding windows.
+
+Examples:
+    mmtimesformer predict clip.mp4 work_dirs/mine/model.pth
+    mmtimesformer predict videos/ CONFIG CHECKPOINT --topk 3 --out labels.csv
+    mmtimesformer predict clip.mp4 timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb
+    mmtimesformer predict clip.mp4 hf://facebook/timesformer-base-finetuned-k400
+    mmtimesformer predict long.mp4 model.pth --window 3 --timeline labels.png labels.csv
 """
 
 import argparse
@@ -10,13 +19,20 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import check_order, check_output, parse, positive_number
+from mmtimesformer.config.command_line import (
+    ToolParser,
+    add_model,
+    check_output,
+    file_ending_in,
+    parse,
+    positive_number,
+)
 from mmtimesformer.datasets.video_io.file_endings import is_video
 from mmtimesformer.datasets.video_io.frame_folder import is_frame_folder
 from mmtimesformer.datasets.video_io.safe_open import is_folder
 from mmtimesformer.fileio.atomic import write_text_atomically
 from mmtimesformer.non_finite import about_scores
-from mmtimesformer.terminal import ArgumentParser, echo, echo_lines, safe_text
+from mmtimesformer.terminal import echo, echo_lines, safe_text
 
 DONE, FAILED, INCOMPLETE = 0, 1, 3
 SHOWN = 40  # videos of a folder on the terminal; --out has all
@@ -24,17 +40,9 @@ SHOWN = 40  # videos of a folder on the terminal; --out has all
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__, {3: 'done, but some videos could not be read'})
     parser.add_argument('video', help='a video file, a folder of frames, or a folder of these')
-    parser.add_argument(
-        'config',
-        nargs='?',
-        help='a config file, or the name of a shipped config; a checkpoint of tools/train.py needs '
-        'none: give that alone',
-    )
-    parser.add_argument('checkpoint', help='the weights')
+    add_model(parser)
     parser.add_argument('--topk', type=int, default=5, help='how many of the best classes to show')
     parser.add_argument(
         '--threshold',
@@ -53,7 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--calibrated',
         action='store_true',
-        help='divide logits by the temperature in the checkpoint (tools/calibrate.py)',
+        help='divide logits by the temperature in the checkpoint (mmtimesformer calibrate)',
     )
     parser.add_argument(
         '--preprocessing',
@@ -90,7 +98,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--timeline',
-        type=Path,
+        type=file_ending_in('.png', '.csv'),
         nargs='+',
         default=[],
         metavar='X.png|X.csv',
@@ -100,9 +108,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     args = parse(parser, argv)
     if args.window is None and (args.stride or args.timeline):
         parser.error('--stride and --timeline go with --window SECONDS')
-    for path in args.timeline:
-        if path.suffix not in ('.png', '.csv'):
-            parser.error(f'--timeline {path} must end in .png or .csv')
     if args.out and args.out.suffix not in ('.json', '.csv'):
         parser.error(f'--out {args.out} must end in .json or .csv')
     many = is_folder(Path(args.video)) and not is_frame_folder(args.video)
@@ -125,7 +130,6 @@ def predict(args: argparse.Namespace) -> int:
     from mmtimesformer.inference import Predictions, VideoClassifier
     from mmtimesformer.inference.inputs import fps_note, is_many
 
-    check_order(args.config, args.checkpoint)
     for path, option in ((args.out, '--out'), *((path, '--timeline') for path in args.timeline)):
         if path:
             check_output(path, option)

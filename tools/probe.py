@@ -1,8 +1,11 @@
-"""Train a classifier on frozen features: python tools/probe.py CHECKPOINT TRAIN_LIST [TEST_LIST].
+"""Train a classifier on frozen features.
 
 In minutes, without training the backbone. The lists are annotation files: a video and its class in
 each line. --out gets probe.pth and probe.py, an ordinary checkpoint and its config, and the
 features, so the same command resumes after an interruption.
+
+Examples:
+    mmtimesformer probe base.pth train.txt val.txt --out work_dirs/probe
 """
 
 import argparse
@@ -10,18 +13,21 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import check_order, check_output, parse, whole_number
-from mmtimesformer.terminal import ArgumentParser, echo
+from mmtimesformer.config.command_line import (
+    ToolParser,
+    check_output,
+    parse,
+    whole_number,
+)
+from mmtimesformer.terminal import echo
 
 SHOWN = 10  # unreadable videos on the terminal; probe.json has all
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('checkpoint', help='the weights')
+    parser = ToolParser(__doc__)
+    parser.add_argument('checkpoint', help='the model, as for `mmtimesformer predict`')
     parser.add_argument('train_list', help='annotation file of the training videos')
     parser.add_argument('test_list', nargs='?', help='annotation file of the test videos')
     parser.add_argument('--out', required=True, metavar='DIR', help='folder of the results')
@@ -58,16 +64,17 @@ def probe(args: argparse.Namespace) -> None:
     """Train, test and save a probe."""
     require_mmaction()
     from mmtimesformer.datasets.preparation.reading import read_lines
+    from mmtimesformer.inference.model_source import model_source
     from mmtimesformer.probing import run_probe
 
-    check_order(args.config, args.checkpoint)
+    source = model_source(args.config, args.checkpoint)
     check_output(args.out, '--out', folder=True)
 
     def lines(path: str | None, option: str) -> list[str] | None:
         return None if path is None else read_lines(Path(path), f'correct {option}')
 
     result = run_probe(
-        args.checkpoint,
+        source.checkpoint,
         args.train_list,
         args.test_list,
         out_dir=args.out,
@@ -82,7 +89,7 @@ def probe(args: argparse.Namespace) -> None:
         data_root=args.root,
         test_root=args.test_root,
         device=args.device,
-        config=args.config,
+        config=source.config,
         cache_dir=args.features,
         draws=args.draws,
     )

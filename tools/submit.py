@@ -1,12 +1,12 @@
-"""Submit a training to a cluster by submitit: python tools/submit.py CONFIG [options].
+"""Submit a training to a cluster by submitit.
 
-    pip install 'mmtimesformer[slurm]'
-    python tools/submit.py CONFIG --nodes 2 --gpus-per-node 8 --partition video --hours 24
-    python tools/submit.py CONFIG --nodes 2 --partition video -- --amp bf16 --work-dir work_dirs/a
+Needs `pip install 'mmtimesformer[slurm]'`. Options after `--` are those of `mmtimesformer train`.
+When the time of the job is over, or another job preempts it, the training saves, the job is queued
+again and resumes. `--cluster local` runs it on this machine and waits, to try it out.
 
-Options after ``--`` are those of tools/train.py. When the time of the job is over, or another job
-preempts it, the training saves, the job is queued again and resumes. ``--cluster local`` runs it on
-this machine and waits, to try it out.
+Examples:
+    mmtimesformer submit CONFIG --nodes 2 --gpus-per-node 8 --partition video --hours 24
+    mmtimesformer submit CONFIG --partition video -- --amp bf16 --work-dir work_dirs/a
 """
 
 import argparse
@@ -16,9 +16,10 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import run_tool
+from mmtimesformer.config.command_line import ToolParser, parse
 from mmtimesformer.config.find import find_config
 from mmtimesformer.engine.launch.submitit_job import WARNING, Training
-from mmtimesformer.terminal import ArgumentParser, echo
+from mmtimesformer.terminal import echo
 
 TRAIN = Path(__file__).resolve().parent / 'train.py'
 REQUEUES = 1000  # how often a job whose time is over is queued again
@@ -28,10 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line; options after ``--`` become ``training``."""
     words = sys.argv[1:] if argv is None else argv
     end = words.index('--') if '--' in words else len(words)
-    parser = ArgumentParser(
-        description='Submit a training to a cluster by submitit.',
-        epilog='Options after -- are those of tools/train.py.',
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument('config', help='a config file, or the name of a shipped config')
     parser.add_argument('--cluster', choices=['slurm', 'local'], default='slurm')
     parser.add_argument('--nodes', type=int, default=1, help='machines')
@@ -53,13 +51,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--job-name', help="instead of the config's name")
     parser.add_argument(
-        '--slurm', nargs='+', default=[], metavar='KEY=VALUE', help='account=a qos=high mem=200G'
+        '--slurm',
+        type=slurm_parameter,
+        nargs='+',
+        default=[],
+        metavar='KEY=VALUE',
+        help='account=a qos=high mem=200G',
     )
     parser.add_argument('--logs', default='work_dirs/jobs', help='folder for the logs of jobs')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
-    args = parser.parse_args(words[:end])
+    args = parse(parser, words[:end])
     args.training = words[end + 1 :]
     return args
+
+
+def slurm_parameter(text: str) -> str:
+    """Return one of the values of ``--slurm``."""
+    if '=' not in text or '/' in text.partition('=')[0]:
+        raise argparse.ArgumentTypeError(f'{text} must be KEY=VALUE, as in account=vision')
+    return text
 
 
 def submit(args: argparse.Namespace) -> None:
@@ -117,8 +127,6 @@ def check(args: argparse.Namespace) -> None:
             f'--stop-seconds {args.stop_seconds} is all of --hours {args.hours:g}; '
             'make the job longer'
         )
-    if wrong := [word for word in args.slurm if '=' not in word]:
-        raise ValueError(f'--slurm {wrong[0]} must be KEY=VALUE, as in --slurm account=vision')
     resumes = any(word.startswith('--resume') for word in args.training)
     if args.max_restarts and not resumes:
         raise ValueError(

@@ -1,18 +1,25 @@
-"""Test a checkpoint: python tools/test.py CONFIG CHECKPOINT [options]."""
+"""Test a checkpoint on the test videos of a config.
+
+Prints the metrics of the config. --dump saves the scores, for `mmtimesformer report` and
+`mmtimesformer calibrate`.
+
+Examples:
+    mmtimesformer test CONFIG work_dirs/mine/epoch_15.pth --work-dir work_dirs/mine_test
+    mmtimesformer test CONFIG CHECKPOINT --dump work_dirs/mine/result.pkl
+"""
 
 import argparse
 import os
 import sys
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import ConfigOptions, parse, whole_number
+from mmtimesformer.config.command_line import ConfigOptions, ToolParser, parse, whole_number
 from mmtimesformer.engine.launch.torchrun import stop_with_torchrun
-from mmtimesformer.terminal import ArgumentParser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line: MMAction2's options and a few more."""
-    parser = ArgumentParser(description='Test a checkpoint.')
+    parser = ToolParser(__doc__)
     parser.add_argument('config', help='a config file, or the name of a shipped config')
     parser.add_argument('checkpoint', help='the weights to test')
     parser.add_argument('--work-dir', help='folder for logs and metrics')
@@ -36,7 +43,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--calibrated',
         action='store_true',
-        help='divide logits by the temperature in the checkpoint (tools/calibrate.py)',
+        help='divide logits by the temperature in the checkpoint (mmtimesformer calibrate)',
     )
     parser.add_argument(
         '--preprocessing',

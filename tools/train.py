@@ -1,24 +1,41 @@
-"""Train a model: python tools/train.py CONFIG [options]."""
+"""Train a model with a config.
+
+Settings, data and schedule are those of the config; options change them. With --resume the same
+command continues a training that was stopped.
+
+Examples:
+    mmtimesformer train CONFIG --work-dir work_dirs/mine
+    mmtimesformer train CONFIG --resume
+    mmtimesformer train CONFIG --amp bf16 --cfg-options optim_wrapper.optimizer.lr=1e-3
+"""
 
 import argparse
 import os
 import sys
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import ConfigOptions, parse, whole_number
+from mmtimesformer.config.command_line import (
+    ConfigOptions,
+    ToolParser,
+    parse,
+    resume_checkpoint,
+    whole_number,
+)
 from mmtimesformer.engine.launch.torchrun import report_stop_to_torchrun, stop_with_torchrun
-from mmtimesformer.terminal import ArgumentParser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line: MMAction2's options and a few more."""
-    parser = ArgumentParser(description='Train a model.')
+    parser = ToolParser(
+        __doc__, {75: 'stopped by a signal, with its state saved; --resume continues'}
+    )
     parser.add_argument('config', help='a config file, or the name of a shipped config')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints')
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
+        type=resume_checkpoint,
         metavar='CHECKPOINT',
         help='resume from a checkpoint; without a value, from the newest valid one in the '
         'work_dir, if any. Settings of optimizer and schedulers are those of the checkpoint, '

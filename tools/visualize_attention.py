@@ -1,7 +1,11 @@
-"""Draw attention maps: python tools/visualize_attention.py VIDEO CONFIG CHECKPOINT [options].
+"""Draw attention maps of a video.
 
-Writes into --out: a picture of frames and overlays, a video of both, and an interactive page of all
-layers, heads, frames and patches.
+The model is given as for `mmtimesformer predict`. Writes into --out: a picture of frames and
+overlays, a video of both, and an interactive page of all layers, heads, frames and patches.
+
+Examples:
+    mmtimesformer visualize_attention clip.mp4 CHECKPOINT --out attention
+    mmtimesformer visualize_attention clip.mp4 CHECKPOINT --method gradient --class waving
 """
 
 import argparse
@@ -9,25 +13,23 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import check_order, check_output, parse, positive_number
-from mmtimesformer.terminal import ArgumentParser, echo, echo_lines
+from mmtimesformer.config.command_line import (
+    ToolParser,
+    add_model,
+    check_output,
+    parse,
+    positive_number,
+)
+from mmtimesformer.terminal import echo, echo_lines
 
 MEGABYTES = 24
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument('video', help='a video file, or a folder of frames')
-    parser.add_argument(
-        'config',
-        nargs='?',
-        help='a config file, or the name of a shipped config; a checkpoint of tools/train.py needs '
-        'none: give that alone',
-    )
-    parser.add_argument('checkpoint', help='the weights')
+    add_model(parser)
     parser.add_argument(
         '--out',
         type=Path,
@@ -90,7 +92,6 @@ def visualize(args: argparse.Namespace) -> None:
     from mmtimesformer.visualization.figures import shown_name
 
     layer = -1 if args.layer is None else args.layer
-    check_order(args.config, args.checkpoint)
     check_output(args.out, '--out', folder=True)
     classifier = VideoClassifier(args.config, args.checkpoint, args.device, args.classes)
     asked = args.method == 'gradient' or args.label is not None

@@ -24,7 +24,7 @@ log_processor = dict(type='LogProcessor', window_size=20, by_epoch=True)
 log_level = 'INFO'
 
 vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='ActionVisualizer', vis_backends=vis_backends)
+visualizer = dict(type='mmaction.ActionVisualizer', vis_backends=vis_backends)
 
 load_from = None
 resume = False

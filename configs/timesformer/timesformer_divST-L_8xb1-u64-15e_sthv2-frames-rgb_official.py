@@ -7,29 +7,13 @@ Decay:  of all parameters, as in the original.
 Expect: top-1 62.0, top-5 87.5 (quoted from the official model zoo, not measured here).
 """
 
-_base_ = 'timesformer_divST-L_8xb1-u64-15e_sthv2-rgb_official.py'
+_base_ = [
+    'timesformer_divST-L_8xb1-u64-15e_sthv2-rgb_official.py',
+    '../_base_/datasets/sthv2_frames.py',
+]
 
 custom_imports = dict(imports=['mmtimesformer', 'mmtimesformer.heads'], allow_failed_imports=False)
 
-# Frames and lists as the official loader reads them (docs/datasets/frames.md)
-_lists = 'data/sthv2/annotations'
-_frames = dict(
-    type='mmtimesformer.FrameFolderDataset',
-    label_file=f'{_lists}/something-something-v2-labels.json',
-    data_prefix=dict(video='data/sthv2/frames'),
-    fps=30,
-)
-_val = dict(
-    ann_file=f'{_lists}/something-something-v2-validation.json',
-    frame_list=f'{_lists}/val.csv',
-    **_frames,
-)
-train_dataloader = dict(
-    dataset=dict(
-        ann_file=f'{_lists}/something-something-v2-train.json',
-        frame_list=f'{_lists}/train.csv',
-        **_frames,
-    )
-)
-val_dataloader = dict(dataset=_val)
-test_dataloader = dict(dataset=_val)
+train_dataloader = dict(dataset=_base_.frames_train)
+val_dataloader = dict(dataset=_base_.frames_val)
+test_dataloader = dict(dataset=_base_.frames_val)

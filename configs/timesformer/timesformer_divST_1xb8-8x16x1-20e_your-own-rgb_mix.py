@@ -14,10 +14,10 @@ _base_ = 'timesformer_divST_1xb8-8x16x1-20e_your-own-rgb.py'
 model = dict(
     data_preprocessor=dict(
         blending=dict(
-            type='RandomBatchAugment',
+            type='mmaction.RandomBatchAugment',
             augments=[
-                dict(type='MixupBlending', alpha=0.8, num_classes=_base_.num_classes),
-                dict(type='CutmixBlending', alpha=1.0, num_classes=_base_.num_classes),
+                dict(type='mmaction.MixupBlending', alpha=0.8, num_classes=_base_.num_classes),
+                dict(type='mmaction.CutmixBlending', alpha=1.0, num_classes=_base_.num_classes),
             ],
         )
     )

@@ -1,40 +1,49 @@
-"""NumPy 2: fix MMAction2's `ColorJitter`, which raises OverflowError there.
+"""NumPy 2: fix MMAction2's `ColorJitter`, and four modules that use names NumPy 2 removed.
 
 `ColorJitter.adjust_hue` adds a Python integer, which may be negative, to an array of `uint8`. NumPy
 1 widened the array; NumPy 2 raises `OverflowError: Python integer -20 out of bounds for uint8`.
 
-The class is fixed right after its module is imported, or at once if it was imported before.
+`PoseCompact`, `MMCompact`, the metrics of AVA and ActivityNet, and `frame_extract` use `np.Inf`,
+`np.NAN` and `np.trapz`. These modules, and no others, get a NumPy that has the three names.
+
+A module is fixed right after it is imported, or at once if it was imported before.
 """
 
-import importlib.abc
-import importlib.machinery
-import sys
-from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from mmtimesformer.compat.after_import import after_import
+
 _MODULE = 'mmaction.datasets.transforms.processing'
+USE_OLD_NAMES = (
+    'mmaction.datasets.transforms.pose_transforms',
+    'mmaction.evaluation.functional.accuracy',
+    'mmaction.evaluation.functional.ava_evaluation.metrics',
+    'mmaction.utils.misc',
+)
+_TODAY = {'Inf': 'inf', 'NAN': 'nan', 'trapz': 'trapezoid'}  # removed name: its name in NumPy 2
 
 
-class ColorJitterFinder(importlib.abc.MetaPathFinder):
-    """Find the module of `ColorJitter` as Python does, and fix it once it is loaded."""
+class OldNames(ModuleType):
+    """NumPy, with the names that it removed."""
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        """Return the module's own spec, with a loader that fixes it; None for all others."""
-        if fullname != _MODULE:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.loader is not None:
-            load = spec.loader.exec_module
+    def __init__(self, numpy: ModuleType) -> None:
+        super().__init__('numpy')
+        self.__dict__['_numpy'] = numpy
 
-            def load_and_repair(module: ModuleType) -> None:
-                load(module)
-                repair(module)
+    def __getattr__(self, name: str) -> Any:
+        """Return what NumPy has under a name, or under its name of today."""
+        numpy = self.__dict__['_numpy']
+        return getattr(numpy, name if hasattr(numpy, name) else _TODAY.get(name, name))
 
-            spec.loader.exec_module = load_and_repair  # type: ignore[method-assign]
-        return spec
+
+def restore_names(module: ModuleType) -> None:
+    """Give the removed names to a module that has imported NumPy as ``np``; others are kept."""
+    numpy = vars(module).get('np')
+    if numpy is None or isinstance(numpy, OldNames):
+        return
+    if not all(hasattr(numpy, name) for name in _TODAY):
+        module.__dict__['np'] = OldNames(numpy)
 
 
 def repair(module: ModuleType) -> None:
@@ -60,9 +69,12 @@ def repair(module: ModuleType) -> None:
     jitter.adjust_hue = staticmethod(adjust_hue)
 
 
+def restore_removed_names() -> None:
+    """Fix the modules that use removed names, now or as soon as each is imported."""
+    for module in USE_OLD_NAMES:
+        after_import(module, restore_names)
+
+
 def repair_color_jitter() -> None:
     """Fix `ColorJitter` now or as soon as it is imported; may be called again."""
-    if _MODULE in sys.modules:
-        repair(sys.modules[_MODULE])
-    elif not any(isinstance(finder, ColorJitterFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, ColorJitterFinder())
+    after_import(_MODULE, repair)

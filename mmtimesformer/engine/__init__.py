@@ -24,6 +24,7 @@ try:
     from mmtimesformer.engine.hooks.tensor_sharing import TensorSharingHook
     from mmtimesformer.engine.hooks.unreadable_videos import UnreadableVideosHook
     from mmtimesformer.engine.hooks.view_scores import ViewScoresHook
+    from mmtimesformer.engine.inferencers import register_model_names
     from mmtimesformer.engine.loops.resumable_loop import ResumableEpochLoop
     from mmtimesformer.engine.metrics import ClassAccuracyMetric, RegressionMetric
     from mmtimesformer.engine.optim.amp import Bfloat16OptimWrapper
@@ -36,6 +37,7 @@ except ModuleNotFoundError as error:
 else:
     register_checkpoint_readers()
     register_atomic_backend()
+    register_model_names()
 
 __all__ = [
     'UnreadableVideosHook',

@@ -30,6 +30,7 @@ from mmtimesformer.inference.batches import (
 from mmtimesformer.inference.features import check_features, extract
 from mmtimesformer.inference.inputs import is_many, open_video, videos_of
 from mmtimesformer.inference.loading import check_device, class_names, load_recognizer
+from mmtimesformer.inference.model_source import model_source
 from mmtimesformer.inference.prediction import THRESHOLD, Prediction, Skipped, best_of
 from mmtimesformer.inference.publishing import Upload, save_folder, upload
 from mmtimesformer.inference.quantization import arithmetic, prepare
@@ -47,9 +48,11 @@ class VideoClassifier:
     over views, also for ``average_clips='prob'``.
 
     Args:
-        config: A file, a shipped config's name, a ``Config``, or ``None`` for a training checkpoint
-            (its config is parsed, never executed) or one with its preprocessing.
+        config: A file, a shipped config's name (alone: with its published weights), a ``Config``;
+            or a checkpoint with its config (parsed, never executed) or its preprocessing, see
+            :mod:`mmtimesformer.inference.model_source`.
         checkpoint: Of any readable format: a path, a folder, ``https://…``, ``hf://owner/name``.
+            Config and checkpoint may be in any order.
         device: Such as ``'cpu'`` or ``'cuda:1'``; if not given, the first GPU if there is one.
         classes: A list of names, or a file with a name a line; if not given, those of the
             checkpoint, else of the config's data set (shipped ones if their file is not there, see
@@ -71,7 +74,7 @@ class VideoClassifier:
         ValueError: The checkpoint does not match the config, or is not enough by itself.
 
     Example:
-        >>> print(VideoClassifier(checkpoint='epoch_28.pth')('video.mp4', topk=5))
+        >>> print(VideoClassifier('epoch_28.pth')('video.mp4', topk=5))
     """
 
     def __init__(
@@ -85,8 +88,12 @@ class VideoClassifier:
         preprocessing: str = 'checkpoint',
     ) -> None:
         self.device = check_device(device)
+        source = model_source(config, checkpoint)
+        config = source.config
         self.given_config = None if config is None else str(getattr(config, 'filename', config))
-        self._loaded = loaded = load_recognizer(config, checkpoint, calibrated, preprocessing)
+        self._loaded = loaded = load_recognizer(
+            config, source.checkpoint, calibrated, preprocessing
+        )
         self.checkpoint = loaded.checkpoint
         self.model, self.views, self.inference_config = loaded.model, loaded.views, loaded.config
         self.load_report, self.metadata = loaded.load_report, loaded.metadata

@@ -22,6 +22,7 @@ from mmtimesformer.models.blocks import (
 )
 from mmtimesformer.models.embeddings import PatchEmbed, init_temporal
 from mmtimesformer.models.fused_linear import has_hooks, is_plain, is_recorded
+from mmtimesformer.models.mmaction2_arguments import takes_mmaction2_arguments
 from mmtimesformer.models.strict_loading import refuse_other_weights
 from mmtimesformer.registry import MODELS
 from mmtimesformer.resize import resize_positions, resize_times
@@ -84,6 +85,9 @@ class TimeSformer(BaseModule):
         ffn_cfg: Changes to the MLP, likewise.
         init_cfg: MMEngine's, for instance a checkpoint to start from.
 
+    The arguments of MMAction2's ``TimeSformer`` are taken too, see
+    :mod:`mmtimesformer.models.mmaction2_arguments`.
+
     Shape:
         - video: ``b c t H W``, normalised, floating point
         - ``out_type='cls_token'``: ``b d``
@@ -100,6 +104,7 @@ class TimeSformer(BaseModule):
         torch.Size([1, 768])
     """
 
+    @takes_mmaction2_arguments
     def __init__(
         self,
         num_frames: int = 8,

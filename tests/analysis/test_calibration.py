@@ -129,5 +129,5 @@ def test_without_scores_the_tool_prints_the_two_commands(
     assert runpy.run_path(str(tool))['main']([str(path)]) == 1
     shown = ' '.join(capsys.readouterr().err.split())
     assert 'set --scores' in shown and 'Traceback' not in shown
-    assert f"python tools/test.py CONFIG '{path}' --dump val/result.pkl" in shown
-    assert f"python tools/calibrate.py '{path}' --scores val/result.pkl" in shown
+    assert f"mmtimesformer test CONFIG '{path}' --dump val/result.pkl" in shown
+    assert f"mmtimesformer calibrate '{path}' --scores val/result.pkl" in shown

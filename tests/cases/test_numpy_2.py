@@ -1,9 +1,11 @@
 """W18: MMAction2's transforms run under NumPy 2, or are refused before the run."""
 
 import importlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from mmengine.config import Config
 
 from mmtimesformer.compat import numpy_2
+from mmtimesformer.compat.after_import import AfterImport
 from mmtimesformer.config.components import check_components
 from mmtimesformer.config.find import shipped_configs
 
@@ -92,7 +95,7 @@ def package_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     )
     for name in [name for name in sys.modules if name.split('.')[0] == 'mmaction']:
         monkeypatch.delitem(sys.modules, name)
-    others = [one for one in sys.meta_path if not isinstance(one, numpy_2.ColorJitterFinder)]
+    others = [one for one in sys.meta_path if not isinstance(one, AfterImport)]
     monkeypatch.setattr(sys, 'meta_path', others)
     monkeypatch.syspath_prepend(tmp_path)
     yield folder
@@ -108,7 +111,7 @@ def test_color_jitter_is_repaired_whoever_is_imported_first(package_copy: Path, 
     else:
         numpy_2.repair_color_jitter()
         numpy_2.repair_color_jitter()
-        assert sum(isinstance(one, numpy_2.ColorJitterFinder) for one in sys.meta_path) == 1
+        assert sum(isinstance(one, AfterImport) for one in sys.meta_path) == 1
     module = importlib.import_module(PROCESSING)
     frame = np.full((2, 2, 3), 90, np.float32)
     assert (module.ColorJitter.adjust_hue(frame, -0.1) == frame).all()
@@ -159,3 +162,32 @@ def test_a_package_that_cannot_be_imported_is_named_with_its_error(
     importlib.invalidate_caches()
     check_components(cfg, 'train')
     sys.modules.pop('imgaug', None)
+
+
+@pytest.mark.parametrize('name', numpy_2.USE_OLD_NAMES)
+def test_modules_of_mmaction2_have_the_names_that_numpy_removed(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.np.Inf == np.inf and np.isnan(module.np.NAN)
+    assert module.np.trapz([1.0, 3.0]) == 2
+    assert module.np.zeros is np.zeros
+    with pytest.raises(AttributeError, match='no_such_name'):
+        _ = module.np.no_such_name
+    assert not hasattr(np, 'Inf') or np.__version__ < '2'
+
+
+def test_no_other_module_of_mmaction2_uses_a_removed_name(processing: Any) -> None:
+    folder = Path(processing.__file__).parents[2]
+    removed = re.compile(r'\bnp\.(Inf|NAN|NaN|PINF|NINF|float_|trapz|product|in1d|row_stack)\b')
+    using = [path for path in folder.rglob('*.py') if '.mim' not in path.parts]
+    using = [path for path in using if removed.search(path.read_text())]
+    names = ['.'.join(path.relative_to(folder.parent).with_suffix('').parts) for path in using]
+    assert sorted(names) == sorted(numpy_2.USE_OLD_NAMES)
+
+
+def test_a_numpy_that_has_the_names_is_kept() -> None:
+    old = ModuleType('numpy')
+    old.__dict__.update(Inf=1, NAN=2, trapz=3)
+    module = ModuleType('uses_numpy')
+    module.__dict__['np'] = old
+    numpy_2.restore_names(module)
+    assert vars(module)['np'] is old

@@ -1,6 +1,5 @@
 """Mistakes on a command line end in one sentence with the key or option to change."""
 
-import argparse
 import importlib.util
 import re
 from collections.abc import Callable
@@ -13,14 +12,14 @@ from mmengine.config import Config
 
 from mmtimesformer.checkpoints import save_checkpoint
 from mmtimesformer.cli import error_message
-from mmtimesformer.config.command_line import check_output, parse
+from mmtimesformer.config.command_line import ToolParser, check_output, parse
 from mmtimesformer.engine.optim import amp as precision
 from tests.checkpoints.conftest import Recognizer
 from tests.tools.conftest import tiny_config, tools  # noqa: F401
 from tests.tools.test_errors import Tool, tool  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
-TOOLS = [path for path in (ROOT / 'tools').rglob('*.py') if path.name != 'check_env.py']
+TOOLS = [path for path in (ROOT / 'tools').rglob('*.py') if path.name != 'doctor.py']
 INTERMIXED = {
     'predict': ['a.mp4', '--topk', '3', 'c.py', 'b.pth'],
     'export': ['c.py', '--format', 'torch-export', 'b.pth'],
@@ -242,12 +241,11 @@ def test_a_device_that_is_not_there_is_named(
 @pytest.mark.parametrize(
     ('command', 'expected'),
     [
-        ('predict v.mp4 a.pth {config}', 'a.pth is a checkpoint, where a config is expected'),
-        ('predict v.mp4 {config}', 'is a config, where a checkpoint is expected; give CONFIG and'),
-        ('predict v.mp4 {config} {config}', 'is a config, where a checkpoint is expected; the or'),
-        ('export a.pth {config}', 'a.pth is a checkpoint, where a config is expected'),
-        ('visualize_attention v.mp4 a.pth {config}', 'a.pth is a checkpoint, where a config'),
-        ('extract_features a.pth {config} . --out out', 'a.pth is a checkpoint, where a config'),
+        ('predict v.mp4 {config}', 'is a config, and a model needs weights; add a checkpoint'),
+        ('predict v.mp4 {config} {config}', 'are both configs; give CONFIG and CHECKPOINT'),
+        ('export a.pth a.pth', 'a.pth and a.pth are both checkpoints; give CONFIG and CHECKPOINT'),
+        ('visualize_attention v.mp4 {config}', 'is a config, and a model needs weights'),
+        ('extract_features {config} . --out out', 'is a config, and a model needs weights'),
         ('test a.pth {config}', 'a.pth is a checkpoint, where a config is expected'),
         ('test {config} {config}', 'is a config, where a checkpoint is expected'),
         ('train a.pth', 'a.pth is no config; name a file that ends in .py'),
@@ -367,7 +365,7 @@ def test_amp_in_bfloat16_asks_whether_the_gpu_knows_bfloat16(
 
 
 def test_parse_keeps_the_errors_of_argparse(capfd: pytest.CaptureFixture) -> None:
-    parser = argparse.ArgumentParser(prog='x')
+    parser = ToolParser(prog='x')
     parser.add_argument('a')
     with pytest.raises(SystemExit, match='2'):
         parse(parser, ['1', '--nonsense'])

@@ -294,5 +294,5 @@ def test_the_model_index_matches_the_config(model: dict[str, Any]) -> None:
 def test_the_tables_of_models_are_those_of_the_model_index() -> None:
     from runpy import run_path
 
-    tool = run_path(str(ROOT.parent / 'tools' / 'analysis_tools' / 'zoo_table.py'))
+    tool = run_path(str(ROOT.parent / 'tools' / 'dev' / 'zoo_table.py'))
     assert tool['main'](['--check']) == 0

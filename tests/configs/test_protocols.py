@@ -44,28 +44,28 @@ def mmaction_scope() -> Any:
 
 # The values of MMAction2's published config.
 OPEN = [dict(type='mmtimesformer.VideoInit')]
-SAMPLE = dict(type='SampleFrames', clip_len=8, frame_interval=32, num_clips=1)
+SAMPLE = dict(type='mmaction.SampleFrames', clip_len=8, frame_interval=32, num_clips=1)
 DECODE = [dict(type='mmtimesformer.VideoDecode')]
 # In the place of FormatShape(input_format='NCTHW'), of which it gives the array.
-PACK = [dict(type='mmtimesformer.FormatClips'), dict(type='PackActionInputs')]
+PACK = [dict(type='mmtimesformer.FormatClips'), dict(type='mmaction.PackActionInputs')]
 MMACTION2 = {
     'train': [
         *OPEN, SAMPLE, *DECODE,
-        dict(type='RandomRescale', scale_range=(256, 320)),
-        dict(type='RandomCrop', size=224),
-        dict(type='Flip', flip_ratio=0.5),
+        dict(type='mmaction.RandomRescale', scale_range=(256, 320)),
+        dict(type='mmaction.RandomCrop', size=224),
+        dict(type='mmaction.Flip', flip_ratio=0.5),
         *PACK,
     ],
     'val': [
         *OPEN, {**SAMPLE, 'test_mode': True}, *DECODE,
-        dict(type='Resize', scale=(-1, 256)),
-        dict(type='CenterCrop', crop_size=224),
+        dict(type='mmaction.Resize', scale=(-1, 256)),
+        dict(type='mmaction.CenterCrop', crop_size=224),
         *PACK,
     ],
     'test': [
         *OPEN, {**SAMPLE, 'test_mode': True}, *DECODE,
-        dict(type='Resize', scale=(-1, 224)),
-        dict(type='ThreeCrop', crop_size=224),
+        dict(type='mmaction.Resize', scale=(-1, 224)),
+        dict(type='mmaction.ThreeCrop', crop_size=224),
         *PACK,
     ],
 }  # fmt: skip
@@ -96,7 +96,7 @@ def test_the_mmaction2_configs_hold_what_that_system_publishes(scheme: str) -> N
             },
         }
     assert cfg['model']['cls_head'] == dict(
-        type='TimeSformerHead', num_classes=400, in_channels=768, average_clips='prob'
+        type='mmaction.TimeSformerHead', num_classes=400, in_channels=768, average_clips='prob'
     )
     assert cfg['model']['data_preprocessor'] == dict(
         type='ActionDataPreprocessor',
@@ -150,7 +150,7 @@ def test_paddle_differs_from_official_in_crops_and_fusion_alone() -> None:
     }  # fmt: skip
     pairs = zip(official.test_pipeline, paddle.test_pipeline, strict=True)
     assert [(a.type, b.type) for a, b in pairs if a != b] == [
-        ('mmtimesformer.UniformCrops', 'ThreeCrop')
+        ('mmtimesformer.UniformCrops', 'mmaction.ThreeCrop')
     ]
 
 

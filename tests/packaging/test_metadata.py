@@ -60,8 +60,8 @@ def test_core_is_torch_what_comes_with_it_einops_and_mmengine() -> None:
 @pytest.mark.parametrize(
     ('name', 'bound'), [('torch', 'TORCH_BOUND'), ('mmengine', 'MMENGINE_BOUND')]
 )
-def test_upper_bounds_of_private_contracts_are_those_of_check_env(name: str, bound: str) -> None:
-    tool = (ROOT / 'tools' / 'check_env.py').read_text()
+def test_upper_bounds_of_private_contracts_are_those_of_doctor(name: str, bound: str) -> None:
+    tool = (ROOT / 'tools' / 'doctor.py').read_text()
     (names, values) = re.search(r'^(\w+BOUND, \w+BOUND) = (.*?)  #', tool, re.MULTILINE).groups()
     bounds = dict(zip(names.split(', '), ast.literal_eval(f'({values})'), strict=True))
     (line,) = (line for line in _requirements() if line.name == name)

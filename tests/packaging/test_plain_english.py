@@ -24,8 +24,15 @@ PLACES = [
     'docs',
     'README.md',
     'CONTRIBUTING.md',
+    'CODE_OF_CONDUCT.md',
+    'RELEASING.md',
+    'SECURITY.md',
+    '.github/*/*.yml',
+    '.github/*.md',
+    'requirements',
+    'setup.py',
 ]
-ENDINGS = ('.py', '.md', '.html', '.jinja', '.sh')
+ENDINGS = ('.py', '.md', '.html', '.jinja', '.sh', '.yml')
 
 # In text of any kind, and as a part of any name (`tell_torchrun`, `LayerLooks`).
 WORDS = {

@@ -88,7 +88,7 @@ def test_stack_has_the_private_names_that_we_rely_on(stack_python: Path) -> None
 
 
 def test_stack_has_no_trap_that_breaks_training(stack_python: Path) -> None:
-    _run(stack_python, 'tools/check_env.py')
+    _run(stack_python, 'tools/doctor.py')
 
 
 def test_stack_trains_tests_and_resumes(stack_python: Path) -> None:

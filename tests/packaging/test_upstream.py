@@ -79,6 +79,12 @@ METHODS = [
     ),
     ('mmengine.config.DictAction', '_parse_iterable', 'val', 'config/command_line.py'),
     (
+        'mmengine.infer.BaseInferencer',
+        '_load_model_from_metafile',
+        'self, model',
+        'engine/inferencers.py',
+    ),
+    (
         'torch.nn.Module',
         'register_load_state_dict_pre_hook',
         'self, hook',
@@ -128,7 +134,14 @@ ATTRIBUTES = [
 
 # Names in modules: module, name, parameters of a function (None for anything else), our file.
 DCP, TORCHRUN = 'checkpoints/dcp.py', 'engine/launch/torchrun.py'
+HUB, CFG = 'config/openmmlab.py', 'package_path, cfg_name'
 NAMES = [
+    ('mmengine.config.utils', 'MODULE2PACKAGE', None, HUB),
+    ('mmengine.config.utils', '_get_cfg_metainfo', 'package_path, cfg_path', HUB),
+    ('mmengine.config.utils', '_get_external_cfg_base_path', CFG, HUB),
+    ('mmengine.config.config', '_get_external_cfg_base_path', CFG, HUB),
+    ('mmengine.hub.hub', '_get_cfg_metainfo', 'package_path, cfg_path', HUB),
+    ('mmengine.hub.hub', '_get_external_cfg_base_path', CFG, HUB),
     ('torch', '_foreach_norm', None, 'engine/checkpointing/good_checkpoints.py'),
     ('torch.utils._python_dispatch', 'TorchDispatchMode', None, 'inference/inference_config.py'),
     ('torch._utils', '_rebuild_tensor_v2', None, 'fileio/stand_ins.py'),

@@ -1,7 +1,8 @@
 """A wheel works outside the checkout, and a source distribution can build one."""
 
+import json
 import os
-import subprocess
+import shutil
 import sys
 import tarfile
 import zipfile
@@ -10,41 +11,21 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[2]
+from tests.packaging.scripts import ROOT, build_wheel, load_script, run_command
+
 CONFIG = 'timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb'
 
+release = load_script('requirements/release.py')
 pytestmark = pytest.mark.slow
-
-
-def _run(*command: str | Path, **options: object) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def _build(source: Path, folder: Path) -> Path:
-    """Build a wheel as pip does, offline, with the setuptools that is installed."""
-    pip = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '--no-build-isolation']
-    _run(*pip, '-w', folder, source)
-    (wheel,) = folder.glob('*.whl')
-    return wheel
 
 
 @pytest.fixture(scope='module')
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A source distribution of the files that git would give, made in a copy of the checkout."""
-    import shutil
-
+    """A source distribution of the files that git tracks, made in a copy of the checkout."""
     copy = tmp_path_factory.mktemp('checkout') / 'mmtimesformer'
-    heavy = ('.venv*', '.git', 'work_dirs', 'data', 'build', 'dist', '*.egg-info', '.*_cache')
-    at_the_top, below = (shutil.ignore_patterns(*p, '__pycache__') for p in (heavy, ()))
-    shutil.copytree(
-        ROOT,
-        copy,
-        ignore=lambda path, names: (at_the_top if path == str(ROOT) else below)(path, names),
-    )
+    release.copy_sources(ROOT, copy)
     code = 'from setuptools import build_meta; print(build_meta.build_sdist("dist"))'
-    _run(sys.executable, '-c', code, cwd=copy)
+    run_command(sys.executable, '-c', code, cwd=copy)
     (archive,) = (copy / 'dist').glob('*.tar.gz')
     return archive
 
@@ -56,34 +37,36 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with tarfile.open(sdist) as archive:
         archive.extractall(folder / 'source', filter='data')
     (source,) = (folder / 'source').iterdir()
-    return _build(source, folder)
+    return build_wheel(source, folder)
 
 
 @pytest.fixture(scope='module')
 def site(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the installed wheel and nothing else; what it needs is found behind it."""
     target = tmp_path_factory.mktemp('site')
-    _run(sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--target', target, wheel)
+    run_command(
+        sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--target', target, wheel
+    )
     return target
 
 
 def _python(site: Path, code: str) -> str:
     """Run code in an interpreter that finds our package in `site`, away from the checkout."""
     environment = {**os.environ, 'PYTHONPATH': str(site)}
-    return _run(sys.executable, '-c', code, cwd=site, env=environment).strip()
+    return run_command(sys.executable, '-c', code, cwd=site, env=environment).strip()
+
+
+def test_sdist_carries_the_pages_and_what_builds_them(sdist: Path) -> None:
+    release.check_sdist(sdist, ROOT)
 
 
 def test_wheel_carries_every_config_and_tool_and_the_index(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    files = [
-        file.relative_to(ROOT)
-        for folder in ('configs', 'tools')
-        for file in (ROOT / folder).rglob('*')
-        if file.is_file() and '__pycache__' not in file.parts
-    ]
-    assert len(files) > 3
-    missing = {f'mmtimesformer/.mim/{file}' for file in [*files, 'model-index.yml']} - names
+    shipped = release.shipped_files(ROOT)
+    assert len(shipped) > 3
+    missing = {f'mmtimesformer/.mim/{name}' for name in shipped} - names
     assert missing == set()
+    assert not [name for name in names if 'zoo_table' in name]  # a tool of maintainers
     for ending in ('jinja', 'txt'):  # templates, class names
         files = (ROOT / 'mmtimesformer').rglob(f'*.{ending}')
         data = {str(file.relative_to(ROOT)) for file in files if '.mim' not in file.parts}
@@ -103,7 +86,7 @@ def test_wheel_requires_no_mmcv_and_no_opencv(wheel: Path) -> None:
         for line in archive.read(metadata).decode().splitlines()
         if line.startswith('Requires-Dist: ') and 'extra ==' not in line
     ]
-    assert sorted(required) == ['einops', 'mmengine', 'numpy', 'torch']
+    assert sorted(required) == ['einops', 'filelock', 'mmengine', 'numpy', 'torch']
 
 
 def _version() -> str:
@@ -116,17 +99,30 @@ def test_pip_install_into_this_environment_would_change_nothing_else(
     wheel: Path, tmp_path: Path
 ) -> None:
     """Of a newer version, for pip prints nothing where this one is installed already."""
-    import shutil
-
     (source,) = (wheel.parent / 'source').iterdir()
     newer = Path(shutil.copytree(source, tmp_path / 'newer'))
     for file in (newer / 'mmtimesformer').glob('*.py'):
         text = file.read_text()
         file.write_text(text.replace(f"__version__ = '{_version()}'", "__version__ = '99.0'"))
-    built = _build(newer, tmp_path)
+    built = build_wheel(newer, tmp_path)
     command = [sys.executable, '-m', 'pip', 'install', '--dry-run', '--no-index', str(built)]
-    would = [line for line in _run(*command).splitlines() if line.startswith('Would install')]
+    would = [
+        line for line in run_command(*command).splitlines() if line.startswith('Would install')
+    ]
     assert would == ['Would install mmtimesformer-99.0']
+
+
+def test_extra_for_mmaction2_resolves_to_the_reference_stack(wheel: Path) -> None:
+    """For a new environment, by pip without pins; nothing is installed."""
+    command = [sys.executable, '-m', 'pip', 'install', '-q', '--dry-run', '--ignore-installed']
+    report = run_command(*command, '--report', '-', f'mmtimesformer[mmaction] @ {wheel.as_uri()}')
+    found = {
+        item['metadata']['name'].lower(): item['metadata']['version']
+        for item in json.loads(report)['install']
+    }
+    assert (found['mmaction2'], found['mmcv-lite']) == ('1.1.0', '2.0.1')
+    assert found['mmengine'].startswith('0.11.0')
+    assert not {'mmcv', 'torchvision', 'opencv-python'} & set(found)
 
 
 def test_installed_package_works_outside_the_checkout(site: Path) -> None:
@@ -153,11 +149,31 @@ def test_shipped_config_can_be_named_outside_the_checkout(site: Path) -> None:
     assert backbone == 'mmtimesformer.TimeSformer'
 
 
+def _script(site: Path, *words: str) -> str:
+    """Run the installed console script, away from the checkout."""
+    environment = {**os.environ, 'PYTHONPATH': str(site)}
+    script = site / 'bin' / 'mmtimesformer'
+    return run_command(sys.executable, script, *words, cwd=site, env=environment)
+
+
 def test_tools_run_by_name_outside_the_checkout(site: Path) -> None:
-    code = (
-        'import runpy, sys; sys.argv[1:] = [{!r}, "--help"];'
-        'runpy.run_module("mmtimesformer", run_name="__main__")'
-    )
+    environment = {**os.environ, 'PYTHONPATH': str(site)}
     for name in ('predict', 'visualize_attention', 'export', 'data/prepare'):
-        output = _python(site, code.format(name))
-        assert output.startswith(f'usage: {Path(name).name}.py')
+        command = [sys.executable, '-m', 'mmtimesformer', name, '--help']
+        for output in (
+            run_command(*command, cwd=site, env=environment),
+            _script(site, name, '--help'),
+        ):
+            assert output.startswith(f'usage: mmtimesformer {Path(name).name} ')
+
+
+def test_the_console_script_lists_tools_and_completes(site: Path, tmp_path: Path) -> None:
+    assert _script(site, '--version') == f'mmtimesformer {_version()}\n'
+    listed = _script(site, '--help')
+    assert '\nPredict:\n  predict ' in listed and 'zoo_table' not in listed
+    script = tmp_path / 'completion.bash'
+    script.write_text(_script(site, 'completion', 'bash'))
+    ask = 'COMP_WORDS=(mmtimesformer predict --topk 3 timesformer_divST-t); COMP_CWORD=4; '
+    code = f'source {script}; {ask} _mmtimesformer; echo ${{COMPREPLY[@]}}'
+    offered = run_command('bash', '--norc', '-c', code, cwd=tmp_path)
+    assert offered == 'timesformer_divST-tiny_moving-shapes\n'

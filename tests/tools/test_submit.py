@@ -35,7 +35,7 @@ def test_machines_meet_on_the_first_one_and_a_second_start_resumes(
     [
         (['--nodes', '2', '--cluster', 'local'], '--cluster local is one machine'),
         (['--gpus-per-node', '0'], '--gpus-per-node 0 must be at least 1'),
-        (['--slurm', 'account'], '--slurm account must be KEY=VALUE'),
+        (['--slurm', 'account'], 'argument --slurm: account must be KEY=VALUE'),
         (['--hours', '0.01'], 'is all of --hours'),
         (['--max-restarts', '2'], 'add -- --resume'),
         (['--', '--no-such-option'], 'unrecognized arguments: --no-such-option'),

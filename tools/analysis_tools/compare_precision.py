@@ -1,7 +1,10 @@
-"""Compare scores in bf16 and int8 with fp32: compare_precision.py VIDEO|FOLDER CONFIG CHECKPOINT.
+"""Compare scores in bf16 and int8 with fp32.
 
-Prints for each precision the time, the largest and the mean difference of a score, and how many
-videos keep their best class. Writes no file.
+The model is given as for `mmtimesformer predict`. Prints for each precision the time, the largest
+and the mean difference of a score, and how many videos keep their best class. Writes no file.
+
+Examples:
+    mmtimesformer compare_precision videos/ CHECKPOINT --precisions bf16
 """
 
 import argparse
@@ -9,19 +12,15 @@ import sys
 import time
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import check_order, parse
+from mmtimesformer.config.command_line import ToolParser, add_model, parse
 from mmtimesformer.non_finite import NonFiniteError, about_scores
-from mmtimesformer.terminal import ArgumentParser
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument('video', help='a video file, or a folder of them')
-    parser.add_argument('config', nargs='?', help='as for tools/predict.py')
-    parser.add_argument('checkpoint', help='the weights')
+    add_model(parser)
     parser.add_argument(
         '--precisions', nargs='+', choices=['fp32', 'bf16', 'int8'], default=['bf16', 'int8']
     )
@@ -43,7 +42,6 @@ def compare(args: argparse.Namespace) -> None:
 
     from mmtimesformer.inference import Predictions, VideoClassifier
 
-    check_order(args.config, args.checkpoint)
     scores, seconds, broken = {}, {}, {}
     for precision in dict.fromkeys(['fp32', *args.precisions]):
         classifier = VideoClassifier(args.config, args.checkpoint, args.device, precision=precision)

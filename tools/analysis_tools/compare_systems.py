@@ -1,8 +1,11 @@
-"""Compare systems on one video and the same weights: compare_systems.py VIDEO CHECKPOINT.
+"""Compare systems on one video and the same weights.
 
 Prints for this package, transformers' pipeline and the official protocol: frames, resize, crop,
 mean and std, colour order, fusion of views, and logits; then where each differs and why.
 CHECKPOINT is a Hugging Face folder or repository, or any checkpoint that needs no config.
+
+Examples:
+    mmtimesformer compare_systems clip.mp4 facebook/timesformer-base-finetuned-k400
 """
 
 import argparse
@@ -10,15 +13,13 @@ import json
 import sys
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import parse
-from mmtimesformer.terminal import ArgumentParser, echo, echo_lines, safe_text
+from mmtimesformer.config.command_line import ToolParser, parse
+from mmtimesformer.terminal import echo, echo_lines, safe_text
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument('video', help='a video file')
     parser.add_argument('checkpoint', help='a folder, owner/name, hf://owner/name@revision, a file')
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')

@@ -1,7 +1,11 @@
-"""Print FLOPs and parameters: python tools/analysis_tools/get_flops.py [CONFIG ...] [options].
+"""Print FLOPs and parameters of models.
 
 Multiply-adds of one clip (which papers call FLOPs) and parameters, of the given configs or of all
 shipped ones.
+
+Examples:
+    mmtimesformer get_flops
+    mmtimesformer get_flops CONFIG --shape 448
 """
 
 import argparse
@@ -9,14 +13,14 @@ import sys
 
 from mmtimesformer.analysis.complexity import in_billions, in_millions, measure_complexity
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import ConfigOptions, parse, whole_number
+from mmtimesformer.config.command_line import ConfigOptions, ToolParser, parse, whole_number
 from mmtimesformer.config.find import find_config, read_config, shipped_configs
-from mmtimesformer.terminal import ArgumentParser, echo
+from mmtimesformer.terminal import echo
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(description='Print FLOPs and parameters of models.')
+    parser = ToolParser(__doc__)
     parser.add_argument(
         'config',
         nargs='*',

@@ -1,7 +1,10 @@
-"""Write the HTML report of a test: python tools/analysis_tools/report.py WORK_DIR [options].
+"""Write the HTML report of a test.
 
-WORK_DIR is that of the training, with the result of `tools/test.py … --dump WORK_DIR/result.pkl`.
-The report is one file with all its pictures.
+WORK_DIR is that of the training, with the result of `mmtimesformer test … --dump
+WORK_DIR/result.pkl`. The report is one file with all its pictures.
+
+Examples:
+    mmtimesformer report work_dirs/mine
 """
 
 import argparse
@@ -9,16 +12,14 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import run_tool
-from mmtimesformer.config.command_line import check_output, parse, whole_number
+from mmtimesformer.config.command_line import ToolParser, check_output, parse, whole_number
 from mmtimesformer.non_finite import NonFiniteError, about_scores
-from mmtimesformer.terminal import ArgumentParser, echo
+from mmtimesformer.terminal import echo
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__)
     parser.add_argument('work_dir', type=Path, help='the work_dir of the training')
     parser.add_argument(
         '--predictions', type=Path, help='the dump of the test (the newest .pkl of WORK_DIR)'

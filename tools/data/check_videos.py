@@ -1,7 +1,10 @@
-"""Decode every video and name the bad ones: python tools/data/check_videos.py SOURCE [options].
+"""Decode every video, and list those that cannot be read.
 
 SOURCE is an annotation file or a folder. Each file is decoded in a process that may crash or hang.
-Exit code: 0 all are good, 3 some are bad, 1 an error.
+
+Examples:
+    mmtimesformer check_videos videos/
+    mmtimesformer check_videos train.txt --root videos --good train_good.txt
 """
 
 import argparse
@@ -13,22 +16,26 @@ from contextlib import closing
 from pathlib import Path
 
 from mmtimesformer.cli import run_tool
-from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
+from mmtimesformer.config.command_line import (
+    ToolParser,
+    check_output,
+    parse,
+    positive_number,
+    whole_number,
+)
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.checking import check_videos, list_videos, name_in
 from mmtimesformer.datasets.preparation.finding import SkippedFiles
 from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.fileio.atomic import write_lines_atomically
-from mmtimesformer.terminal import ArgumentParser, echo, track
+from mmtimesformer.terminal import echo, track
 
 SHOWN = 10  # bad files on the terminal; --out has all
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__, {3: 'done, but some videos are bad'})
     parser.add_argument('source', type=Path, help='an annotation file, or a folder of videos')
     parser.add_argument(
         '--root',

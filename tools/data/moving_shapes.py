@@ -1,24 +1,31 @@
-"""Write the Moving Shapes data set: python tools/data/moving_shapes.py [options]."""
+"""Write the Moving Shapes data set.
+
+Short generated videos of moving shapes, in pairs that differ in the order of frames only: the data
+set of `mmtimesformer demo`.
+
+Examples:
+    mmtimesformer moving_shapes --out data/moving_shapes
+"""
 
 import argparse
 import sys
 from pathlib import Path
 
 from mmtimesformer.cli import run_tool
-from mmtimesformer.config.command_line import check_output, parse, whole_number
+from mmtimesformer.config.command_line import ToolParser, check_output, parse, whole_number
 from mmtimesformer.datasets.preparation.moving_shapes import (
     AXES,
     Settings,
     draw_twins,
     make_moving_shapes,
 )
-from mmtimesformer.terminal import ArgumentParser, echo
+from mmtimesformer.terminal import echo
 from mmtimesformer.visualization import draw_clips
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(description='Write the Moving Shapes data set.')
+    parser = ToolParser(__doc__)
     parser.add_argument('--out', default='data/moving_shapes', help='folder of the data set')
     parser.add_argument(
         '--seed', type=whole_number(0), default=Settings.seed, help='of every decision'

@@ -1,8 +1,11 @@
-"""Write annotation files for a data set: python tools/data/prepare.py DATASET [options].
+"""Write annotation files for a data set.
 
-`prepare.py DATASET --help` shows where its files belong, and its options. The data set's folder
-gets annotation files, classes.txt, manifest.json and, if videos are missing, missing.txt.
-Exit code: 0 all videos are there, 3 some are missing (listed in missing.txt), 1 an error.
+`mmtimesformer prepare DATASET --help` shows where its files belong, and its options. The data set's
+folder gets annotation files, classes.txt, manifest.json and, if videos are missing, missing.txt.
+
+Examples:
+    mmtimesformer prepare kinetics 400 data/kinetics400
+    mmtimesformer prepare folder my_videos --out data/your_own
 """
 
 import argparse
@@ -11,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmtimesformer.cli import run_tool
-from mmtimesformer.config.command_line import parse, whole_number
+from mmtimesformer.config.command_line import ToolParser, parse, whole_number
 from mmtimesformer.datasets.preparation.annotations import prepare
 from mmtimesformer.datasets.preparation.howto100m import make_split, read_split_lists
 from mmtimesformer.datasets.preparation.listing import DataSet
@@ -25,7 +28,6 @@ from mmtimesformer.datasets.preparation.publishers import (
     read_ucf101,
 )
 from mmtimesformer.datasets.preparation.reading import folder_of_lists
-from mmtimesformer.terminal import ArgumentParser
 
 SPLITS = ('train', 'val', 'test')
 
@@ -66,9 +68,7 @@ PLAIN: dict[str, tuple[Callable[[Path, Path], DataSet], str, str, str]] = {
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line; ``read(args)`` of the result returns the :class:`DataSet`."""
     words = sys.argv[1:] if argv is None else argv
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__, {3: 'done, but some videos are missing (listed in missing.txt)'})
     commands = parser.add_subparsers(metavar='DATASET', required=True)
     for name, (_, root, title, layout) in PLAIN.items():
         command = commands.add_parser(name, help=title, description=f'{title}. {layout}')
@@ -86,10 +86,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         command.add_argument(
             '--debug', action='store_true', help='show the stack trace of an error'
         )
-    if not words or words[0] not in commands.choices:
+    named = next((i for i, word in enumerate(words) if word in commands.choices), None)
+    if named is None:
         parser.parse_args(words)  # shows the help, or what is wrong with DATASET
-    command = commands.choices[words[0]]
-    return _check(command, parse(command, words[1:]))  # options and arguments in any order
+    command = commands.choices[words[named]]
+    others = [*words[:named], *words[named + 1 :]]
+    return _check(command, parse(command, others))  # options and arguments in any order
 
 
 def _add_root(command: argparse.ArgumentParser, root: str) -> None:

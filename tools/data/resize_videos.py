@@ -1,9 +1,11 @@
-"""Make videos smaller: python tools/data/resize_videos.py SRC DST [options].
+"""Make videos smaller.
 
 DST is laid out as SRC, each video as H.264 in .mp4 without sound; a video that is small enough is
 copied. Two videos that would become one file (a.avi, a.mp4) are both left out and listed as failed.
 Started again, the tool resumes; no unfinished file ever has a final name.
-Exit code: 0 all are done, 3 some could not be (DST/failed.txt), 1 an error.
+
+Examples:
+    mmtimesformer resize_videos videos videos_320 --short-side 320
 """
 
 import argparse
@@ -15,20 +17,24 @@ from contextlib import closing
 from pathlib import Path
 
 from mmtimesformer.cli import run_tool
-from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
+from mmtimesformer.config.command_line import (
+    ToolParser,
+    check_output,
+    parse,
+    positive_number,
+    whole_number,
+)
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import SkippedFiles, list_line
 from mmtimesformer.datasets.preparation.isolation import write_isolated
 from mmtimesformer.datasets.preparation.resizing import plan_resizes, resize_video
 from mmtimesformer.fileio.atomic import write_lines_atomically
-from mmtimesformer.terminal import ArgumentParser, echo, track
+from mmtimesformer.terminal import echo, track
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__, {3: 'done, but some videos could not be read (DST/failed.txt)'})
     parser.add_argument('src', type=Path, help='folder of the videos')
     parser.add_argument('dst', type=Path, help='folder of the small ones')
     parser.add_argument(

@@ -1,11 +1,14 @@
-"""Re-encode videos so that training reads them faster: python tools/data/transcode.py SRC DST.
+"""Re-encode videos so that training reads them faster.
 
 DST is laid out as SRC, each video as H.264 in .mp4 without sound, its keyframes close together. SRC
 is not touched. Two videos that would become one file (a.avi, a.mp4) are both left out and listed as
 failed. Started again, the tool resumes; no unfinished file ever has a final name.
 With --annotations only the videos they list are written, and DST gets annotation files of the same
 names that list the new ones.
-Exit code: 0 all are done, 3 some could not be (DST/failed.txt), 1 an error.
+
+Examples:
+    mmtimesformer transcode videos videos_fast --preset balanced
+    mmtimesformer transcode videos videos_fast --annotations train.txt val.txt
 """
 
 import argparse
@@ -18,7 +21,13 @@ from contextlib import closing
 from pathlib import Path
 
 from mmtimesformer.cli import run_tool
-from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
+from mmtimesformer.config.command_line import (
+    ToolParser,
+    check_output,
+    parse,
+    positive_number,
+    whole_number,
+)
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import SkippedFiles, list_line
 from mmtimesformer.datasets.preparation.isolation import write_isolated
@@ -31,19 +40,17 @@ from mmtimesformer.datasets.preparation.transcoding import (
     transcode_video,
 )
 from mmtimesformer.fileio.atomic import write_lines_atomically
-from mmtimesformer.terminal import ArgumentParser, echo, track
+from mmtimesformer.terminal import echo, track
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__, {3: 'done, but some videos could not be read (DST/failed.txt)'})
     parser.add_argument('src', type=Path, help='folder of the videos')
     parser.add_argument('dst', type=Path, help='folder of the new ones')
     parser.add_argument(
         '--annotations',
-        type=Path,
+        type=annotation_file,
         nargs='+',
         default=[],
         metavar='LIST.txt',
@@ -80,6 +87,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if len({path.name for path in args.annotations}) < len(args.annotations):
         parser.error('--annotations: two files have the same name, and DST can hold one')
     return args
+
+
+def annotation_file(text: str) -> Path:
+    """Return the value of ``--annotations``; SRC and DST are none, and may follow it."""
+    if Path(text).is_file() or text.endswith(('.txt', '.csv')):
+        return Path(text)
+    raise argparse.ArgumentTypeError(f'{text} is no annotation file')
 
 
 def transcode(args: argparse.Namespace) -> int:

@@ -1,9 +1,11 @@
-"""Pack listed videos into tar shards: python tools/data/write_shards.py LIST VIDEOS OUT.
+"""Pack listed videos into tar shards.
 
 OUT gets shard-000000.tar, ... and index.tsv, which the config names as ann_file of a
 mmtimesformer.TarShardVideoDataset. Plain tar and WebDataset read the tar shards too. VIDEOS is not
 changed. Run it again after an interruption: finished tar shards stay, the others are written.
-Exit code: 0 all are done, 3 some videos could not be read (OUT/failed.txt), 1 an error.
+
+Examples:
+    mmtimesformer write_shards train.txt videos shards --shard-size 500
 """
 
 import argparse
@@ -13,7 +15,13 @@ from contextlib import closing
 from pathlib import Path
 
 from mmtimesformer.cli import run_tool
-from mmtimesformer.config.command_line import check_output, parse, positive_number, whole_number
+from mmtimesformer.config.command_line import (
+    ToolParser,
+    check_output,
+    parse,
+    positive_number,
+    whole_number,
+)
 from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
 from mmtimesformer.datasets.preparation.finding import list_line
 from mmtimesformer.datasets.preparation.packing import (
@@ -24,14 +32,12 @@ from mmtimesformer.datasets.preparation.packing import (
 )
 from mmtimesformer.datasets.tar_shards.index import INDEX, format_index
 from mmtimesformer.fileio.atomic import write_lines_atomically
-from mmtimesformer.terminal import ArgumentParser, echo, track
+from mmtimesformer.terminal import echo, track
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ToolParser(__doc__, {3: 'done, but some videos could not be read (OUT/failed.txt)'})
     parser.add_argument('list', type=Path, metavar='LIST', help='annotation file of the videos')
     parser.add_argument(
         'videos', type=Path, metavar='VIDEOS', help='folder that the names in LIST are relative to'

@@ -17,29 +17,29 @@ metainfo = dict(classes='data/moving_shapes/classes.txt')  # one name per line
 
 train_pipeline = [
     dict(type='mmtimesformer.VideoInit', reader='pyav'),
-    dict(type='SampleFrames', clip_len=8, frame_interval=2, num_clips=1),
+    dict(type='mmaction.SampleFrames', clip_len=8, frame_interval=2, num_clips=1),
     dict(type='mmtimesformer.VideoDecode'),
-    dict(type='RandomCrop', size=64),
-    dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.RandomCrop', size=64),
+    dict(type='mmaction.FormatShape', input_format='NCTHW'),
+    dict(type='mmaction.PackActionInputs'),
 ]
 val_pipeline = [
     dict(type='mmtimesformer.VideoInit', reader='pyav'),
-    dict(type='SampleFrames', clip_len=8, frame_interval=2, num_clips=1, test_mode=True),
+    dict(type='mmaction.SampleFrames', clip_len=8, frame_interval=2, num_clips=1, test_mode=True),
     dict(type='mmtimesformer.VideoDecode'),
-    dict(type='Resize', scale=(-1, 64)),
-    dict(type='CenterCrop', crop_size=64),
-    dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.Resize', scale=(-1, 64)),
+    dict(type='mmaction.CenterCrop', crop_size=64),
+    dict(type='mmaction.FormatShape', input_format='NCTHW'),
+    dict(type='mmaction.PackActionInputs'),
 ]
 test_pipeline = [
     dict(type='mmtimesformer.VideoInit', reader='pyav'),
-    dict(type='SampleFrames', clip_len=8, frame_interval=2, num_clips=1, test_mode=True),
+    dict(type='mmaction.SampleFrames', clip_len=8, frame_interval=2, num_clips=1, test_mode=True),
     dict(type='mmtimesformer.VideoDecode'),
-    dict(type='Resize', scale=(-1, 64)),
-    dict(type='ThreeCrop', crop_size=64),
-    dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.Resize', scale=(-1, 64)),
+    dict(type='mmaction.ThreeCrop', crop_size=64),
+    dict(type='mmaction.FormatShape', input_format='NCTHW'),
+    dict(type='mmaction.PackActionInputs'),
 ]
 
 train_dataloader = dict(
@@ -84,5 +84,5 @@ test_dataloader = dict(
     ),
 )
 
-val_evaluator = dict(type='AccMetric')
+val_evaluator = dict(type='mmaction.AccMetric')
 test_evaluator = val_evaluator

@@ -25,5 +25,5 @@ test_dataloader = dict(
     dataset=dict(type='mmtimesformer.VideoDataset', test_mode=True),
 )
 
-val_evaluator = dict(type='AccMetric')
+val_evaluator = dict(type='mmaction.AccMetric')
 test_evaluator = val_evaluator

@@ -6,7 +6,7 @@
 #
 # Normalisation and the fusion of views are the protocol's, ../protocols/; a config puts them in.
 model = dict(
-    type='Recognizer3D',
+    type='mmaction.Recognizer3D',
     backbone=dict(
         type='mmtimesformer.TimeSformer',
         num_frames=8,
@@ -23,5 +23,5 @@ model = dict(
             'vit_base_patch16_224.pth',
         ),
     ),
-    cls_head=dict(type='TimeSformerHead', num_classes=400, in_channels=768),
+    cls_head=dict(type='mmaction.TimeSformerHead', num_classes=400, in_channels=768),
 )

@@ -7,7 +7,7 @@
 # and training stalls with half of the videos right: the axis of every motion is learned, its
 # direction is not. See docs/moving_shapes.md.
 model = dict(
-    type='Recognizer3D',
+    type='mmaction.Recognizer3D',
     backbone=dict(
         type='mmtimesformer.TimeSformer',
         num_frames=8,
@@ -24,13 +24,13 @@ model = dict(
         init_cfg=dict(type='Xavier', layer='Linear', gain=1.6, distribution='uniform'),
     ),
     cls_head=dict(
-        type='TimeSformerHead',
+        type='mmaction.TimeSformerHead',
         num_classes=8,
         in_channels=64,
         average_clips='prob',  # over views: the mean of the softmax
     ),
     data_preprocessor=dict(
-        type='ActionDataPreprocessor',
+        type='mmaction.ActionDataPreprocessor',
         mean=[127.5, 127.5, 127.5],
         std=[64.0, 64.0, 64.0],
         format_shape='NCTHW',

@@ -7,7 +7,7 @@
 protocol = 'mmaction2'
 
 data_preprocessor = dict(
-    type='ActionDataPreprocessor',
+    type='mmaction.ActionDataPreprocessor',
     mean=[127.5, 127.5, 127.5],
     std=[127.5, 127.5, 127.5],
     to_rgb=False,  # frames come as RGB and stay so
@@ -17,29 +17,29 @@ fusion = dict(average_clips='prob')  # over views: the mean of the softmax
 
 train_pipeline = [
     dict(type='mmtimesformer.VideoInit'),
-    dict(type='SampleFrames', clip_len=8, frame_interval=32, num_clips=1),
+    dict(type='mmaction.SampleFrames', clip_len=8, frame_interval=32, num_clips=1),
     dict(type='mmtimesformer.VideoDecode'),
-    dict(type='RandomRescale', scale_range=(256, 320)),
-    dict(type='RandomCrop', size=224),
-    dict(type='Flip', flip_ratio=0.5),
+    dict(type='mmaction.RandomRescale', scale_range=(256, 320)),
+    dict(type='mmaction.RandomCrop', size=224),
+    dict(type='mmaction.Flip', flip_ratio=0.5),
     dict(type='mmtimesformer.FormatClips'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.PackActionInputs'),
 ]
 val_pipeline = [
     dict(type='mmtimesformer.VideoInit'),
-    dict(type='SampleFrames', clip_len=8, frame_interval=32, num_clips=1, test_mode=True),
+    dict(type='mmaction.SampleFrames', clip_len=8, frame_interval=32, num_clips=1, test_mode=True),
     dict(type='mmtimesformer.VideoDecode'),
-    dict(type='Resize', scale=(-1, 256)),
-    dict(type='CenterCrop', crop_size=224),
+    dict(type='mmaction.Resize', scale=(-1, 256)),
+    dict(type='mmaction.CenterCrop', crop_size=224),
     dict(type='mmtimesformer.FormatClips'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.PackActionInputs'),
 ]
 test_pipeline = [
     dict(type='mmtimesformer.VideoInit'),
-    dict(type='SampleFrames', clip_len=8, frame_interval=32, num_clips=1, test_mode=True),
+    dict(type='mmaction.SampleFrames', clip_len=8, frame_interval=32, num_clips=1, test_mode=True),
     dict(type='mmtimesformer.VideoDecode'),
-    dict(type='Resize', scale=(-1, 224)),
-    dict(type='ThreeCrop', crop_size=224),
+    dict(type='mmaction.Resize', scale=(-1, 224)),
+    dict(type='mmaction.ThreeCrop', crop_size=224),
     dict(type='mmtimesformer.FormatClips'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.PackActionInputs'),
 ]

@@ -6,7 +6,7 @@
 protocol = 'paddle'
 
 data_preprocessor = dict(
-    type='ActionDataPreprocessor',
+    type='mmaction.ActionDataPreprocessor',
     mean=[114.75, 114.75, 114.75],  # 0.45 of 255
     std=[57.375, 57.375, 57.375],  # 0.225 of 255
     to_rgb=False,  # frames come as RGB and stay so
@@ -25,10 +25,10 @@ train_pipeline = [
     ),
     dict(type='mmtimesformer.VideoDecode'),
     dict(type='mmtimesformer.ShortSideJitter', scale_range=(256, 320)),
-    dict(type='RandomCrop', size=224),
-    dict(type='Flip', flip_ratio=0.5),
+    dict(type='mmaction.RandomCrop', size=224),
+    dict(type='mmaction.Flip', flip_ratio=0.5),
     dict(type='mmtimesformer.FormatClips'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.PackActionInputs'),
 ]
 val_pipeline = train_pipeline
 test_pipeline = [
@@ -45,7 +45,7 @@ test_pipeline = [
     ),
     dict(type='mmtimesformer.VideoDecode'),
     dict(type='mmtimesformer.ShortSideResize', size=224),
-    dict(type='ThreeCrop', crop_size=224),
+    dict(type='mmaction.ThreeCrop', crop_size=224),
     dict(type='mmtimesformer.FormatClips'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.PackActionInputs'),
 ]

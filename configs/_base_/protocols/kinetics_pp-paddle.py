@@ -11,16 +11,16 @@
 protocol = 'pp-paddle'
 
 data_preprocessor = dict(
-    type='ActionDataPreprocessor',
+    type='mmaction.ActionDataPreprocessor',
     mean=[0.0, 0.0, 0.0],
     std=[255.0, 255.0, 255.0],
     to_rgb=False,  # frames come as RGB and stay so
     format_shape='NCTHW',
     blending=dict(
-        type='RandomBatchAugment',
+        type='mmaction.RandomBatchAugment',
         augments=[
-            dict(type='CutmixBlending', alpha=1.0, num_classes=400),
-            dict(type='MixupBlending', alpha=0.2, num_classes=400),
+            dict(type='mmaction.CutmixBlending', alpha=1.0, num_classes=400),
+            dict(type='mmaction.MixupBlending', alpha=0.2, num_classes=400),
         ],
         probs=[0.5, 0.5],
     ),
@@ -38,10 +38,10 @@ train_pipeline = [
     ),
     dict(type='mmtimesformer.VideoDecode'),
     dict(type='mmtimesformer.ShortSideJitter', scale_range=(256, 320)),
-    dict(type='RandomCrop', size=224),
-    dict(type='Flip', flip_ratio=0.5),
+    dict(type='mmaction.RandomCrop', size=224),
+    dict(type='mmaction.Flip', flip_ratio=0.5),
     dict(type='mmtimesformer.FormatClips'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.PackActionInputs'),
 ]
 val_pipeline = [
     dict(type='mmtimesformer.VideoInit'),
@@ -56,7 +56,7 @@ val_pipeline = [
     dict(type='mmtimesformer.ShortSideResize', size=256),
     dict(type='mmtimesformer.UniformCrops', crop_size=224, num_crops=1, rounding='half-even'),
     dict(type='mmtimesformer.FormatClips'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.PackActionInputs'),
 ]
 test_pipeline = [
     dict(type='mmtimesformer.VideoInit'),
@@ -72,7 +72,7 @@ test_pipeline = [
     ),
     dict(type='mmtimesformer.VideoDecode'),
     dict(type='mmtimesformer.ShortSideResize', size=224),
-    dict(type='ThreeCrop', crop_size=224),
+    dict(type='mmaction.ThreeCrop', crop_size=224),
     dict(type='mmtimesformer.FormatClips'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.PackActionInputs'),
 ]

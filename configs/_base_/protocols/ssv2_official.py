@@ -9,7 +9,7 @@
 protocol = 'ssv2-official'
 
 data_preprocessor = dict(
-    type='ActionDataPreprocessor',
+    type='mmaction.ActionDataPreprocessor',
     mean=[114.75, 114.75, 114.75],  # 0.45 of 255
     std=[57.375, 57.375, 57.375],  # 0.225 of 255
     # NOTE: this swaps red and blue. Frames come as RGB, and the official weights were trained on
@@ -24,18 +24,18 @@ train_pipeline = [
     dict(type='mmtimesformer.SegmentSampleFrames', clip_len=8),
     dict(type='mmtimesformer.VideoDecode'),
     dict(type='mmtimesformer.ShortSideJitter', scale_range=(256, 320), inverse_uniform=True),
-    dict(type='RandomCrop', size=224),
+    dict(type='mmaction.RandomCrop', size=224),
     dict(type='mmtimesformer.FormatClips'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.PackActionInputs'),
 ]
 val_pipeline = [
     dict(type='mmtimesformer.VideoInit'),
     dict(type='mmtimesformer.SegmentSampleFrames', clip_len=8, test_mode=True),
     dict(type='mmtimesformer.VideoDecode'),
     dict(type='mmtimesformer.ShortSideJitter', scale_range=(256, 320), inverse_uniform=True),
-    dict(type='RandomCrop', size=224),
+    dict(type='mmaction.RandomCrop', size=224),
     dict(type='mmtimesformer.FormatClips'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.PackActionInputs'),
 ]
 test_pipeline = [
     dict(type='mmtimesformer.VideoInit'),
@@ -44,5 +44,5 @@ test_pipeline = [
     dict(type='mmtimesformer.ShortSideResize', size=224),
     dict(type='mmtimesformer.UniformCrops', crop_size=224, num_crops=3),
     dict(type='mmtimesformer.FormatClips'),
-    dict(type='PackActionInputs'),
+    dict(type='mmaction.PackActionInputs'),
 ]

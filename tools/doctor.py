@@ -1,29 +1,42 @@
 #!/usr/bin/env python3
-"""Print the installed versions and every known problem of this machine, each with its fix.
+"""Find and fix known problems of this environment: versions and packages that break MMAction2.
 
-    python tools/check_env.py          for reading
-    python tools/check_env.py --json   for a bug report or a script
+    python tools/doctor.py          the report, for reading
+    python tools/doctor.py --json   for a bug report or a script
+    python tools/doctor.py --fix    show the commands that are safe, ask, and run them
 
-Exits with 1 if a problem breaks training or testing, otherwise with 0. Needs only Python and
-imports none of the packages: a broken one cannot break the report.
+Without a checkout: python -m mmtimesformer doctor. Exits with 1 if a problem breaks training or
+testing, otherwise with 0; after --fix, by what is left. Needs only Python and imports none of the
+packages: a broken one cannot break the report.
+
+--fix works inside a virtual environment or a conda environment, not in the system's Python. It
+never changes torch. Before a command that installs, pip is asked whether it can; where it cannot,
+nothing of that fix is run.
 """
 
 from __future__ import annotations  # so that an older Python gets to the report
 
 import argparse
+import importlib
 import importlib.machinery
 import importlib.metadata
 import json
 import platform
 import re
+import shlex
+import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 REFERENCE = "pip install mmaction2==1.1.0 'mmengine>=0.11.0rc3' mmcv-lite==2.0.1"
-TRAP_KEYS = 'name', 'happens', 'fix', 'breaks'  # of the JSON report
+TRAP_KEYS = 'name', 'happens', 'fix', 'breaks', 'safe', 'handled'  # of the JSON report
+DRN_LOSS = 'models/localizers/drn/drn_utils/loss.py'
+MODEL_INDEX, TORCH_AO = '.mim/model-index.yml', 'ao/quantization/__init__.py'
+LIST = re.compile(r'^ +Config: *$', re.MULTILINE)  # of a metafile
 TORCH_BOUND, MMENGINE_BOUND = '2.14', '0.12'  # as in pyproject.toml
 ONE_MMCV = 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.0.1'
 
@@ -33,7 +46,7 @@ PACKAGES = {
     'einops': 'the model',
     'numpy': 'the model',
     'mmengine': 'configs, training loop',
-    'mmaction2': 'video data sets, recogniser, head',
+    'mmaction2': 'video data sets, recognizer, head',
     'mmcv': "MMAction2's image functions, with compiled operators",
     'mmcv-lite': "MMAction2's image functions",
     'decord': 'reads videos',
@@ -48,8 +61,13 @@ PACKAGES = {
     'torchvision': 'not used',
     'setuptools': 'builds the wheel; had pkg_resources up to 81',
     'importlib-metadata': 'MMAction2 1.2.0 needs it',
-    'moviepy': "MMAction2's visualiser writes videos with it",
+    'moviepy': "MMAction2's visualizer writes videos with it",
     'openmim': 'the mim command',
+    'torchcodec': 'not used',
+    'imgaug': "MMAction2's ImgAug",
+    'pytorchvideo': "MMAction2's PytorchVideoWrapper",
+    'seaborn': "MMAction2's analyze_logs.py",
+    'timm': 'not used; MMAction2 1.2.0 and two of its configs',
 }
 
 
@@ -98,6 +116,9 @@ class Trap:
         happens: what the user sees.
         fix: the command that fixes it.
         breaks: whether training or testing fails.
+        safe: whether ``--fix`` may run the command: it installs or removes, inside the environment,
+            packages that MMAction2 and mmtimesformer need in this state, and never torch.
+        handled: what `import mmtimesformer` does about it, for MMAction2's other models too.
     """
 
     name: str
@@ -105,6 +126,8 @@ class Trap:
     happens: str
     fix: str
     breaks: bool = True
+    safe: bool = False
+    handled: str = ''
 
 
 def order(version: str) -> tuple[tuple[int, ...], int, int]:
@@ -153,7 +176,7 @@ def find_missing_core(machine: Machine) -> str:
 
 
 def find_missing_mmaction(machine: Machine) -> str:
-    """Without MMAction2 the model works, but there are no data sets, recogniser and head."""
+    """Without MMAction2 the model works, but there are no data sets, recognizer and head."""
     missing = not machine.modules.get('mmaction')
     return 'no mmaction2' if missing and machine.decord_has_a_wheel() else ''
 
@@ -255,11 +278,61 @@ def find_jitter_under_numpy_2(machine: Machine) -> str:
     return installed(machine, ('numpy',))
 
 
+def find_names_removed_by_numpy_2(machine: Machine) -> str:
+    """Find `PoseCompact`, which uses a name that NumPy 2 removed."""
+    uses = 'np.Inf' in machine.source('mmaction', 'datasets/transforms/pose_transforms.py')
+    return installed(machine, ('numpy',)) if uses and not machine.below('numpy', '2') else ''
+
+
 def find_imgaug_under_numpy_2(machine: Machine) -> str:
     """Find imgaug, whose last version reads a name that NumPy 2 no longer has."""
     if not machine.has('imgaug') or machine.below('numpy', '2'):
         return ''
     return installed(machine, ('imgaug', 'numpy'))
+
+
+def find_clone_without_torchvision(machine: Machine) -> str:
+    """A git clone of MMAction2 1.2.0 has the missing folder, which imports torchvision."""
+    asks = 'import torchvision' in machine.source('mmaction', DRN_LOSS)
+    return 'no torchvision' if asks and not machine.has('torchvision') else ''
+
+
+def find_missing_mim_folder(machine: Machine) -> str:
+    """An editable install of MMAction2 has no folder `.mim` with its configs."""
+    there = machine.source('mmaction', '__init__.py')
+    return 'no mmaction/.mim' if there and not machine.source('mmaction', MODEL_INDEX) else ''
+
+
+def find_lists_in_metafiles(machine: Machine) -> str:
+    """A row of MMAction2's metafiles lists several configs where MMEngine reads one."""
+    theirs = machine.source('mmaction', '.mim/configs/localization/bsn/metafile.yml')
+    reads = "model_cfg['Config'].partition" in machine.source('mmengine', 'config/utils.py')
+    return installed(machine, ('mmaction2', 'mmengine')) if reads and LIST.search(theirs) else ''
+
+
+def find_torchcodec_for_cuda(machine: Machine) -> str:
+    """Wheels of torchcodec from 0.14 on need libraries of CUDA."""
+    cpu = '+cpu' in machine.versions.get('torch', '')
+    new = machine.has('torchcodec') and not machine.below('torchcodec', '0.13')
+    return installed(machine, ('torch', 'torchcodec')) if cpu and new else ''
+
+
+def find_missing_torch_ao(machine: Machine) -> str:
+    """torch.ao.quantization is announced for removal."""
+    gone = machine.source('torch', '__init__.py') and not machine.source('torch', TORCH_AO)
+    return installed(machine, ['torch']) if gone else ''
+
+
+def find_moved_functional(machine: Machine) -> str:
+    """Find pytorchvideo, which imports a module that torchvision 0.17 removed."""
+    asks = 'functional_tensor' in machine.source('pytorchvideo', 'transforms/augmentations.py')
+    there = machine.source('torchvision', 'transforms/functional_tensor.py')
+    return installed(machine, ('pytorchvideo', 'torchvision')) if asks and not there else ''
+
+
+def find_seaborn(machine: Machine) -> str:
+    """MMAction2's analyze_logs.py fails to plot with seaborn."""
+    return installed(machine, ('seaborn',)) if machine.modules.get('mmaction') else ''
 
 
 def find_forks(machine: Machine) -> str:
@@ -293,58 +366,69 @@ TRAPS = (
         'Windows only. PyAV reads the videos here.',
         'pip install av scipy opencv-contrib-python mmcv-lite==2.0.1 && '
         'pip install --no-deps mmaction2==1.1.0',
+        safe=True,
     ),
     Trap(
         'mmcv missing',
         find_missing_mmcv,
         '`import mmaction` fails: MMAction2 does not install it by itself.',
         'pip install mmcv-lite==2.0.1',
+        safe=True,
     ),
     Trap(
-        'mmcv is a empty folder',
+        'mmcv is an empty folder',
         find_empty_mmcv,
         "`import mmcv` passes and everything in it is missing: module 'mmcv' has no attribute "
         "'__version__'.",
         'pip uninstall -y mmcv mmcv-lite; pip install --force-reinstall --no-deps mmcv-lite==2.0.1',
+        safe=True,
     ),
     Trap(
         'mmcv and mmcv-lite side by side',
         all_of('mmcv', 'mmcv-lite'),
         'They own the same folder: the one installed last has overwritten files of the other.',
         ONE_MMCV,
+        safe=True,
     ),
     Trap(
         'mmcv of a version that MMAction2 refuses',
         lambda machine: find_refused_version(machine, 'mmcv', ('mmcv', 'mmcv-lite')),
         '`import mmaction` ends in AssertionError: MMCV==… is used but incompatible.',
         REFERENCE,
+        safe=True,
     ),
     Trap(
         'MMEngine of a version that MMAction2 refuses',
         lambda machine: find_refused_version(machine, 'mmengine', ('mmengine',)),
         '`import mmaction` ends in AssertionError: MMEngine==… is used but incompatible.',
         REFERENCE,
+        safe=True,
     ),
     Trap(
         "MMAction2 1.2.0's wheel lacks a module",
         find_missing_drn,
-        "No module named 'mmaction.models.localizers.drn', unless `import mmtimesformer` stands in "
-        "for it first: our tools do, MMAction2's do with our configs, a script of yours may not.",
+        "`import mmaction.models` fails: No module named 'mmaction.models.localizers.drn'.",
         REFERENCE,
         breaks=False,
+        handled='a stand-in for the module',
     ),
     Trap(
         'MMAction2 1.2.0 lacks a requirement',
         find_missing_importlib_metadata,
         "`import mmaction.models` fails: No module named 'importlib_metadata'.",
         'pip install importlib-metadata',
+        breaks=False,
+        safe=True,
+        handled="Python's own importlib.metadata stands in",
     ),
     Trap(
         'MMAction2 1.2.0 with transformers',
         find_multimodal,
-        'It then imports its multimodal models, which fail: No module named timm, or a name that '
-        'transformers has moved since.',
+        '`import mmaction.models` imports its multimodal models, which fail: No module named timm, '
+        'or a name that transformers has moved since.',
         REFERENCE,
+        breaks=False,
+        handled="MMAction2's placeholders stand in for them without timm or with transformers 5",
     ),
     Trap(
         'two OpenCVs',
@@ -353,18 +437,21 @@ TRAPS = (
         'pip uninstall -y opencv-python opencv-python-headless opencv-contrib-python '
         'opencv-contrib-python-headless && pip install opencv-contrib-python',
         breaks=False,
+        safe=True,
     ),
     Trap(
         'decord and decord2 side by side',
         all_of('decord', 'decord2'),
         'They own the same folder decord: the one installed last has overwritten the other.',
         'pip uninstall -y decord decord2 && pip install decord==0.6.0',
+        safe=True,
     ),
     Trap(
         'no video reader',
         find_no_video_reader,
         'No video can be opened.',
         'pip install av',
+        safe=True,
     ),
     Trap(
         'torchvision of another build than torch',
@@ -372,6 +459,7 @@ TRAPS = (
         '`import torchvision` fails (operator torchvision::nms does not exist) and takes the start '
         'of every training, transformers and timm with it. Nothing here needs torchvision.',
         'pip uninstall -y torchvision',
+        safe=True,
     ),
     Trap(
         'torch before 2.10',
@@ -400,47 +488,122 @@ TRAPS = (
     Trap(
         'MMEngine before 0.11',
         older('mmengine', '0.11.0rc0'),
-        'On torch >= 2.6, testing and --resume fail (Weights only load failed … HistoryBuffer) '
-        'unless `import mmtimesformer` has registered its reader: our tools and configs do.',
+        'On torch >= 2.6, testing and --resume fail: Weights only load failed … HistoryBuffer.',
         "pip install 'mmengine>=0.11.0rc3'",
         breaks=False,
+        handled='a reader that executes nothing reads every checkpoint',
     ),
     Trap(
         'MMEngine before 0.11 without pkg_resources',
         find_missing_pkg_resources,
-        '`_base_` lines with `mmaction::` and the model hub fail: No module named pkg_resources. '
-        'Our configs have their own `_base_` files.',
+        "`_base_ = 'mmaction::…'` and the model hub fail: No module named pkg_resources.",
         "pip install 'mmengine>=0.11.0rc3'",
         breaks=False,
+        handled='MMEngine finds packages by importlib.metadata',
     ),
     Trap(
         'mim without pkg_resources',
         find_mim_without_pkg_resources,
         'The mim command fails: No module named pkg_resources.',
-        "pip install 'setuptools<81'",
+        "pip install 'setuptools>=77,<81'",
         breaks=False,
+        safe=True,
     ),
     Trap(
         'moviepy 2',
         find_new_moviepy,
-        "MMAction2's visualiser cannot write videos: No module named moviepy.editor. Ours writes "
+        "MMAction2's visualizer cannot write videos: No module named moviepy.editor. Ours writes "
         'with PyAV.',
         "pip install 'moviepy<2'",
         breaks=False,
+        safe=True,
     ),
     Trap(
         "MMAction2's ColorJitter under NumPy 2",
         find_jitter_under_numpy_2,
-        'Training ends in OverflowError: Python integer -20 out of bounds for uint8, unless '
-        "`import mmtimesformer` repairs it: our tools do, and MMAction2's do with our configs.",
+        'Training with it ends in OverflowError: Python integer -20 out of bounds for uint8.',
         "pip install 'numpy<2'",
         breaks=False,
+        handled='the transform computes in wider integers',
+    ),
+    Trap(
+        'names that NumPy 2 removed',
+        find_names_removed_by_numpy_2,
+        "MMAction2's PoseCompact, MMCompact, and metrics of AVA and ActivityNet end in "
+        'AttributeError: `np.Inf` was removed in the NumPy 2.0 release.',
+        "pip install 'numpy<2'",
+        breaks=False,
+        handled='their modules get the names back',
     ),
     Trap(
         'imgaug under NumPy 2',
         find_imgaug_under_numpy_2,
         "MMAction2's ImgAug cannot be used: module 'numpy' has no attribute 'sctypes'.",
         "pip install 'numpy<2'",
+        breaks=False,
+    ),
+    Trap(
+        'a git clone of MMAction2 1.2.0 without torchvision',
+        find_clone_without_torchvision,
+        '`import mmaction.models` fails: No module named torchvision.',
+        REFERENCE,
+        breaks=False,
+        handled='a stand-in for the module that needs it',
+    ),
+    Trap(
+        'MMAction2 without its configs',
+        find_missing_mim_folder,
+        'An editable install has no folder .mim: `mmaction::` in configs, mim and '
+        'MMAction2Inferencer find no config by its name.',
+        'pip install --force-reinstall --no-deps mmaction2==1.1.0',
+        breaks=False,
+    ),
+    Trap(
+        "a list in MMAction2's metafiles",
+        find_lists_in_metafiles,
+        "`_base_ = 'mmaction::…'` and the model hub fail for every config: 'list' object has no "
+        "attribute 'partition'.",
+        'none: no version of MMAction2 and MMEngine is without it',
+        breaks=False,
+        handled='MMEngine reads such a row as one row for each config',
+    ),
+    Trap(
+        'torchcodec for CUDA next to a torch for CPUs',
+        find_torchcodec_for_cuda,
+        '`import torchcodec` fails: libnvrtc.so.13 cannot be found. Nothing here needs torchcodec.',
+        'pip uninstall -y torchcodec',
+        breaks=False,
+        safe=True,
+    ),
+    Trap(
+        'torch without torch.ao.quantization',
+        find_missing_torch_ao,
+        'Quantization for CPUs fails: No module named torch.ao.quantization.',
+        f"pip install 'torch>=2.10,<{TORCH_BOUND}'",
+        breaks=False,
+    ),
+    Trap(
+        'setuptools before 77',
+        older('setuptools', '77'),
+        'torch requires 77: pip reports a conflict, and torch.compile may fail. openmim installs '
+        'setuptools 60.',
+        "pip install 'setuptools>=77,<81'",
+        breaks=False,
+        safe=True,
+    ),
+    Trap(
+        'pytorchvideo with a torchvision it does not know',
+        find_moved_functional,
+        "MMAction2's PytorchVideoWrapper fails: No module named "
+        'torchvision.transforms.functional_tensor.',
+        "leave out the PytorchVideoWrapper lines of the config's pipeline",
+        breaks=False,
+    ),
+    Trap(
+        "seaborn with MMAction2's analyze_logs.py",
+        find_seaborn,
+        'plot_curve ends in IndexError. Ours: python -m mmtimesformer report WORK_DIR.',
+        'pip uninstall -y seaborn',
         breaks=False,
     ),
     Trap(
@@ -464,7 +627,7 @@ def inspect_machine() -> Machine:
     modules = {}
     for name in (
         *('torch', 'einops', 'numpy', 'mmengine', 'mmaction', 'mmcv', 'decord', 'av'),
-        *('importlib_metadata', 'pkg_resources'),
+        *('importlib_metadata', 'pkg_resources', 'pytorchvideo', 'torchvision'),
     ):
         spec = importlib.machinery.PathFinder.find_spec(name)
         if spec is not None:
@@ -493,36 +656,157 @@ def report(machine: Machine, traps: Sequence[tuple[Trap, str]]) -> str:
         rows.append((name, machine.versions[name], use))
     lines = [f'  {name:31}{version:14} {use}' for name, version, use in rows]
     for trap, found in traps:
-        weight = 'BREAKS' if trap.breaks else 'BEWARE'
-        happens = textwrap.wrap(trap.happens, 92, initial_indent='  ', subsequent_indent='  ')
-        lines += ['', f'{weight}  {trap.name}: {found}', *happens, f'  fix: {trap.fix}']
+        weight = 'BREAKS' if trap.breaks else 'HANDLED' if trap.handled else 'BEWARE'
+        lines += ['', f'{weight:7} {trap.name}: {found}', *wrapped(trap.happens)]
+        if trap.handled:
+            lines += wrapped(f'`import mmtimesformer` handles it: {trap.handled}.')
+        lines.append(f'  fix: {trap.fix}{" (--fix does it)" if trap.safe else ""}')
     breaking = sum(trap.breaks for trap, _ in traps)
     lines += ['', f'{len(traps)} of {len(TRAPS)} known traps here; {breaking} break train or test.']
     return '\n'.join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the report and return the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('--json', action='store_true', help='print one JSON object instead')
-    as_json = parser.parse_args(arguments).json
+def wrapped(text: str) -> list[str]:
+    """Return a sentence of the report as indented lines."""
+    return textwrap.wrap(text, 92, initial_indent='  ', subsequent_indent='  ')
+
+
+def commands_of(fix: str) -> list[list[str]]:
+    """Return the words of each pip command of a fix, for this interpreter."""
+    words = [shlex.split(part) for part in re.split(r'&&|;', fix)]
+    return [[sys.executable, '-m', *command] for command in words]
+
+
+def shown(command: Sequence[str]) -> str:
+    """Return a command as one would type it."""
+    return shlex.join(['python', *command[1:]])
+
+
+def find_traps(machine: Machine) -> list[tuple[Trap, str]]:
+    """Return the traps of a machine, each with what was found."""
+    return [(trap, found) for trap in TRAPS if (found := trap.find(machine))]
+
+
+def is_environment() -> bool:
+    """Return whether this Python is that of a virtual or conda environment."""
+    if sys.prefix != sys.base_prefix:
+        return True
+    folder = Path(sys.prefix)
+    return (folder / 'conda-meta').is_dir() and folder.parent.name == 'envs'
+
+
+def run_pip(command: Sequence[str]) -> str:
+    """Run a command and return an empty text, or the end of what it printed if it fails."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    return '' if done.returncode == 0 else '\n'.join(lines[-5:]) or f'exit code {done.returncode}'
+
+
+def pinned(command: Sequence[str], constraints: Path) -> list[str]:
+    """Return a command; one that installs keeps the installed torch."""
+    return [*command, '--constraint', str(constraints)] if 'install' in command else [*command]
+
+
+def apply_fix(trap: Trap, constraints: Path) -> bool:
+    """Run the commands of a trap, after pip has found everything that they install."""
+    commands = [pinned(command, constraints) for command in commands_of(trap.fix)]
+    trials = [
+        [*command, '--dry-run', '--ignore-installed', '--no-deps', '-q']
+        for command in commands
+        if 'install' in command
+    ]
+    for number, command in enumerate([*trials, *commands]):
+        if number >= len(trials):
+            print(f'  {shown(command)}', flush=True)
+        if failed := run_pip(command):
+            when = 'nothing was changed' if number < len(trials) else 'it is half done'
+            print(f'  failed, {when}: {failed}')
+            return False
+    return True
+
+
+def fix(agreed: bool) -> int:
+    """Show the safe fixes of this environment, ask, run them, and return the state after."""
     machine = inspect_machine()
-    traps = [(trap, found) for trap in TRAPS if (found := trap.find(machine))]
-    if as_json:
-        words = {
-            'python': platform.python_version(),
-            'system': machine.system,
-            'versions': {name: machine.versions.get(name) for name in PACKAGES},
-            'traps': [
-                {'found': found} | {key: getattr(trap, key) for key in TRAP_KEYS}
-                for trap, found in traps
-            ],
-        }
-        print(json.dumps(words, indent=2))
-    else:
-        print(report(machine, traps))
+    safe = [trap for trap, _ in find_traps(machine) if trap.safe]
+    if not is_environment():
+        print(
+            f'error: {sys.executable} is not in a virtual environment, and --fix changes only '
+            'those; make one by `python -m venv NAME`, or run the commands of the report yourself',
+            file=sys.stderr,
+        )
+        return 2
+    for trap in safe:
+        print(f'{trap.name}:')
+        for command in commands_of(trap.fix):
+            print(f'  {shown(command)}')
+    if safe and not agreed and not asks(f'Run these commands in {sys.prefix}? [y/N] '):
+        print('nothing was changed')
+        return 2
+    results = [run_fix(trap) for trap in safe]
+    machine = inspect_machine()
+    traps = find_traps(machine)
+    print(report(machine, traps))
+    print(f'{sum(results)} of {len(safe)} fixes were applied.')
+    return int(any(trap.breaks for trap, _ in traps))
+
+
+def asks(question: str) -> bool:
+    """Return whether the user answers yes; without a terminal the answer is no."""
+    try:
+        return input(question).strip().lower() in ('y', 'yes')
+    except EOFError:
+        print('no answer; give --yes to run them without a question')
+        return False
+
+
+def run_fix(trap: Trap) -> bool:
+    """Apply a fix if the trap is still there, as an earlier fix may have removed it."""
+    importlib.invalidate_caches()
+    machine = inspect_machine()
+    if not trap.find(machine):
+        return True
+    print(f'fixing {trap.name}')
+    torch = machine.versions.get('torch')
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder) / 'torch.txt'
+        constraints.write_text(f'torch=={torch}\n' if torch else '')
+        return apply_fix(trap, constraints)
+
+
+def as_json(machine: Machine, traps: Sequence[tuple[Trap, str]]) -> str:
+    """Return the report as one JSON object."""
+    words = {
+        'python': platform.python_version(),
+        'system': machine.system,
+        'versions': {name: machine.versions.get(name) for name in PACKAGES},
+        'traps': [
+            {'found': found} | {key: getattr(trap, key) for key in TRAP_KEYS}
+            for trap, found in traps
+        ],
+    }
+    return json.dumps(words, indent=2)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the report, or fix what is safe, and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog=getattr(sys.modules['__main__'], 'COMMAND', 'tools/doctor.py'),
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument('--json', action='store_true', help='print one JSON object instead')
+    choice.add_argument('--fix', action='store_true', help='run the safe fixes, after a question')
+    parser.add_argument('--yes', action='store_true', help='with --fix: do not ask')
+    args = parser.parse_args(arguments)
+    if args.yes and not args.fix:
+        parser.error('--yes answers the question of --fix; give both')
+    if args.fix:
+        return fix(args.yes)
+    machine = inspect_machine()
+    traps = find_traps(machine)
+    print(as_json(machine, traps) if args.json else report(machine, traps))
     return int(any(trap.breaks for trap, _ in traps))
 
 

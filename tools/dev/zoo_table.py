@@ -1,4 +1,4 @@
-"""Write the model tables of the README pages: python tools/analysis_tools/zoo_table.py [--check].
+"""Write the model tables of the README pages.
 
 The entries come from the metafiles that model-index.yml lists. The tables are between two marks in
 README.md and configs/timesformer/README.md. With --check, exit code 1 if a table is out of date.
@@ -11,12 +11,11 @@ from typing import Any
 import yaml
 
 from mmtimesformer.cli import run_tool
-from mmtimesformer.config.command_line import parse
-from mmtimesformer.terminal import ArgumentParser
+from mmtimesformer.config.command_line import ToolParser, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / 'README.md', ROOT / 'configs' / 'timesformer' / 'README.md')
-BEGIN = '<!-- zoo: written by tools/analysis_tools/zoo_table.py -->'
+BEGIN = '<!-- zoo: written by tools/dev/zoo_table.py -->'
 END = '<!-- end of zoo -->'
 
 
@@ -76,14 +75,14 @@ def write(check: bool) -> None:
         if check and new != text:
             raise ValueError(
                 f'the table of {page} is not that of the metafiles; '
-                'run: python tools/analysis_tools/zoo_table.py'
+                'run: python tools/dev/zoo_table.py'
             )
         page.write_text(new)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool and return its exit code."""
-    parser = ArgumentParser(description='Write the tables of models.')
+    parser = ToolParser(__doc__)
     parser.add_argument('--check', action='store_true', help='compare only; write nothing')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parse(parser, argv)

@@ -1,0 +1,1 @@
+"""The command ``mmtimesformer``: its tools by job, and shell completion."""
