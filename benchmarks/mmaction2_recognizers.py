@@ -3,7 +3,7 @@
     python benchmarks/mmaction2_recognizers.py                     # all configs, half an hour
     python benchmarks/mmaction2_recognizers.py --representatives   # one of each family
     python benchmarks/mmaction2_recognizers.py --configs slowfast/ tsm/
-    python benchmarks/mmaction2_recognizers.py --table reference=A.json '1.2.0'=B.json  # Markdown
+    python benchmarks/mmaction2_recognizers.py --table 'reference=A.json' '1.2.0=B.json'
 
 Each config is run twice on a made video: as MMAction2 is, and after ``import mmtimesformer``. A run
 reads the config, builds the model, reads two videos by the config's own training pipeline, takes
@@ -28,6 +28,7 @@ import math
 import multiprocessing
 import os
 import platform
+import re
 import resource
 import sys
 import tempfile
@@ -55,7 +56,25 @@ SIZE_KEYS = {
     'UniFormerV2': 'input_resolution',
     'VisionTransformer': 'img_size',
 }
-LARGE_MVIT = {'embed_dims': 144, 'num_layers': 12, 'num_heads': 2, 'downscale_indices': [2, 5, 9]}
+# The widest models with fewer layers: what was changed, and the value of ``arch``.
+LARGE = {
+    'MViT': (
+        '12 of 48 layers',
+        {'embed_dims': 144, 'num_layers': 12, 'num_heads': 2, 'downscale_indices': [2, 5, 9]},
+    ),
+    'SwinTransformer3D': (
+        '8 of 24 layers',
+        {'embed_dims': 192, 'depths': [2, 2, 2, 2], 'num_heads': [6, 12, 24, 48]},
+    ),
+}
+SENTENCES = {  # an error: what it means
+    r"No module named 'mmaction\.models\.localizers\.drn'": 'the wheel lacks `localizers.drn`',
+    r'Weights only load failed': 'a checkpoint of the Runner cannot be read (`weights_only`)',
+    r'out of bounds for uint8': '`ColorJitter` under NumPy 2',
+    r'tin_shift': "needs mmcv's compiled operators, which mmcv-lite lacks",
+    r'(\S+) needs (\w+), not installed': r'`\1` needs \2, not installed',
+    r'\(2,5\) \(2,1,400\)': 'its blending has 400 classes and its head 174, a fault of the config',
+}
 OPTIONAL = {  # a package that a registry name needs
     'mmcls': 'mmpretrain',
     'mmpretrain': 'mmpretrain',
@@ -166,13 +185,13 @@ def size_of(backbone: dict[str, Any]) -> int:
 
 def shrink_model(backbone: dict[str, Any], size: int, changes: list[str]) -> None:
     """Set the size of frames, and at most six layers where a backbone has one number of layers."""
+    if backbone.get('arch') == 'large':
+        change, backbone['arch'] = LARGE[backbone['type']]
+        changes.append(change)
     key = SIZE_KEYS.get(backbone['type'])
     if key is None:
         return
     backbone[key] = size
-    if backbone.get('arch') == 'large':
-        backbone['arch'] = LARGE_MVIT
-        changes.append('12 of 48 layers')
     for key in ('layers', 'depth', 'depths'):
         depth = backbone.get(key)
         if isinstance(depth, int) and depth > 2 * LAYERS:
@@ -217,7 +236,7 @@ def data_set_of(cfg: Any, run: Run) -> dict[str, Any]:
         if package := missing_package([step['type']]):
             run.changes.append(f'without {step["type"]}, which needs {package}')
     data_set['pipeline'] = shrink_pipeline(pipeline, size_of(cfg.model.backbone))
-    folder = Path.cwd()
+    folder = str(Path.cwd())
     is_frames = data_set['type'] == 'RawframeDataset'
     data_set['ann_file'] = f'{folder}/{"frames" if is_frames else "videos"}.txt'
     data_set['data_prefix'] = {'img' if is_frames else 'video': folder}
@@ -427,31 +446,59 @@ def versions() -> dict[str, str]:
     return found
 
 
-def table(stacks: dict[str, dict[str, Any]]) -> str:
-    """Return a Markdown table: one row a family, two columns a stack."""
-    first = next(iter(stacks.values()))
-    names = list(first['configs'])
-    families = list(dict.fromkeys(name.partition('/')[0] for name in names))
-    heads = [f'{stack}, {way}' for stack in stacks for way in ('alone', 'with `mmtimesformer`')]
-    lines = [f'| family | configs | {" | ".join(heads)} | what fails |']
-    lines.append('|' + '---|' * (len(heads) + 3))
-    for family in [*families, 'all']:
-        of_family = [name for name in names if family in ('all', name.partition('/')[0])]
-        cells = [
-            str(sum(found['configs'][name][way]['stage'] == 'ok' for name in of_family))
-            for found in stacks.values()
-            for way in WAYS
-        ]
-        reasons = '' if family == 'all' else reason_of(first, of_family)
-        lines.append(f'| {family} | {len(of_family)} | {" | ".join(cells)} | {reasons} |')
+def is_past(run: dict[str, Any], stage: str) -> bool:
+    """Return whether a run came further than a stage."""
+    return run['stage'] in (*STAGES[STAGES.index(stage) + 1 :], 'ok')
+
+
+def table(found: dict[str, Any]) -> str:
+    """Return the Markdown table of one stack: a row a family, and what fails with our fixes."""
+    rows = found['configs']
+    families = list(dict.fromkeys(name.partition('/')[0] for name in rows))
+    lines = ['| family | configs | build | run, alone | run, with `mmtimesformer` | what fails |']
+    lines.append('|' + '---|' * 6)
+    for family in [*families, '**all**']:
+        names = [name for name in rows if family in ('**all**', name.partition('/')[0])]
+        built = sum(is_past(rows[name]['with'], 'build') for name in names)
+        ran = [sum(rows[name][way]['stage'] == 'ok' for name in names) for way in WAYS]
+        reasons = '' if family == '**all**' else reasons_of(found, names)
+        lines.append(f'| {family} | {len(names)} | {built} | {ran[0]} | {ran[1]} | {reasons} |')
     return '\n'.join(lines) + '\n'
 
 
-def reason_of(found: dict[str, Any], names: list[str]) -> str:
-    """Return the errors of a family with our compat, each once."""
-    runs = [found['configs'][name]['with'] for name in names]
-    reasons = dict.fromkeys(f'{run["stage"]}: {run["reason"]}' for run in runs if run['reason'])
-    return '; '.join(reasons)
+def summary(stacks: dict[str, dict[str, Any]]) -> str:
+    """Return the Markdown table of several stacks: a row each."""
+    lines = ['| stack | configs | run, alone | run, with `mmtimesformer` | why not, alone |']
+    lines.append('|' + '---|' * 5)
+    for stack, found in stacks.items():
+        rows = found['configs'].values()
+        ran = [sum(row[way]['stage'] == 'ok' for row in rows) for way in WAYS]
+        reasons = dict.fromkeys(
+            sentence(row['plain']) for row in rows if is_past(row['with'], 'load')
+        )
+        text = '; '.join(filter(None, reasons))
+        lines.append(f'| {stack} | {len(rows)} | {ran[0]} | {ran[1]} | {text} |')
+    return '\n'.join(lines) + '\n'
+
+
+def reasons_of(found: dict[str, Any], names: list[str]) -> str:
+    """Return why configs of a family fail, each reason once, and what our fixes repair."""
+    rows = [found['configs'][name] for name in names]
+    reasons = [sentence(row['with']) for row in rows]
+    reasons += [
+        f'alone: {sentence(row["plain"])}'
+        for row in rows
+        if row['plain']['stage'] != row['with']['stage']
+    ]
+    return '; '.join(dict.fromkeys(filter(None, reasons)))
+
+
+def sentence(run: dict[str, Any]) -> str:
+    """Return the error of a run in words, or as it is."""
+    for pattern, words in SENTENCES.items():
+        if match := re.search(pattern, run['reason']):
+            return match.expand(words)
+    return run['reason'].replace('|', '/')
 
 
 def write(found: dict[str, Any], out: Path) -> None:
@@ -476,7 +523,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.table:
         files = dict(word.split('=', 1) for word in args.table)
-        print(table({stack: json.loads(Path(file).read_text()) for stack, file in files.items()}))
+        stacks = {stack: json.loads(Path(file).read_text()) for stack, file in files.items()}
+        print(f'{summary(stacks)}\n{table(next(iter(stacks.values())))}')
         return
     names = names_of_configs(configs_folder())
     names = [name for name in names if any(part in name for part in args.configs)]

@@ -3,6 +3,7 @@
 
     python tools/doctor.py          the report, for reading
     python tools/doctor.py --json   for a bug report or a script
+    python tools/doctor.py --list   all known problems, as a Markdown table
     python tools/doctor.py --fix    show the commands that are safe, ask, and run them
 
 Without a checkout: python -m mmtimesformer doctor. Exits with 1 if a problem breaks training or
@@ -602,8 +603,8 @@ TRAPS = (
     Trap(
         "seaborn with MMAction2's analyze_logs.py",
         find_seaborn,
-        'plot_curve ends in IndexError. Ours: python -m mmtimesformer report WORK_DIR.',
-        'pip uninstall -y seaborn',
+        'plot_curve, which needs seaborn, ends in IndexError.',
+        'none: python -m mmtimesformer report WORK_DIR shows the curves',
         breaks=False,
     ),
     Trap(
@@ -656,8 +657,7 @@ def report(machine: Machine, traps: Sequence[tuple[Trap, str]]) -> str:
         rows.append((name, machine.versions[name], use))
     lines = [f'  {name:31}{version:14} {use}' for name, version, use in rows]
     for trap, found in traps:
-        weight = 'BREAKS' if trap.breaks else 'HANDLED' if trap.handled else 'BEWARE'
-        lines += ['', f'{weight:7} {trap.name}: {found}', *wrapped(trap.happens)]
+        lines += ['', f'{label(trap):7} {trap.name}: {found}', *wrapped(trap.happens)]
         if trap.handled:
             lines += wrapped(f'`import mmtimesformer` handles it: {trap.handled}.')
         lines.append(f'  fix: {trap.fix}{" (--fix does it)" if trap.safe else ""}')
@@ -788,6 +788,21 @@ def as_json(machine: Machine, traps: Sequence[tuple[Trap, str]]) -> str:
     return json.dumps(words, indent=2)
 
 
+def as_table() -> str:
+    """Return all known traps as a Markdown table."""
+    lines = ['| | problem | what happens | `import mmtimesformer` | fix |', '|---|---|---|---|---|']
+    for trap in TRAPS:
+        command = trap.fix if trap.fix.startswith(('none', 'leave')) else f'`{trap.fix}`'
+        cells = [label(trap), trap.name, trap.happens, trap.handled or '–', command]
+        lines.append(f'| {" | ".join(cells)}{", `--fix`" if trap.safe else ""} |')
+    return '\n'.join(lines) + '\n'
+
+
+def label(trap: Trap) -> str:
+    """Return how bad a trap is, in one word."""
+    return 'BREAKS' if trap.breaks else 'HANDLED' if trap.handled else 'BEWARE'
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the report, or fix what is safe, and return the exit code."""
     parser = argparse.ArgumentParser(
@@ -797,6 +812,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument('--json', action='store_true', help='print one JSON object instead')
+    choice.add_argument('--list', action='store_true', help='print all known problems')
     choice.add_argument('--fix', action='store_true', help='run the safe fixes, after a question')
     parser.add_argument('--yes', action='store_true', help='with --fix: do not ask')
     args = parser.parse_args(arguments)
@@ -804,6 +820,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error('--yes answers the question of --fix; give both')
     if args.fix:
         return fix(args.yes)
+    if args.list:
+        print(as_table(), end='')
+        return 0
     machine = inspect_machine()
     traps = find_traps(machine)
     print(as_json(machine, traps) if args.json else report(machine, traps))
