@@ -332,6 +332,7 @@ OTHERS = {
     '_exit',  # os._exit
     '_schema',  # of an operator that torch dispatches; its absence is an AttributeError
     '_metadata',  # of a state dict, in files too
+    '_actions',  # of argparse, which has no public list of its options
 }
 
 
