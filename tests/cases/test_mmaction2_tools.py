@@ -173,7 +173,7 @@ FAMILIES = (
 def test_mmaction2s_own_tools_train_and_test_one_config_of_each_family(
     name: str, tiny_videos: Path, tmp_path: Path
 ) -> None:
-    """One epoch of a shallow, narrow model on four videos; the pipelines are those of the config."""
+    """One epoch of a small model on four videos; the pipelines are those of the config."""
     path = DEMO.with_name(f'{name}.py')
     heads = 4 if 'huge' not in name else 2
     changes = [

@@ -1,4 +1,4 @@
-"""The Python of docs/openmmlab.md and of the MMAction2 part of docs/migration.md runs as printed."""
+"""The Python of docs/openmmlab.md and of docs/migration.md for MMAction2 runs as printed."""
 
 import re
 from collections.abc import Iterator
