@@ -149,6 +149,14 @@ def test_a_sharing_strategy_that_does_not_exist_is_an_error() -> None:
         TensorSharingHook('by_name')
 
 
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_limited_views_go_with_one_video_in_a_batch(path: Path) -> None:
+    """MMAction2's recognizer asserts it, at the first validation and at the test."""
+    cfg: Any = Config.fromfile(path)
+    if (cfg.model.get('test_cfg') or {}).get('max_testing_views'):
+        assert cfg.val_dataloader.batch_size == cfg.test_dataloader.batch_size == 1
+
+
 # One of each schedule, protocol, data set and model among the _base_ files.
 FAMILIES = (
     'timesformer_divST_8xb8-8x32x1-15e_kinetics400-rgb',
@@ -188,13 +196,13 @@ def test_mmaction2s_own_tools_train_and_test_one_config_of_each_family(
         'train_cfg.val_interval=1',
         'env_cfg.dist_cfg.backend=gloo',
         'load_from=None',
+        'train_dataloader.batch_size=2',
     ]
     for loader, names in (('train', 'train'), ('val', 'val'), ('test', 'val')):
         prefix = f'{loader}_dataloader'
         changes += [
             f'{prefix}.num_workers=0',
             f'{prefix}.persistent_workers=False',
-            f'{prefix}.batch_size=2',
             f'{prefix}.dataset.ann_file={tiny_videos / names}.txt',
             f'{prefix}.dataset.data_prefix.video={tiny_videos}',
             f'{prefix}.dataset.metainfo.classes=a',
