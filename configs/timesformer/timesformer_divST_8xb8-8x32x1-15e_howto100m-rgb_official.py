@@ -29,7 +29,8 @@ model = dict(
     test_cfg=dict(max_testing_views=12),  # at a time
 )
 train_dataloader = dict(dataset=dict(pipeline=_base_.train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=_base_.val_pipeline))
+# MMAction2 refuses max_testing_views with several videos in a batch
+val_dataloader = dict(batch_size=1, dataset=dict(pipeline=_base_.val_pipeline))
 test_pipeline = _base_.test_pipeline
 test_pipeline[1].update(num_clips=48)
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -241,7 +241,7 @@ def _check_types(inference_config: InferenceConfig) -> None:
             config.pop('init_cfg', None)  # a start of training; the checkpoint has the weights
             config.pop('pretrained', None)
             if config.get('_scope_') == 'mmtimesformer' and '.' in str(config.get('type')):
-                config.pop('_scope_')  # of `_base_ = 'mmtimesformer::…'`; the prefix has it
+                config.pop('_scope_')  # of `_base_ = 'mmtimesformer::…'`; the prefix names it
             for key in config:
                 if not isinstance(key, str) or (key.startswith('_') and key.endswith('_')):
                     raise ValueError(f'the key {shown(key)}')

@@ -156,6 +156,24 @@ def _script(site: Path, *words: str) -> str:
     return run_command(sys.executable, script, *words, cwd=site, env=environment)
 
 
+def test_mmengine_finds_shipped_configs_by_package_and_name(site: Path, tmp_path: Path) -> None:
+    mine = tmp_path / 'mine.py'
+    mine.write_text(f"_base_ = 'mmtimesformer::timesformer/{CONFIG}.py'\n")
+    code = (
+        'import mmtimesformer; from mmengine.config import Config; '
+        'from mmengine.hub import get_config, get_model; '
+        f"cfg = get_config('mmtimesformer::timesformer/{CONFIG}.py', pretrained=True); "
+        'print(cfg.filename, cfg.model_path); '
+        "model = get_model('mmtimesformer::timesformer/timesformer_divST-tiny_moving-shapes.py'); "
+        f'print(type(model.backbone).__name__, Config.fromfile({str(mine)!r}).model.backbone.type)'
+    )
+    first, second = _python(site, code).splitlines()[-2:]
+    path, weights = first.split()
+    assert Path(path).is_relative_to(site / 'mmtimesformer' / '.mim')
+    assert weights.endswith('_20220815-a4d0d01f.pth')
+    assert second == 'TimeSformer mmtimesformer.TimeSformer'
+
+
 def test_tools_run_by_name_outside_the_checkout(site: Path) -> None:
     environment = {**os.environ, 'PYTHONPATH': str(site)}
     for name in ('predict', 'visualize_attention', 'export', 'data/prepare'):
