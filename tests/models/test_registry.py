@@ -138,10 +138,8 @@ print(tuple(model(torch.rand(1, 3, 8, 32, 32)).shape))
 
 
 def test_importing_the_package_repairs_mmaction2_1_2() -> None:
-    code = (
-        'import sys, mmtimesformer; print("StandInFinder" in [type(f).__name__ for f in sys.meta_path])'
-    )
-    assert run_python(code).endswith('True')
+    code = 'import sys, mmtimesformer; print([type(one).__name__ for one in sys.meta_path])'
+    assert 'StandInFinder' in run_python(code)
 
 
 def official_names(layers: int) -> set[str]:
