@@ -136,7 +136,8 @@ def report(out: Path, kind: str, metadata: dict, differences: list, tolerance: f
     sizes = ', '.join('b' if size is None else str(size) for size in entry['shape'])
     pixels = 'pixels' if entry['mean'] is None else 'normalised'
     opset = f', opset {metadata["opset"]}' if 'opset' in metadata else ''
-    echo(f'in    {entry["name"]}: ({sizes}) of {entry["dtype"]}, {entry["colour"]}, {pixels}')
+    colour = entry['colour'] or 'channels of test_pipeline'
+    echo(f'in    {entry["name"]}: ({sizes}) of {entry["dtype"]}, {colour}, {pixels}')
     echo(f'out   {metadata["output"]["name"]}: {metadata["output"]["meaning"]}')
     for one in differences:
         echo(

@@ -10,7 +10,13 @@ import sys
 from pathlib import Path
 
 from mmtimesformer.cli import require_mmaction, run_tool
-from mmtimesformer.config.command_line import check_order, check_output, parse, whole_number
+from mmtimesformer.config.command_line import (
+    check_order,
+    check_output,
+    parse,
+    positive_number,
+    whole_number,
+)
 from mmtimesformer.non_finite import about_scores
 from mmtimesformer.terminal import ArgumentParser, echo
 
@@ -50,6 +56,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=Path,
         help='what the names in the annotation file are relative to (its folder)',
     )
+    parser.add_argument(
+        '--fps',
+        type=positive_number,
+        metavar='FPS',
+        help='frames per second of folders of JPG or PNG frames, which have no rate (30)',
+    )
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
     parser.add_argument('--batch-size', type=whole_number(1), default=4, help='videos at a time')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
@@ -65,7 +77,7 @@ def extract(args: argparse.Namespace) -> int:
     from mmtimesformer.datasets.preparation.checking import list_videos
     from mmtimesformer.inference import Skipped, VideoClassifier
     from mmtimesformer.inference.feature_store import FeatureFolder, sha256_of
-    from mmtimesformer.inference.inputs import Given
+    from mmtimesformer.inference.inputs import Given, first_frame_folder, fps_note
 
     if not args.source.exists():
         raise FileNotFoundError(
@@ -79,6 +91,12 @@ def extract(args: argparse.Namespace) -> int:
         raise FileNotFoundError(
             f'none of the {len(names)} videos that {args.source} names is below {root}; set --root'
         )
+    folder_of_frames = first_frame_folder(root / name for name in names)
+    if args.fps is not None and folder_of_frames is None:
+        raise ValueError(
+            f'--fps is for folders of frames, and {args.source} names none; a file has its own '
+            'rate, so leave --fps out'
+        )
     check_order(args.config, args.checkpoint)
     check_output(args.out, '--out', folder=True)
     classifier = VideoClassifier(args.config, args.checkpoint, args.device)
@@ -90,9 +108,12 @@ def extract(args: argparse.Namespace) -> int:
         'feature': args.feature,
         'layers': args.layers,
         'dtype': 'float16' if args.half else 'float32',
+        'fps': args.fps,
         **classifier.origin(),
     }
     folder = FeatureFolder(args.out, args.format, settings)
+    if folder_of_frames and (note := fps_note(folder_of_frames, args.fps)):
+        echo(note)
     missing = [name for name in names if not folder.is_done(name)]
     if len(missing) < len(names):
         echo(f'{len(names) - len(missing):,} of {len(names):,} are there already')
@@ -102,6 +123,7 @@ def extract(args: argparse.Namespace) -> int:
         [Given(name, path=root / name) for name in missing],
         args.feature,
         args.layers,
+        args.fps,
         batch_size=args.batch_size,
     )
     for name, (_, result) in zip(missing, found, strict=True):

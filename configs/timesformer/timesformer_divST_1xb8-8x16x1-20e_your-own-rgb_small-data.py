@@ -21,13 +21,17 @@ model = dict(
     # the loss of the few real ones is diluted. From some thousand clips on try ..._mix.py
     data_preprocessor=dict(blending=None),
 )
-# Two clips of each video that is decoded, cut at random each: more variety for the same reading.
-# A step sees 8 videos x 2 clips; set batch_size=4 for the memory of the base config
-train_dataloader = dict(clips_per_video=2)
 custom_hooks = [
     # The average of the weights warms up: after 10 steps it covers 5, and never the initial weights
     dict(type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=0.002, gamma=10),
     # End when the validation has not improved for 5 epochs; the best checkpoint stays
-    dict(type='mmtimesformer.EarlyStoppingHook', monitor='acc/top1', rule='greater', patience=5),
+    # An improvement is 0.1 % or more; MMEngine's min_delta of 0.1 would be 10 %
+    dict(
+        type='mmtimesformer.EarlyStoppingHook',
+        monitor='acc/top1',
+        rule='greater',
+        min_delta=0.001,
+        patience=5,
+    ),
 ]
 default_hooks = dict(checkpoint=dict(save_best='acc/top1', rule='greater', max_keep_ckpts=1))

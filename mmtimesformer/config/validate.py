@@ -142,8 +142,8 @@ def _check_annotations(
     root = Path(dataset.get('data_root') or '')
     path = root / ann_file
     require_file(path, 'annotation file', f'set {key}.ann_file', Path.is_file)
-    if str(dataset.get('type')).rpartition('.')[2] == 'FrameFolderDataset':
-        return _check_frame_folders(key, dataset, num_classes, labels_needed)
+    if cls := _frame_folder_class(dataset.get('type')):
+        return _check_frame_folders(key, dataset, cls, num_classes, labels_needed)
     if not str(dataset.get('type')).rpartition('.')[2].startswith('VideoDataset'):
         return []  # other data sets have other lines
     try:
@@ -209,13 +209,26 @@ def _videos_of(
         yield where, (name, labels)
 
 
+def _frame_folder_class(kind: Any) -> Any:
+    """Return the class of a data set that reads the lists of ``FrameFolderDataset``; or ``None``.
+
+    It is that class of ours, or a subclass with the same ``load_data_list``.
+    """
+    base: Any = DATASETS.get('mmtimesformer.FrameFolderDataset')
+    places = (DATASETS, *DATASETS.children.values()) if isinstance(kind, str) else ()
+    cls: Any = next((found for place in places if (found := place.get(kind))), kind)
+    is_one = base is not None and isinstance(cls, type) and issubclass(cls, base)
+    return cls if is_one and cls.load_data_list is base.load_data_list else None
+
+
 def _check_frame_folders(
-    key: str, dataset: Any, num_classes: int | None, labels_needed: bool
+    key: str, dataset: Any, cls: Any, num_classes: int | None, labels_needed: bool
 ) -> list[str]:
     """Check the lists of a ``FrameFolderDataset``, and look up frames of some of its videos."""
-    built = DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True, 'metainfo': None})
+    arguments = {name: dataset[name] for name in dataset if name not in ('type', '_scope_')}
+    built = cls(**{**arguments, 'pipeline': [], 'lazy_init': True, 'metainfo': None})
     listed = built.listed()
-    for one in listed:
+    for one in listed if dataset.get('num_targets') is None else ():
         _check_labels(one.where, one.labels, num_classes, labels_needed)
     some = listed[:: -(-len(listed) // VIDEOS_LOOKED_UP)]
     faults = [f'video {fault} ({one.where})' for one in some if (fault := built.fault_of(one))]

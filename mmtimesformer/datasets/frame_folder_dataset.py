@@ -48,7 +48,7 @@ class FrameFolderDataset(VideoDataset):
         label_file: ``something-something-v2-labels.json``.
         frame_list: ``train.csv`` or ``val.csv`` of the official loader: a row for each frame.
         fps: Frames per second; ``None`` for 30. Samplers that count seconds use it.
-        kwargs: As in ``VideoDataset``.
+        kwargs: As in ``VideoDataset``, such as ``num_targets``: numbers in the place of the label.
 
     Raises:
         FileNotFoundError: A list does not exist.
@@ -82,6 +82,11 @@ class FrameFolderDataset(VideoDataset):
                 'label_file and frame_list belong together (the official lists of '
                 'Something-Something-V2); set both or none'
             )
+        if frame_list and kwargs.get('num_targets') is not None:
+            raise ValueError(
+                f'num_targets={kwargs["num_targets"]} is for numbers and frame_list gives classes; '
+                'remove one of the two'
+            )
         self.names = FrameNames(filename_tmpl, start_index)
         self.list_format, self.fps = list_format, fps
         self.label_file, self.frame_list = label_file, frame_list
@@ -106,7 +111,13 @@ class FrameFolderDataset(VideoDataset):
             return read_ssv2_frames(path, root / self.label_file, root / self.frame_list)
         absolute = not self.data_prefix.get('video')
         return read_frame_list(
-            path, self.list_format, self.delimiter, self.names, self.multi_class, absolute
+            path,
+            self.list_format,
+            self.delimiter,
+            self.names,
+            self.multi_class,
+            absolute,
+            self.num_targets,
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -136,7 +147,8 @@ class FrameFolderDataset(VideoDataset):
 
     def _info(self, one: ListedFrames) -> dict[str, Any]:
         root = Path(self.data_prefix.get('video') or '')
-        label: Any = one.labels if self.multi_class else (one.labels or [-1])[0]
+        is_list = self.multi_class or self.num_targets is not None
+        label: Any = one.labels if is_list else (one.labels or [-1])[0]
         filename = str(root / one.name)
         return {'filename': filename, 'label': label, 'frames': one.frames, 'fps': self.fps}
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from mmtimesformer.cli import require_file
 from mmtimesformer.datasets.video_io.frame_folder import FrameNames, compress
+from mmtimesformer.fileio.targets import numbers_of
 
 FORMATS = ('auto', 'rawframes', 'plain')
 COLUMNS = ('original_vido_id', 'video_id', 'frame_id', 'path', 'labels')  # spelt so
@@ -22,29 +23,37 @@ class ListedFrames:
     Attributes:
         where: File and line, or entry, for messages.
         name: The folder, relative to that of the videos.
-        labels: Numbers of its classes.
+        labels: Numbers of its classes; or the numbers of a regression.
         frames: What is known of the names of its frames; or each name, in order.
     """
 
     where: str
     name: str
-    labels: list[int]
+    labels: Sequence[int] | Sequence[float]
     frames: FrameNames | Sequence[str]
 
 
 def read_frame_list(
-    path: Path, form: str, delimiter: str, names: FrameNames, multi_class: bool, absolute: bool
+    path: Path,
+    form: str,
+    delimiter: str,
+    names: FrameNames,
+    multi_class: bool,
+    absolute: bool,
+    num_targets: int | None = None,
 ) -> list[ListedFrames]:
     """Read lines ``folder total_frames label ...`` (MMAction2's rawframes) or ``folder label ...``.
 
     Args:
         path: The list.
         form: ``'rawframes'``, ``'plain'``, or ``'auto'``: rawframes if every line has three
-            columns, plain if every line has two or one.
+            columns, plain if every line has two or one. With ``num_targets`` that many numbers are
+            in the place of the label.
         delimiter: Between the columns.
         names: How frames are named.
         multi_class: Whether a video may have several labels.
         absolute: Whether folders may be absolute paths.
+        num_targets: Numbers of a regression for each video; ``None`` for classes.
 
     Raises:
         ValueError: The list is empty, a line has other columns, or its form is not certain.
@@ -55,36 +64,60 @@ def read_frame_list(
         if not row[0]:
             raise ValueError(f'{path}, line {number} is blank; remove it')
     if form == 'auto':
-        form = _form_of(path, rows, multi_class)
+        form = _form_of(path, rows, multi_class, num_targets)
     listed = []
     for number, (name, *cells) in enumerate(rows, 1):
         where = f'{path}, line {number}'
-        values = [_whole(cell, where) for cell in cells]
         frames = names
         if form == 'rawframes':
-            if not values or values[0] < 1:
-                raise ValueError(
-                    f'{where} does not have the number of frames behind the folder; write "folder '
-                    "total_frames label\", or set list_format='plain'"
-                )
-            frames = FrameNames(names.template, names.start, values.pop(0))
-        if len(values) > 1 and not multi_class:
-            raise ValueError(
-                f'{where} has {len(values)} labels; set multi_class=True and num_classes, or '
-                'another delimiter if names have spaces'
-            )
+            frames = FrameNames(names.template, names.start, _total(cells, where))
+            cells = cells[1:]
         check_inside(name, where, absolute)
+        values = (
+            _labels(cells, where, multi_class)
+            if num_targets is None
+            else numbers_of(cells, where, num_targets)
+        )
         listed.append(ListedFrames(where, name, values, frames))
     return listed
 
 
-def _form_of(path: Path, rows: list[list[str]], multi_class: bool) -> str:
+def _total(cells: Sequence[str], where: str) -> int:
+    total = _whole(cells[0], where) if cells else 0
+    if total < 1:
+        raise ValueError(
+            f'{where} does not have the number of frames behind the folder; write "folder '
+            "total_frames label\", or set list_format='plain'"
+        )
+    return total
+
+
+def _labels(cells: Sequence[str], where: str, multi_class: bool) -> list[int]:
+    labels = [_whole(cell, where, ', or set num_targets for numbers to predict') for cell in cells]
+    if len(labels) > 1 and not multi_class:
+        raise ValueError(
+            f'{where} has {len(labels)} labels; set multi_class=True and num_classes, num_targets '
+            'if they are numbers to predict, or another delimiter if names have spaces'
+        )
+    return labels
+
+
+def _form_of(path: Path, rows: list[list[str]], multi_class: bool, num_targets: int | None) -> str:
     columns = {len(row) for row in rows}
-    if not multi_class and columns == {3}:
+    labels = 1 if num_targets is None else num_targets
+    if not multi_class and columns == {labels + 2}:
         return 'rawframes'
-    if not multi_class and columns <= {1, 2}:
+    if not multi_class and columns <= ({1, 2} if num_targets is None else {labels + 1}):
         return 'plain'
-    why = 'several labels' if multi_class else f'lines of {min(columns)} to {max(columns)} columns'
+    least, most = min(columns), max(columns)
+    lines = f'lines of {least} to {most} columns' if least < most else f'{most} columns'
+    why = 'several labels' if multi_class else lines
+    if num_targets is not None:
+        raise ValueError(
+            f'{path} has {why} and num_targets={num_targets}, so a line has {labels + 1} (folder, '
+            f'numbers) or {labels + 2} (folder, total_frames, numbers); correct the list, '
+            'num_targets, or the delimiter if names have spaces'
+        )
     raise ValueError(
         f'{path} has {why}, so whether its second column is the number of frames is not known; set '
         "list_format='rawframes' (folder total_frames label) or 'plain' (folder label)"
@@ -213,8 +246,8 @@ def _json(path: Path, kind: type[Any], key: str) -> Any:
     return content
 
 
-def _whole(text: str, where: str) -> int:
+def _whole(text: str, where: str, more: str = '') -> int:
     stripped = text.strip()
     if not stripped.removeprefix('-').isascii() or not stripped.removeprefix('-').isdecimal():
-        raise ValueError(f'{where}: {text!r} is not a whole number; correct it')
+        raise ValueError(f'{where}: {text!r} is not a whole number; correct it{more}')
     return int(stripped)

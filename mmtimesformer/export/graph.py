@@ -25,7 +25,7 @@ def clip_shape(classifier: VideoClassifier) -> tuple[int, int, int, int, int]:
     shapes = {}
     for height, width in ((240, 320), (320, 240)):
         # A broadcast video needs no memory.
-        frames = np.broadcast_to(np.uint8(0), (300, height, width, 3))
+        frames = np.broadcast_to(np.uint8(0), (300, height, width, classifier.views.form.channels))
         shapes[height, width] = tuple(classifier.views.of_array(frames, fps=30)['inputs'].shape)
     landscape, portrait = shapes.values()
     if landscape != portrait:
@@ -56,7 +56,7 @@ class ClipScores(nn.Module):
 
     Raises:
         TypeError: The model is no TimeSformer under a classifier.
-        ValueError: The classifier was not trained.
+        ValueError: The classifier was not trained, or pixels of any range cannot be of uint8.
     """
 
     mean: Tensor
@@ -72,6 +72,11 @@ class ClipScores(nn.Module):
         super().__init__()
         assert output in OUTPUTS
         _check(classifier)
+        if with_preprocessing and classifier.views.form.floats:
+            raise ValueError(
+                'with_preprocessing takes pixels of uint8, and array files (ArrayInit) have any '
+                'numbers; export without it, and normalise as the metadata of the file states'
+            )
         model = classifier.model
         self.views, _, t, height, width = shape
         self.output = output

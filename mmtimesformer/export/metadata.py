@@ -32,6 +32,7 @@ def describe(
     model = classifier.model
     fused = graph.output == 'fused'
     raw = graph.with_preprocessing
+    colour = 'BGR' if model.data_preprocessor.to_rgb and not raw else 'RGB'
     mean, std = (values.flatten().tolist() for values in normalisation(model))
     sampler = next(
         (step for step in classifier.inference_config.pipeline if 'clip_len' in step), {}
@@ -44,7 +45,7 @@ def describe(
             'dtype': 'uint8' if raw else 'float32',
             'layout': 'b views c t H W' if fused else 'b c t H W',
             'shape': [batch, views, *clip] if fused else [batch, *clip],
-            'colour': 'BGR' if model.data_preprocessor.to_rgb and not raw else 'RGB',
+            'colour': colour if shape[1] == 3 else None,
             'mean': None if raw else mean,
             'std': None if raw else std,
         },

@@ -57,7 +57,8 @@ def shown(value: Any) -> str:
     """Return short text in quotes as ASCII, a small number or None as it is, else the type."""
     if type(value) is str and len(value) <= 60:
         return ascii(value)
-    if value is None or (type(value) in (bool, int) and abs(value) < 10**18):
+    is_small = type(value) in (bool, int) and abs(value) < 10**18
+    if value is None or is_small or type(value) is float:
         return str(value)
     return f'a {type(value).__name__}'
 

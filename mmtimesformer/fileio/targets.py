@@ -1,7 +1,7 @@
 """Read the list of a regression: a path and one or several numbers a line."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 Targets = list[tuple[str, list[float]]]
@@ -27,14 +27,28 @@ def parse_targets(
         where = f'{path}, line {number}'
         if not name:
             raise ValueError(f'{where} is blank; remove it')
-        if len(words) != num_targets:
-            raise ValueError(
-                f'{where} has {len(words)} numbers after the video and num_targets={num_targets}; '
-                'correct the line, num_targets of the data set, or its `delimiter` if names of '
-                'videos have spaces'
-            )
-        videos.append((name, [_number(word, where) for word in words]))
+        videos.append((name, numbers_of(words, where, num_targets)))
     return videos
+
+
+def numbers_of(words: Sequence[str], where: str, num_targets: int) -> list[float]:
+    """Return the numbers of a video, which stand after its path.
+
+    Args:
+        words: The numbers, as written.
+        where: Their place in a list, for messages.
+        num_targets: How many there must be.
+
+    Raises:
+        ValueError: There is another count of them, or one that is no finite number.
+    """
+    if len(words) != num_targets:
+        raise ValueError(
+            f'{where} has {len(words)} numbers after the video and num_targets={num_targets}; '
+            'correct the line, num_targets of the data set, or its `delimiter` if names of '
+            'videos have spaces'
+        )
+    return [_number(word, where) for word in words]
 
 
 def _number(word: str, where: str) -> float:

@@ -210,7 +210,7 @@ def make_config(
             'batch_size': recipe.batch_size,
             'num_workers': workers,
             'persistent_workers': True,
-            'sampler': {'type': 'DefaultSampler', 'shuffle': name == 'train'},
+            'sampler': _sampler(recipe, name),
             'dataset': dataset,
         }
     metric = {'metric_list': ('mean_average_precision',)} if multi_label else {}
@@ -228,7 +228,7 @@ def make_config(
         'val_evaluator': {'type': 'AccMetric', **metric},
         'test_evaluator': {'type': 'AccMetric', **metric},
         **_schedule(start, recipe),
-        **_hooks(recipe, multi_label),
+        **_hooks(recipe, best_score(recipe, multi_label)),
     }
 
 
@@ -297,10 +297,25 @@ def _schedulers(warmup: int, epochs: int) -> list[dict[str, Any]]:
     return [{**scheduler, 'convert_to_iter_based': True} for scheduler in used]
 
 
-def _hooks(recipe: TrainingPlan, multi_label: bool) -> dict[str, Any]:
+def _sampler(recipe: TrainingPlan, loader: str) -> dict[str, Any]:
+    balanced = loader == 'train' and recipe.balanced
+    name = 'mmtimesformer.ClassBalancedSampler' if balanced else 'DefaultSampler'
+    return {'type': name, 'shuffle': loader == 'train'}
+
+
+def best_score(recipe: TrainingPlan, multi_label: bool) -> str:
+    """Return the score that chooses the best checkpoint.
+
+    Of imbalanced classes it is the mean class accuracy: top-1 accuracy shows the large ones alone.
+    """
+    if multi_label:
+        return 'acc/mean_average_precision'
+    return 'acc/mean1' if recipe.balanced else 'acc/top1'
+
+
+def _hooks(recipe: TrainingPlan, best: str) -> dict[str, Any]:
     hooks = read_base('default_runtime').default_hooks.to_dict()
-    best = 'acc/mean_average_precision' if multi_label else 'acc/top1'
-    hooks['checkpoint'].update(max_keep_ckpts=1, save_best=best)
+    hooks['checkpoint'].update(max_keep_ckpts=1, save_best=best, rule='greater')
     hooks['tensor_sharing'] = {'type': 'mmtimesformer.TensorSharingHook', 'strategy': 'file_system'}
     average = {
         'type': 'EMAHook',
@@ -308,7 +323,15 @@ def _hooks(recipe: TrainingPlan, multi_label: bool) -> dict[str, Any]:
         'momentum': 0.002,
         'gamma': 10,
     }
-    return {'default_hooks': hooks, **({'custom_hooks': [average]} if recipe.ema else {})}
+    early = {
+        'type': 'mmtimesformer.EarlyStoppingHook',
+        'monitor': best,
+        'rule': 'greater',
+        'min_delta': 0.001,
+        'patience': recipe.patience,
+    }
+    custom = [*([average] if recipe.ema else []), *([early] if recipe.patience else [])]
+    return {'default_hooks': hooks, **({'custom_hooks': custom} if custom else {})}
 
 
 def write_config(config: dict[str, Any], path: Path, heading: str) -> str:

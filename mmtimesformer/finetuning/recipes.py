@@ -14,15 +14,19 @@ Without pretrained weights the whole model is trained: random features are of no
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from mmtimesformer.engine.class_balance import IMBALANCED
+
 PROBE, LAST_BLOCKS_RECIPE, FULL = RECIPES = ('probe', 'last-blocks', 'full')
 PROBE_BELOW = 300  # training videos
 FULL_FROM = 2000
 LAST_BLOCKS = 4
+PATIENCE = 5  # validations without improvement, of about ten of a training
 #: Steps for an average of the weights (EMA), and videos for mixup, to be of use.
 EMA_STEPS, MIXUP_VIDEOS = 2000, 5000
 # Bytes that a training step keeps for each token, channel and layer, in float32. Measured on a CPU:
@@ -97,6 +101,9 @@ class TrainingPlan:
         mixup: Whether clips are mixed.
         ema: Whether an average of the weights is validated and kept.
         notes: Sentences for the user.
+        balanced: Why every class is drawn equally often (or weighs equally, in a probe); ``''`` if
+            it does not.
+        patience: Validations without improvement that end the training; ``None`` for no such end.
     """
 
     kind: str
@@ -110,6 +117,8 @@ class TrainingPlan:
     mixup: bool
     ema: bool
     notes: list[str] = field(default_factory=list)
+    balanced: str = ''
+    patience: int | None = None
 
 
 def free_memory() -> tuple[int, str]:
@@ -127,6 +136,7 @@ def choose(
     num_train: int,
     classes: list[str],
     *,
+    counts: Mapping[str, int] | None = None,
     multi_label: bool = False,
     recipe: str | None = None,
     freeze: int | None = None,
@@ -140,6 +150,7 @@ def choose(
         start: The model.
         num_train: Training videos.
         classes: Their names.
+        counts: Training videos of each class that has any.
         multi_label: Whether a video may have several labels.
         recipe: One of :data:`RECIPES`, instead of the choice by size.
         freeze: Number of blocks to freeze, instead of the recipe's.
@@ -183,9 +194,28 @@ def choose(
         f'of one label each), average of weights (EMA) {"on" if ema else "off"} (on for pretrained '
         f'models from {EMA_STEPS:,} steps; here {steps * epochs:,})'
     )
+    balanced = _balance(kind, counts or {})
+    patience = _patience(start, kind, num_train)
+    if patience:
+        notes.append(
+            f'early stopping after {patience} validations without improvement (pretrained weights '
+            f'on fewer than {FULL_FROM:,} videos); the best checkpoint is kept'
+        )
     lr = 7e-4 if start.load_from is None else 2.5e-4
     return TrainingPlan(
-        kind, why, frozen, batch, accumulate, epochs, lr, mirrored, mixup, ema, notes
+        kind,
+        why,
+        frozen,
+        batch,
+        accumulate,
+        epochs,
+        lr,
+        mirrored,
+        mixup,
+        ema,
+        notes,
+        balanced,
+        patience,
     )
 
 
@@ -234,8 +264,8 @@ def _batch_size(start: Start, frozen: int, memory: int, most: int, num_train: in
 
 
 def _epochs(steps: int, from_scratch: bool) -> int:
-    """Return how many epochs give 3,600 steps from scratch, 1,000 from pretrained weights."""
-    least, most, wanted = (20, 400, 3600) if from_scratch else (20, 60, 1000)
+    """Return how many epochs give 3,000 steps from scratch, 1,000 from pretrained weights."""
+    least, most, wanted = (20, 400, 3000) if from_scratch else (20, 60, 1000)
     return min(max(math.ceil(wanted / steps), least), most)
 
 
@@ -247,6 +277,25 @@ def _flip(classes: list[str], flip: bool | None) -> tuple[float, str]:
         if found := sorted(DIRECTIONS.intersection(words)):
             return 0.0, f'mirrored clips off: class {name!r} has the word {found[0]!r} (--flip on)'
     return 0.5, 'mirrored clips on: no class name has a word of direction (--flip off)'
+
+
+def _balance(kind: str, counts: Mapping[str, int]) -> str:
+    """Return why classes are balanced, and how; ``''`` if they are not."""
+    if len(counts) < 2:
+        return ''
+    largest, smallest = (find(counts, key=counts.__getitem__) for find in (max, min))
+    if counts[largest] < IMBALANCED * counts[smallest]:
+        return ''
+    return (
+        f'{"class weights" if kind == PROBE else "balanced sampler"}: {largest!r} has '
+        f'{counts[largest]:,} training videos, {IMBALANCED} times or more those of {smallest!r} '
+        f'({counts[smallest]:,})'
+    )
+
+
+def _patience(start: Start, kind: str, num_train: int) -> int | None:
+    small = start.load_from is not None and kind != PROBE and num_train < FULL_FROM
+    return PATIENCE if small else None
 
 
 def _gib(number: float) -> str:

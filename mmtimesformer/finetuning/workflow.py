@@ -17,6 +17,7 @@ import os
 import subprocess
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -48,6 +49,7 @@ from mmtimesformer.finetuning.splitting import Divided, divide, find_groups
 from mmtimesformer.finetuning.video_list import Item, VideoList, check_classes, read_video_list
 from mmtimesformer.terminal import echo, echo_lines, safe_text
 
+FOLDS = 5  # of the cross-validation of a probe
 SHOWN = 5  # videos left out, on the terminal; left_out.csv has all
 PACKAGE = Path(__file__).resolve().parents[2]
 # As in tools/demo.py: one compute thread a process, and glibc keeps its memory between steps.
@@ -200,13 +202,15 @@ def finetune(options: Options) -> Path:
     echo_lines((options.out / 'config.py').read_text(encoding='utf-8'))
 
     if recipe.kind == PROBE:
-        checkpoint, dump = journal.step('train', lambda: _probe(videos, divided, lists, options))
+        checkpoint, dump = journal.step(
+            'train', lambda: _probe(recipe, videos, divided, lists, options)
+        )
     else:
         checkpoint = journal.step('train', lambda: _train(options))
         dump = journal.step('test', lambda: _test(checkpoint, options))
     journal.step('report', lambda: _report(dump, options.out))
     journal.step('model', lambda: _publish(checkpoint, options.out))
-    _show_end(videos, divided, options.out)
+    _show_end(videos, divided, options.out, Path(dump) if recipe.balanced else None)
     return options.out / 'model.pth'
 
 
@@ -233,6 +237,7 @@ def _choose(start: Start, divided: Divided, videos: VideoList, options: Options)
         start,
         len(divided.splits['train']),
         videos.classes,
+        counts=Counter(name for item in divided.splits['train'] for name in item.labels),
         multi_label=videos.multi_label,
         recipe=options.recipe,
         freeze=options.freeze,
@@ -314,26 +319,42 @@ def _test(checkpoint: str, options: Options) -> str:
 
 
 def _probe(
-    videos: VideoList, divided: Divided, lists: Mapping[str, str], options: Options
+    recipe: TrainingPlan,
+    videos: VideoList,
+    divided: Divided,
+    lists: Mapping[str, str],
+    options: Options,
 ) -> tuple[str, str]:
     from mmtimesformer.probing import run_probe
 
     _heading('probe on frozen features')
     groups, _, _ = find_groups(divided.splits['train'])
+    folds = _folds(divided.splits['train'], groups)
+    if not folds:
+        echo('no cross-validation: the training videos of a class are all of one group')
     result = run_probe(
         str(options.pretrained),
         lists['train'],
         lists.get('test', lists['val']),
         out_dir=options.out,
         multi_label=videos.multi_label,
+        class_weights='balanced' if recipe.balanced else None,
         class_names=videos.classes,
         groups=[groups[item.path] for item in divided.splits['train']],
+        folds=folds,
         seed=options.seed,
         data_root=str(videos.root),
     )
     echo(', '.join(f'{name} {100 * value:.1f} %' for name, value in result.scores.items()))
     _show(result.notes)
     return str(result.checkpoint), str(result.dump)
+
+
+def _folds(items: Sequence[Item], groups: Mapping[str, str]) -> int:
+    """Return the folds of a probe; 0 where a class has no two groups of videos to divide."""
+    pairs = {(label, groups[item.path]) for item in items for label in item.labels}
+    least = min(Counter(label for label, _ in pairs).values())
+    return FOLDS if least > 1 else 0
 
 
 def _report(dump: str, out: Path) -> None:
@@ -422,18 +443,28 @@ def _show_recipe(start: Start, recipe: TrainingPlan) -> None:
         )
     if start.interval:
         echo(f'frames of a clip are {start.interval} apart')
-    _show([*start.notes, *(recipe.notes if recipe.kind != PROBE else [])])
+    notes = [*filter(None, [recipe.balanced]), *(recipe.notes if recipe.kind != PROBE else [])]
+    _show([*start.notes, *notes])
 
 
-def _show_end(videos: VideoList, divided: Divided, out: Path) -> None:
+def _show_end(videos: VideoList, divided: Divided, out: Path, dump: Path | None = None) -> None:
+    """Print where the results are; of imbalanced classes the mean class accuracy of ``dump``."""
     part = divided.splits.get('test', divided.splits['val'])
     example = videos.root / part[0].path
     _heading('result')
+    if dump and (mean := mean_class_accuracy(dump)) is not None:
+        echo(f'mean class accuracy: {100 * mean:.1f} % (each class counts equally)')
     echo(f'report: {out / "report.html"}')
     echo(f'model:  {out / "model.pth"}')
     echo('from Python:')
     for line in python_lines(out / 'model.pth', example):
         echo(f'    {line}')
+
+
+def mean_class_accuracy(dump: Path) -> float | None:
+    """Return the mean class accuracy of a test, of which this is the dump; ``None`` without one."""
+    scores = read_json(dump.with_suffix('.meta.json'), dict).get('scores', {})
+    return scores.get('acc/mean1', scores.get('mean_class_accuracy'))
 
 
 def python_lines(model: Path, video: Path) -> list[str]:

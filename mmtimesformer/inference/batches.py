@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from mmtimesformer.inference.inputs import Given, error_message, is_many, short_reason, videos_of
+from mmtimesformer.inference.inputs import (
+    ArrayForm,
+    Given,
+    error_message,
+    is_many,
+    short_reason,
+    videos_of,
+)
 from mmtimesformer.inference.prediction import Prediction, Predictions, Skipped
 from mmtimesformer.non_finite import EARLY, REASON, NonFiniteError, about_scores, is_finite
 from mmtimesformer.terminal import track
@@ -17,7 +24,12 @@ Result = tuple[Given, np.ndarray | Skipped]
 
 
 def run_in_batches(
-    video: Any, open_video: Callable[[Given], Data], run: Run, batch_size: int, progress: bool
+    video: Any,
+    open_video: Callable[[Given], Data],
+    run: Run,
+    batch_size: int,
+    progress: bool,
+    form: ArrayForm,
 ) -> Iterator[Result]:
     """Open videos, run them in batches, and yield each with its result, in order.
 
@@ -26,7 +38,7 @@ def run_in_batches(
     Raises:
         ValueError: The only video cannot be read.
     """
-    many, videos = is_many(video), videos_of(video)
+    many, videos = is_many(video), videos_of(video, form)
     waiting: list[tuple[Given, Data | Skipped]] = []
     for number, given in enumerate(watch(videos, len(videos), 'videos', progress and many), 1):
         try:

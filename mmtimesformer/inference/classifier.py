@@ -120,7 +120,8 @@ class VideoClassifier:
         """Classify one video, or many.
 
         Args:
-            video: A file, frames (a folder, or ``t H W 3`` of uint8, RGB), a list or folder of it.
+            video: A file, frames (a folder, or ``t H W 3`` of uint8, RGB; other channels as the
+                config's test pipeline opens them), a list or folder of it.
             topk: How many of the best classes to return.
             fps: Frames per second of arrays and of folders of frames (30 for these if not given).
             batch_size: Videos in a batch.
@@ -261,14 +262,16 @@ class VideoClassifier:
         Shape:
             - clips: ``views c t H W``
         """
-        (given,) = videos_of(video)
+        (given,) = videos_of(video, self.views.form)
         return self._normalised([self.views.of(given, fps)])[0]
 
     def _each(
         self, video: Any, run: Run, fps: float | None, batch_size: int, progress: bool
     ) -> Iterator[Result]:
         size = self._limited(batch_size)
-        return run_in_batches(video, lambda one: self.views.of(one, fps), run, size, progress)
+        return run_in_batches(
+            video, lambda one: self.views.of(one, fps), run, size, progress, self.views.form
+        )
 
     def _scores(self, batch: list[Data]) -> list[np.ndarray]:
         """Return the scores of each video, as a test does."""

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from os import PathLike
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmtimesformer.datasets.preparation.finding import SkippedFiles, walk_videos
 from mmtimesformer.datasets.transforms.decoding import Video
+from mmtimesformer.datasets.video_io.file_endings import is_video
 from mmtimesformer.datasets.video_io.frame_folder import ASSUMED_FPS, is_frame_folder
 from mmtimesformer.datasets.video_io.pyav_reader import apply_rotation, decoded_frames
 from mmtimesformer.datasets.video_io.safe_open import (
@@ -26,10 +27,45 @@ from mmtimesformer.datasets.video_io.safe_open import (
 )
 from mmtimesformer.terminal import safe_text
 
-WRONG_ARRAY = (
-    'frames are an array (t, H, W, 3) of uint8, RGB; stack single frames with np.stack, and turn '
-    'BGR round with frames[..., ::-1]'
-)
+
+@dataclass(frozen=True)
+class ArrayForm:
+    """Which arrays a model takes as a video.
+
+    Attributes:
+        channels: 3 for RGB; more with a second file, in the order of the pipeline.
+        floats: Whether finite float32 is taken, too, as from array files.
+    """
+
+    channels: int = 3
+    floats: bool = False
+
+    def check(self, frames: np.ndarray) -> np.ndarray:
+        """Return the array.
+
+        Raises:
+            ValueError: It is not ``(t, H, W, channels)``, or has other numbers.
+        """
+        if frames.ndim != 4 or frames.shape[-1] != self.channels or not frames.size:
+            raise ValueError(f'an array of shape {frames.shape} is no video; {self}')
+        if frames.dtype != np.uint8 and not (self.floats and frames.dtype == np.float32):
+            raise ValueError(f'an array of {frames.dtype} is no video; {self}')
+        if self.floats and not np.isfinite(frames).all():
+            raise ValueError(f'an array with NaN or infinite numbers is no video; {self}')
+        return frames
+
+    def __str__(self) -> str:
+        kinds = 'uint8 or finite float32' if self.floats else 'uint8'
+        rule = f'frames are an array (t, H, W, {self.channels}) of {kinds}'
+        if self.channels != 3 or self.floats:
+            return f'{rule}, as test_pipeline of this model gives them'
+        return (
+            f'{rule}, RGB; stack single frames with np.stack, and turn BGR round with '
+            'frames[..., ::-1]'
+        )
+
+
+RGB = ArrayForm()
 
 
 @dataclass(frozen=True)
@@ -38,7 +74,7 @@ class Given:
 
     name: str  # for results and messages
     path: Path | None = None
-    frames: np.ndarray | None = None  # t H W 3 of uint8
+    frames: np.ndarray | None = None  # t H W c
 
 
 def is_many(video: Any) -> bool:
@@ -53,13 +89,13 @@ def _holds_videos(path: Path) -> bool:
     return is_folder(path) and not is_frame_folder(path)
 
 
-def videos_of(video: Any) -> list[Given]:
-    """List what was given, each video by itself.
+def videos_of(video: Any, form: ArrayForm = RGB) -> list[Given]:
+    """List what was given, each video by itself; arrays have this form.
 
     Raises:
         FileNotFoundError: A file is not there, or a folder holds no video.
         TypeError: It is nothing of the kind.
-        ValueError: An array is not ``(t, H, W, 3)`` of uint8.
+        ValueError: An array has another form.
     """
     found: list[Given] = []
     for i, item in enumerate(video if isinstance(video, list | tuple) else [video]):
@@ -69,7 +105,7 @@ def videos_of(video: Any) -> list[Given]:
         elif isinstance(item, Given):
             found.append(item)
         elif isinstance(item, np.ndarray | Tensor):
-            found.append(Given(f'array {i}', frames=_checked(np.asarray(item))))
+            found.append(Given(f'array {i}', frames=form.check(np.asarray(item))))
         else:
             raise TypeError(
                 f'a video is a path, an array, a list of these or a folder, not '
@@ -92,14 +128,6 @@ def _files_in(folder: Path) -> list[Given]:
     for note in notes:
         logging.getLogger(__name__).warning('%s: %s', folder, note)
     return [Given(str(folder / name), path=folder / name) for name in names]
-
-
-def _checked(frames: np.ndarray) -> np.ndarray:
-    if frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
-        raise ValueError(f'an array of shape {frames.shape} is no video; {WRONG_ARRAY}')
-    if frames.dtype != np.uint8:
-        raise ValueError(f'an array of {frames.dtype} is no video; {WRONG_ARRAY}')
-    return frames
 
 
 @dataclass
@@ -171,6 +199,11 @@ def open_video(video: str | PathLike[str], fps: float | None = None) -> Video:
         return Video(path, fps=fps)
     except ValueError as error:
         raise ValueError(error_message(error, path, str(video))) from error
+
+
+def first_frame_folder(paths: Iterable[Path]) -> Path | None:
+    """Return the first path that is a folder of frames; names of videos are not looked up."""
+    return next((path for path in paths if not is_video(path.name) and is_frame_folder(path)), None)
 
 
 def fps_note(video: str | PathLike[str], fps: float | None = None) -> str:

@@ -13,7 +13,7 @@ from mmaction.registry import TRANSFORMS
 
 from mmtimesformer.datasets.video_dataset import OTHER_READERS
 from mmtimesformer.datasets.video_io.safe_open import check_for_other_reader
-from mmtimesformer.inference.inputs import Given, check_exists
+from mmtimesformer.inference.inputs import ArrayForm, Given, check_exists
 
 START = {'label': -1, 'start_index': 0, 'modality': 'RGB'}  # as MMAction2's data sets begin
 
@@ -37,11 +37,14 @@ class Views:
                 f'the test pipeline ({", ".join(names)}) does not open and decode a video; begin '
                 'it with mmtimesformer.VideoInit, a sampler, and mmtimesformer.VideoDecode'
             )
+        self.form = _form_of(pipeline)
         steps = [TRANSFORMS.build(dict(step)) for step in pipeline]
         self._open = steps[: opens[0] + 1]
         self._choose = steps[opens[0] + 1 : decodes[0]]
         self._decode = steps[decodes[0]]
         self._show = steps[decodes[0] + 1 :]
+        # Frames that are given have the channels of the second file already
+        self._show_given = [step for step in self._show if type(step).__name__ != 'AppendChannels']
 
     def of(self, given: Given, fps: float | None = None) -> dict[str, Any]:
         """Return the views of a video, see :meth:`of_file` and :meth:`of_array`."""
@@ -67,7 +70,7 @@ class Views:
         """Return the views of decoded frames; samplers that count seconds need ``fps``.
 
         Shape:
-            - frames: ``t H W 3``, RGB of uint8
+            - frames: ``t H W c``, in the form of :attr:`form`
         """
         chosen = self.choose(len(frames), fps)
         return self.of_chosen(chosen, {i: frames[i] for i in frame_numbers(chosen)})
@@ -78,12 +81,34 @@ class Views:
         return _through(self._choose, {**START, 'filename': '', 'total_frames': length, **speed})
 
     def of_chosen(self, chosen: Mapping[str, Any], frames: Mapping[int, Any]) -> dict[str, Any]:
-        """Return the views of frames that :meth:`choose` chose, given by number."""
+        """Return the views of frames that :meth:`choose` chose, given by number.
+
+        Raises:
+            ValueError: They have other channels than the pipeline opens.
+        """
         results = dict(chosen)
         indices = np.asarray(results['frame_inds']).reshape(-1)
         results['imgs'] = [np.ascontiguousarray(frames[int(i)]) for i in indices]
+        found = results['imgs'][0].shape[-1]
+        if found != self.form.channels:
+            raise ValueError(
+                f'its frames have {found} channels and test_pipeline gives {self.form.channels}; '
+                'sliding windows take no second file (AppendChannels)'
+            )
         results['original_shape'] = results['img_shape'] = results['imgs'][0].shape[:2]
-        return _through(self._show, results)
+        return _through(self._show_given, results)
+
+
+def _form_of(pipeline: Sequence[Mapping[str, Any]]) -> ArrayForm:
+    """Return the form of arrays that may take the place of the files of a pipeline."""
+    channels, floats = 3, False
+    for step in pipeline:
+        name = str(step['type']).rpartition('.')[2]
+        if name == 'ArrayInit':
+            channels, floats = step['channels'], True
+        elif name == 'AppendChannels':
+            channels += step.get('channels', 1)
+    return ArrayForm(channels, floats)
 
 
 def frame_numbers(chosen: Mapping[str, Any]) -> list[int]:

@@ -13,17 +13,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from mmtimesformer import heads
 from mmtimesformer.compat.data_samples import LOWEST_LOGIT
-from mmtimesformer.probing.logistic import fit_logistic
 from mmtimesformer.registry import MODELS
 
 BALANCED = 'balanced'
 ClassWeights = str | list[float] | None
 State = dict[str, Tensor]
-MOST_WEIGHTS = 100_000  # features times classes that scikit-learn fits: 768 of 130 classes
 # Of the attentive probe: 40 epochs, and more where these are few steps
 EPOCHS, LEAST_STEPS, ROWS_PER_STEP, LEARNING_RATE = 40, 300, 64, 2e-3
 
@@ -116,7 +115,8 @@ class Kind:
     ) -> heads.TimeSformerHead:
         """Fit a probe and return it as a head, in evaluation mode."""
         config = self.head_config(settings, choice, len(features))
-        head = MODELS.build(config)
+        with DefaultScope.overwrite_default_scope('mmaction'):  # of the losses
+            head = MODELS.build(config)
         head.load_state_dict(self.fit(features, targets, settings, choice))
         return head.eval()
 
@@ -124,11 +124,10 @@ class Kind:
 def fit_linear(
     features: np.ndarray, targets: np.ndarray, settings: ProbeSettings, choice: float
 ) -> State:
-    """Fit a logistic regression on standardised features.
+    """Fit scikit-learn's logistic regression on standardised features.
 
-    Scikit-learn fits it; with more than :data:`MOST_WEIGHTS` weights torch does, with the same
-    objective (:mod:`mmtimesformer.probing.logistic`). The standardisation is folded into the
-    weights. A class without a video gets a logit that no other is below.
+    The standardisation is folded into the weights. A class without a video gets a logit that no
+    other is below.
 
     Args:
         features: Of the class token, ``videos views d``.
@@ -145,13 +144,7 @@ def fit_linear(
     weight = np.zeros((settings.num_classes, x.shape[1]))
     bias = np.full(settings.num_classes, LOWEST_LOGIT)
     weights = settings.class_weights
-    rows = settings.label_rows(targets)
-    if x.shape[1] * settings.num_classes > MOST_WEIGHTS:
-        fitted = np.flatnonzero(rows.any(axis=0) & ~rows.all(axis=0))
-        if settings.multi_label:
-            bias[rows.all(axis=0)] = -LOWEST_LOGIT
-        weight[fitted], bias[fitted] = _by_torch(x, rows, fitted, settings, choice)
-    elif settings.multi_label:
+    if settings.multi_label:
         for i, row in enumerate(np.repeat(targets, views, axis=0).T):
             c = choice / views * (weights[i] if isinstance(weights, list) else 1)
             if row.all():
@@ -169,24 +162,14 @@ def fit_linear(
     return {'fc_cls.weight': _float(weight), 'fc_cls.bias': _float(bias)}
 
 
-def _by_torch(
-    x: np.ndarray, rows: np.ndarray, fitted: np.ndarray, settings: ProbeSettings, choice: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Fit the classes that some videos have and others have not."""
-    views = len(x) // len(rows)
-    positives, negatives = settings.weights_of(rows)
-    each = np.where(rows, positives, negatives)
-    labels, factors = (np.repeat(array[:, fitted], views, axis=0) for array in (rows, each))
-    return fit_logistic(x, labels, factors, choice / views, settings.multi_label, settings.device)
-
-
 def _logistic(x: np.ndarray, labels: np.ndarray, weights: Any, c: float) -> Any:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     with warnings.catch_warnings():  # more steps do not change what is predicted
         warnings.simplefilter('ignore', ConvergenceWarning)
-        found = LogisticRegression(C=c, class_weight=weights, max_iter=1000).fit(x, labels)
+        found = LogisticRegression(C=c, class_weight=weights, max_iter=1000, tol=1e-6)
+        found.fit(x, labels)
     return found.coef_, found.intercept_
 
 
@@ -234,7 +217,7 @@ def fit_attentive(
     labels = _float(rows)
     videos, views = tokens.shape[:2]
     generator = torch.Generator().manual_seed(settings.seed)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope('mmaction'):
         torch.manual_seed(settings.seed)
         head = heads.AttentiveHead(
             settings.num_classes, settings.in_channels, settings.num_heads

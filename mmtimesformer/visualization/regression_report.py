@@ -25,6 +25,7 @@ def sections(results: TestResults, mistakes: int) -> dict[str, Any]:
             for i in range(min(len(mae), MOST_DRAWN))
         ],
         'mistakes': _mistakes(scored, mistakes),
+        'failed_note': 'They are left out of the errors and of the plots.',
     }
 
 

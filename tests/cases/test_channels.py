@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mmaction.registry import MODELS
+from mmaction.utils import register_all_modules
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
 
 from mmtimesformer import TimeSformer
 from mmtimesformer.checkpoints import load_checkpoint
@@ -15,10 +18,13 @@ from mmtimesformer.checkpoints.load import adapt_contents
 from mmtimesformer.checkpoints.readers import Contents
 from mmtimesformer.config.validate import check_config
 from mmtimesformer.datasets import AppendChannels, ArrayDecode, ArrayInit, ToGrey
+from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_io.errors import UnreadableVideo
+from mmtimesformer.export import FORMATS
 from mmtimesformer.inference import VideoClassifier
 from tests.cases.test_multi_label import tool
 from tests.tools.conftest import TEXT
+from tests.tools.test_export import needs_onnx
 
 SIZES: dict[str, Any] = {
     'num_frames': 3, 'img_size': 16, 'patch_size': 8, 'embed_dims': 28, 'num_layers': 1,
@@ -81,15 +87,62 @@ def test_training_test_prediction_and_features(
     tiny_videos: Path, tmp_path: Path, kind: dict[str, Any]
 ) -> None:
     config, work = write_config(tmp_path, tiny_videos, kind), tmp_path / 'work'
-    code, said = tool('train', config, '--work-dir', work, '--seed', 0)
-    assert code == 0, said
-    code, said = tool('test', config, work / 'epoch_1.pth', '--work-dir', work)
-    assert code == 0, said
+    code, output = tool('train', config, '--work-dir', work, '--seed', 0)
+    assert code == 0, output
+    code, output = tool('test', config, work / 'epoch_1.pth', '--work-dir', work)
+    assert code == 0, output
     video = tmp_path / ('3.npy' if kind is ARRAYS else '3.mp4')
     classifier = VideoClassifier(checkpoint=work / 'epoch_1.pth')
     assert classifier.clips(video).shape[1] == kind['channels']
     assert sum(classifier(video).all_scores) == pytest.approx(1)
     assert classifier.features(video).shape == (1, 24)
+    array = frames_of(tmp_path, kind)
+    assert classifier(array).all_scores == pytest.approx(classifier(video).all_scores, abs=1e-4)
+    with pytest.raises(ValueError, match=rf'an array \(t, H, W, {array.shape[-1]}\) of uint8'):
+        classifier(array[..., :2])
+    if kind is DEPTH:
+        with pytest.raises(ValueError, match='sliding windows take no second file'):
+            classifier.timeline(video, window=0.5)
+
+
+def frames_of(folder: Path, kind: dict[str, Any]) -> np.ndarray:
+    """The fourth video as an array, with all its channels."""
+    if kind is ARRAYS:
+        return np.load(folder / '3.npy')
+    video = Video(folder / '3.mp4')
+    frames = np.stack(video.frames(list(range(len(video)))))
+    if kind is GREY:
+        return frames
+    return np.concatenate([frames, np.load(folder / '3_depth.npy')], axis=-1)
+
+
+@pytest.mark.parametrize('format', ['torch-export', pytest.param('onnx', marks=needs_onnx)])
+@pytest.mark.parametrize(
+    'kind',
+    [GREY, pytest.param(DEPTH, marks=pytest.mark.slow), ARRAYS],
+    ids=['grey', 'depth', 'arrays'],
+)
+def test_a_model_of_other_channels_is_exported(
+    tiny_videos: Path, tmp_path: Path, kind: dict[str, Any], format: str
+) -> None:
+    """The tool compares the file with PyTorch on clips of these channels."""
+    cfg = Config.fromfile(write_config(tmp_path, tiny_videos, kind))
+    register_all_modules(init_default_scope=False)
+    with DefaultScope.overwrite_default_scope('mmaction'):
+        model = MODELS.build(cfg.model)
+    checkpoint = tmp_path / 'trained.pth'
+    torch.save({'meta': {'cfg': cfg.pretty_text}, 'state_dict': model.state_dict()}, checkpoint)
+    out = tmp_path / f'exported{FORMATS[format].ending}'
+    code, said = tool('export', checkpoint, '--format', format, '--out', out)
+    assert code == 0, said
+    _, stored = FORMATS[format].read(out)
+    assert stored['input']['shape'][-4] == kind['channels'] and stored['input']['colour'] is None
+    raw = tmp_path / f'raw{out.suffix}'
+    code, said = tool(
+        'export', checkpoint, '--format', format, '--with-preprocessing', '--out', raw
+    )
+    assert (code == 0) == (kind is not ARRAYS), said
+    assert kind is not ARRAYS or 'array files (ArrayInit) have any numbers' in said
 
 
 def rgb() -> TimeSformer:

@@ -138,28 +138,28 @@ def test_two_processes_draw_classes_equally_together_and_resume(tmp_path: Path) 
 
 def run(config: Path, *options: object) -> tuple[Path, str]:
     work = config.parent / 'work'
-    code, said = tool('train', config, '--work-dir', work, '--seed', 0, *options)
-    assert code == 0, said
-    return work, said
+    code, output = tool('train', config, '--work-dir', work, '--seed', 0, *options)
+    assert code == 0, output
+    return work, output
 
 
 def test_weights_of_the_list_are_logged_and_saved_in_the_config(
     tmp_path: Path, tiny_videos: Path
 ) -> None:
     config = write_config(tmp_path, tiny_videos, WEIGHTS + METRIC)
-    work, said = run(config)
-    assert "'wave' 0.55 (20 videos), 'clap' 5.5 (2 videos)" in said
-    assert 'imbalanced' not in said
+    work, output = run(config)
+    assert "'wave' 0.55 (20 videos), 'clap' 5.5 (2 videos)" in output
+    assert 'imbalanced' not in output
     saved = Config.fromfile(work / config.name)
     assert saved.model.cls_head.loss_cls.class_weight == [0.55, 5.5]
     stored = load_torch(work / 'epoch_1.pth')['meta']['cfg']
     assert re.search(r'class_weight=\[\s*0.55,\s*5.5,?\s*\]', stored)
-    code, said = tool('test', config, work / 'epoch_1.pth', '--work-dir', work)
-    assert code == 0, said
-    assert re.search(r'Accuracy by class: \w+: [\d.]+ % of 2; \w+: [\d.]+ % of 2', said)
-    assert 'acc/of/clap' in said and 'acc/min1' in said
-    code, said = tool('predict', tiny_videos / '0.mp4', config, work / 'epoch_1.pth')
-    assert code == 0, said
+    code, output = tool('test', config, work / 'epoch_1.pth', '--work-dir', work)
+    assert code == 0, output
+    assert re.search(r'Accuracy by class: \w+: [\d.]+ % of 2; \w+: [\d.]+ % of 2', output)
+    assert 'acc/of/clap' in output and 'acc/min1' in output
+    code, output = tool('predict', tiny_videos / '0.mp4', config, work / 'epoch_1.pth')
+    assert code == 0, output
 
 
 @pytest.mark.parametrize(
@@ -186,10 +186,10 @@ def test_imbalance_is_warned_about_before_the_start(
 
 
 def test_the_warning_comes_before_the_first_step(tmp_path: Path, tiny_videos: Path) -> None:
-    _, said = run(write_config(tmp_path, tiny_videos, WRAPPER.replace('0.5', '1e-9')))
-    assert 'imbalanced' not in said
-    _, said = run(write_config(tmp_path, tiny_videos), '--resume')
-    assert said.index('The classes are imbalanced') < said.index('Nothing is left')
+    _, output = run(write_config(tmp_path, tiny_videos, WRAPPER.replace('0.5', '1e-9')))
+    assert 'imbalanced' not in output
+    _, output = run(write_config(tmp_path, tiny_videos), '--resume')
+    assert output.index('The classes are imbalanced') < output.index('Nothing is left')
 
 
 def test_weights_of_a_loss_that_takes_none_are_refused(tmp_path: Path, tiny_videos: Path) -> None:
@@ -245,15 +245,15 @@ def axes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize('seed', [0, 1, 2])
 def test_balanced_sampling_gains_10_points_of_mean_class_accuracy(axes: Path, seed: int) -> None:
-    """The table of docs/datasets/imbalance.md: 212 steps each, about 3 minutes."""
+    """The table of docs/datasets/imbalance.md: 212 steps each, about 4 minutes for all seeds."""
     demo = find_config('timesformer_divST-tiny_moving-shapes')
     found = []
     for sampler in ('DefaultSampler', BALANCED['type']):
         name = f'{sampler.rpartition(".")[2]}_{seed}'
         config = axes / f'{name}.py'
         config.write_text(AXES_CONFIG.format(demo=demo, folder=axes, sampler=sampler))
-        code, said = tool('train', config, '--work-dir', axes / name, '--seed', seed)
-        assert code == 0, said
-        found.append(float(re.findall(r'acc/mean1: ([\d.]+)', said)[-1]))
+        code, output = tool('train', config, '--work-dir', axes / name, '--seed', seed)
+        assert code == 0, output
+        found.append(float(re.findall(r'acc/mean1: ([\d.]+)', output)[-1]))
     plain, balanced = found
     assert balanced >= plain + 0.10

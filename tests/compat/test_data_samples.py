@@ -18,11 +18,15 @@ from mmtimesformer.compat.data_samples import (
 from mmtimesformer.engine.hooks.prediction_images import FRAMES_SHOWN, contact_sheet, outcome
 
 
+def of_1_2_0(fields: dict[str, Any]) -> Any:
+    return SimpleNamespace(all_items=fields.items, get=fields.get)
+
+
 def samples() -> list[Any]:
     """One prediction as 1.1.0 and as 1.2.0 give and dump it."""
     scores, label = torch.tensor([0.1, 0.7, 0.2]), torch.tensor([2])
     old = ActionDataSample().set_pred_score(scores).set_gt_labels(label)
-    new = SimpleNamespace(all_items=lambda: {'pred_score': scores, 'gt_label': label}.items())
+    new = of_1_2_0({'pred_score': scores, 'gt_label': label})
     return [
         old,
         {'pred_scores': {'item': scores}, 'gt_labels': {'item': label}},
@@ -43,7 +47,7 @@ def with_truth(truth: torch.Tensor, scores: torch.Tensor | None = None) -> list[
     old = ActionDataSample().set_pred_score(scores).set_gt_labels(truth)
     fields = {'pred_score': scores, 'gt_label': truth}
     dumped = {'pred_scores': {'item': scores}, 'gt_labels': {'item': truth}}
-    return [old, dumped, SimpleNamespace(all_items=fields.items), fields]
+    return [old, dumped, of_1_2_0(fields), fields]
 
 
 @pytest.mark.parametrize('row', [[0.0, 1.0, 1.0], [0, 1, 1], [False, True, True]])

@@ -23,7 +23,7 @@ NAME = re.compile(
     r'(pp-)?timesformer(-vit-(?P<vit>\w+-p\d+))?'
     r'_(?P<scheme>\w+?)(-(?P<variant>HR|L))?_(?P<gpus>\d+)xb(?P<batch>\d+)'
     r'-(u(?P<segments>\d+)|(?P<length>\d+)x(?P<interval>\d+)x(?P<clips>\d+))-(?P<epochs>\d+)e'
-    r'_(?P<dataset>[a-z0-9]+|your-own)(-frames)?(-split(?P<split>\d))?-rgb'
+    r'_(?P<dataset>[a-z0-9]+|your-own)(-frames)?(-split(?P<split>\d))?-(?P<modality>rgb-depth|rgb|grey)'
     r'(_(?P<protocol>official|paddle|mix|small-data|distill))?'
 )
 NAMED = [path for path in CONFIGS if NAME.fullmatch(path.stem)]
@@ -72,6 +72,8 @@ def test_the_file_name_matches_the_config(path: Path) -> None:
     assert cfg.train_cfg.max_epochs == int(parts['epochs'])
     frames = int(parts['segments'] or parts['length'])
     assert backbone.num_frames == frames
+    channels = {'rgb': 3, 'grey': 1, 'rgb-depth': 4}[parts['modality']]
+    assert backbone.get('in_channels', 3) == channels == len(cfg.model.data_preprocessor.mean)
     if parts['variant']:
         assert (frames, backbone.img_size) in VARIANTS[parts['variant']]
     # Protocols of other data sets begin with the data set's name: ssv2-official.

@@ -41,7 +41,6 @@ SMALL = [
     'train_cfg.max_epochs=1',
     'default_hooks.logger.interval=1',
     'default_hooks.checkpoint.save_best=None',
-    'train_dataloader.batch_size=1',
     'val_dataloader.batch_size=1',
     *(
         f'{loader}_dataloader.{option}'
@@ -157,6 +156,8 @@ def your_own(root: Path) -> list[object]:
     for name in ('clap', 'wave'):
         for i in range(2):
             video(root / f'videos/{name}/{i}.mp4', i)
+            depth = np.full((15, 48, 64, 1), 40 * i, np.uint8)
+            np.save(root / f'videos/{name}/{i}_depth.npy', depth)
     return ['folder', root / 'videos', '--out', root, '--val', 0.5]
 
 
@@ -216,9 +217,15 @@ def test_it_trains_two_steps_and_tests_two_videos(
     ann_file = cfg.train_dataloader.dataset.ann_file
     monkeypatch.chdir(data(Path(ann_file).parts[1]))
     options = [*SMALL, f'experiment_name={tmp_path.name}']
+    if cfg.model.backbone.get('frozen_stages', -1) > 0:  # of small data; 0 is the embeddings
+        options.append('model.backbone.frozen_stages=0')
+    clips = cfg.train_dataloader.get('clips_per_video', 1)
+    options.append(f'train_dataloader.batch_size={clips}')
     places = ['--work-dir', str(tmp_path), '--cfg-options', *options]
     if cfg.test_pipeline[1].get('num_clips', 1) > 1:  # of HowTo100M
         places.append('test_dataloader.dataset.pipeline.1.num_clips=1')
+    if cfg.model.backbone.get('frozen_stages', -1) > 0:
+        places.append('model.backbone.frozen_stages=1')
     assert tool('train')([path.stem, *places]) == 0
 
     log = next(tmp_path.glob('*/vis_data/scalars.json')).read_text().splitlines()

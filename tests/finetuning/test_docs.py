@@ -51,11 +51,11 @@ def test_each_printed_command_runs_as_printed(
         with pytest.raises(SystemExit) as end:
             run_tool([*tool, *(shorter if tool[0] == 'finetune' else [])])
         assert not end.value.code, command
-    said = capfd.readouterr().out
+    output = capfd.readouterr().out
     for code in re.findall(r'```python\n(from mmtimesformer.*?)```', TEXT, re.DOTALL):
         ast.parse(code)
         exec(code, {})
-    printed = said[said.index('from Python:') :].splitlines()[1:4]
+    printed = output[output.index('from Python:') :].splitlines()[1:4]
     scope: dict[str, object] = {}
     exec('\n'.join(line.strip() for line in printed), scope)
     assert scope['clf'].classes == ['clap hands', 'wave']

@@ -73,6 +73,53 @@ def test_augmentation_and_averages_follow_the_size_of_the_data(base: Start) -> N
     assert not chosen(base, 20_000, multi_label=True).mixup
 
 
+def config_of(start: Start, recipe: Any, multi_label: bool = False) -> dict[str, Any]:
+    data = {'train': 'train.txt', 'val': 'val.txt', 'classes': 'classes.txt'}
+    return make_config(
+        start, recipe, data=data, root='.', delimiter=' ', num_classes=2, multi_label=multi_label,
+        work_dir='work', seed=0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('counts', 'sampler', 'best'),
+    [
+        ({'wave': 380, 'jump': 38}, 'mmtimesformer.ClassBalancedSampler', 'acc/mean1'),
+        ({'wave': 379, 'jump': 38}, 'DefaultSampler', 'acc/top1'),
+    ],
+)
+def test_classes_are_balanced_where_the_largest_has_10_times_the_smallest(
+    base: Start, counts: dict[str, int], sampler: str, best: str
+) -> None:
+    recipe = chosen(base, 418, counts=counts)
+    config = config_of(base, recipe)
+    assert config['train_dataloader']['sampler'] == {'type': sampler, 'shuffle': True}
+    assert config['val_dataloader']['sampler'] == {'type': 'DefaultSampler', 'shuffle': False}
+    assert config['default_hooks']['checkpoint']['save_best'] == best
+    words = (
+        "balanced sampler: 'wave' has 380 training videos, 10 times or more those of 'jump' (38)"
+    )
+    assert recipe.balanced == (words if 'Balanced' in sampler else '')
+    assert chosen(base, 40, counts={'wave': 38, 'jump': 2}).balanced.startswith('class weights: ')
+    several = config_of(base, chosen(base, 418, counts=counts, multi_label=True), True)
+    assert several['default_hooks']['checkpoint']['save_best'] == 'acc/mean_average_precision'
+
+
+@pytest.mark.parametrize(('number', 'stops'), [(300, True), (1999, True), (2000, False)])
+def test_pretrained_weights_on_few_videos_stop_early_at_the_best_checkpoint(
+    base: Start, number: int, stops: bool
+) -> None:
+    recipe = chosen(base, number)
+    hooks = config_of(base, recipe).get('custom_hooks', [])
+    found = [hook for hook in hooks if hook['type'] == 'mmtimesformer.EarlyStoppingHook']
+    assert len(found) == stops
+    assert any('early stopping after 5' in note for note in recipe.notes) == stops
+    for hook in found:
+        assert (hook['monitor'], hook['rule'], hook['min_delta']) == ('acc/top1', 'greater', 0.001)
+    assert chosen(scratch(SIZES), number).patience is None
+    assert chosen(base, 40).patience is None  # a probe
+
+
 @pytest.mark.parametrize(
     ('classes', 'flip'),
     [
@@ -149,7 +196,12 @@ def test_a_training_pipeline_is_that_of_the_test_with_random_parts() -> None:
 
 @pytest.mark.parametrize(
     ('kind', 'multi_label'),
-    [('scratch', False), ('training checkpoint', True), ('image ViT', False)],
+    [
+        ('scratch', False),
+        ('training checkpoint', True),
+        ('training checkpoint', False),
+        ('image ViT', False),
+    ],
 )
 def test_every_config_passes_the_check_of_the_training_tool(
     tmp_path: Path, tiny_videos: Path, kind: str, multi_label: bool
@@ -163,7 +215,10 @@ def test_every_config_passes_the_check_of_the_training_tool(
         save_checkpoint(to_canonical(weights), tmp_path / 'vit.pth')
         start = pretrained(str(tmp_path / 'vit.pth'))
     set_interval(start, SIZES)
-    recipe = chosen(start, 6000, multi_label=multi_label)
+    few = kind == 'training checkpoint' and not multi_label
+    counts = {'wave': 390, 'jump': 10} if few else None
+    recipe = chosen(start, 400 if few else 6000, counts=counts, multi_label=multi_label)
+    assert (bool(recipe.balanced), recipe.patience) == ((True, 5) if few else (False, None))
     data = {name: str(tmp_path / f'{name}.txt') for name in ('train', 'val', 'classes')}
     for name, labels in (('train', '0 1' if multi_label else '1'), ('val', '0')):
         Path(data[name]).write_text(f'0.mp4 {labels}\n1.mp4 {labels}\n')

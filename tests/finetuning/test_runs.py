@@ -40,6 +40,22 @@ def test_two_shapes_reach_a_mean_average_precision_of_95_per_cent(tmp_path: Path
     assert average_precision_score(labels, scores, average='macro') >= 0.95
 
 
+def test_ten_clips_of_unseen_motions_are_probed_20_points_above_chance(tmp_path: Path) -> None:
+    """Trained on four motions; a probe on ten clips of each of the four others, 200 to test on."""
+    shapes = class_folders(tmp_path)
+    few = tmp_path / 'few'
+    for motion in ('up', 'down', 'growing', 'shrinking'):
+        videos = sorted((shapes / motion).iterdir())
+        for split, chosen in (('train', videos[:10]), ('val', videos[-50:])):
+            (few / split / motion).mkdir(parents=True)
+            for file in chosen:
+                shutil.move(file, few / split / motion)
+        shutil.rmtree(shapes / motion)
+    model = finetune(Options(shapes, tmp_path / 'known', quick_check=True, epochs=36))
+    finetune(Options(few, tmp_path / 'out', pretrained=str(model), quick_check=True))
+    assert top1(*read_predictions(tmp_path / 'out' / 'result.pkl')) >= 0.25 + 0.20
+
+
 def test_few_clips_with_pretrained_weights_are_probed(tmp_path: Path) -> None:
     """The first run trains on four classes for a moment; the second probes its features."""
     shapes = class_folders(tmp_path, Settings(num_train=80, num_val=16))

@@ -10,6 +10,7 @@ import torch
 from mmtimesformer.cli import RunStopped
 from mmtimesformer.finetuning import workflow
 from mmtimesformer.finetuning.inspection import Sizes
+from mmtimesformer.finetuning.video_list import Item
 from mmtimesformer.finetuning.workflow import Options, finetune, python_lines
 
 
@@ -59,7 +60,7 @@ def test_every_step_runs_once_and_a_stopped_run_continues(
     assert finetune(options) == model
     assert calls == ['check', 'train', 'test', 'report']
     assert torch.load(model).keys() == {'meta', 'state_dict'}
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in (
         'split by class, every video by itself (no column group',
         'left out: wave/5.mp4: it is cut short',
@@ -69,7 +70,7 @@ def test_every_step_runs_once_and_a_stopped_run_continues(
         "type='mmtimesformer.TimeSformer'", 'report.html',
         *python_lines(model, options.videos.absolute() / 'clap hands/0.mp4')[:2],
     ):  # fmt: skip
-        assert words in said, words
+        assert words in output, words
 
 
 def test_lists_have_the_form_that_the_data_set_reads(options: Options) -> None:
@@ -86,6 +87,35 @@ def test_lists_have_the_form_that_the_data_set_reads(options: Options) -> None:
     for info in found.load_data_list():
         assert Path(info['filename']).is_file()
         assert Path(info['filename']).parent.name == ('clap hands', 'wave')[info['label']]
+
+
+def test_imbalanced_classes_are_balanced_and_the_summary_has_their_mean_accuracy(
+    options: Options, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(6, 60):
+        (options.videos / 'clap hands' / f'{i}.mp4').write_bytes(b'x')
+
+    def scored(tool: str, *arguments: str) -> None:
+        call(tool, *arguments)
+        if tool == 'test':
+            scores = {'acc/top1': 0.9, 'acc/mean1': 0.625}
+            (options.out / 'predictions.meta.json').write_text(json.dumps({'scores': scores}))
+
+    monkeypatch.setattr(workflow, 'call', scored)
+    finetune(options)
+    output = capsys.readouterr().out
+    assert "- balanced sampler: 'clap hands' has 48 training videos, 10 times or more" in output
+    assert 'mean class accuracy: 62.5 % (each class counts equally)' in output
+    assert "type='mmtimesformer.ClassBalancedSampler'" in (options.out / 'config.py').read_text()
+
+
+@pytest.mark.parametrize(('groups', 'folds'), [('abab', 5), ('aabb', 0), ('aabc', 0)])
+def test_a_probe_is_not_cross_validated_where_a_class_has_one_group(
+    groups: str, folds: int
+) -> None:
+    items = [Item(f'{i}.mp4', ('wave' if i < 2 else 'clap',)) for i in range(4)]
+    found = {item.path: group for item, group in zip(items, groups, strict=True)}
+    assert workflow._folds(items, found) == folds
 
 
 @pytest.mark.parametrize(

@@ -54,14 +54,14 @@ METHODS = [
         'torch.nn.Module',
         '_save_to_state_dict',
         'self, destination, prefix, keep_vars',
-        'heads.py',
+        'heads/regression.py',
     ),
     (
         'torch.nn.Module',
         '_load_from_state_dict',
         'self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, '
         'error_msgs',
-        'heads.py',
+        'heads/regression.py',
     ),
     ('mmengine.optim.CosineAnnealingLR', '_get_value', 'self', 'engine/optim/warmup_cosine.py'),
     (
@@ -286,7 +286,7 @@ CALLED = {
     'datasets.video_dataset.FailedSample': 'set_field',
     'datasets.tar_shards.dataset.TarShardVideoDataset': 'load_data_list',
     'datasets.tar_shards.object_store.FsspecBackend': 'get get_text',
-    'heads.TimeSformerHead': 'average_clip',
+    'heads.classification.TimeSformerHead': 'average_clip',
 }
 
 

@@ -21,7 +21,10 @@ from mmtimesformer.compat.data_samples import label_of
 from mmtimesformer.datasets.tar_shards.dataset import TarShardVideoDataset
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_dataset import VideoDataset
+from mmtimesformer.finetuning import workflow
+from mmtimesformer.finetuning.workflow import Options, finetune
 from mmtimesformer.visualization.report_parts import _frames
+from tests.conftest import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
 READERS = {
@@ -218,6 +221,86 @@ def test_features_attention_and_checks(
     assert _frames(frames / '2').startswith('data:image/jpeg'), "a report's picture"
 
 
+def test_features_of_folders_are_of_the_frame_rate_that_is_given(
+    config: Path, checkpoint: Path, frames: Path, tiny_videos: Path, tmp_path: Path,
+    capfd: pytest.CaptureFixture,
+) -> None:  # fmt: skip
+    """Where the sampler counts seconds; a file keeps its own rate."""
+    windows = "type='mmtimesformer.WindowSampleFrames', clip_len=4, frame_interval=3"
+    text = config.read_text()
+    config.write_text(text.replace("type='SampleFrames', clip_len=4, frame_interval=2", windows))
+    both = tmp_path / 'both'
+    both.mkdir()
+    (both / '1').symlink_to(frames / '1')
+    shutil.copy(tiny_videos / '1.mp4', both / '1.mp4')
+    words = [config, checkpoint, both, '--device', 'cpu', '--out']
+    assert run('extract_features', *words, tmp_path / 'thirty') == 0
+    assert '1 is a folder of frames, which has no frame rate: 30' in capfd.readouterr().out
+    assert run('extract_features', *words, tmp_path / 'ten', '--fps', 10) == 0
+    assert 'assumed' not in capfd.readouterr().out
+    clf = VideoClassifier(config, checkpoint, 'cpu')
+    found = {
+        fps: [np.load(tmp_path / fps / f'features/{name}.npy') for name in ('1.mp4', '1')]
+        for fps in ('thirty', 'ten')
+    }
+    assert np.array_equal(*found['thirty'])
+    assert np.array_equal(found['ten'][0], found['thirty'][0])
+    assert np.allclose(found['ten'][1], clf.features(frames / '1', fps=10), atol=1e-5)
+    assert np.abs(np.subtract(*found['ten'])).max() > 1e-3
+    assert run('extract_features', *words, tmp_path / 'ten', '--fps', 15) == 1
+    assert 'holds features with fps=10.0, now it is 15.0; give' in capfd.readouterr().err
+    words[2] = tiny_videos
+    assert run('extract_features', *words, tmp_path / 'files', '--fps', 15) == 1
+    assert '--fps is for folders of frames, and' in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings('ignore')  # of others: MMEngine's Runner
+def test_finetune_on_a_folder_per_class_of_videos_and_folders_of_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the check to a prediction, with the jobs in this process, without workers, for speed."""
+    mine = tmp_path / 'mine'
+    for number, label in enumerate(['clap', 'wave'] * 5):
+        place = mine / label / str(number)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        video = write_video(place.with_suffix('.mp4'), 10, 64, 48, seed=number)
+        if number % 4 > 1:
+            write_frames(video, place, ('jpg', 'png')[number // 4 % 2])
+            video.unlink()
+    (mine / 'clap/2/img_00004.jpg').unlink()
+    jobs: list[str] = []
+    no_workers = [
+        f'{loader}_dataloader.{option}'
+        for loader in ('train', 'val', 'test')
+        for option in ('num_workers=0', 'persistent_workers=False')
+    ]
+
+    def call(name: str, *words: str) -> None:
+        jobs.append(name)
+        if name != 'report':
+            words += ('--cfg-options', *no_workers)
+        assert run({'report': 'analysis_tools/report'}.get(name, name), *words) == 0
+
+    monkeypatch.setattr(workflow, 'call', call)
+    # Eleven times a config is written; its layout would take most of the time.
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
+    model = finetune(Options(mine, tmp_path / 'out', epochs=1))
+    assert jobs == ['train', 'test', 'report']
+    left_out = (tmp_path / 'out/data/left_out.csv').read_text()
+    assert left_out.splitlines()[1:] == [
+        'clap/2,cannot be read: frames are missing: 4 (there are 1 to 10)'
+    ]
+    lists = ''.join((tmp_path / f'out/data/{name}.txt').read_text() for name in ('train', 'val'))
+    names = {line.split()[0] for line in lists.splitlines()}
+    assert names == {p.relative_to(mine).as_posix() for p in mine.glob('*/*')} - {'clap/2'}
+    assert (tmp_path / 'out/report.html').is_file()
+    clf = VideoClassifier(checkpoint=model, device='cpu')
+    results = clf(mine)
+    assert [result.video for result in results] == sorted(str(mine / name) for name in names)
+    assert all(result.top in ('clap', 'wave') for result in results)
+    assert len(results.skipped) == 1
+
+
 def test_tar_shards_hold_folders_of_frames(
     config: Path, frames: Path, tiny_videos: Path, tmp_path: Path
 ) -> None:
@@ -240,7 +323,10 @@ def test_tar_shards_hold_folders_of_frames(
     for i in range(2):
         assert torch.equal(packed[i]['inputs'], plain[i]['inputs'])
     assert torch.equal(packed[0]['inputs'], packed[1]['inputs'])
-    assert packed[2]['data_samples'].failed == plain[2]['data_samples'].failed or 'could not be'
+    assert packed[2]['data_samples'].failed == (
+        'it could not be read when the tar shards were written'
+    )
+    assert plain[2]['data_samples'].failed == 'frames are missing: 5 (there are 1 to 20)'
 
 
 def test_mmaction2s_readers_refuse_a_folder_in_one_sentence(frames: Path, tmp_path: Path) -> None:

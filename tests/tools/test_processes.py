@@ -82,7 +82,8 @@ if dist.get_rank() == 0:
 """
 
 
-@pytest.mark.parametrize('processes', [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [2, 4])
 def test_several_processes_take_the_steps_of_one(tmp_path: Path, processes: int) -> None:
     """At the same total batch, with random augmentation: losses within 1e-5."""
     script = tmp_path / 'steps.py'

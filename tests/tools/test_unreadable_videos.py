@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 
 from mmtimesformer.checkpoints.torch_checkpoints import load_torch
 from mmtimesformer.compat.data_samples import label_of, scores_of
@@ -105,6 +106,7 @@ def test_too_many_unreadable_videos_end_a_training(config: Path, tmp_path: Path)
 def one_answer(config: Path, tmp_path: Path) -> Path:
     """The checkpoint of a model that predicts class 0 for every video."""
     train(config, tmp_path / 'work')
+    MMLogger._instance_dict.clear()  # a test in the same second would log into the same file
     checkpoint = load_torch(tmp_path / 'work/epoch_1.pth')
     checkpoint['state_dict']['cls_head.fc_cls.weight'].zero_()
     checkpoint['state_dict']['cls_head.fc_cls.bias'] = torch.tensor([1.0, 0.0])
@@ -137,7 +139,7 @@ def test_a_test_counts_what_cannot_be_read_as_wrong(
         Namespace(
             config=str(config), checkpoint=str(one_answer), work_dir=str(folder), launcher='none',
             cfg_options={'test_dataloader.batch_size': 4, 'test_dataloader.num_workers': 2},
-            amp=None, dump=str(folder / 'result.pkl'), show=False, show_dir=None,
+            amp=None, dump=str(folder / 'result.pkl'), show=False, show_dir=None, calibrated=False,
         )
     )  # fmt: skip
     check_test(folder)

@@ -50,7 +50,8 @@ def write(args: argparse.Namespace) -> None:
     page = write_report(results, out, args.mistakes)
     echo(f'{page} ({page.stat().st_size / 1024:.0f} KiB): open it in a browser')
     if broken:
-        raise NonFiniteError(f'{about_scores(broken, len(results.labels))}. They count as wrong')
+        outcome = 'They are left out' if results.is_regression else 'They count as wrong'
+        raise NonFiniteError(f'{about_scores(broken, len(results.labels))}. {outcome}')
 
 
 def main(argv: list[str] | None = None) -> int:

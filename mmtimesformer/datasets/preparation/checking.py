@@ -11,7 +11,8 @@ from mmtimesformer.datasets.preparation.finding import SkippedFiles, walk_videos
 from mmtimesformer.datasets.preparation.isolation import call_isolated
 from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.datasets.transforms.decoding import Video
-from mmtimesformer.datasets.video_io.frame_folder import is_frame_folder
+from mmtimesformer.datasets.video_io.frame_folder import FrameFolderReader, is_frame_folder
+from mmtimesformer.datasets.video_io.jpg_damage import check_jpgs
 from mmtimesformer.datasets.video_io.safe_open import check_file, is_folder, open_container
 from mmtimesformer.datasets.video_io.stated_sizes import stated_bytes, stated_mp4_bytes
 
@@ -23,6 +24,9 @@ CHUNK_BYTES = 256 * 2**20  # frames held at a time, so that a long video needs n
 def check_video(path: str, quick: bool = False) -> int:
     """Decode a video.
 
+    Of JPG frames standard error is redirected (:mod:`..video_io.jpg_damage`), so it is called in a
+    process of its own.
+
     Args:
         path: The file, or a folder of frames. It is given by its path: from bytes, decord crashes
             on about one in ten truncated files.
@@ -32,17 +36,23 @@ def check_video(path: str, quick: bool = False) -> int:
         Number of frames.
 
     Raises:
-        ValueError: It cannot be read, it is cut short, or a frame cannot be decoded.
+        ValueError: It cannot be read, it is cut short, a frame cannot be decoded, or the compressed
+            data of a JPG are damaged in a way that libjpeg notices.
     """
     if Path(path).is_file() and not Path(path).stat().st_size:
         raise ValueError('an empty file')
     video = open_complete(Path(path))
     total = len(video)
-    ends = video.frames([0, total // 2, total - 1])
+    some = [0, total // 2, total - 1]
+    ends = video.frames(some)
     if not quick:
         step = max(1, CHUNK_BYTES // ends[0].nbytes)
         for start in range(0, total, step):
             video.frames(range(start, min(start + step, total)))
+    if video.is_folder:
+        images = FrameFolderReader(Path(path))
+        names = [images.names[i] for i in (some if quick else range(total))]
+        check_jpgs((name, images.read(name)) for name in names)
     return total
 
 

@@ -6,6 +6,7 @@ A lost mount leaves a folder that is not there, that fails with an error of the 
 
 import logging
 import mmap
+import multiprocessing
 import os
 import struct
 import time
@@ -113,6 +114,7 @@ class _SharedFlag:
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 8)
+        self._lock = multiprocessing.Lock()
 
     def set(self) -> bool:
         """Set it; return whether it was not set."""
@@ -123,8 +125,13 @@ class _SharedFlag:
         return self._change(0.0)
 
     def _change(self, to: float) -> bool:
-        (before,) = struct.unpack('d', self._memory[:8])
-        self._memory[:8] = struct.pack('d', to)
+        locked = self._lock.acquire(timeout=1)  # a process that was killed may hold it for ever
+        try:
+            (before,) = struct.unpack('d', self._memory[:8])
+            self._memory[:8] = struct.pack('d', to)
+        finally:
+            if locked:
+                self._lock.release()
         return bool(before) != bool(to)
 
     def __reduce__(self) -> Any:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.hooks import RemovableHandle
 
-from mmtimesformer.compat.data_samples import SCORES, mark_as_wrong, tensor_of
+from mmtimesformer.compat.data_samples import SCORES, is_regression, mark_as_wrong, tensor_of
 from mmtimesformer.engine.distributed.collectives import smallest
 from mmtimesformer.non_finite import EARLY, NonFiniteError, about_scores
 from mmtimesformer.registry import HOOKS
@@ -48,6 +48,7 @@ class NonFiniteScoresHook(Hook):
         self.videos: list[str] = []
         self.finite = 0  # videos with finite scores
         self.message = ''  # of the last test, or of a validation without finite scores
+        self.outcome = ''  # of such videos
         self._is_test = False
         self._common = 0  # batches that every rank has
         self._decided = False  # whether the model is broken for all videos
@@ -100,10 +101,10 @@ class NonFiniteScoresHook(Hook):
             )
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Log which videos count as wrong."""
+        """Log which videos have no finite scores."""
         message = self._gather(runner, len(runner.val_loop.dataloader.dataset))
         if message:
-            runner.logger.warning(f'{message[0].upper()}{message[1:]}. They count as wrong.')
+            runner.logger.warning(f'{message[0].upper()}{message[1:]}. {self.outcome}.')
         self.message = '' if self.finite else message
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
@@ -123,7 +124,7 @@ class NonFiniteScoresHook(Hook):
         """
         message, self.message = self.message, ''
         if message and self._is_test:
-            raise NonFiniteError(f'{message}. They count as wrong in the scores above')
+            raise NonFiniteError(f'{message}. {self.outcome} in the scores above')
         if message:
             raise NonFiniteError(
                 f'in the last validation of this training {message}, and continue from it with a '
@@ -146,6 +147,8 @@ class NonFiniteScoresHook(Hook):
         for i, sample in enumerate(outputs or ()):
             if not hasattr(sample, 'get'):
                 continue
+            numbers = is_regression(sample)
+            self.outcome = 'They are left out' if numbers else 'They count as wrong'
             if sample.get('non_finite'):
                 self.videos.append(_name(sample, dataloader, batch_idx, i))
             elif not sample.get('failed'):  # not an unreadable video

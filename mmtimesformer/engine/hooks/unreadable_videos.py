@@ -13,6 +13,7 @@ from mmengine.dist import all_gather_object, barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmtimesformer.compat.data_samples import is_regression
 from mmtimesformer.compat.upstream import overrides
 from mmtimesformer.engine.loops.resumable_loop import nested_datasets
 from mmtimesformer.fileio.safe_text import parse_json
@@ -61,7 +62,8 @@ class UnreadableVideosHook(Hook):
         self.max_fraction = max_fraction
         self.max_few = max_few
         self.list = UnreadableVideoList(Path(LIST))
-        self.failed: set[str] = set()  # in this validation or test
+        # In this validation or test: file, and whether numbers were to be predicted
+        self.failed: dict[str, bool] = {}
 
     def before_run(self, runner: Runner) -> None:
         """Set the place of the list; data sets leave logging to this hook."""
@@ -99,26 +101,35 @@ class UnreadableVideosHook(Hook):
         mode: str = 'train',
     ) -> None:  # fmt: skip
         """Log the unreadable videos of a batch of a validation or test."""
-        bad = [
-            {'file': sample.filename, 'reason': sample.failed, 'worker': sample.get('worker', -1)}
+        samples = [
+            sample
             for sample in (outputs or () if mode != 'train' else ())
             if hasattr(sample, 'get') and sample.get('failed')
         ]
-        if bad:
-            self.failed.update(video['file'] for video in bad)
-            self._log(runner, mode, bad, 'it counts as wrong')
+        if samples:
+            self.failed.update((sample.filename, is_regression(sample)) for sample in samples)
+            bad = [
+                {'file': one.filename, 'reason': one.failed, 'worker': one.get('worker', -1)}
+                for one in samples
+            ]
+            consequence = 'is left out of the errors'
+            if not is_regression(samples[0]):
+                consequence = 'counts as wrong'
+            self._log(runner, mode, bad, f'it {consequence}')
 
     @overrides(Hook)
     def _after_epoch(self, runner: Runner, mode: str = 'train') -> None:
-        """Log how many videos of a validation or test count as wrong."""
+        """Log how many videos of a validation or test could not be read."""
         if mode == 'train':
             return
         loader = runner.val_dataloader if mode == 'val' else runner.test_dataloader
-        failed = set().union(*all_gather_object(self.failed))
+        failed = {k: v for one in all_gather_object(self.failed) for k, v in one.items()}
         if failed:
+            numbers = any(failed.values())
+            outcome = 'are left out of the errors' if numbers else 'count as wrong'
             runner.logger.warning(
-                f'{len(failed)} of {len(loader.dataset):,} videos could not be read, and count as '
-                f'wrong; {self.list.path} lists them with their reasons.'
+                f'{len(failed)} of {len(loader.dataset):,} videos could not be read, and '
+                f'{outcome}; {self.list.path} lists them with their reasons.'
             )
 
     def _log(self, runner: Runner, stage: str, videos: Iterable[Entry], consequence: str) -> None:

@@ -70,12 +70,12 @@ def test_no_file_of_a_few_makes_a_reader_hang_or_crash(bad_videos: dict[Path, st
     by_name = {path.name: path for path in bad_videos}
     feared = ['bad_fifo.mp4', 'bad_link_to_a_fifo.mp4', 'bad_link_to_a_device.mp4']
     feared += ['bad_playlist.mp4', 'either_two_billion_durations.mp4', 'bad_4096x2.mp4']
-    few = {*[by_name[name] for name in feared], *list(bad_videos)[::5]}
+    few = {*[by_name[name] for name in feared], *list(bad_videos)[::10]}
     pipeline, found = train_pipeline('auto'), []
     for path in sorted(few):
         found += faults(path, bad_videos[path], open_apart(pipeline, path), 'auto')
     assert not found
-    assert len(few) >= 35
+    assert len(few) >= 18
 
 
 @pytest.mark.slow

@@ -179,6 +179,47 @@ def test_a_jpg_is_read_as_opencv_reads_it_or_refused_where_it_is_cut(
             decode_image(content[:end])
 
 
+def smooth(encoding: str) -> bytes:
+    """A picture with something to see, as JPG."""
+    y, x = np.mgrid[:96, :128]
+    noise = np.random.default_rng(0).normal(0, 12, (96, 128, 3))
+    rgb = np.clip(np.stack([x, y * 2, x + y], -1) + noise, 0, 255).astype(np.uint8)
+    options = {
+        'plain': (),
+        'progressive': (cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        'restarts': (cv2.IMWRITE_JPEG_RST_INTERVAL, 3),
+    }[encoding]
+    return encoded(rgb, 'jpg', *options)
+
+
+@pytest.mark.parametrize(
+    ('encoding', 'least'), [('plain', 40), ('progressive', 24), ('restarts', 38)]
+)
+def test_the_check_finds_most_damage_inside_a_jpg(
+    folder: Callable[[Sequence[str]], Path], encoding: str, least: int,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Of 40 JPGs with 64 bytes of zeros: all, if progressive 26; a good one never."""
+    path, good = folder(['0.jpg', '1.jpg']), smooth(encoding)
+    for name in ('0.jpg', '1.jpg'):
+        (path / name).write_bytes(good)
+    assert check_video(str(path)) == 2
+    padded = good[:-2] + bytes(7) + good[-2:]
+    (path / '0.jpg').write_bytes(padded)
+    assert check_video(str(path)) == check_video(str(path), quick=True) == 2, 'of a camera'
+    found = 0
+    begin = good.index(b'\xff\xda') + 14
+    for at in np.linspace(begin, len(good) - 70, 40, dtype=int):
+        (path / '1.jpg').write_bytes(good[:at] + bytes(64) + good[at + 64 :])
+        try:
+            check_video(str(path))
+        except ValueError as error:
+            found += 'its frame 1.jpg' in str(error)
+    assert found >= least
+    os.write(2, b'back')
+    assert capfd.readouterr().err.endswith('back'), 'standard error is itself again'
+
+
 def test_a_png_is_refused_where_it_is_cut_or_changed() -> None:
     content = encoded(picture(3), 'png')
     for at in range(len(content)):

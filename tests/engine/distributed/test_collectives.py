@@ -96,7 +96,8 @@ def test_videos_that_two_processes_could_not_read_are_counted_once_each(tmp_path
         logged: list[str] = []
         hook = UnreadableVideosHook()
         hook.list = UnreadableVideoList(tmp_path / 'bad_videos.jsonl')
-        hook.failed = [{'a.mp4', 'b.mp4'}, {'b.mp4', 'c.mp4'}][rank]
+        names = [('a.mp4', 'b.mp4'), ('b.mp4', 'c.mp4')][rank]
+        hook.failed = dict.fromkeys(names, False)
         runner = SimpleNamespace(
             logger=SimpleNamespace(warning=logged.append),
             val_dataloader=SimpleNamespace(dataset=range(10)),
