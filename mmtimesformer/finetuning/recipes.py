@@ -12,7 +12,6 @@ Without pretrained weights the whole model is trained: random features are of no
 """
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 from mmtimesformer.engine.class_balance import IMBALANCED
+from mmtimesformer.fileio.free_memory import available_memory
 
 PROBE, LAST_BLOCKS_RECIPE, FULL = RECIPES = ('probe', 'last-blocks', 'full')
 PROBE_BELOW = 300  # training videos
@@ -125,10 +125,8 @@ def free_memory() -> tuple[int, str]:
     """Return the free bytes of the first GPU, else of the machine, and which it is."""
     if torch.cuda.is_available():
         return torch.cuda.mem_get_info()[0], 'GPU memory'
-    try:
-        return os.sysconf('SC_AVPHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'), 'memory'
-    except (ValueError, OSError, AttributeError):  # unknown to this system
-        return 8 << 30, 'memory (assumed)'
+    free = available_memory()
+    return (8 << 30, 'memory (assumed)') if free is None else (free, 'memory')
 
 
 def choose(
