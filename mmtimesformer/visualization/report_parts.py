@@ -50,7 +50,8 @@ def _subtitle(results: TestResults) -> str:
 
 
 def _origin(results: TestResults) -> list[tuple[str, object]]:
-    about = {key: value for key, value in results.about.items() if key not in ('classes', 'views')}
+    elsewhere = ('classes', 'views', 'non_finite')
+    about = {key: value for key, value in results.about.items() if key not in elsewhere}
     if views := results.about.get('views'):
         about['views'] = f'{views["clips"]} clips x {views["crops"]} crops'
     return [
