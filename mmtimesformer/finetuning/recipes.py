@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from mmtimesformer.engine.class_balance import IMBALANCED
-from mmtimesformer.probing.checks import available_memory
+from mmtimesformer.fileio.free_memory import available_memory
 
 PROBE, LAST_BLOCKS_RECIPE, FULL = RECIPES = ('probe', 'last-blocks', 'full')
 PROBE_BELOW = 300  # training videos

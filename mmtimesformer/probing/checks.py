@@ -1,12 +1,12 @@
 """Check the arguments of a probe before the work starts, one sentence for each mistake."""
 
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from mmtimesformer.fileio.free_memory import available_memory
 from mmtimesformer.inference import VideoClassifier
 from mmtimesformer.probing.fitting import (
     BALANCED,
@@ -81,16 +81,6 @@ def check_memory(needed: int, kind: str) -> None:
             f'features of kind={kind!r} need {needed / 2**30:.1f} GiB of memory, and '
             f'{free / 2**30:.1f} GiB are free; {smaller}use fewer videos or views'
         )
-
-
-def available_memory() -> int | None:
-    """Return the bytes that can be used without swapping; ``None`` where Linux is not."""
-    try:
-        text = Path('/proc/meminfo').read_text(encoding='ascii')
-    except OSError:
-        return None
-    found = re.search(r'^MemAvailable: +(\d+) kB', text, re.MULTILINE)
-    return int(found[1]) * 1024 if found else None
 
 
 def counts_of(targets: np.ndarray, num_classes: int) -> np.ndarray:

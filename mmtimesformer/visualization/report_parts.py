@@ -50,14 +50,17 @@ def _subtitle(results: TestResults) -> str:
 
 
 def _origin(results: TestResults) -> list[tuple[str, object]]:
-    about = {key: value for key, value in results.about.items() if key not in ('classes', 'views')}
+    elsewhere = ('classes', 'views', 'non_finite')
+    about = {key: value for key, value in results.about.items() if key not in elsewhere}
     if views := results.about.get('views'):
         about['views'] = f'{views["clips"]} clips x {views["crops"]} crops'
-    return [
-        (key, ', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else value)
-        for key, value in about.items()
-        if value is not None
-    ]
+    return [(key, _shown(value)) for key, value in about.items() if value is not None]
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, dict):
+        return ', '.join(f'{name} {_shown(one)}' for name, one in value.items())
+    return f'{value:.6g}' if isinstance(value, float) else value
 
 
 def failed_tiles(results: TestResults) -> dict[str, str]:

@@ -7,26 +7,13 @@ import pytest
 import torch
 from mmengine.config import Config
 
-CONFIG = """
-default_scope = 'mmaction'
+from tests import tiny_model
+
+CONFIG = (
+    tiny_model.CONFIG
+    + """
 custom_imports = dict(
     imports=['mmtimesformer', 'mmtimesformer.datasets'], allow_failed_imports=False)
-model = dict(
-    type='Recognizer3D',
-    backbone=dict(
-        type='mmtimesformer.TimeSformer', num_frames=4, img_size=32, patch_size=16,
-        embed_dims=24, num_layers=2, num_heads=2, drop_path_rate=0.1, temporal_init='random'),
-    cls_head=dict(type='TimeSformerHead', num_classes=3, in_channels=24, average_clips='prob'),
-    data_preprocessor=dict(
-        type='ActionDataPreprocessor', mean=[127.5] * 3, std=[64.0] * 3, format_shape='NCTHW'))
-test_pipeline = [
-    dict(type='mmtimesformer.VideoInit', reader='pyav'),
-    dict(type='SampleFrames', clip_len=4, frame_interval=2, num_clips=1, test_mode=True),
-    dict(type='mmtimesformer.VideoDecode'),
-    dict(type='Resize', scale=(-1, 32)),
-    dict(type='ThreeCrop', crop_size=32),
-    dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs')]
 test_dataloader = dict(
     batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type='VideoDataset', ann_file='{videos}/val.txt', test_mode=True,
@@ -38,6 +25,7 @@ visualizer = dict(type='ActionVisualizer', vis_backends=vis_backends)
 # as MMEngine prints keys that are no words
 notes = dict({'a.key': 1})
 """
+)
 CLASSES = ['left', 'right', 'a very long name of a class that no narrow picture has room for']
 
 
@@ -46,17 +34,10 @@ def made(
     tiny_videos: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, torch.Tensor], str]:
     """Weights, large enough that classes differ, and the config as MMEngine prints it (slowly)."""
-    from mmaction.registry import MODELS
-    from mmaction.utils import register_all_modules
-    from mmengine.registry import DefaultScope
-
     path = tmp_path_factory.mktemp('config') / 'tiny.py'
     path.write_text(CONFIG.replace('{videos}', str(tiny_videos)))
     cfg = Config.fromfile(path)
-    register_all_modules(init_default_scope=False)
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        model = MODELS.build(cfg.model)
+    model = tiny_model.build_model(cfg)
     torch.nn.init.normal_(model.cls_head.fc_cls.weight)
     return model.state_dict(), cfg.pretty_text
 

@@ -10,27 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from mmtimesformer.datasets.preparation.moving_shapes import Settings, make_moving_shapes
-
-TEXT = """
-default_scope = 'mmaction'
-model = dict(
-    type='Recognizer3D',
-    backbone=dict(
-        type='mmtimesformer.TimeSformer', num_frames=4, img_size=32, patch_size=16,
-        embed_dims=24, num_layers=2, num_heads=2, drop_path_rate=0.1, temporal_init='random'),
-    cls_head=dict(type='TimeSformerHead', num_classes=3, in_channels=24, average_clips='prob'),
-    data_preprocessor=dict(
-        type='ActionDataPreprocessor', mean=[127.5, 127.5, 127.5], std=[64.0, 64.0, 64.0],
-        format_shape='NCTHW'))
-test_pipeline = [
-    dict(type='mmtimesformer.VideoInit', reader='pyav'),
-    dict(type='SampleFrames', clip_len=4, frame_interval=2, num_clips=1, test_mode=True),
-    dict(type='mmtimesformer.VideoDecode'),
-    dict(type='Resize', scale=(-1, 32)),
-    dict(type='ThreeCrop', crop_size=32),
-    dict(type='FormatShape', input_format='NCTHW'),
-    dict(type='PackActionInputs')]
-"""
+from tests.tiny_model import CONFIG, build_model
 
 
 @dataclass
@@ -62,16 +42,9 @@ def _videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def made(_videos: Path, tmp_path: Path) -> Made:
     """A checkpoint with its config, 24 training and 16 test videos of 8 classes."""
-    from mmaction.registry import MODELS
-    from mmaction.utils import register_all_modules
-
-    cfg = Config.fromstring(TEXT, '.py')
-    register_all_modules(init_default_scope=False)
-    torch.manual_seed(0)
-    with DefaultScope.overwrite_default_scope('mmaction'):
-        model = MODELS.build(cfg.model)
+    model = build_model(Config.fromstring(CONFIG, '.py'))
     path = tmp_path / 'base.pth'
-    torch.save({'meta': {'cfg': TEXT}, 'state_dict': model.state_dict()}, path)
+    torch.save({'meta': {'cfg': CONFIG}, 'state_dict': model.state_dict()}, path)
     lists = []
     for split in ('train', 'val'):
         lines = (_videos / f'{split}.txt').read_text().splitlines()

@@ -147,6 +147,12 @@ def test_a_result_without_view_scores_has_a_note(
     assert message in write_report(run_of(about=about), tmp_path / 'report.html').read_text()
 
 
+def test_settings_are_rounded_and_an_empty_list_has_no_row(tmp_path: Path) -> None:
+    about = {'scores': {'top1': 0.71, 'mean1': 0.7100000000000001}, 'non_finite': []}
+    text = write_report(run_of(about=about), tmp_path / 'report.html').read_text()
+    assert 'top1 0.71, mean1 0.71<' in text and 'non_finite' not in text
+
+
 def test_many_views_are_summarized_by_the_worst_and_the_best(tmp_path: Path) -> None:
     run = run_of(view_scores=np.repeat(np.log(SCORES)[:, None], 30, axis=1))
     page = write_report(run, tmp_path / 'report.html').read_text()
