@@ -520,6 +520,7 @@ def main() -> None:
     parser.add_argument(
         '--table', nargs='+', metavar='STACK=FILE', help='print the table, run nothing'
     )
+    parser.add_argument('--merge', action='store_true', help='keep the other rows of --out')
     args = parser.parse_args()
     if args.table:
         files = dict(word.split('=', 1) for word in args.table)
