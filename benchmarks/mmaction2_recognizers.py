@@ -350,7 +350,7 @@ def run_config(path: Path, run: Run) -> None:
 
 def one_line(error: BaseException) -> str:
     """Return an error in one line without paths, such as ``KeyError: 'x'``."""
-    text = ' '.join(str(error).split())
+    text = ' '.join(re.sub(r'\x1b\[\d+m', '', str(error)).split())
     for folder in (configs_folder().parents[3], Path.cwd(), Path.home()):
         text = text.replace(str(folder), '…')
     return f'{type(error).__name__}: {text}'[:300]
@@ -488,7 +488,7 @@ def reasons_of(found: dict[str, Any], names: list[str]) -> str:
     reasons += [
         f'alone: {sentence(row["plain"])}'
         for row in rows
-        if row['plain']['stage'] != row['with']['stage']
+        if row['plain']['stage'] not in ('ok', row['with']['stage'])
     ]
     return '; '.join(dict.fromkeys(filter(None, reasons)))
 
@@ -520,6 +520,7 @@ def main() -> None:
     parser.add_argument(
         '--table', nargs='+', metavar='STACK=FILE', help='print the table, run nothing'
     )
+    parser.add_argument('--merge', action='store_true', help='keep the other rows of --out')
     args = parser.parse_args()
     if args.table:
         files = dict(word.split('=', 1) for word in args.table)

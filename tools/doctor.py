@@ -37,7 +37,7 @@ REFERENCE = "pip install mmaction2==1.1.0 'mmengine>=0.11.0rc3' mmcv-lite==2.0.1
 TRAP_KEYS = 'name', 'happens', 'fix', 'breaks', 'safe', 'handled'  # of the JSON report
 DRN_LOSS = 'models/localizers/drn/drn_utils/loss.py'
 MODEL_INDEX, TORCH_AO = '.mim/model-index.yml', 'ao/quantization/__init__.py'
-LIST = re.compile(r'^ +Config: *$', re.MULTILINE)  # of a metafile
+LIST = re.compile(r'^ +Config: *\n +- ', re.MULTILINE)  # of a metafile
 TORCH_BOUND, MMENGINE_BOUND = '2.14', '0.12'  # as in pyproject.toml
 ONE_MMCV = 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.0.1'
 
@@ -305,7 +305,7 @@ def find_missing_mim_folder(machine: Machine) -> str:
 
 
 def find_lists_in_metafiles(machine: Machine) -> str:
-    """A row of MMAction2's metafiles lists several configs where MMEngine reads one."""
+    """A row of MMAction2 1.1.0's metafiles lists several configs where MMEngine reads one."""
     theirs = machine.source('mmaction', '.mim/configs/localization/bsn/metafile.yml')
     reads = "model_cfg['Config'].partition" in machine.source('mmengine', 'config/utils.py')
     return installed(machine, ('mmaction2', 'mmengine')) if reads and LIST.search(theirs) else ''
@@ -564,7 +564,7 @@ TRAPS = (
         find_lists_in_metafiles,
         "`_base_ = 'mmaction::…'` and the model hub fail for every config: 'list' object has no "
         "attribute 'partition'.",
-        'none: no version of MMAction2 and MMEngine is without it',
+        'none: only MMAction2 1.2.0 has no such row, and its wheel lacks a module',
         breaks=False,
         handled='MMEngine reads such a row as one row for each config',
     ),

@@ -4,8 +4,8 @@ Both `_base_ = 'mmaction::…'` and `mmengine.hub.get_config('mmaction::…')` f
 
 - MMEngine before 0.11 finds packages by `pkg_resources`, which setuptools 81 removed. Without it,
   the two functions below, on `importlib.metadata`, take the place of MMEngine's.
-- A row of MMAction2's metafiles lists several configs, and MMEngine expects one: AttributeError:
-  'list' object has no attribute 'partition'. Such a row is read as one row for each config.
+- A row of MMAction2 1.1.0's metafiles lists several configs, and MMEngine expects one: 'list'
+  object has no attribute 'partition'. Such a row is read as one row for each config.
 """
 
 import importlib.metadata

@@ -91,6 +91,11 @@ def test_stack_has_no_trap_that_breaks_training(stack_python: Path) -> None:
     _run(stack_python, 'tools/doctor.py')
 
 
+def test_stack_reads_configs_of_mmaction2_by_name(stack_python: Path) -> None:
+    path = 'tests/compat/test_external_configs.py'
+    _run(stack_python, '-m', 'pytest', '-q', '-W', 'default', '-p', 'no:cacheprovider', path)
+
+
 def test_stack_trains_tests_and_resumes(stack_python: Path) -> None:
     """The tests of the tools themselves, run by that stack's Python; its warnings are not ours."""
     path = 'tests/tools/test_train_and_test.py'
