@@ -24,6 +24,7 @@ from types import ModuleType
 
 from mmtimesformer.checkpoints.readers import FOLDER_FILES
 from mmtimesformer.fileio.atomic import write_atomically
+from mmtimesformer.fileio.safe_text import read_json
 from mmtimesformer.terminal import echo
 
 CHUNK = 1 << 20  # bytes
@@ -189,10 +190,29 @@ def _fetch_huggingface(rest: str) -> Path:
     except ValueError:
         raise
     except Exception as error:  # The hub's errors have no common parent.
+        if file is None and (cached := _cached_snapshot(hub, repository, revision)):
+            echo(f'the hub cannot be reached: using the copy of hf://{rest} here', file=sys.stderr)
+            return cached
         raise ValueError(
             f'cannot download hf://{rest} ({type(error).__name__}: {error}); check the name and '
             'the connection, or download it by other means and give the path'
         ) from error
+
+
+def _cached_snapshot(hub: ModuleType, repository: str, revision: str | None) -> Path | None:
+    """Return the folder of a repository that was downloaded earlier, with all its weights."""
+    try:
+        found = hub.snapshot_download(repository, revision=revision, local_files_only=True)
+    except Exception:  # as above
+        return None
+    folder = Path(found)
+    weights = next((name for name in FOLDER_FILES if (folder / name).is_file()), None)
+    if weights is None or not (folder / 'config.json').is_file():
+        return None
+    if not weights.endswith('.index.json'):
+        return folder
+    parts = read_json(folder / weights)['weight_map'].values()
+    return folder if all((folder / Path(name).name).is_file() for name in parts) else None
 
 
 def _fetch_timm(name: str) -> Path:

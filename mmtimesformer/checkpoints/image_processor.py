@@ -4,7 +4,7 @@ Every key is honoured or refused. A key that changes pixels and is not known her
 with other pixels than in training a model loses accuracy without any sign of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,16 @@ ENDINGS = ('FeatureExtractor', 'ImageProcessor', 'VideoProcessor', 'ImageProcess
            'ImageProcessorPil')  # fmt: skip
 # PIL's numbers of its ways to interpolate.
 RESAMPLES = {0: 'nearest', 1: 'lanczos', 2: 'bilinear', 3: 'bicubic', 4: 'box', 5: 'hamming'}
-EXTRA_KEYS = ('channel_order', 'frame_interval', 'num_frames', 'sampling')
+# Keys of this package: what a value must be, and whether it is.
+EXTRA_KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    'channel_order': ('"RGB" or "BGR"', lambda value: value in ('RGB', 'BGR')),
+    'frame_interval': ('a whole number from 1 on', lambda value: _is_count(value)),
+    'num_frames': ('a whole number from 1 on', lambda value: _is_count(value)),
+    'sampling': (
+        '"segments" (leave it out for frames at an interval)',
+        lambda value: value == 'segments',
+    ),
+}
 # They name classes, or change the form of the output and no pixel of it.
 HARMLESS = (
     'image_processor_type', 'feature_extractor_type', 'video_processor_type', 'processor_class',
@@ -34,6 +43,7 @@ READ = (
     'do_normalize', 'image_mean', 'image_std',
 )  # fmt: skip
 LARGEST_SIDE = 65_536  # pixels
+LARGEST_COUNT = 1_000_000  # frames
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,10 @@ class ImageProcessor:
         mean, std = _defaults(values, source)
         for key, value in values.items():
             _check_key(key, value, source)
+        if values.get('sampling') is not None and values.get('frame_interval') is not None:
+            raise ValueError(
+                f'{source} has sampling and frame_interval, which exclude each other; remove one'
+            )
         factor = 1.0
         if _flag(values, 'do_rescale', source):
             factor = _number(values, 'rescale_factor', 1 / 255, source)
@@ -140,6 +154,10 @@ def _defaults(
 
 def _check_key(key: str, value: Any, source: str) -> None:
     is_off = value is None or value is False or value == {}
+    if key in EXTRA_KEYS and value is not None:
+        rule, is_valid = EXTRA_KEYS[key]
+        if not is_valid(value):
+            raise ValueError(f'{source} has {key}={shown(value)}, and it must be {rule}')
     if key in (*READ, *EXTRA_KEYS, *HARMLESS) or is_off:
         return
     raise ValueError(
@@ -172,11 +190,16 @@ def _per_channel(
     if value is None:
         return usual
     row = value if isinstance(value, list | tuple) else (value,) * 3
-    if not 0 < len(row) <= 4 or not all(type(x) in (int, float) and abs(x) < 1e6 for x in row):
+    if len(row) != 3 or not all(type(x) in (int, float) and abs(x) < 1e6 for x in row):
         raise ValueError(
-            f'{source} has {key}={shown(value)}, and it must be a number for each channel'
+            f'{source} has {key}={shown(value)}, and it must be a number for each channel: three, '
+            'or one for all'
         )
     return tuple(map(float, row))
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value <= LARGEST_COUNT
 
 
 def _is_side(value: Any) -> bool:

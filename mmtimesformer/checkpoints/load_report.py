@@ -40,7 +40,7 @@ class Entry:
     note: str = ''
 
 
-@dataclass
+@dataclass(repr=False)
 class LoadReport:
     """What happened to each key in one conversion or loading.
 
@@ -97,6 +97,10 @@ class LoadReport:
             'or unknown: take a complete checkpoint of this model, or remove the unknown keys',
             self,
         )
+
+    def __repr__(self) -> str:
+        counts = ', '.join(f'{n} {action}' for action, n in self.counts().items() if n)
+        return f'<LoadReport {safe_text(self.source)} -> {safe_text(self.target)}: {counts}>'
 
     def counts(self) -> dict[Action, int]:
         return {action: len(self.keys(action)) for action in ACTIONS}

@@ -139,6 +139,8 @@ def _looks_like(head: bytes) -> str:
         return "it is git-lfs's placeholder for the real file; run `git lfs pull`"
     if head.lstrip()[:15].lower().startswith((b'<!doctype html', b'<html', b'<?xml')):
         return 'it is a web page; open its address in a browser to see why'
+    if head[4:8] == b'ftyp' or head.startswith((b'\x1aE\xdf\xa3', b'RIFF')):
+        return 'it is a video; give the video first, and the checkpoint last'
     return (
         f'it begins with {head[:8]!r}; readable are files of torch, safetensors, NumPy (.npz) and '
         'Paddle (.pdparams)'

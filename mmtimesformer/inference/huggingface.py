@@ -12,10 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from mmtimesformer.checkpoints.convert import Weights
-from mmtimesformer.checkpoints.image_processor import FILE, ImageProcessor, find_processor
+from mmtimesformer.checkpoints.image_processor import (
+    FILE,
+    VIDEO_FILE,
+    ImageProcessor,
+    find_processor,
+)
 from mmtimesformer.checkpoints.metadata import Preprocessing
 from mmtimesformer.checkpoints.preprocessing import is_own_folder
 from mmtimesformer.class_names import DATA_SETS, class_names_of, stated_data_set
+from mmtimesformer.fileio.safe_pickle import shown
 
 #: Frames from one sampled frame to the next, by the number of frames of a clip: those of the
 #: official models of Kinetics. For other numbers the clip covers 256 frames, as 8 x 32 and 16 x 16.
@@ -112,6 +118,7 @@ def read_hub_model(extras: Mapping[str, Any], weights: Weights, source: str) -> 
         )
     _check_size(processor, weights, source)
     config = extras['config']
+    _check_clip(extras, weights, source)
     _check_problem(config, source)
     check_labels(config, weights.describe().num_classes or 0, source)
     data_set = data_set_of(extras, weights, source)
@@ -177,6 +184,7 @@ def check_labels(config: Mapping[str, Any], num_classes: int, source: str) -> No
     if keys != {str(i) for i in range(num_classes)}:
         odd = next(iter(sorted(keys - {str(i) for i in range(num_classes)})), None)
         what = f'the key {odd[:40]!a}' if odd is not None else f'{len(keys)} keys'
+        what = what if isinstance(labels, Mapping) else f'{shown(labels)} in place of keys'
         raise ValueError(
             f'config.json of {source} has an id2label with {what}, and the classifier has '
             f'{num_classes} classes: its keys must be 0 to {num_classes - 1}; correct it'
@@ -206,6 +214,23 @@ def _check_size(processor: ImageProcessor, weights: Weights, source: str) -> Non
             f'{FILE} of {source} gives frames of {size[0]} x {size[1]} pixels, which are not whole '
             f'patches of {patch}; correct crop_size or size'
         )
+
+
+def _check_clip(extras: Mapping[str, Any], weights: Weights, source: str) -> None:
+    """Refuse another number of channels or frames than a video, or the model, has."""
+    channels = weights.tensors['patch_embed.proj.weight'].shape[1]
+    if channels != 3:
+        raise ValueError(
+            f'the model of {source} takes {channels} channels, and the frames of a video have 3; '
+            'give the config of your model too: VideoClassifier(config, checkpoint)'
+        )
+    for name in (FILE, VIDEO_FILE):
+        given = (extras.get(name.removesuffix('.json')) or {}).get('num_frames')
+        if given is not None and weights.num_frames is not None and given != weights.num_frames:
+            raise ValueError(
+                f'{name} of {source} has num_frames={given}, and its model takes '
+                f'{weights.num_frames}; correct it'
+            )
 
 
 def _spellings(repositories: tuple[str, ...]) -> list[str]:

@@ -53,6 +53,8 @@ def save_folder(
 ) -> LoadReport:
     """Write a Hugging Face folder, see :meth:`VideoClassifier.save_pretrained`."""
     path = Path(folder).expanduser()
+    if not str(folder):
+        raise ValueError('the name of the folder is empty; give a folder')
     _check_model(classifier)
     if path.exists() and not path.is_dir():
         raise ValueError(f'{path} is a file, and a Hugging Face folder is a folder; give another')
@@ -206,12 +208,18 @@ def _resize_of(config: InferenceConfig) -> dict[str, Any]:
             }
         if kind in SHORT_SIDES:
             size = step[SHORT_SIDES[kind]]
+            name = step.get('resample') or step.get('interpolation', 'bilinear')
+            resample = RESAMPLES.get(name, RESAMPLES['bilinear'])
+            if not step.get('keep_ratio', True):
+                width, height = (size, size) if isinstance(size, int) else size
+                return {'size': {'height': height, 'width': width}, 'resample': resample}
             side = max(size) if isinstance(size, tuple | list) and -1 in size else size
-            if not isinstance(side, int) or not step.get('keep_ratio', True):
-                return {}
-            resample = RESAMPLES[step.get('resample', 'bilinear')]
-            return {'size': {'shortest_edge': side}, 'resample': resample}
-    return {}
+            return (
+                {'size': {'shortest_edge': side}, 'resample': resample}
+                if isinstance(side, int)
+                else {}
+            )
+    return {'do_resize': False}
 
 
 def _protocol(classifier: 'VideoClassifier') -> list[str]:

@@ -257,7 +257,7 @@ def _of_pipeline(transformers: Any, folder: Path, video: Video) -> System:
             f'its model returns {len(logits)} rows of logits, one a frame, for one video; the '
             'pipeline takes the first row, which is that of frame 0 alone'
         )
-    frames = _frames_of(processor, video, inputs['pixel_values'][0])
+    frames = _frames_of(processor, video, inputs['pixel_values'][0].float())
     if not frames:
         notes.append('the frames were not found: its decoder gives other pixels')
     size = processor.size

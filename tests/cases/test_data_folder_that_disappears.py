@@ -300,7 +300,7 @@ def test_a_test_never_counts_it_as_wrong(
     arguments = Namespace(
         config=str(config), checkpoint=str(tmp_path / 'out/epoch_1.pth'), launcher='none',
         work_dir=str(tmp_path / 'test'), cfg_options={}, amp=None, dump=None, show=False,
-        show_dir=None, interval=1, wait_time=1, calibrated=False,
+        show_dir=None, interval=1, wait_time=1, calibrated=False, preprocessing=None,
     )  # fmt: skip
     with pytest.raises(StorageError, match='gone or empty'):
         commands.test(arguments)

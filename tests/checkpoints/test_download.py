@@ -121,7 +121,9 @@ class FakeHub(types.ModuleType):
         self.calls.append((repository, file, revision))
         return str(self.folder / file)
 
-    def snapshot_download(self, repository, revision=None, allow_patterns=None):
+    def snapshot_download(
+        self, repository, revision=None, allow_patterns=(), local_files_only=False
+    ):
         self.calls.append((repository, tuple(allow_patterns), revision))
         return str(self.folder)
 
@@ -171,6 +173,30 @@ def test_a_failure_of_the_hub_is_an_error_in_one_sentence(hub, monkeypatch) -> N
     (hub.folder / 'model.safetensors').write_text('')
     with pytest.raises(ValueError, match='cannot download hf://owner/name .*no route to host'):
         fetch('hf://owner/name')
+
+
+def test_a_repository_that_was_downloaded_is_used_without_a_network(
+    hub, monkeypatch, capsys
+) -> None:
+    """As on the nodes of a cluster: HF_HUB_OFFLINE=1 lets nothing but the copy be read."""
+
+    def fail(*args, **kwargs):
+        raise OSError('offline mode is enabled')
+
+    monkeypatch.setattr(hub.HfApi, 'list_repo_files', fail)
+    index = '{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+    for name, text in (
+        ('config.json', '{}'), ('model.safetensors.index.json', index), ('model-1.safetensors', ''),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match='offline mode is enabled'):
+            fetch('hf://owner/name')
+        (hub.folder / name).write_text(text)
+    with pytest.raises(ValueError, match='offline mode is enabled'):  # a part is missing
+        fetch('hf://owner/name')
+    (hub.folder / 'model-2.safetensors').write_text('')
+    assert fetch('hf://owner/name@v1') == hub.folder
+    assert hub.calls[-1] == ('owner/name', (), 'v1')
+    assert 'using the copy of hf://owner/name@v1 here' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('source', ['hf://owner', 'hf://'])

@@ -83,6 +83,14 @@ def test_pixels_are_those_of_transformers(change: dict[str, Any], shape: tuple[i
         ({'image_mean': [float('nan')] * 3}, 'image_mean='),
         ({'rescale_factor': 0}, 'rescale_factor=0'),
         ({'do_resize': 'yes'}, "do_resize='yes'"),
+        ({'image_mean': [0.5, 0.5]}, 'image_mean='),
+        ({'frame_interval': '4'}, "frame_interval='4'"),
+        ({'frame_interval': 0}, 'frame_interval=0'),
+        ({'frame_interval': True}, 'frame_interval=True'),
+        ({'sampling': 'uniform'}, "sampling='uniform'"),
+        ({'channel_order': 'bgr'}, "channel_order='bgr'"),
+        ({'num_frames': 2.5}, 'num_frames=2.5'),
+        ({'sampling': 'segments', 'frame_interval': 4}, 'exclude each other'),
     ],
 )
 def test_a_key_or_value_that_is_not_known_is_an_error(change: dict, message: str) -> None:

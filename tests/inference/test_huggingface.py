@@ -109,6 +109,8 @@ def test_frames_follow_from_the_data_set_or_from_the_file(tmp_path: Path) -> Non
         ('preprocessor_config.json', {'do_flip_channel_order': True}, 'do_flip_channel_order'),
         ('preprocessor_config.json', {'crop_size': {'height': 33, 'width': 33}}, 'patches of 16'),
         ('preprocessor_config.json', {'do_center_crop': False}, 'the size of the video'),
+        ('preprocessor_config.json', {'num_frames': 8}, 'num_frames=8, and its model takes 4'),
+        ('config.json', {'id2label': ['a', 'b', 'c']}, 'a list in place of keys'),
         ('config.json', {'id2label': {'1': 'a', '2': 'b', '3': 'c'}}, "the key '3'"),
         ('config.json', {'id2label': {'0': 'a', '1': 'b'}}, '2 keys'),
         ('config.json', {'problem_type': 'regression'}, "problem_type='regression'"),
@@ -292,6 +294,44 @@ def test_transformers_reads_preprocessing_and_names_of_a_saved_folder(
     assert new(str(video)) == old(str(video))
     for key in ('size', 'crop_size', 'resample', 'image_mean', 'image_std', 'rescale_factor'):
         assert getattr(new.image_processor, key) == getattr(old.image_processor, key), key
+
+
+def test_frames_that_are_not_resized_stay_so_in_a_saved_folder(video: Path, tmp_path: Path) -> None:
+    """Transformers' default is to resize, so that the file must state the contrary."""
+    save_hub_folder(tmp_path / 'folder')
+    edit(tmp_path / 'folder', 'preprocessor_config.json', do_resize=False)
+    load(tmp_path / 'folder').save_pretrained(tmp_path / 'again')
+    values = json.loads((tmp_path / 'again' / 'preprocessor_config.json').read_text())
+    assert values['do_resize'] is False
+    with pytest.raises(ValueError, match='name of the folder is empty'):
+        load(tmp_path / 'again').save_pretrained('')
+
+
+@pytest.mark.parametrize(
+    ('step', 'expected'),
+    [
+        ({'scale': (-1, 40), 'interpolation': 'bicubic'}, ({'shortest_edge': 40}, 3)),
+        ({'scale': (48, 32), 'keep_ratio': False}, ({'height': 32, 'width': 48}, 2)),
+        ({'scale': 32, 'keep_ratio': False}, ({'height': 32, 'width': 32}, 2)),
+    ],
+)
+def test_a_resize_of_mmaction2_is_stated_for_transformers(
+    step: dict[str, Any], expected: tuple[dict[str, int], int], tmp_path: Path
+) -> None:
+    save_hub_folder(tmp_path / 'folder')
+    ours = load(tmp_path / 'folder')
+    steps = ours.inference_config.pipeline
+    kinds = [one['type'].rpartition('.')[2] for one in steps]
+    steps[kinds.index('ProcessorResize')] = {'type': 'Resize', **step}
+    ours.save_pretrained(tmp_path / 'again')
+    values = json.loads((tmp_path / 'again' / 'preprocessor_config.json').read_text())
+    assert (values['size'], values['resample']) == expected
+
+
+def test_a_report_of_saving_is_one_line_in_a_notebook(tmp_path: Path) -> None:
+    save_hub_folder(tmp_path / 'folder')
+    saved = load(tmp_path / 'folder').save_pretrained(tmp_path / 'again')
+    assert repr(saved) == ("<LoadReport mmtimesformer -> Hugging Face's TimeSformer: 49 renamed>")
 
 
 def test_preprocessing_that_was_edited_after_saving_is_used(video: Path, tmp_path: Path) -> None:
@@ -573,6 +613,14 @@ def test_the_comparison_names_frames_crops_and_logits_of_each_system(
     best = build('video-classification', model=str(tmp_path / 'folder'), device='cpu')(str(video))
     assert best[0]['label'] == CLASSES[int(np.argmax(pipeline.logits))]
     assert theirs.config.num_frames == 4
+
+
+def test_weights_of_half_precision_are_compared_too(video: Path, tmp_path: Path) -> None:
+    save_hub_folder(tmp_path / 'folder').half().save_pretrained(tmp_path / 'folder')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        found = compare_systems(video, tmp_path / 'folder', 'cpu')
+    assert found.systems[1].frames == [0, 1, 2, 3]
 
 
 @pytest.mark.slow  # a process of its own, because HF_ENDPOINT is read at import

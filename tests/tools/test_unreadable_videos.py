@@ -140,6 +140,7 @@ def test_a_test_counts_what_cannot_be_read_as_wrong(
             config=str(config), checkpoint=str(one_answer), work_dir=str(folder), launcher='none',
             cfg_options={'test_dataloader.batch_size': 4, 'test_dataloader.num_workers': 2},
             amp=None, dump=str(folder / 'result.pkl'), show=False, show_dir=None, calibrated=False,
+            preprocessing=None,
         )
     )  # fmt: skip
     check_test(folder)
