@@ -9,6 +9,7 @@ A wheel contains the files of ``tools/``; this runs them.
 
 import runpy
 import sys
+from typing import TextIO
 
 import mmtimesformer
 from mmtimesformer.console.tools import COMPLETION, file_of, find_tool, help_text
@@ -20,11 +21,12 @@ DONE, MISTAKE = 0, 2  # exit codes, see mmtimesformer.cli
 def main(arguments: list[str]) -> int:
     """Run the tool that the first argument names, with the other arguments."""
     if not arguments or arguments[0] in ('-h', '--help', 'help'):
-        print(help_text())
+        for line in help_text().splitlines():
+            _show(line)
         return DONE
     name, *rest = arguments
     if name == '--version':
-        print(f'mmtimesformer {__version__}')
+        _show(f'mmtimesformer {__version__}')
         return DONE
     if name == COMPLETION:
         from mmtimesformer.console.completion import print_script
@@ -33,9 +35,7 @@ def main(arguments: list[str]) -> int:
     try:
         tool = find_tool(name)
     except ValueError as error:
-        from mmtimesformer.terminal import echo
-
-        echo(f'error: {error}', file=sys.stderr)
+        _show(f'error: {error}', sys.stderr)
         return MISTAKE
     file = file_of(tool)
     sys.argv = [str(file), *rest]
@@ -46,6 +46,12 @@ def main(arguments: list[str]) -> int:
         str(file), init_globals={'COMMAND': f'mmtimesformer {tool.name}'}, run_name='__main__'
     )
     return DONE
+
+
+def _show(text: str, file: TextIO | None = None) -> None:
+    from mmtimesformer.terminal import echo  # it needs rich, which the doctor may find missing
+
+    echo(text, file=file)
 
 
 def command() -> int:

@@ -227,7 +227,7 @@ def test_cutmix_cuts_height_times_width_and_the_headers_name_the_difference() ->
     from mmaction.registry import MODELS
 
     blending = read(PP).model.data_preprocessor.blending
-    (settings,) = (dict(a) for a in blending.augments if a.type == 'CutmixBlending')
+    (settings,) = (dict(a) for a in blending.augments if a.type == 'mmaction.CutmixBlending')
     cutmix = MODELS.build(settings)
     videos = torch.zeros(2, 3, 5, 12, 16)
     videos[1] = 1
@@ -246,7 +246,7 @@ def test_cutmix_cuts_height_times_width_and_the_headers_name_the_difference() ->
 def test_augmentations_are_drawn_as_often_as_in_paddle() -> None:
     blending = read(PP).model.data_preprocessor.blending
     alphas = {augment.type: augment.alpha for augment in blending.augments}
-    assert alphas == {'CutmixBlending': 1.0, 'MixupBlending': 0.2}
+    assert alphas == {'mmaction.CutmixBlending': 1.0, 'mmaction.MixupBlending': 0.2}
     assert blending.probs == [0.5, 0.5]
 
 

@@ -99,7 +99,7 @@ def test_the_mmaction2_configs_hold_what_that_system_publishes(scheme: str) -> N
         type='mmaction.TimeSformerHead', num_classes=400, in_channels=768, average_clips='prob'
     )
     assert cfg['model']['data_preprocessor'] == dict(
-        type='ActionDataPreprocessor',
+        type='mmaction.ActionDataPreprocessor',
         mean=[127.5] * 3,
         std=[127.5] * 3,
         to_rgb=False,
