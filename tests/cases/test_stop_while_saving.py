@@ -80,9 +80,14 @@ def test_a_stop_with_nothing_saved_says_so(train: Train, monkeypatch: pytest.Mon
 def test_ctrl_c_while_it_is_retried_ends_at_once(
     train: Train, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    # Tests that a shell starts in the background inherit that SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     begin = time.monotonic()
     fill = At(14, full_disk(monkeypatch, 'epoch_3', signal.SIGINT))
-    code = run_tool(lambda: train(fill), resume_hint='--resume continues')
+    try:
+        code = run_tool(lambda: train(fill), resume_hint='--resume continues')
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (code, time.monotonic() - begin < 8) == (INTERRUPTED, True)
     assert 'interrupted; --resume continues' in capsys.readouterr().err
 
