@@ -1,10 +1,11 @@
 """Copy the Markdown pages for Sphinx: links to files outside the site, navigation, API pages.
 
 ``docs/*.md`` are the only source; the repository's web page shows the same files. The copies
-differ in three ways:
+differ in four ways:
 
 - Links to files that are not in the site, such as ``../mmtimesformer/models/blocks.py``, lead to
   the repository's address in ``pyproject.toml``. While there is none, only their text remains.
+- A link whose text is the name of a file, such as ``[usage.md](usage.md)``, shows the title.
 - Pages named ``index.md`` have a list of links. It becomes the navigation: an item is an entry, and
   the items below it are its children.
 - The API reference is written from ``api.toml``.
@@ -95,7 +96,9 @@ def with_site_links(text: str, source: Path, pages: dict[Path, Path]) -> str:
         anchor = f'#{anchor}' if anchor else ''
         if path in pages:
             relative = os.path.relpath(pages[path], pages[source].parent)
-            return f'[{match["text"]}]({Path(relative).as_posix()}{anchor})'
+            # MyST writes the title of the page or section where there is no text
+            text = '' if match['text'].endswith('.md') else match['text']
+            return f'[{text}]({Path(relative).as_posix()}{anchor})'
         if not (ROOT / path).exists():
             raise ValueError(f'{source}: there is no file {path}, to which a link leads')
         kind = 'tree' if (ROOT / path).is_dir() else 'blob'
@@ -139,7 +142,8 @@ def _directive(module: str, name: str) -> Iterator[str]:
     elif isinstance(value, type):
         yield f'.. autoclass:: {module}.{name}'
         yield '   :members:'
-        yield '   :show-inheritance:'
+        if value.__bases__ != (object,):
+            yield '   :show-inheritance:'
     else:
         yield f'.. autofunction:: {module}.{name}'
 

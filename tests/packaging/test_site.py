@@ -95,23 +95,24 @@ def test_make_docs_builds_the_site_without_a_warning(python: Path, tmp_path: Pat
     for page in (tmp_path / 'html').rglob('*.html'):
         assert not re.search(r'(?:src|<link[^>]+href)="https?://', page.read_text()), page
 
-    start = checkout / 'docs/start.md'
-    start.write_text('# Start\n\n[a](usage.md#no-heading)\n')
-    (checkout / 'docs/lost.md').write_text('# Lost\n')
     fusion = checkout / 'mmtimesformer/heads/fusion.py'
     fusion.write_text(fusion.read_text().replace('#: ', '# '))
-    code, error = _build(python, checkout, tmp_path)
-    assert code == 1
-    assert 'lost.md is not in the navigation' in error
-    assert 'mmtimesformer.heads.FUSIONS is public and has no comment' in error
-    (checkout / 'docs/lost.md').unlink()
-    code, error = _build(python, checkout, tmp_path)
-    assert code == 1
-    assert 'no-heading' in error
+    start = checkout / 'docs/start.md'
     start.write_text('# Start\n\n[a](no_page.md)\n')
     code, error = _build(python, checkout, tmp_path)
     assert code == 1
     assert 'no file docs/no_page.md' in error
+    assert 'mmtimesformer.heads.FUSIONS is public and has no comment' in error
+    start.write_text('# Start\n\n[a](usage.md#no-heading)\n')
+    lost = checkout / 'docs/lost.md'
+    lost.write_text('# Lost\n')
+    code, error = _build(python, checkout, tmp_path)
+    assert code == 1
+    assert 'lost.md is not in the navigation' in error
+    lost.unlink()
+    code, error = _build(python, checkout, tmp_path)
+    assert code == 1
+    assert 'no-heading' in error
 
 
 def _copy(checkout: Path) -> Path:
