@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     except ValueError as error:
         print(error, file=sys.stderr)
         return 1
-    settings = ['-c', str(Path(__file__).parent), '-d', str(WORK / 'doctrees'), '-j', 'auto']
+    settings = ['-c', str(Path(__file__).parent), '-d', str(WORK / 'doctrees')]
     code = sphinx_build(
         ['-b', 'html', '-q', '-W', '--keep-going', *settings, str(WORK / 'pages'), str(html)]
     )

@@ -167,7 +167,7 @@ def fit_table(results: dict[str, Any]) -> Iterator[str]:
     yield '|---|' + '---|' * len(GPUS)
     for title, name in ROWS.items():
         cells = [
-            ' / '.join(clips_that_fit(results[name], level, size) for level in LEVELS)
+            '/'.join(clips_that_fit(results[name], level, size) for level in LEVELS)
             for size in GPUS
         ]
         yield _line(title, *cells)
