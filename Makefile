@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 PARTS = cases engine tools stacks rest  # of `make test-all`
-.PHONY: help env demo demo-attention app test test-all $(PARTS:%=test-all-%) bench lint format release-check clean
+.PHONY: help env demo demo-attention app docs test test-all $(PARTS:%=test-all-%) bench lint format release-check clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -32,6 +32,11 @@ demo-attention: env  ## the same with all three attention schemes, as a table an
 app: env  ## a page in the browser to try the model of make demo
 	@$(PY) -c 'import gradio' 2>/dev/null || $(PY) -m pip install -qq --no-deps -r requirements/demo.txt
 	$(PY) tools/demo_app.py $(ARGS)
+
+docs: env  ## the documentation site, in build/site/html; a warning is an error
+	@cmp -s requirements/docs.txt "$(VENV)/docs.txt" || { \
+	  $(PY) -m pip install -qq --no-deps -r requirements/docs.txt && cp requirements/docs.txt "$(VENV)/docs.txt"; }
+	$(PY) docs/site/build.py $(ARGS)
 
 test: env  ## what every change must pass (minutes)
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -11,7 +11,8 @@ from mmtimesformer.export.writers import Run
 from mmtimesformer.inference import VideoClassifier
 from mmtimesformer.non_finite import NonFiniteError, about_scores, is_finite
 
-TOLERANCE = 1e-4  # of a score; float32 leaves about 1e-6
+#: Largest accepted difference of a score; float32 leaves about 1e-6.
+TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)

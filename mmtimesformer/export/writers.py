@@ -29,7 +29,8 @@ from mmtimesformer.export.metadata import KEY
 
 Run = Callable[[Tensor], Tensor]
 
-OPSET = 18  # what torch writes by itself; it converts to newer ones, and to 17 it cannot
+#: The opset that torch writes by itself; it can convert to newer ones, but not to 17.
+OPSET = 18
 INSTALL = 'pip install "mmtimesformer[export]"'
 LARGEST_ONNX = 2**31  # bytes that one protobuf message may have
 
@@ -163,6 +164,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+#: The formats ``'onnx'``, ``'torch-export'`` and ``'torchscript'``, each with its ending.
 FORMATS = {
     'onnx': Format('.onnx', _write_onnx, _read_onnx),
     'torch-export': Format('.pt2', _write_torch_export, _read_torch_export),

@@ -126,7 +126,7 @@ class Predictions(list[Prediction]):
 
     @property
     def non_finite(self) -> list[str]:
-        """Videos whose scores are NaN or infinite: then the model is wrong, not the file."""
+        """Videos whose scores are NaN or infinite, because the model is wrong and not the file."""
         return [one.video for one in self.skipped if one.non_finite]
 
     def __str__(self) -> str:

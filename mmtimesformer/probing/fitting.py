@@ -253,6 +253,7 @@ def _float(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.asarray(array, dtype=np.float32))
 
 
+#: The classifiers ``'linear'``, ``'knn'`` and ``'attentive'``, each with its features and settings.
 KINDS = {
     'linear': Kind(
         'cls', 'C', (0.001, 0.01, 0.1, 1.0, 10.0), 1.0, fit_linear, heads.TimeSformerHead
