@@ -9,7 +9,8 @@
 ``owner/name``, ``owner/name@…``       the same
 =====================================  ============================================================
 
-An existing local path wins, then a shipped name, then ``owner/name``.
+An existing local path wins (of a folder, if it holds weights), then a shipped name, then
+``owner/name``.
 """
 
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmtimesformer.checkpoints.readers import FOLDER_FILES
 from mmtimesformer.cli import near_name
 from mmtimesformer.config.command_line import CHECKPOINTS
 from mmtimesformer.config.find import ENDINGS, find_config, shipped_configs
@@ -119,9 +121,17 @@ def _is_config(given: str | Config) -> bool:
     if isinstance(given, Config):
         return True
     path = Path(given).expanduser()
+    if given in shipped_configs() and _is_folder_without_weights(path):
+        return True  # such as that of a training, in work_dirs
     if path.exists() or '://' in given:
         return path.is_file() and path.suffix in ENDINGS and not given.endswith(INDEX)
     return path.suffix == '.py' or given in shipped_configs()
+
+
+def _is_folder_without_weights(path: Path) -> bool:
+    return path.is_dir() and not any(
+        (path / name).exists() for name in (*FOLDER_FILES, '.metadata')
+    )
 
 
 def _is_checkpoint(given: str | Config) -> bool:
@@ -147,7 +157,9 @@ def _require(checkpoint: str) -> None:
     path = Path(checkpoint).expanduser()
     if '://' in checkpoint or path.exists():
         return
-    if checkpoint.endswith(CHECKPOINTS) or len(path.parts) > 1:
+    if REPOSITORY.fullmatch(checkpoint) and not checkpoint.endswith(CHECKPOINTS):
+        rule = f'; correct the path, or write hf://{checkpoint} for the Hugging Face Hub'
+    elif checkpoint.endswith(CHECKPOINTS) or len(path.parts) > 1:
         rule = '; correct the path'
     else:
         rule = (
