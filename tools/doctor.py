@@ -22,6 +22,7 @@ import importlib
 import importlib.machinery
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import shlex
@@ -825,7 +826,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     machine = inspect_machine()
     traps = find_traps(machine)
-    print(as_json(machine, traps) if args.json else report(machine, traps))
+    try:
+        print(as_json(machine, traps) if args.json else report(machine, traps), flush=True)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return int(any(trap.breaks for trap, _ in traps))
 
 

@@ -169,6 +169,8 @@ def _bash(tools: list[Words], configs: list[str]) -> str:
             '    local tool=${COMP_WORDS[1]} options= words= line',
             '    local files=yes',  # whether file names are completed too
             f'    local configs={_quoted(configs)}',
+            '    [ "$word" != = ] || word=',
+            '    if [ "$before" = = ]; then before=${COMP_WORDS[COMP_CWORD-2]}; fi',
             '    COMPREPLY=()',
             '    if [ "$COMP_CWORD" -eq 1 ]; then',
             f'        words={_quoted([*names, "--help", "--version"])}',

@@ -10,7 +10,7 @@ from mmengine.infer import BaseInferencer
 
 from mmtimesformer.cli import near_name
 from mmtimesformer.config.find import find_config
-from mmtimesformer.config.model_zoo import config_names, metafile_entries, weights_of
+from mmtimesformer.config.model_zoo import config_names, weights_of
 
 SCOPES = ('mmtimesformer', 'mmaction')
 _load_of_scope = BaseInferencer._load_model_from_metafile
@@ -37,7 +37,7 @@ def load_by_name(self: BaseInferencer, model: str) -> tuple[Config, str]:
     name = ours.get(model.lower())
     if name is None:
         raise ValueError(
-            f'{model} is no model of mmtimesformer{near_name(model, metafile_entries(), 0.3, 3)}; '
+            f'{model} is no model of mmtimesformer{near_name(model, config_names(), 0.3, 3)}; '
             "for a model of MMAction2 set scope='mmaction'"
         )
     weights = weights_of(name)

@@ -9,7 +9,8 @@
 ``owner/name``, ``owner/name@…``       the same
 =====================================  ============================================================
 
-An existing local path wins, then a shipped name, then ``owner/name``.
+An existing local path wins, then a shipped name, then ``owner/name``. With a checkpoint, a folder
+without weights does not win over a shipped name.
 """
 
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmtimesformer.checkpoints.readers import FOLDER_FILES
 from mmtimesformer.cli import near_name
 from mmtimesformer.config.command_line import CHECKPOINTS
 from mmtimesformer.config.find import ENDINGS, find_config, shipped_configs
@@ -65,15 +67,16 @@ def model_source(
     if len(given) == 1:
         return _of_one(given[0])
     first, second = given
-    if _is_config(first) and _is_config(second):
+    first_is, second_is = _is_config_of_two(first), _is_config_of_two(second)
+    if first_is and second_is:
         raise ValueError(
             f'{_shown(first)} and {_shown(second)} are both configs; give CONFIG and CHECKPOINT'
         )
-    if _is_checkpoint(first) and _is_checkpoint(second):
+    if not first_is and not second_is and _is_checkpoint(first) and _is_checkpoint(second):
         raise ValueError(
             f'{first} and {second} are both checkpoints; give CONFIG and CHECKPOINT, or one of them'
         )
-    if _is_config(second) or (_is_checkpoint(first) and not _is_config(first)):
+    if second_is or (_is_checkpoint(first) and not first_is):
         first, second = second, first
     return ModelSource(first, _address(str(second)))
 
@@ -124,6 +127,19 @@ def _is_config(given: str | Config) -> bool:
     return path.suffix == '.py' or given in shipped_configs()
 
 
+def _is_config_of_two(given: str | Config) -> bool:
+    """Whether this is the config, where the checkpoint is given too.
+
+    A folder without weights, such as that of a training in work_dirs, does not hide the shipped
+    config of its name then. Alone it does: published weights are not those of the training.
+    """
+    if _is_config(given):
+        return True
+    path = Path(str(given)).expanduser()
+    weights = (path / name for name in (*FOLDER_FILES, '.metadata'))
+    return given in shipped_configs() and path.is_dir() and not any(x.exists() for x in weights)
+
+
 def _is_checkpoint(given: str | Config) -> bool:
     """Whether this is a checkpoint: a path by its ending, a folder, or an address."""
     if isinstance(given, Config) or _is_config(given):
@@ -147,7 +163,9 @@ def _require(checkpoint: str) -> None:
     path = Path(checkpoint).expanduser()
     if '://' in checkpoint or path.exists():
         return
-    if checkpoint.endswith(CHECKPOINTS) or len(path.parts) > 1:
+    if REPOSITORY.fullmatch(checkpoint) and not checkpoint.endswith(CHECKPOINTS):
+        rule = f'; correct the path, or write hf://{checkpoint} for the Hugging Face Hub'
+    elif checkpoint.endswith(CHECKPOINTS) or len(path.parts) > 1:
         rule = '; correct the path'
     else:
         rule = (

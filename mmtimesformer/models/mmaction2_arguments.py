@@ -27,8 +27,9 @@ def takes_mmaction2_arguments(init: Callable[..., None]) -> Callable[..., None]:
         theirs = {name: kwargs.pop(name) for name in NAMES if name in kwargs}
         for name, value in to_ours(theirs).items():
             if kwargs.get(name) is not None:
+                given = ', '.join(key for key, value in theirs.items() if value is not None)
                 raise ValueError(
-                    f"backbone.{name} and {', '.join(theirs)} of MMAction2's TimeSformer are both "
+                    f"backbone.{name} and {given} of MMAction2's TimeSformer are both "
                     f'set; remove the latter, or {name}'
                 )
             kwargs[name] = value
@@ -58,8 +59,8 @@ def to_ours(theirs: dict[str, Any]) -> dict[str, Any]:
     _require(layers is None, 'transformer_layers', layers, 'only None; use block_cfg')
     if theirs.get('num_transformer_layers') is not None:
         ours['num_layers'] = theirs['num_transformer_layers']
-    if theirs.get('pretrained') is not None:
-        checkpoint = theirs['pretrained']
+    checkpoint = theirs.get('pretrained')
+    if checkpoint:  # '' is none, as in MMAction2
         ours['init_cfg'] = {'type': 'mmtimesformer.Pretrained', 'checkpoint': checkpoint}
         print_log(
             f'backbone.pretrained={checkpoint!r} is used as '

@@ -53,6 +53,8 @@ def complete(scripts: dict[str, Path], folder: Path, *words: str) -> list[str]:
         (['predict', '--pre'], ['--precision', '--preprocessing']),
         (['predict', '--precision', ''], ['fp32', 'bf16', 'int8']),
         (['predict', 'clip.mp4', '--precision', 'b'], ['bf16']),
+        (['predict', 'clip.mp4', '--precision', '=', 'b'], ['bf16']),  # as bash splits =
+        (['predict', 'clip.mp4', '--precision', '='], ['fp32', 'bf16', 'int8']),
         (['predict', '--topk', 'c'], []),
         (['predict', 'clip.mp4', 'timesformer_divST-t'], [TINY]),
         (['predict', 'c'], ['clip one.mp4', 'clip$two.mp4']),

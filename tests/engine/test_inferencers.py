@@ -66,6 +66,8 @@ def test_a_name_without_weights_is_one_sentence_with_the_path_of_the_config() ->
 
 
 def test_a_name_of_mmaction2_in_our_scope_is_sent_to_its_scope() -> None:
+    with pytest.raises(ValueError, match=f"did you mean '{DEMO}'"):
+        ActionRecogInferencer(DEMO[:-1], scope='mmtimesformer')
     with pytest.raises(ValueError, match="tsn_r50 is no model of .*scope='mmaction'"):
         ActionRecogInferencer('tsn_r50', scope='mmtimesformer')
 

@@ -88,6 +88,23 @@ def test_a_local_path_wins_over_a_shipped_name_and_over_a_repository(folder: Pat
     assert model_source('owner/name') == ModelSource(None, 'owner/name')
 
 
+def test_with_a_checkpoint_a_folder_without_weights_does_not_hide_a_name(folder: Path) -> None:
+    """A user in work_dirs has a folder of this name for each config that was trained."""
+    (folder / NAME).mkdir()
+    assert model_source(NAME, 'a.pth') == ModelSource(NAME, 'a.pth')
+    assert model_source('a.pth', NAME) == ModelSource(NAME, 'a.pth')
+    assert model_source(NAME) == ModelSource(None, NAME)  # never other weights than expected
+    (folder / NAME / 'model.safetensors').touch()
+    with pytest.raises(ValueError, match='are both checkpoints'):
+        model_source(NAME, 'a.pth')
+
+
+def test_an_owner_that_is_a_local_folder_is_told_how_to_name_the_hub(folder: Path) -> None:
+    (folder / 'facebook').mkdir()
+    with pytest.raises(FileNotFoundError, match='or write hf://facebook/timesformer for the'):
+        model_source('facebook/timesformer')
+
+
 @pytest.mark.parametrize(
     ('given', 'error'),
     [

@@ -66,12 +66,19 @@ def test_their_names_of_layers_and_epsilon_are_felt() -> None:
         ({'norm_cfg': {'type': 'BN'}}, "norm_cfg=.*only type='LN'"),
         ({'dropout_ratio': 0.1}, 'dropout_ratio=0.1 .*drop_rate'),
         ({'transformer_layers': [{}]}, 'transformer_layers=.*block_cfg'),
-        ({'pretrained': 'x.pth', 'init_cfg': {'type': 'Xavier'}}, 'init_cfg and pretrained'),
+        (
+            {'pretrained': 'x.pth', 'norm_cfg': None, 'init_cfg': {'type': 'Xavier'}},
+            'init_cfg and pretrained of',
+        ),
     ],
 )
 def test_what_has_no_equal_here_is_an_error(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TimeSformer(**SMALL, **arguments)
+
+
+def test_an_empty_pretrained_is_none_as_in_mmaction2() -> None:
+    assert TimeSformer(**SMALL, pretrained='').init_cfg is None
 
 
 def test_a_typing_error_is_still_an_error() -> None:

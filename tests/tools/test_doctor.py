@@ -486,6 +486,12 @@ def test_fix_with_nothing_to_fix_asks_nothing(
     assert '0 of 0 fixes' in capsys.readouterr().out
 
 
+def test_a_reader_that_stops_early_is_no_error() -> None:
+    command = f'{sys.executable} {TOOL} --json | true; exit ${{PIPESTATUS[0]}}'
+    done = subprocess.run(['bash', '-c', command], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1) and done.stderr == ''
+
+
 @pytest.mark.parametrize('words', [['--yes'], ['--fix', '--json']])
 def test_options_that_do_not_go_together_are_refused(words: list[str]) -> None:
     with pytest.raises(SystemExit) as end:
