@@ -72,9 +72,7 @@ def numbers_in(text: str) -> Counter[str]:
     text = re.sub(r'<[^>]+>', '', LINK.sub(']', CODE.sub('', text)))
     text = MONTH.sub(lambda match: str(MONTHS.index(match[1]) + 1), text)
     return Counter(
-        f'{Decimal(digits.replace(",", "")) * FACTORS[word]:f}'.removesuffix('.0')
-        if word
-        else digits
+        f'{(Decimal(digits.replace(",", "")) * FACTORS[word]).normalize():f}' if word else digits
         for digits, word in NUMBER.findall(text)
     )
 
