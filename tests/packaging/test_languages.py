@@ -1,4 +1,4 @@
-"""The Chinese pages have the pages, commands, numbers, headings, links and images of the English ones.
+"""Chinese pages have the pages, commands, numbers, headings, links and images of the English ones.
 
 A page and its translation are compared section by section: code blocks and headings in order, all
 else as a multiset, since the order of words differs. What has no translation is in NOT_TRANSLATED.
@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from markdown_it import MarkdownIt
 
 ROOT = Path(__file__).parents[2]
 CHINESE = ROOT / 'docs/zh_cn'
@@ -62,9 +63,7 @@ def sections_of(text: str) -> list[tuple[str, str]]:
     text = LANGUAGE_LINK.sub('', COMMENT.sub('', BLOCK.sub('', text)))
     starts = [*HEADING.finditer(text)]
     ends = [match.start() for match in starts[1:]] + [len(text)]
-    return [
-        (match[1], text[match.start() : end]) for match, end in zip(starts, ends, strict=True)
-    ]
+    return [(match[1], text[match.start() : end]) for match, end in zip(starts, ends, strict=True)]
 
 
 def numbers_in(text: str) -> Counter[str]:
@@ -82,7 +81,7 @@ def codes_in(text: str) -> Counter[str]:
 
 
 def targets_in(text: str, page: Path) -> Counter[str]:
-    """Count the targets of links and images, from the root, those of translated pages in English."""
+    """Count the targets of links and images, from the root; those of translations in English."""
     return Counter(target_of(link, page) for link in LINK.findall(CODE.sub('', text)))
 
 
@@ -141,6 +140,19 @@ def test_a_chinese_page_links_to_chinese_pages(page: Path) -> None:
     chinese = chinese_of(page)
     text = LANGUAGE_LINK.sub('', CODE.sub('', BLOCK.sub('', chinese.read_text())))
     assert [x for x in LINK.findall(text) if not is_of_the_reader(x, chinese)] == []
+
+
+def literal_asterisks(page: Path) -> int:
+    """Count the asterisks that a page shows because they are not read as emphasis."""
+    tokens = MarkdownIt().enable('table').parse(page.read_text())
+    shown = [part for token in tokens for part in token.children or [] if part.type == 'text']
+    return sum(part.content.count('**') for part in shown)
+
+
+@each_page
+def test_emphasis_of_a_chinese_page_is_read_as_emphasis(page: Path) -> None:
+    """Bold text that ends with a punctuation mark needs a space or a mark behind it."""
+    assert literal_asterisks(chinese_of(page)) == literal_asterisks(page)
 
 
 @each_page
