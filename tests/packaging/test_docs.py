@@ -1,7 +1,6 @@
 """The package map lists every module, and links, anchors and file names in the pages exist."""
 
 import re
-import string
 from pathlib import Path
 
 import pytest
@@ -31,8 +30,7 @@ def _anchors(page: Path) -> set[str]:
     """Return the anchors that GitHub makes of a page's headings, and those written out."""
     anchors = set(re.findall(r'<a (?:id|name)="([^"]+)"', page.read_text()))
     for heading in re.findall(r'^#+ +(.+)$', _text(page), re.MULTILINE):
-        plain = heading.lower().replace(' ', '-')
-        anchors.add(''.join(x for x in plain if x in '-_' or x not in string.punctuation + '…–'))
+        anchors.add(re.sub(r'[^\w -]', '', heading.lower()).replace(' ', '-'))
     return anchors
 
 

@@ -69,6 +69,13 @@ def test_page_has_every_link_and_image_of_the_readme_at_the_tag() -> None:
             assert (ROOT / relative).is_file()
 
 
+def test_readme_is_short_and_its_moving_picture_is_small() -> None:
+    assert len(README.splitlines()) <= 200
+    pictures = [ROOT / image for image in Targets(README).images if image.endswith('.gif')]
+    assert pictures
+    assert all(picture.stat().st_size < 1.5e6 for picture in pictures)
+
+
 def test_page_without_an_address_has_no_relative_link_and_keeps_the_text() -> None:
     text = setup.index_readme(README, '', VERSION)
     page = Targets(text)

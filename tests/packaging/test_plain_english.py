@@ -23,6 +23,7 @@ PLACES = [
     'configs',
     'docs',
     'README.md',
+    'README_zh-CN.md',
     'CONTRIBUTING.md',
     'CODE_OF_CONDUCT.md',
     'RELEASING.md',

@@ -1,7 +1,8 @@
 """Write the model tables of the README pages.
 
 The entries come from the metafiles that model-index.yml lists. The tables are between two marks in
-README.md and configs/timesformer/README.md. With --check, exit code 1 if a table is out of date.
+README.md and README_zh-CN.md (models with a published score) and configs/timesformer/README.md
+(all). With --check, exit code 1 if a table is out of date.
 """
 
 import sys
@@ -14,9 +15,23 @@ from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import ToolParser, parse
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = (ROOT / 'README.md', ROOT / 'configs' / 'timesformer' / 'README.md')
+CHINESE_PAGE = ROOT / 'README_zh-CN.md'
+PAGES = (ROOT / 'README.md', CHINESE_PAGE, ROOT / 'configs' / 'timesformer' / 'README.md')
 BEGIN = '<!-- zoo: written by tools/dev/zoo_table.py -->'
 END = '<!-- end of zoo -->'
+FULL = ('config', 'model', 'clip', 'multiply-adds', 'parameters', 'top-1', 'top-5', 'source')
+SHORT = ('data set', 'config', 'clip', 'multiply-adds', 'top-1', 'top-5', 'source')
+CHINESE = {
+    'data set': '数据集',
+    'config': '配置文件',
+    'clip': '片段',
+    'multiply-adds': '乘加次数',
+    'source': '来源',
+    "quoted from MMAction2's model zoo": '引自 MMAction2 模型库',
+    'quoted from the official model zoo': '引自官方模型库',
+    "quoted from PaddleVideo's model zoo": '引自 PaddleVideo 模型库',
+    'quoted from the paper': '引自论文',
+}
 
 
 def models() -> list[dict[str, Any]]:
@@ -27,36 +42,51 @@ def models() -> list[dict[str, Any]]:
     ]
 
 
+def cells_of(model: dict[str, Any], page: Path) -> dict[str, str]:
+    """Return what the tables of a page show of a model, by heading."""
+    about, (result,) = model['Metadata'], model['Results']
+    link = Path(model['Config'])
+    return {
+        'data set': result['Dataset'],
+        'config': f'[{model["Name"]}]({link if page.parent == ROOT else link.name})',
+        'model': about['Architecture'].removesuffix(' attention'),
+        'clip': f'{about["Frames"]} x {about["Resolution"].replace("x", " x ")}',
+        'multiply-adds': about['FLOPs'],
+        'parameters': about['Parameters'],
+        'top-1': str(result['Metrics'].get('Top 1 Accuracy', '')),
+        'top-5': str(result['Metrics'].get('Top 5 Accuracy', '')),
+        'source': result['Source'].removesuffix(', not measured here'),
+    }
+
+
+def rows(
+    cells: list[dict[str, str]], headings: tuple[str, ...], words: dict[str, str] | None = None
+) -> list[str]:
+    """Return the lines of a table; `words` translates cells."""
+    grid = [headings, *(tuple(row[heading] for heading in headings) for row in cells)]
+    shown = [[(words or {}).get(cell, cell) for cell in row] for row in grid]
+    lines = [f'| {" | ".join(row)} |' for row in shown]
+    lines.insert(1, '|' + '---|' * len(headings))
+    return [line.replace('|  |', '| |').replace('|  |', '| |') for line in lines]
+
+
+def overview(page: Path) -> str:
+    """Return one table of the models that have a published score."""
+    cells = [cells_of(model, page) for model in models()]
+    words = CHINESE if page == CHINESE_PAGE else None
+    return '\n'.join(rows([row for row in cells if row['top-1']], SHORT, words))
+
+
 def table(page: Path) -> str:
-    """Return the table of a page, one section for each data set, links relative to the page."""
-    lines: list[str] = []
-    dataset = None
+    """Return all models, a table for each data set."""
+    groups: dict[str, list[dict[str, str]]] = {}
     for model in models():
-        about, (result,) = model['Metadata'], model['Results']
-        if result['Dataset'] != dataset:
-            dataset = result['Dataset']
-            lines += [
-                '',
-                f'**{dataset}**',
-                '',
-                '| config | model | clip | multiply-adds | parameters | top-1 | top-5 | source |',
-                '|---|---|---|---|---|---|---|---|',
-            ]
-        link = Path(model['Config'])
-        shown = link if page.parent == ROOT else link.name
-        scores = [result['Metrics'].get(f'Top {k} Accuracy', '') for k in (1, 5)]
-        source = result['Source'].removesuffix(', not measured here')
-        cells = [
-            f'[{model["Name"]}]({shown})',
-            about['Architecture'].removesuffix(' attention'),
-            f'{about["Frames"]} x {about["Resolution"].replace("x", " x ")}',
-            about['FLOPs'],
-            about['Parameters'],
-            *map(str, scores),
-            source,
-        ]
-        lines.append(f'| {" | ".join(cells)} |'.replace('|  |', '| |').replace('|  |', '| |'))
-    return '\n'.join(lines).strip()
+        row = cells_of(model, page)
+        groups.setdefault(row['data set'], []).append(row)
+    parts = [
+        '\n'.join([f'**{dataset}**', '', *rows(cells, FULL)]) for dataset, cells in groups.items()
+    ]
+    return '\n\n'.join(parts)
 
 
 def write(check: bool) -> None:
@@ -71,7 +101,8 @@ def write(check: bool) -> None:
         _, end, after = rest.partition(END)
         if not begin or not end:
             raise ValueError(f'{page} has no marks; put {BEGIN} and {END} where the table goes')
-        new = f'{before}{BEGIN}\n\n{table(page)}\n\n{END}{after}'
+        models_of_page = overview(page) if page.parent == ROOT else table(page)
+        new = f'{before}{BEGIN}\n\n{models_of_page}\n\n{END}{after}'
         if check and new != text:
             raise ValueError(
                 f'the table of {page} is not that of the metafiles; '
