@@ -7,7 +7,7 @@ differ in four ways:
   the repository's address in ``pyproject.toml``. While there is none, only their text remains.
 - A link whose text is the name of a file, such as ``[usage.md](usage.md)``, shows the title.
 - Pages named ``index.md`` have a list of links. It becomes the navigation: an item is an entry, and
-  the items below it are its children.
+  the items below it are its children. Links out of the folder of the index are no entries.
 - The API reference is written from ``api.toml``.
 """
 
@@ -70,6 +70,8 @@ def navigation(pages: dict[Path, Path]) -> Iterator[tuple[str, list[tuple[str, s
         for item in ITEM.finditer((ROOT / source).read_text(encoding='utf-8')):
             depth = len(item['indent'])
             target = _place(source.parent, item['page'], pages)
+            if not Path(target).is_relative_to(page.parent):
+                continue  # an index of another language links to pages that it does not have
             while parents[-1][0] >= depth:
                 parents.pop()
             children.setdefault(parents[-1][1], []).append((item['title'], target))

@@ -18,7 +18,7 @@ from mmtimesformer.config.find import find_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / 'docs' / 'usage.md').read_text(encoding='utf-8')
-COMMANDS = re.findall(r'^python (?:tools/\S+\.py|-m mmtimesformer) .*$', TEXT, re.MULTILINE)
+COMMANDS = re.findall(r'^(?:python tools/\S+\.py|mmtimesformer) .*$', TEXT, re.MULTILINE)
 WRITTEN = (
     'labels.csv', 'labels.json', 'labelled.mp4', 'timeline.png', 'timeline.csv',
     'attention/page.html', 'relevance_for_clockwise/grid.png', 'model.onnx',
@@ -68,10 +68,7 @@ def test_each_printed_command_runs_as_printed(
     monkeypatch.setattr(sys, 'argv', [])
     monkeypatch.setattr(sys, 'path', list(sys.path))
     for command in COMMANDS:
-        if command.startswith('python -m '):
-            words = shlex.split(command)[3:]
-        else:
-            words = shlex.split(command.removeprefix('python tools/'))
+        words = shlex.split(re.sub('^(python tools/|mmtimesformer )', '', command))
         if 'model.onnx' in words and find_spec('onnxruntime') is None:
             Path('model.onnx').write_text('not written here: pip install "mmtimesformer[export]"')
             continue

@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[2]
 CHINESE = ROOT / 'docs/zh_cn'
 # Pages for those who change or operate the package; a user's pages are translated.
 NOT_TRANSLATED = {
+    'docs/api.md',
     'docs/architecture.md',
+    'docs/choose.md',  # its tables are written by a tool
+    'docs/documentation.md',
 }
 
 BLOCK = re.compile(r'^ *```.*?^ *```$', re.DOTALL | re.MULTILINE)
@@ -24,7 +27,7 @@ COMMENT = re.compile(r'<!--.*?-->', re.DOTALL)
 HEADING = re.compile(r'^(#+) .+$', re.MULTILINE)
 CODE = re.compile(r'(`+)(.+?)\1', re.DOTALL)
 LINK = re.compile(r'\]\(([^)\s]+)\)')
-LANGUAGE_LINK = re.compile(r'^\[(?:English|简体中文)\]\(([^)]+)\)$', re.MULTILINE)
+LANGUAGE_LINK = re.compile(r'^(?:- )?\[(?:English|简体中文)\]\(([^)]+)\)$', re.MULTILINE)
 MONTHS = (
     'January', 'February', 'March', 'April', 'May', 'June', 'July', 'August', 'September',
     'October', 'November', 'December',

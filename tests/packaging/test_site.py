@@ -30,9 +30,10 @@ ORDER = [
 def _listed() -> list[Path]:
     """Return the pages that the index lists, of nested indexes too."""
     return [
-        (index.parent / link).resolve()
+        page
         for index in DOCS.rglob('index.md')
-        for link in LINK.findall(index.read_text())
+        for page in ((index.parent / link).resolve() for link in LINK.findall(index.read_text()))
+        if index.parent == DOCS or page.is_relative_to(index.parent.resolve())
     ]
 
 

@@ -13,12 +13,13 @@ The picture of README.md was made with the model of `make demo`:
 import sys
 from pathlib import Path
 
-import av
 from PIL import Image
 
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import ToolParser, parse
+from mmtimesformer.datasets.video_io.safe_open import open_container
 from mmtimesformer.fileio.atomic import write_atomically
+from mmtimesformer.terminal import echo
 
 MILLISECONDS = 80  # a frame; GIF counts in hundredths of a second
 
@@ -26,7 +27,7 @@ MILLISECONDS = 80  # a frame; GIF counts in hundredths of a second
 def frames_of(video: str, width: int) -> list[Image.Image]:
     """Return the frames of a video, one each 80 ms, `width` pixels wide."""
     chosen: list[Image.Image] = []
-    with av.open(video) as container:
+    with open_container(Path(video)) as container:
         for frame in container.decode(video=0):
             if frame.time is not None and frame.time * 1000 >= len(chosen) * MILLISECONDS - 1:
                 chosen.append(frame.to_image())
@@ -53,7 +54,7 @@ def write(videos: list[str], out: Path, width: int) -> None:
             partial, format='GIF', save_all=True, append_images=rows[1:],
             duration=MILLISECONDS, loop=0, optimize=True,
         )  # fmt: skip
-    print(f'wrote {out}: {len(rows)} frames, {out.stat().st_size / 1e6:.2f} MB')
+    echo(f'wrote {out}: {len(rows)} frames, {out.stat().st_size / 1e6:.2f} MB')
 
 
 def main(argv: list[str] | None = None) -> int:
