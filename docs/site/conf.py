@@ -27,6 +27,7 @@ root_doc = 'index'
 # Pages are the Markdown files of docs/, which the repository's web page shows too: so headings get
 # the anchors that it gives them, and no syntax is used that it cannot show.
 myst_heading_anchors = 6
+myst_heading_slug_func = 'anchors.anchor_of'
 myst_enable_extensions = ['colon_fence']
 suppress_warnings = ['misc.highlighting_failure']  # console output in a block without a language
 
