@@ -43,9 +43,13 @@ def write_comparison(runs: Sequence[TestResults], names: Sequence[str], path: st
     check_comparable(runs, names)
     classes = [safe_text(name, LONGEST_NAME) for name in runs[0].classes]
     runs = [replace(run, classes=classes) for run in runs]
+    failed = [(name, len(run.failed)) for name, run in zip(names, runs, strict=True) if run.failed]
+    if runs[0].is_regression:  # errors are those of the same videos
+        without = {i: why for run in runs for i, why in run.failed.items()}
+        runs = [replace(run, failed=without) for run in runs]
+    first, *compared = runs
     others = [
-        _against(runs[0], run, name, names[0])
-        for run, name in zip(runs[1:], names[1:], strict=True)
+        _against(first, run, name, names[0]) for run, name in zip(compared, names[1:], strict=True)
     ]
     page = render(
         'comparison.html.jinja',
