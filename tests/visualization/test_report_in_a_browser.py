@@ -11,6 +11,7 @@ import pytest
 
 from mmtimesformer.analysis.metrics import TestResults
 from mmtimesformer.finetuning.video_list import read_video_list
+from mmtimesformer.visualization.comparison_page import write_comparison
 from mmtimesformer.visualization.report import write_report
 
 from .accessibility import serious_issues
@@ -259,10 +260,13 @@ def test_a_list_that_has_changed_since_the_test_cannot_be_downloaded(
 def test_pages_fit_both_widths_ask_for_nothing_and_have_no_serious_issue(
     kind: str, browser: Browser, tmp_path: Path
 ) -> None:
-    run = {'single': lambda: results_of(tmp_path), 'multi': multi_label, 'regression': regression}[
-        kind
-    ]()
-    page = write_report(run, tmp_path / 'report.html')
+    runs = {'single': results_of(tmp_path), 'multi': multi_label(), 'regression': regression()}
+    if kind == 'comparison':
+        both = [runs['single'], replace(runs['single'], scores=SCORES[::-1].copy())]
+        page = write_comparison(both, ['first', LONG], tmp_path / 'compare.html')
+    else:
+        page = write_report(runs[kind], tmp_path / 'report.html')
+    ready = 'document.readyState === "complete"'
     for scheme in ('light', 'dark'):
         media = [{'name': 'prefers-color-scheme', 'value': scheme}]
         command(browser, 'Emulation.setEmulatedMedia', features=media)
