@@ -132,11 +132,11 @@ def export_label_studio(videos: Sequence[Labeled], path: Path, prefix: str = LOC
     write_json_atomically(path, tasks)
     kind = 'multiple' if any(len(video.labels) > 1 for video in videos) else 'single'
     choices = ''.join(f'    <Choice value={quoteattr(name)}/>\n' for name in classes_of(videos))
+    head = f'<Choices name="label" toName="video" choice="{kind}">'
     config = path.with_suffix('.xml')
     write_text_atomically(
         config,
-        '<View>\n  <Video name="video" value="$video"/>\n'
-        f'  <Choices name="label" toName="video" choice="{kind}">\n{choices}  </Choices>\n</View>\n',
+        f'<View>\n  <Video name="video" value="$video"/>\n  {head}\n{choices}  </Choices>\n</View>\n',
     )
     return config
 
@@ -169,7 +169,8 @@ def import_label_studio(tasks: Sequence[Any], prefix: str, unreviewed: bool) -> 
     for number, task in enumerate(tasks):
         if not isinstance(task, dict):
             raise ValueError(f'task {number} is no object; export JSON or JSON-MIN')
-        data = task.get('data') if isinstance(task.get('data'), dict) else task
+        nested = task.get('data')
+        data: dict[str, Any] = nested if isinstance(nested, dict) else task
         video = _path_of(data, number, prefix)
         exported = {tuple(one) for one in _results(task.get('predictions'))}
         given = {tuple(one) for one in _annotations(task)}

@@ -68,8 +68,8 @@ def test_annotations_of_label_studio_are_imported(tmp_path: Path) -> None:
             'predictions': [choice('y')],
         },
         {'data': {'video': 's3://bucket/c.mp4'}, 'annotations': []},
-        {'data': {'video': 's3://bucket/d.mp4'}, 'annotations': [choice('x', 'y'), choice('x', 'y')]},
-    ]  # fmt: skip
+        {'data': {'video': 's3://bucket/d.mp4'}, 'annotations': 2 * [choice('x', 'y')]},
+    ]
     imported = import_labels(write(tmp_path, tasks), prefix='s3://bucket/')
     assert imported.videos == [
         Labeled('a.mp4', ('x',)),
@@ -137,8 +137,9 @@ def test_what_cannot_be_exported_is_an_error(tmp_path: Path) -> None:
         read_labels(tmp_path / 'list.csv')
 
 
-def test_the_tool_exports_and_imports(tools: Path, tmp_path: Path, capfd: Any) -> None:
-    main = run_path(str(tools / 'data' / 'labels.py'))['main']
+def test_the_tool_exports_and_imports(tmp_path: Path, capfd: Any) -> None:
+    tool = Path(__file__).parents[2] / 'tools' / 'data' / 'labels.py'
+    main = run_path(str(tool))['main']
     write_labels(VIDEOS, tmp_path / 'list.csv')
     tasks, back = str(tmp_path / 'tasks.json'), str(tmp_path / 'back.csv')
     assert main(['export', str(tmp_path / 'list.csv'), '--to', 'cvat', '--out', tasks]) == 0
