@@ -136,7 +136,8 @@ def export_label_studio(videos: Sequence[Labeled], path: Path, prefix: str = LOC
     config = path.with_suffix('.xml')
     write_text_atomically(
         config,
-        f'<View>\n  <Video name="video" value="$video"/>\n  {head}\n{choices}  </Choices>\n</View>\n',
+        '<View>\n  <Video name="video" value="$video"/>\n'
+        f'  {head}\n{choices}  </Choices>\n</View>\n',
     )
     return config
 

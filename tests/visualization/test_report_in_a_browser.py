@@ -14,7 +14,7 @@ from mmtimesformer.finetuning.video_list import read_video_list
 from mmtimesformer.visualization.comparison_page import write_comparison
 from mmtimesformer.visualization.report import write_report
 
-from .accessibility import serious_issues
+from .accessibility import serious_issues, with_axe
 from .browser import Browser, in_a_browser
 
 pytestmark = in_a_browser
@@ -256,35 +256,54 @@ def test_a_list_that_has_changed_since_the_test_cannot_be_downloaded(
     assert browser.run('return document.querySelector("#download-list").disabled')
 
 
-@pytest.mark.parametrize('kind', ['single', 'multi', 'regression', 'comparison'])
-def test_pages_fit_both_widths_ask_for_nothing_and_have_no_serious_issue(
-    kind: str, browser: Browser, tmp_path: Path
-) -> None:
-    runs = {'single': results_of(tmp_path), 'multi': multi_label(), 'regression': regression()}
-    if kind == 'comparison':
-        both = [runs['single'], replace(runs['single'], scores=SCORES[::-1].copy())]
-        page = write_comparison(both, ['first', LONG], tmp_path / 'compare.html')
-    else:
-        page = write_report(runs[kind], tmp_path / 'report.html')
-    ready = 'document.readyState === "complete"'
+def write_page(kind: str, folder: Path) -> Path:
+    runs = {'single': results_of(folder), 'multi': multi_label(), 'regression': regression()}
+    if kind in runs:
+        return write_report(runs[kind], folder / 'report.html')
+    both = [runs['single'], replace(runs['single'], scores=SCORES[::-1].copy())]
+    return write_comparison(both, ['first', LONG], folder / 'compare.html')
+
+
+def shown(browser: Browser, page: Path) -> Iterator[str]:
+    """Open a page at both widths in light and dark, with all of it visible."""
     for scheme in ('light', 'dark'):
         media = [{'name': 'prefers-color-scheme', 'value': scheme}]
         command(browser, 'Emulation.setEmulatedMedia', features=media)
         for width in WIDTHS:
             size = {'width': width, 'height': 900, 'deviceScaleFactor': 1, 'mobile': False}
             command(browser, 'Emulation.setDeviceMetricsOverride', **size)
-            browser.requests()
-            browser.open(page, ready if kind == 'comparison' else 'document.body.dataset.ready')
-            asked = [address for address in browser.requests() if not address.startswith('data:')]
-            assert asked == [page.as_uri()]
-            browser.run('document.querySelectorAll("details").forEach(one => one.open = true);'
-                        'document.querySelector("button[data-mark=wrong]")?.click()')  # fmt: skip
-            wide = 'document.documentElement.scrollWidth - document.documentElement.clientWidth'
-            assert browser.run(f'return {wide}') == 0, f'{width} pixels, {scheme}'
-            assert serious_issues(browser) == []
+            browser.open(page, 'document.readyState === "complete"')
+            browser.run(
+                'document.querySelectorAll("details").forEach(one => one.open = true);'
+                'document.querySelector("button[data-mark=wrong]")?.click()'
+            )
+            yield f'{width} pixels, {scheme}'
     command(browser, 'Emulation.clearDeviceMetricsOverride')
     command(browser, 'Emulation.setEmulatedMedia', features=[])
+
+
+every_kind = pytest.mark.parametrize('kind', ['single', 'multi', 'regression', 'comparison'])
+
+
+@every_kind
+def test_pages_fit_both_widths_and_ask_for_nothing(
+    kind: str, browser: Browser, tmp_path: Path
+) -> None:
+    page = write_page(kind, tmp_path)
+    browser.requests()
+    for where in shown(browser, page):
+        asked = [address for address in browser.requests() if not address.startswith('data:')]
+        assert asked == [page.as_uri()], where
+        wide = 'document.documentElement.scrollWidth - document.documentElement.clientWidth'
+        assert browser.run(f'return {wide}') == 0, where
     assert browser.complaints() == []
+
+
+@with_axe
+@every_kind
+def test_axe_finds_no_serious_issue(kind: str, browser: Browser, tmp_path: Path) -> None:
+    for where in shown(browser, write_page(kind, tmp_path)):
+        assert serious_issues(browser) == [], where
 
 
 def test_every_control_is_reached_by_tab_and_has_a_name(page: Browser) -> None:
