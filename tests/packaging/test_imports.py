@@ -60,7 +60,7 @@ MAY_USE = {
     'compat': set(),
     'models': set(),
     'checkpoints': set(),
-    'config': set(),
+    'config': {'compat'},
     'heads': {'compat', 'config'},
     'datasets': {'compat'},
     'engine': {'checkpoints', 'compat', 'config', 'datasets', 'heads', 'models'},
@@ -77,7 +77,10 @@ MAY_USE = {
 }
 ALLOWED = {**GROUND, **{part: others | COMMON for part, others in MAY_USE.items()}}
 # Of a part, these modules alone.
-ONLY = {('inference', 'engine'): 'mmtimesformer.engine.optim.amp'}
+ONLY = {
+    ('inference', 'engine'): 'mmtimesformer.engine.optim.amp',
+    ('config', 'compat'): 'mmtimesformer.compat.after_import',
+}
 # The one arrow up: TimeSformer.from_pretrained imports inside the method.
 EXCEPTIONS = {('models/timesformer.py', 'checkpoints')}
 # Parts that import the package itself: its version, or its registration.
