@@ -115,6 +115,9 @@ def test_frames_follow_from_the_data_set_or_from_the_file(tmp_path: Path) -> Non
         ('config.json', {'id2label': {'0': 'a', '1': 'b'}}, '2 keys'),
         ('config.json', {'problem_type': 'regression'}, "problem_type='regression'"),
         ('config.json', {'hidden_act': 'relu'}, "hidden_act='relu'"),
+        ('config.json', {'attention_type': 'joint_space_time'}, 'those of divided_space_time'),
+        ('config.json', {'attention_type': 'divided'}, "attention_type='divided', and its weights"),
+        ('config.json', {'num_attention_heads': '2'}, "num_attention_heads='2', and it must be"),
     ],
 )
 def test_a_value_that_would_give_wrong_scores_is_an_error(
@@ -125,6 +128,25 @@ def test_a_value_that_would_give_wrong_scores_is_an_error(
     with pytest.raises(ValueError, match='folder') as error:
         load(tmp_path / 'folder')
     assert message in str(error.value)
+
+
+def test_a_folder_that_states_no_heads_has_those_that_transformers_takes(
+    video: Path, tmp_path: Path
+) -> None:
+    """12 at any width, where other ViTs of this width have 3."""
+    from transformers import TimesformerForVideoClassification
+
+    folder = tmp_path / 'folder'
+    save_hub_folder(folder, hidden_size=192, num_attention_heads=12)
+    config = json.loads((folder / 'config.json').read_text())
+    del config['num_attention_heads'], config['layer_norm_eps']
+    (folder / 'config.json').write_text(json.dumps(config))
+    theirs = TimesformerForVideoClassification.from_pretrained(folder).eval()
+    ours, clips = load(folder), torch.randn(1, 3, 4, 32, 32)
+    with torch.inference_mode():
+        expected = theirs(clips.transpose(1, 2)).logits
+    assert torch.allclose(logits_of(ours, clips), expected, rtol=1e-4, atol=1e-4)
+    assert ours.model.backbone.blocks[0].attn.num_heads == 12
 
 
 def test_a_folder_without_its_preprocessing_is_an_error(tmp_path: Path) -> None:
@@ -153,9 +175,10 @@ def test_names_are_paths_addresses_or_repositories(
     (tmp_path / 'owner' / 'there').mkdir(parents=True)
     assert model_address('owner/there') == 'owner/there'
     assert model_address('owner/name') == 'hf://owner/name'
-    assert model_address('owner/name@v1.0') == 'hf://owner/name@v1.0'
+    for revision in ('v1.0', 'refs/pr/1', 'refs/convert/parquet', 'feature%2Fx'):
+        assert model_address(f'owner/name@{revision}') == f'hf://owner/name@{revision}'
     assert model_address('hf://owner/name') == 'hf://owner/name'
-    for wrong in ('nothing', './owner/name', '../x', 'a/b/c'):
+    for wrong in ('nothing', './owner/name', '../x', 'a/b/c', 'owner/name@v1/file'):
         with pytest.raises(FileNotFoundError, match='not owner/name'):
             model_address(wrong)
 
@@ -375,6 +398,27 @@ def test_saving_over_the_checkpoint_or_beside_contradicting_files_is_refused(
         ours.save_pretrained(tmp_path / 'other')
     with pytest.raises(ValueError, match='scores of a model card need their source'):
         ours.save_pretrained(tmp_path / 'new', scores={'top-1 accuracy': 77.9})
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'scores': '94'}, "scores='94' of a model card is not a dict of metric"),
+        ({'scores': [94.0]}, 'scores=a list of a model card is not a dict'),
+        ({'scores': {1: 94.0}}, 'scores=a dict of a model card is not a dict of metric'),
+        ({'data_set': ['ucf101']}, 'data_set=a list of a model card is not a text'),
+        ({'licence': 4}, 'licence=4 of a model card is not a text'),
+    ],
+)
+def test_an_argument_of_another_type_for_the_model_card_is_one_sentence(
+    arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    save_hub_folder(tmp_path / 'folder')
+    ours = load(tmp_path / 'folder')
+    with pytest.raises(TypeError, match=message):
+        ours.save_pretrained(tmp_path / 'new', scores_source='a test', **arguments)
+    with pytest.raises(TypeError, match=message):
+        ours.push_to_hub('me/mine', dry_run=True, scores_source='a test', **arguments)
 
 
 def test_a_block_of_your_own_is_not_saved_for_transformers(tmp_path: Path) -> None:
