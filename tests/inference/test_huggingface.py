@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,13 @@ from mmtimesformer import TimeSformer
 from mmtimesformer.checkpoints.download import model_address
 from mmtimesformer.class_names import class_names_of
 from mmtimesformer.inference import VideoClassifier
-from mmtimesformer.inference.system_comparison import OFFICIAL, PACKAGE, THEIRS, compare_systems
+from mmtimesformer.inference.system_comparison import (
+    OFFICIAL,
+    PACKAGE,
+    THEIRS,
+    Comparison,
+    compare_systems,
+)
 from tests.conftest import write_video
 
 from .hub_folders import CLASSES, save_hub_folder
@@ -657,6 +664,76 @@ def test_the_comparison_names_frames_crops_and_logits_of_each_system(
     best = build('video-classification', model=str(tmp_path / 'folder'), device='cpu')(str(video))
     assert best[0]['label'] == CLASSES[int(np.argmax(pipeline.logits))]
     assert theirs.config.num_frames == 4
+
+
+def compared(video: Path, folder: Path) -> Comparison:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return compare_systems(video, folder, 'cpu')
+
+
+@pytest.mark.parametrize(
+    ('values', 'mean', 'std'),
+    [
+        (
+            {'do_rescale': False},
+            [0.45 / 255, 0.4 / 255, 0.5 / 255],
+            [0.225 / 255, 0.2 / 255, 0.3 / 255],
+        ),
+        ({'rescale_factor': 2 / 255}, [0.225, 0.2, 0.25], [0.1125, 0.1, 0.15]),
+        ({'do_normalize': False}, [0.0] * 3, [1.0] * 3),
+        ({'do_normalize': False, 'rescale_factor': 1 / 51}, [0.0] * 3, [0.2] * 3),
+    ],
+)
+def test_mean_and_std_are_compared_as_the_processor_applies_them(
+    values: dict[str, Any], mean: list[float], std: list[float], video: Path, tmp_path: Path
+) -> None:
+    save_hub_folder(tmp_path / 'folder')
+    edit(tmp_path / 'folder', 'preprocessor_config.json', **values)
+    found = compared(video, tmp_path / 'folder')
+    for system in found.systems[:2]:
+        assert system.mean == pytest.approx(mean, abs=1e-6), system.name
+        assert system.std == pytest.approx(std, abs=1e-6), system.name
+    assert found.systems[1].frames == [0, 1, 2, 3]  # found by their pixels
+    assert not [
+        x for x in found.differences if re.match('transformers.*(mean|std|resize|crop):', x)
+    ]
+
+
+def test_a_resize_that_is_off_is_no_difference(tmp_path: Path) -> None:
+    video = write_video(tmp_path / 'v.mp4', 20, 48, 48)
+    save_hub_folder(tmp_path / 'folder')
+    edit(tmp_path / 'folder', 'preprocessor_config.json', do_resize=False)
+    found = compared(video, tmp_path / 'folder')
+    assert [one.resize for one in found.systems[:2]] == ['none', 'none']
+
+
+def test_on_a_video_shorter_than_the_clip_the_third_column_has_the_reason(tmp_path: Path) -> None:
+    video = write_video(tmp_path / 'short.mp4', 3, 64, 64)
+    save_hub_folder(tmp_path / 'folder')
+    found = compared(video, tmp_path / 'folder')
+    ours, theirs, official = found.systems
+    assert len(ours.logits) == len(official.logits) == 3
+    assert theirs.logits == []
+    assert theirs.error is not None
+    note = 'its clip has 3 of 4 frames, since the video is shorter than a clip'
+    assert theirs.error.startswith(f'fails ({note}; RuntimeError: ')
+    rows = {row[0]: row[1:] for row in found.rows()}
+    assert rows['frames'][1] == theirs.error
+    assert rows['crop'] == ['centre 32 x 32', '–', official.crop]
+    assert rows['best class'][1] == '–'
+    assert rows['best class'][0] in CLASSES
+    assert f"transformers' pipeline: {theirs.error}" in found.differences
+
+
+def test_a_short_clip_that_transformers_classifies_is_noted(tmp_path: Path) -> None:
+    video = write_video(tmp_path / 'short.mp4', 3, 64, 64)
+    save_hub_folder(tmp_path / 'folder', 'joint_space_time')
+    found = compared(video, tmp_path / 'folder')
+    theirs = found.systems[1]
+    assert theirs.frames == [0, 1, 2]
+    assert len(theirs.logits) == 3
+    assert theirs.notes == ['its clip has 3 of 4 frames, since the video is shorter than a clip']
 
 
 def test_weights_of_half_precision_are_compared_too(video: Path, tmp_path: Path) -> None:
