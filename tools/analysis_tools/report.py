@@ -13,7 +13,6 @@ from pathlib import Path
 
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import ToolParser, check_output, parse, whole_number
-from mmtimesformer.non_finite import NonFiniteError, about_scores
 from mmtimesformer.terminal import echo
 
 
@@ -39,6 +38,7 @@ def write(args: argparse.Namespace) -> None:
             are.
     """
     from mmtimesformer.analysis.test_results import read_test_results
+    from mmtimesformer.non_finite import NonFiniteError, about_scores
     from mmtimesformer.visualization.report import write_report
 
     out = args.out or args.work_dir / 'report.html'
