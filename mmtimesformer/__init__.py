@@ -7,9 +7,10 @@ components that read videos import MMAction2 when they are used.
 
 import sys
 from importlib.util import find_spec
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from mmtimesformer.console.tools import FOLDERS
 from mmtimesformer.version import __version__
 
 if TYPE_CHECKING:
@@ -56,7 +57,13 @@ def _started_by_command() -> bool:
     return PurePath((sys.argv or [''])[0]).stem == 'mmtimesformer'
 
 
-# PyTorch takes seconds to import. The command imports it when a tool needs it: `--help`,
-# `--version` and a wrong name need nothing.
-if not _started_by_command():
+def _runs_a_tool() -> bool:
+    """Whether this process runs a file of ``tools/``; not so in the processes that it spawns."""
+    file = getattr(sys.modules.get('__main__'), '__file__', None)
+    return file is not None and not {*Path(file).resolve().parents}.isdisjoint(FOLDERS)
+
+
+# PyTorch takes seconds to import. A tool imports it after its command line is parsed
+# (config.command_line.parse): `--help`, `--version` and a mistake need nothing.
+if not (_started_by_command() or _runs_a_tool()):
     register_components()

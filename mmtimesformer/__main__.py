@@ -11,7 +11,6 @@ import runpy
 import sys
 from typing import TextIO
 
-import mmtimesformer
 from mmtimesformer.console.tools import COMPLETION, file_of, find_tool, help_text
 from mmtimesformer.version import __version__
 
@@ -40,8 +39,6 @@ def main(arguments: list[str]) -> int:
     file = file_of(tool)
     sys.argv = [str(file), *rest]
     sys.path.insert(0, str(file.parent))  # as for ``python FILE``
-    if tool.needs_package:
-        mmtimesformer.register_components()
     runpy.run_path(
         str(file), init_globals={'COMMAND': f'mmtimesformer {tool.name}'}, run_name='__main__'
     )

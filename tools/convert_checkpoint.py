@@ -15,13 +15,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mmtimesformer.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
-from mmtimesformer.checkpoints.convert import ATTENTION_TYPES, WRITABLE
-from mmtimesformer.checkpoints.save import ENDINGS
 from mmtimesformer.cli import error_message, run_tool
 from mmtimesformer.config.command_line import ToolParser, check_output, parse, whole_number
-from mmtimesformer.resize import MODES
 from mmtimesformer.terminal import echo, echo_lines
+
+FORMATS = ('mmtimesformer', 'official', 'huggingface', 'mmaction2')
+ATTENTION_TYPES = ('divided_space_time', 'joint_space_time', 'space_only')
+RESIZES = ('grid', 'legacy-1d-nearest')
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -29,7 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ToolParser(__doc__)
     parser.add_argument('src', help='a file, a folder, https://…, hf://owner/name, timm://name')
     parser.add_argument('dst', help='.pth or .safetensors; a folder for --to huggingface')
-    parser.add_argument('--to', choices=WRITABLE, default='mmtimesformer', help='format to write')
+    parser.add_argument('--to', choices=FORMATS, default='mmtimesformer', help='format to write')
     parser.add_argument(
         '--attention-type',
         choices=ATTENTION_TYPES,
@@ -55,7 +55,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         '--resize',
-        choices=MODES,
+        choices=RESIZES,
         default='grid',
         help='legacy-1d-nearest is the resize of the official code, with its error',
     )
@@ -85,6 +85,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def convert(args: argparse.Namespace) -> None:
     """Read, write, and print the load report, also that of a failure."""
+    from mmtimesformer.checkpoints import CheckpointError, read_checkpoint, save_checkpoint
+    from mmtimesformer.checkpoints.save import ENDINGS
+
     try:
         if args.dst.endswith(ENDINGS) or args.to == 'huggingface':
             check_output(args.dst, 'DST', folder=not Path(args.dst).suffix)

@@ -21,34 +21,19 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from mmengine.config import Config
-
-from mmtimesformer.analysis.metrics import confusion_matrix
-from mmtimesformer.analysis.predictions import read_predictions, top1
-from mmtimesformer.analysis.test_results import read_test_results
-from mmtimesformer.checkpoints.torch_checkpoints import load_torch
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import ToolParser, parse, whole_number
-from mmtimesformer.config.find import find_config
-from mmtimesformer.datasets.preparation.moving_shapes import CLASSES, MOTIONS, Settings
-from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
-from mmtimesformer.engine.distributed.process_signals import die_with_parent
 from mmtimesformer.fileio.atomic import write_json_atomically
 from mmtimesformer.terminal import echo
-from mmtimesformer.visualization import (
-    SchemeResult,
-    draw_confusion,
-    draw_scheme_comparison,
-    draw_training,
-    read_training,
-    write_report,
-)
+
+if TYPE_CHECKING:
+    from mmtimesformer.visualization import SchemeResult
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = 'data/moving_shapes'  # as in the configs
+NUM_TRAIN, NUM_VAL = 1600, 400  # videos
 SCHEMES = {'divST': 'divided', 'jointST': 'joint', 'spaceOnly': 'space only'}
 EXPECTED = 0.95  # top-1 of divided attention
 BLIND = (50, 'without frame order: 50 %')  # a line in the training curve
@@ -75,10 +60,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--out', default='work_dirs/demo', help='folder of the results')
     parser.add_argument('--data', default=DATA, help='folder of the data set')
     parser.add_argument('--seed', type=whole_number(0), default=0, help='of the training')
-    parser.add_argument(
-        '--num-train', type=whole_number(1), default=Settings.num_train, help='videos'
-    )
-    parser.add_argument('--num-val', type=whole_number(1), default=Settings.num_val, help='videos')
+    parser.add_argument('--num-train', type=whole_number(1), default=NUM_TRAIN, help='videos')
+    parser.add_argument('--num-val', type=whole_number(1), default=NUM_VAL, help='videos')
     parser.add_argument('--epochs', type=whole_number(1), help="replaces the config's")
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     return parse(parser, argv)
@@ -104,8 +87,12 @@ def demo(args: argparse.Namespace) -> None:
     check_scores({scheme: result.top1 for scheme, result in results.items()})
 
 
-def train_and_test(scheme: str, args: argparse.Namespace) -> SchemeResult:
+def train_and_test(scheme: str, args: argparse.Namespace) -> 'SchemeResult':
     """Train and test one scheme in ``OUT/SCHEME``; resume what is there."""
+    from mmtimesformer.config.find import find_config
+    from mmtimesformer.engine.checkpointing.resume import latest_checkpoint
+    from mmtimesformer.visualization import SchemeResult
+
     config = find_config(f'timesformer_{scheme}-tiny_moving-shapes')
     out = Path(args.out) / scheme
     options = cfg_options(args)
@@ -129,7 +116,28 @@ def train_and_test(scheme: str, args: argparse.Namespace) -> SchemeResult:
         'tools/test.py', config.name, checkpoint, '--work-dir', str(out / 'test'),
         '--dump', str(predictions), *options,
     )  # fmt: skip
+    result = draw_results(scheme, out, journal.notes['seconds'], checkpoint)
+    journal.note(result=vars(result))
+    return result
 
+
+def draw_results(scheme: str, out: Path, seconds: float, checkpoint: str) -> 'SchemeResult':
+    """Compute the scores of a tested scheme, and write its pictures and report."""
+    import numpy as np
+
+    from mmtimesformer.analysis.metrics import confusion_matrix
+    from mmtimesformer.analysis.predictions import read_predictions, top1
+    from mmtimesformer.analysis.test_results import read_test_results
+    from mmtimesformer.datasets.preparation.moving_shapes import CLASSES, MOTIONS
+    from mmtimesformer.visualization import (
+        SchemeResult,
+        draw_confusion,
+        draw_training,
+        read_training,
+        write_report,
+    )
+
+    predictions = out / 'predictions.pkl'
     scores, labels = read_predictions(predictions)
     guesses = scores.argmax(axis=1)
     axes = np.array([MOTIONS[name][0] for name in CLASSES])
@@ -138,14 +146,13 @@ def train_and_test(scheme: str, args: argparse.Namespace) -> SchemeResult:
         parameters=count_parameters(checkpoint),
         top1=top1(scores, labels),
         axis_top1=float((axes[guesses] == axes[labels]).mean()),
-        seconds=journal.notes['seconds'],
+        seconds=seconds,
     )
     title = f'Moving Shapes, {SCHEMES[scheme]} attention'
     counts = confusion_matrix(labels, guesses, len(CLASSES))
     draw_confusion(counts, CLASSES, out / 'confusion.png', title)
     draw_training(read_training(out), out / 'training.png', title, BLIND)
     write_report(read_test_results(out, predictions), out / 'report.html')
-    journal.note(result=vars(result))
     return result
 
 
@@ -192,6 +199,10 @@ def cfg_options(args: argparse.Namespace) -> list[str]:
 
 def fingerprint(config: Path, options: list[str], args: argparse.Namespace) -> str:
     """Return a hash of all that decides the outcome of a training."""
+    from mmengine.config import Config
+
+    from mmtimesformer.datasets.preparation.moving_shapes import Settings
+
     text = Config.fromfile(config).dump()
     settings = Settings(args.num_train, args.num_val).recipe()
     return hashlib.sha256(repr((text, options, args.seed, settings)).encode()).hexdigest()
@@ -199,6 +210,8 @@ def fingerprint(config: Path, options: list[str], args: argparse.Namespace) -> s
 
 def count_parameters(checkpoint: str) -> int:
     """Count the weights of a whole model."""
+    from mmtimesformer.checkpoints.torch_checkpoints import load_torch
+
     weights = load_torch(checkpoint)['state_dict']
     return sum(value.numel() for value in weights.values())
 
@@ -209,6 +222,8 @@ def call(tool: str, *arguments: str, after_line: Callable[[], object] = lambda: 
     Raises:
         RuntimeError: It failed; the message is in its output.
     """
+    from mmtimesformer.engine.distributed.process_signals import die_with_parent
+
     echo(f'$ python {tool} {shlex.join(arguments)}', flush=True)
     with subprocess.Popen(
         [sys.executable, str(ROOT / tool), *arguments],
@@ -244,7 +259,7 @@ def print_heading(heading: str) -> None:
     echo(f'\n── {heading} {"─" * (76 - len(heading))}', flush=True)
 
 
-def report(results: dict[str, SchemeResult], args: argparse.Namespace, seconds: float) -> None:
+def report(results: 'dict[str, SchemeResult]', args: argparse.Namespace, seconds: float) -> None:
     """Print the scores and the paths of all results."""
     out = Path(args.out)
     print_heading('results')
@@ -265,6 +280,8 @@ def report(results: dict[str, SchemeResult], args: argparse.Namespace, seconds: 
         places[f'{SCHEMES[scheme]}: training curve'] = out / scheme / 'training.png'
         places[f'{SCHEMES[scheme]}: report'] = out / scheme / 'report.html'
     if len(results) > 1:
+        from mmtimesformer.visualization import draw_scheme_comparison
+
         picture = out / 'schemes.png'
         draw_scheme_comparison(
             list(results.values()),

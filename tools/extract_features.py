@@ -22,7 +22,6 @@ from mmtimesformer.config.command_line import (
     positive_number,
     whole_number,
 )
-from mmtimesformer.non_finite import about_scores
 from mmtimesformer.terminal import echo
 
 DONE, FAILED, INCOMPLETE = 0, 1, 3
@@ -80,6 +79,7 @@ def extract(args: argparse.Namespace) -> int:
     from mmtimesformer.inference import Skipped, VideoClassifier
     from mmtimesformer.inference.feature_store import FeatureFolder, sha256_of
     from mmtimesformer.inference.inputs import Given, first_frame_folder, fps_note
+    from mmtimesformer.non_finite import about_scores
 
     if not args.source.exists():
         raise FileNotFoundError(

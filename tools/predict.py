@@ -27,11 +27,7 @@ from mmtimesformer.config.command_line import (
     parse,
     positive_number,
 )
-from mmtimesformer.datasets.video_io.file_endings import is_video
-from mmtimesformer.datasets.video_io.frame_folder import is_frame_folder
-from mmtimesformer.datasets.video_io.safe_open import is_folder
 from mmtimesformer.fileio.atomic import write_text_atomically
-from mmtimesformer.non_finite import about_scores
 from mmtimesformer.terminal import echo, echo_lines, safe_text
 
 DONE, FAILED, INCOMPLETE = 0, 1, 3
@@ -106,6 +102,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parse(parser, argv)
+    check(parser, args)
+    return args
+
+
+def check(parser: ToolParser, args: argparse.Namespace) -> None:
+    """Refuse options that do not go with each other or with the video."""
+    from mmtimesformer.datasets.video_io.file_endings import is_video
+    from mmtimesformer.datasets.video_io.frame_folder import is_frame_folder
+    from mmtimesformer.datasets.video_io.safe_open import is_folder
+
     if args.window is None and (args.stride or args.timeline):
         parser.error('--stride and --timeline go with --window SECONDS')
     if args.out and args.out.suffix not in ('.json', '.csv'):
@@ -121,14 +127,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         ending = args.save_video.suffix.lower()
         if ending not in ('.mp4', '.mkv', '.mov') and is_video(f'x{ending}'):
             parser.error(f'--save-video {args.save_video} must end in .mp4, .mkv or .mov')
-    return args
 
 
 def predict(args: argparse.Namespace) -> int:
     """Label videos, print and write the labels."""
     require_mmaction()
+    from mmtimesformer.datasets.video_io.safe_open import is_folder
     from mmtimesformer.inference import Predictions, VideoClassifier
     from mmtimesformer.inference.inputs import fps_note, is_many
+    from mmtimesformer.non_finite import about_scores
 
     for path, option in ((args.out, '--out'), *((path, '--timeline') for path in args.timeline)):
         if path:

@@ -17,8 +17,6 @@ from pathlib import Path
 
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import ToolParser, parse
-from mmtimesformer.config.find import find_config
-from mmtimesformer.engine.launch.submitit_job import WARNING, Training
 from mmtimesformer.terminal import echo
 
 TRAIN = Path(__file__).resolve().parent / 'train.py'
@@ -74,6 +72,9 @@ def slurm_parameter(text: str) -> str:
 
 def submit(args: argparse.Namespace) -> None:
     """Check the options, and submit the job."""
+    from mmtimesformer.config.find import find_config
+    from mmtimesformer.engine.launch.submitit_job import WARNING, Training
+
     config = find_config(args.config)
     check(args)
     os.environ['SUBMITIT_PREEMPT_SIGNAL'] = WARNING

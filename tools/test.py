@@ -14,7 +14,6 @@ import sys
 
 from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import ConfigOptions, ToolParser, parse, whole_number
-from mmtimesformer.engine.launch.torchrun import stop_with_torchrun
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -69,6 +68,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool and return its exit code (see ``mmtimesformer.cli``)."""
     args = parse_args(argv)
+    from mmtimesformer.engine.launch.torchrun import stop_with_torchrun
 
     def job() -> None:
         require_mmaction()

@@ -21,7 +21,6 @@ from mmtimesformer.config.command_line import (
     resume_checkpoint,
     whole_number,
 )
-from mmtimesformer.engine.launch.torchrun import report_stop_to_torchrun, stop_with_torchrun
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -86,6 +85,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Run the tool and return its exit code (see ``mmtimesformer.cli``)."""
     args = parse_args(argv)
+    from mmtimesformer.engine.launch.torchrun import report_stop_to_torchrun, stop_with_torchrun
 
     def job() -> None:
         require_mmaction()

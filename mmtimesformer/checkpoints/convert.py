@@ -27,6 +27,7 @@ from mmtimesformer.checkpoints.key_maps import (
 )
 from mmtimesformer.checkpoints.load_report import Action, CheckpointError, LoadReport, some
 from mmtimesformer.checkpoints.metadata import ModelMetadata, Preprocessing, Size, complete_metadata
+from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.resize import resize_positions, resize_times
 
 WRITABLE = ('mmtimesformer', 'official', 'huggingface', 'mmaction2')
@@ -331,6 +332,14 @@ def _adapt(weights: Weights, options: AdaptOptions) -> None:
     """Change attention type, classifier, frames and size to what the options ask for."""
     is_image, num_frames = weights.is_image, options.num_frames
     has = attention_type_of(weights.tensors)
+    stated = weights.metadata.attention_type
+    if stated is not None and stated != has:
+        raise CheckpointError(
+            'the metadata of the checkpoint (config.json of a Hugging Face folder) has '
+            f'attention_type={shown(stated)}, and its weights are those of {has}: the files do not '
+            'belong together, or the value was changed; correct it',
+            weights.load_report,
+        )
     wanted = options.attention_type or ('divided_space_time' if is_image else has)
     _check_choice('attention_type', wanted, ATTENTION_TYPES)
     if has != wanted and not is_image and not options.change_attention:

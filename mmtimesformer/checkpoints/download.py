@@ -4,11 +4,13 @@
 ``weights.pth``, a folder          as it is
 ``https://…/weights.pth``          downloaded once; ``#sha256=…`` at the end is verified
 ``hf://owner/name``                the repository's weights and configs, through huggingface_hub
-``hf://owner/name/file``           one file of it; ``@revision`` after the name picks one
+``hf://owner/name/file``           one file of it; ``@revision`` after the name picks one (below)
 ``timm://vit_base_patch16_224…``   the file that timm names for this model
 =================================  ===============================================================
 
-A download that fails leaves no file.
+A revision is a branch, a tag or a commit, or ``refs/pr/N`` for a pull request. As in
+huggingface_hub, a slash in the name of a branch is written ``%2F``, since the rest names a file:
+``hf://owner/name@feature%2Fx/model.safetensors``. A download that fails leaves no file.
 """
 
 import hashlib
@@ -29,6 +31,7 @@ from mmtimesformer.terminal import echo
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without a byte
+REVISION = r'refs/pr/\d+|refs/convert/[\w.-]+|[^/@]+'
 
 
 def is_remote(source: str | os.PathLike[str]) -> bool:
@@ -49,7 +52,7 @@ def model_address(name: str | os.PathLike[str]) -> str:
     text = str(name)
     if is_remote(text) or Path(text).expanduser().exists():
         return text
-    if re.fullmatch(r'[\w.-]+/[\w.-]+(@[^/@]+)?', text) and not text.startswith('.'):
+    if re.fullmatch(rf'[\w.-]+/[\w.-]+(@({REVISION}))?', text) and not text.startswith('.'):
         return f'hf://{text}'
     raise FileNotFoundError(
         f'{text} is not a folder or file here, and not owner/name of a repository on the Hugging '
@@ -165,12 +168,13 @@ def _check_hash_form(sha256: str | None) -> None:
 
 def _fetch_huggingface(rest: str) -> Path:
     hub = import_extra('huggingface_hub', f'hf://{rest}')
-    match = re.fullmatch(r'([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+))?', rest)
+    match = re.fullmatch(rf'([^/@]+/[^/@]+)(?:@({REVISION}))?(?:/(.+))?', rest)
     if match is None:
         raise ValueError(
             f'hf://{rest} is not a repository; write hf://owner/name or hf://owner/name/file'
         )
     repository, revision, file = match.groups()
+    revision = revision and urllib.parse.unquote(revision)
     try:
         if file is not None:
             return Path(hub.hf_hub_download(repository, file, revision=revision))

@@ -213,6 +213,9 @@ RESIZES = {
 }
 # of ViT-Ti, S, B, L, H, g and G, by width
 HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1664: 16}
+# What the config classes of transformers 5.23 use where config.json has no such key, by model_type:
+# heads at any width, and the epsilon of the norms.
+DEFAULTS_OF_TRANSFORMERS = {'timesformer': (12, 1e-6), 'vit': (12, 1e-12)}
 
 
 def find_metadata(extras: Values, tensors: Mapping[str, Tensor]) -> ModelMetadata:
@@ -239,10 +242,20 @@ def find_metadata(extras: Values, tensors: Mapping[str, Tensor]) -> ModelMetadat
         metadata.preprocessing = stored.preprocessing.updated(metadata.preprocessing)
         metadata, stored = stored, metadata
     metadata.update(stored)
+    if is_folder:
+        _use_defaults_of_transformers(metadata, _table(extras['config']))
     for key, weight in tensors.items():
         if key.endswith('/query/bias') and weight.ndim > 1 and metadata.num_heads is None:
             metadata.num_heads = weight.shape[-2]
     return metadata
+
+
+def _use_defaults_of_transformers(metadata: ModelMetadata, config: Values) -> None:
+    """Set what ``config.json`` leaves out to what transformers takes then."""
+    heads, norm_eps = DEFAULTS_OF_TRANSFORMERS.get(str(config.get('model_type')), (None, None))
+    metadata.num_heads = metadata.num_heads or heads
+    if metadata.norm_eps is None:
+        metadata.norm_eps = norm_eps
 
 
 def _is_count(value: object) -> bool:
@@ -473,10 +486,18 @@ def heads_of(width: int, num_heads: int | None = None) -> int:
 
 
 def _of_huggingface(config: Values, preprocessor: Values) -> dict[str, object]:
+    heads = config.get('num_attention_heads')
+    if config.get('model_type') in DEFAULTS_OF_TRANSFORMERS and not (
+        heads is None or _is_count(heads)
+    ):
+        raise ValueError(
+            f'config.json has num_attention_heads={shown(heads)}, and it must be a whole number '
+            'from 1 on; correct it'
+        )
     of_timm = _table(config.get('pretrained_cfg'))
     processor = _processor_of(preprocessor)
     values: dict[str, object] = {
-        'num_heads': config.get('num_attention_heads'),
+        'num_heads': heads,
         'norm_eps': config.get('layer_norm_eps'),
         'num_frames': config.get('num_frames'),
         'img_size': _pair(config.get('image_size')),

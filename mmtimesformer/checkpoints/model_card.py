@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmtimesformer.checkpoints.metadata import ModelMetadata
+from mmtimesformer.fileio.safe_pickle import shown
 from mmtimesformer.terminal import safe_lines
 
 MARK = '<!-- written by mmtimesformer -->'
@@ -30,6 +31,10 @@ NO_LICENCE = (
 )
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 @dataclass
 class ModelCard:
     """What a model card states besides the metadata of the weights.
@@ -44,6 +49,7 @@ class ModelCard:
 
     Raises:
         ValueError: Scores without a source, or a score that is not a number.
+        TypeError: An argument is of another type.
     """
 
     data_set: str | None = None
@@ -54,6 +60,15 @@ class ModelCard:
     base_model: str | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.scores, Mapping) or not all(map(_is_text, self.scores)):
+            raise TypeError(
+                f'scores={shown(self.scores)} of a model card is not a dict of metric → percent; '
+                "give it as {'top-1 accuracy': 94.0}"
+            )
+        for name in ('data_set', 'scores_source', 'licence', 'base_model'):
+            value = getattr(self, name)
+            if not (value is None or _is_text(value)):
+                raise TypeError(f'{name}={shown(value)} of a model card is not a text; give a str')
         if self.scores and not self.scores_source:
             raise ValueError(
                 'scores of a model card need their source; give scores_source, such as '

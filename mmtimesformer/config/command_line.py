@@ -1,4 +1,8 @@
-"""Parse and check the command lines of all tools: ranges, ``--cfg-options``, output paths."""
+"""Parse and check the command lines of all tools: ranges, ``--cfg-options``, output paths.
+
+Importing this module imports neither PyTorch nor MMEngine, so that ``--help`` is fast. A tool
+imports what it needs inside the functions that run after :func:`parse`.
+"""
 
 import argparse
 import math
@@ -10,8 +14,6 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from mmengine.config import DictAction
 
 from mmtimesformer.terminal import ArgumentParser
 
@@ -129,10 +131,16 @@ def parse(parser: ToolParser, argv: Sequence[str] | None = None) -> argparse.Nam
     Python's ``parse_args`` fails for ``predict.py VIDEO --topk 3 CONFIG CHECKPOINT``, because it
     takes the optional CONFIG as absent at the first option. An option with any number of values
     takes the words that can be its values: CONFIG is none in ``--cfg-options a=1 CONFIG``.
+
+    Afterwards the components of the package are registered, which imports PyTorch.
     """
-    return parser.parse_intermixed_args(
+    args = parser.parse_intermixed_args(
         options_last(parser, sys.argv[1:] if argv is None else argv)
     )
+    from mmtimesformer import register_components
+
+    register_components()
+    return args
 
 
 def options_last(parser: ToolParser, words: Sequence[str]) -> list[str]:
@@ -202,7 +210,7 @@ def positive_number(text: str) -> float:
     return value
 
 
-class ConfigOptions(DictAction):
+class ConfigOptions(argparse.Action):
     """``--cfg-options KEY=VALUE …``, as MMEngine reads them, with errors that name the option."""
 
     def __call__(
@@ -212,6 +220,9 @@ class ConfigOptions(DictAction):
         values: Sequence[str] | None,
         option_string: str | None = None,
     ) -> None:
+        from mmengine.config import DictAction
+
+        reader = DictAction(self.option_strings, self.dest, self.nargs)
         for pair in values or ():
             key, equals, value = pair.partition('=')
             if not equals or not all(key.split('.')):
@@ -227,13 +238,13 @@ class ConfigOptions(DictAction):
                     f'one, such as {key}.type=X or {key}.0.type=X, or put it into a config file'
                 )
             try:
-                self._parse_iterable(value)
+                reader._parse_iterable(value)
             except (RecursionError, AssertionError):
                 parser.error(
                     f'{option_string} {pair}: the brackets do not make a list or a tuple; write '
                     f'[a,b], (a,b) or [(a,b),(c,d)]'
                 )
-        super().__call__(parser, namespace, values, option_string)
+        reader(parser, namespace, values, option_string)
 
 
 def check_output(path: str | os.PathLike[str], option: str, *, folder: bool = False) -> None:

@@ -9,10 +9,12 @@ import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from mmengine.config import utils
+from mmengine.config import Config, utils
 
+from mmtimesformer.compat.after_import import after_import
 from mmtimesformer.config.find import PACKAGE
 from mmtimesformer.config.model_zoo import index_folder, metafile_entries
 
@@ -29,6 +31,43 @@ def register_package() -> None:
     if not (PACKAGE / '.mim').is_dir():
         _replace('_get_cfg_metainfo', _entry)
         _replace('_get_external_cfg_base_path', _path)
+    after_import('mmengine.hub.hub', require_published_weights)
+
+
+def require_published_weights(hub: ModuleType) -> None:
+    """Let ``pretrained=True`` of MMEngine's hub end in a sentence where there are no weights.
+
+    MMEngine's own error is an ``AssertionError`` about a metafile, or an ``AttributeError``. May be
+    called again.
+    """
+    theirs = hub.get_config
+    if hasattr(theirs, '__wrapped__'):
+        return
+
+    @functools.wraps(theirs)
+    def get_config(cfg_path: str, pretrained: bool = False) -> Config:
+        package, _, name = cfg_path.partition('::')
+        lacking = pretrained and package == NAME and not _has_weights(name)
+        cfg = theirs(cfg_path, pretrained and not lacking)  # a wrong name is reported first
+        if lacking:
+            raise ValueError(
+                f'nobody publishes weights for {cfg_path}; leave out pretrained=True, and load a '
+                'checkpoint of your own: mmtimesformer.checkpoints.load_checkpoint'
+            )
+        return cfg
+
+    for module in (hub, sys.modules[hub.__name__.rpartition('.')[0]]):
+        if getattr(module, 'get_config', None) is theirs:
+            setattr(module, 'get_config', get_config)  # noqa: B010 (mypy)
+
+
+def _has_weights(name: str) -> bool:
+    """Whether the metafile has weights for a config, named by its path in ``configs/``."""
+    return any(
+        'Weights' in entry
+        for entry in metafile_entries().values()
+        if entry['Config'].partition('/')[2] == name
+    )
 
 
 def _replace(name: str, ours: Callable[[str], Any]) -> None:

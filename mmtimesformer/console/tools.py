@@ -20,14 +20,11 @@ class Tool:
         name: Its name on the command line.
         group: What it is used for, one of :data:`GROUPS`.
         file: Its file in ``tools/``.
-        needs_package: Whether it runs this package's code, which imports PyTorch. ``doctor`` also
-            runs where PyTorch is broken.
     """
 
     name: str
     group: str
     file: str
-    needs_package: bool = True
 
 
 GROUPS = ('Train', 'Predict', 'Data', 'Checkpoints', 'Analysis', 'Environment')
@@ -56,7 +53,7 @@ TOOLS = (
     Tool('get_flops', 'Analysis', 'analysis_tools/get_flops.py'),
     Tool('compare_precision', 'Analysis', 'analysis_tools/compare_precision.py'),
     Tool('compare_systems', 'Analysis', 'analysis_tools/compare_systems.py'),
-    Tool('doctor', 'Environment', 'doctor.py', needs_package=False),
+    Tool('doctor', 'Environment', 'doctor.py'),
 )
 COMPLETION = 'completion'
 COMPLETION_SUMMARY = 'Print the completion script of a shell: bash, zsh or fish'

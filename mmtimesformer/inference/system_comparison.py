@@ -30,6 +30,7 @@ from mmtimesformer.inference.inputs import open_video, videos_of
 from mmtimesformer.inference.views import Views
 
 PACKAGE, THEIRS, OFFICIAL = 'mmtimesformer', "transformers' pipeline", 'official protocol'
+NOTHING = '–'
 PROPERTIES = ('frames', 'resize', 'crop', 'mean', 'std', 'colours', 'fusion')
 
 
@@ -49,6 +50,7 @@ class System:
         logits: Of each class, the mean over views.
         views: Number of views.
         notes: What is remarkable.
+        error: Why the system gives no scores for this video; the other values are empty then.
     """
 
     name: str
@@ -62,13 +64,29 @@ class System:
     logits: list[float]
     views: int
     notes: list[str] = field(default_factory=list)
+    error: str | None = None
+
+    @classmethod
+    def failed(cls, name: str, error: str) -> 'System':
+        """Return a system that gives no scores for this video."""
+        return cls(name, [], '', '', [], [], '', '', [], 0, [], error)
 
     def shown(self, name: str) -> str:
-        """Return a property as text for a cell of the table."""
+        """Return a property as text for a cell of the table; the first cell shows an error."""
+        if self.error is not None:
+            return self.error if name == PROPERTIES[0] else NOTHING
         value = getattr(self, name)
         if isinstance(value, list):
             return ' '.join(f'{x:g}' for x in value)
         return str(value)
+
+    def logit(self, i: int) -> str:
+        """Return the logit of a class as text for a cell of the table."""
+        return f'{self.logits[i]:.4f}' if self.logits else NOTHING
+
+    def best(self, classes: Sequence[str]) -> str:
+        """Return the name of the best class as text for a cell of the table."""
+        return classes[int(np.argmax(self.logits))] if self.logits else NOTHING
 
 
 @dataclass
@@ -87,10 +105,8 @@ class Comparison:
         rows += [[name, *(one.shown(name) for one in self.systems)] for name in PROPERTIES]
         best = np.argsort(self.systems[0].logits)[::-1][:topk]
         for i in best:
-            rows.append(
-                [f'logit of {self.classes[i]}', *(f'{x.logits[i]:.4f}' for x in self.systems)]
-            )
-        rows.append(['best class', *(self.classes[int(np.argmax(x.logits))] for x in self.systems)])
+            rows.append([f'logit of {self.classes[i]}', *(one.logit(i) for one in self.systems)])
+        rows.append(['best class', *(one.best(self.classes) for one in self.systems)])
         return rows
 
     def as_dict(self) -> dict[str, Any]:
@@ -102,6 +118,9 @@ def compare_systems(
     video: str | os.PathLike[str], checkpoint: str | os.PathLike[str], device: str | None = None
 ) -> Comparison:
     """Classify a video by three systems with the same weights.
+
+    Where transformers' pipeline fails, as on a video with fewer frames than a clip, its column has
+    the reason, and the other two are complete.
 
     Args:
         video: A file.
@@ -240,42 +259,67 @@ def _of_pipeline(transformers: Any, folder: Path, video: Video) -> System:
     """Run the pipeline of transformers, and find which frames of the video it took."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    notes: list[str] = []
     try:
         pipeline = transformers.pipeline('video-classification', model=str(folder), device='cpu')
         with torch.inference_mode():
-            inputs = pipeline.preprocess(str(video.path))
-            logits = pipeline.model(**inputs).logits.float()
+            pixels = pipeline.preprocess(str(video.path))['pixel_values']
+            notes = _short_clip(pixels, pipeline.model.config.num_frames)
+            logits = pipeline.model(pixel_values=pixels).logits.float()
     except Exception as error:  # of many libraries
-        raise ValueError(
-            f'the pipeline of transformers fails on {video.path} ({type(error).__name__}: '
-            f'{str(error).partition(chr(10))[0][:200]}); give another video or checkpoint'
-        ) from error
+        reason = f'{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}'
+        return System.failed(THEIRS, f'fails ({"; ".join([*notes, reason])})')
     processor = pipeline.video_processor or pipeline.image_processor
-    notes = []
     if len(logits) > 1:
         notes.append(
             f'its model returns {len(logits)} rows of logits, one a frame, for one video; the '
             'pipeline takes the first row, which is that of frame 0 alone'
         )
-    frames = _frames_of(processor, video, inputs['pixel_values'][0].float())
+    frames = _frames_of(processor, video, pixels[0].float())
     if not frames:
         notes.append('the frames were not found: its decoder gives other pixels')
-    size = processor.size
-    side = size.get('shortest_edge') or (size['height'], size['width'])
-    sides = _side(side) if processor.do_resize else 'none'
     return System(
         THEIRS,
         frames,
-        f'{sides}, 8-bit, {_interpolation(processor.resample)}, antialias',
+        _resize_of(processor),
         _centre(processor.crop_size) if processor.do_center_crop else 'none',
-        list(map(float, processor.image_mean)) if processor.do_normalize else [0.0],
-        list(map(float, processor.image_std)) if processor.do_normalize else [1.0],
+        *_mean_and_std(processor),
         'RGB',
         'one view',
         logits[0].tolist(),
         1,
         notes,
     )
+
+
+def _short_clip(pixels: torch.Tensor, frames: int) -> list[str]:
+    """Note a clip with fewer frames than the model was made for."""
+    taken = pixels.shape[1]
+    if taken == frames:
+        return []
+    return [f'its clip has {taken} of {frames} frames, since the video is shorter than a clip']
+
+
+def _resize_of(processor: Any) -> str:
+    """Return the resize of a processor in words, as :func:`_geometry` does for a pipeline."""
+    if not processor.do_resize:
+        return 'none'
+    size = processor.size
+    side = size.get('shortest_edge') or (size['height'], size['width'])
+    return f'{_side(side)}, 8-bit, {_interpolation(processor.resample)}, antialias'
+
+
+def _mean_and_std(processor: Any) -> tuple[list[float], list[float]]:
+    """Return the mean and std that a processor applies, of pixels from 0 to 1.
+
+    It multiplies pixels from 0 to 255 by ``rescale_factor`` (by 1 without ``do_rescale``), then
+    normalizes them: (255 f x - mean) / std = (x - mean / 255 f) / (std / 255 f).
+    """
+    unit = 255 * (processor.rescale_factor if processor.do_rescale else 1)
+    mean, std = ([0.0] * 3, [1.0] * 3)
+    if processor.do_normalize:
+        mean, std = list(processor.image_mean), list(processor.image_std)
+    return [round(x / unit, 6) for x in mean], [round(x / unit, 6) for x in std]
 
 
 def _centre(crop: Mapping[str, Any]) -> str:
@@ -331,6 +375,8 @@ REASONS = {
 
 def _differences(ours: System, other: System) -> list[str]:
     """List where a system differs from this package, and why."""
+    if other.error is not None:
+        return [f'{other.name}: {other.error}']
     found = [
         f'{other.name}, {name}: {other.shown(name) or "not found"}, here {ours.shown(name)}: '
         f'{REASONS[other.name, name]}'

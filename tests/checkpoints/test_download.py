@@ -159,6 +159,30 @@ def test_one_file_of_a_repository_can_be_named(hub) -> None:
     assert hub.calls == [('owner/name', 'weights.pyth', None)]
 
 
+@pytest.mark.parametrize(
+    ('address', 'revision', 'file'),
+    [
+        ('owner/name@refs/pr/1', 'refs/pr/1', None),
+        ('owner/name@refs/pr/12/weights/x.pth', 'refs/pr/12', 'weights/x.pth'),
+        ('owner/name@refs/convert/parquet', 'refs/convert/parquet', None),
+        ('owner/name@feature%2Fx', 'feature/x', None),
+        ('owner/name@feature/x.pth', 'feature', 'x.pth'),
+        ('owner/name@v1/x.pth', 'v1', 'x.pth'),
+    ],
+)
+def test_a_revision_may_be_a_pull_request_or_a_branch_with_a_slash(
+    address: str, revision: str, file: str | None, hub
+) -> None:
+    (hub.folder / 'model.safetensors').write_text('')
+    (hub.folder / 'weights').mkdir()
+    for name in ('x.pth', 'weights/x.pth'):
+        (hub.folder / name).write_text('')
+    fetch(f'hf://{address}')
+    repository, what, asked = hub.calls[0]
+    assert (repository, asked) == ('owner/name', revision)
+    assert what == file or (file is None and 'model.safetensors' in what)
+
+
 def test_a_repository_without_known_weights_asks_for_the_file(hub) -> None:
     (hub.folder / 'weights.pyth').write_text('')
     with pytest.raises(ValueError, match='name the file: hf://owner/name/FILE'):

@@ -7,6 +7,7 @@ from mmtimesformer.checkpoints import config_differences, read_checkpoint, save_
 from mmtimesformer.checkpoints.metadata import (
     ModelMetadata,
     Preprocessing,
+    find_metadata,
     heads_of,
     metadata_of_config,
 )
@@ -156,6 +157,15 @@ def test_an_unknown_number_of_heads_is_an_error_that_names_the_option() -> None:
         ValueError, match=r'no ViT has the width 20; give num_heads \(--num-heads\)'
     ):
         heads_of(20)
+
+
+def test_an_image_vit_without_stated_heads_has_those_of_transformers() -> None:
+    found = find_metadata({'config': {'model_type': 'vit'}}, {})
+    assert (found.num_heads, found.norm_eps) == (12, 1e-12)
+    assert find_metadata({'config': {'architecture': 'vit_small'}}, {}).num_heads is None
+    stored = {'mmtimesformer': {'num_heads': 6}}  # of a folder that we wrote
+    folder = {'config': {'model_type': 'timesformer'}, 'meta': stored}
+    assert find_metadata(folder, {}).num_heads == 6
 
 
 def test_what_a_file_gives_goes_before_the_habits_of_its_system(tmp_path) -> None:

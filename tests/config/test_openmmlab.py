@@ -13,7 +13,7 @@ import mmaction
 import pytest
 import torch
 from mmengine.config import Config, utils
-from mmengine.hub import get_config, get_model
+from mmengine.hub import get_config, get_model, hub
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.runner import Runner
 
@@ -110,9 +110,15 @@ def test_get_model_downloads_the_published_weights_once(served: tuple[Path, list
     assert asked == ['/weights.pth']
 
 
-def test_get_model_without_published_weights_is_mmengines_error() -> None:
-    with pytest.raises(AssertionError, match='Weights'):
-        get_model(address('timesformer_divST_1xb8-8x16x1-20e_ucf101-split1-rgb'), pretrained=True)
+@pytest.mark.parametrize('name', [DEMO, 'timesformer_divST_1xb8-8x16x1-20e_ucf101-split1-rgb'])
+def test_pretrained_without_published_weights_is_one_sentence(name: str) -> None:
+    """The first is in no metafile, the second has an entry without weights."""
+    for get in (get_config, hub.get_config, get_model):
+        with pytest.raises(ValueError, match=f'nobody publishes weights for .*{name}.py; leave'):
+            get(address(name), pretrained=True)
+    assert 'model_path' not in get_config(address(name))
+    with pytest.raises(FileNotFoundError, match='has no config timesformer/no-such'):
+        get_model('mmtimesformer::timesformer/no-such.py', pretrained=True)
 
 
 @pytest.mark.filterwarnings('ignore')

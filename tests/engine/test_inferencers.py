@@ -40,11 +40,36 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_both_inferencers_give_our_scores_by_name(weights: Path, tiny_videos: Path) -> None:
     video = str(tiny_videos / '0.mp4')
     ours = VideoClassifier(DEMO, weights)(video).all_scores
-    (scores,) = MMAction2Inferencer(rec=DEMO, device='cpu')(video)['predictions'][0]['rec_scores']
-    assert np.abs(np.array(scores) - ours).max() < 1e-6
+    for given in ({}, {'scope': 'mmaction'}, {'scope': 'mmtimesformer'}):
+        both = MMAction2Inferencer(rec=DEMO, device='cpu', **given)
+        (scores,) = both(video)['predictions'][0]['rec_scores']
+        assert np.abs(np.array(scores) - ours).max() < 1e-6
     for scope in ('mmaction', 'mmtimesformer'):
         (answer,) = ActionRecogInferencer(DEMO, device='cpu', scope=scope)(video)['predictions']
         assert np.abs(np.array(answer['pred_scores']) - ours).max() < 1e-6
+
+
+def test_the_unified_inferencer_takes_our_model_of_a_name_that_mmaction2_has_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple] = []
+    monkeypatch.setattr(
+        'mmaction.apis.inferencers.mmaction2_inferencer.ActionRecogInferencer',
+        lambda *given: asked.append(given),
+    )
+    MMAction2Inferencer(THEIRS, 'mine.pth', 'cpu', scope='mmtimesformer')
+    cfg, weights, device = asked[0][:3]
+    assert cfg.model.backbone.type == 'mmtimesformer.TimeSformer'
+    assert (weights, device) == ('mine.pth', 'cpu')
+    MMAction2Inferencer(THEIRS, scope='mmaction')
+    assert asked[1][:2] == (THEIRS, None)
+
+
+def test_another_scope_is_one_sentence() -> None:
+    with pytest.raises(ValueError, match="scope='mmdet' is not .*scope='mmaction'"):
+        MMAction2Inferencer(rec=DEMO, scope='mmdet')
+    with pytest.raises(ValueError, match="tsn_r50 is no model of .*scope='mmaction'"):
+        MMAction2Inferencer(rec='tsn_r50', scope='mmtimesformer')
 
 
 def test_a_name_that_mmaction2_has_too_is_its_own_in_its_scope(

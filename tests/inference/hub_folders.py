@@ -17,10 +17,10 @@ def save_hub_folder(
 
     names = CLASSES if labels is None else labels
     config = TimesformerConfig(
-        image_size=32, patch_size=16, hidden_size=24, num_hidden_layers=2,
-        num_attention_heads=2, intermediate_size=96, attention_type=scheme,
+        image_size=32, patch_size=16, num_hidden_layers=2, intermediate_size=96,
+        attention_type=scheme,
         id2label=dict(enumerate(names)), label2id={name: i for i, name in enumerate(names)},
-        **{"num_frames": 4, **other},
+        **{'num_frames': 4, 'hidden_size': 24, 'num_attention_heads': 2, **other},
     )  # fmt: skip
     torch.manual_seed(0)
     model = TimesformerForVideoClassification(config).eval()

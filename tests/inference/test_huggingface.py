@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -17,7 +18,13 @@ from mmtimesformer import TimeSformer
 from mmtimesformer.checkpoints.download import model_address
 from mmtimesformer.class_names import class_names_of
 from mmtimesformer.inference import VideoClassifier
-from mmtimesformer.inference.system_comparison import OFFICIAL, PACKAGE, THEIRS, compare_systems
+from mmtimesformer.inference.system_comparison import (
+    OFFICIAL,
+    PACKAGE,
+    THEIRS,
+    Comparison,
+    compare_systems,
+)
 from tests.conftest import write_video
 
 from .hub_folders import CLASSES, save_hub_folder
@@ -115,6 +122,9 @@ def test_frames_follow_from_the_data_set_or_from_the_file(tmp_path: Path) -> Non
         ('config.json', {'id2label': {'0': 'a', '1': 'b'}}, '2 keys'),
         ('config.json', {'problem_type': 'regression'}, "problem_type='regression'"),
         ('config.json', {'hidden_act': 'relu'}, "hidden_act='relu'"),
+        ('config.json', {'attention_type': 'joint_space_time'}, 'those of divided_space_time'),
+        ('config.json', {'attention_type': 'divided'}, "attention_type='divided', and its weights"),
+        ('config.json', {'num_attention_heads': '2'}, "num_attention_heads='2', and it must be"),
     ],
 )
 def test_a_value_that_would_give_wrong_scores_is_an_error(
@@ -125,6 +135,25 @@ def test_a_value_that_would_give_wrong_scores_is_an_error(
     with pytest.raises(ValueError, match='folder') as error:
         load(tmp_path / 'folder')
     assert message in str(error.value)
+
+
+def test_a_folder_that_states_no_heads_has_those_that_transformers_takes(
+    video: Path, tmp_path: Path
+) -> None:
+    """12 at any width, where other ViTs of this width have 3."""
+    from transformers import TimesformerForVideoClassification
+
+    folder = tmp_path / 'folder'
+    save_hub_folder(folder, hidden_size=192, num_attention_heads=12)
+    config = json.loads((folder / 'config.json').read_text())
+    del config['num_attention_heads'], config['layer_norm_eps']
+    (folder / 'config.json').write_text(json.dumps(config))
+    theirs = TimesformerForVideoClassification.from_pretrained(folder).eval()
+    ours, clips = load(folder), torch.randn(1, 3, 4, 32, 32)
+    with torch.inference_mode():
+        expected = theirs(clips.transpose(1, 2)).logits
+    assert torch.allclose(logits_of(ours, clips), expected, rtol=1e-4, atol=1e-4)
+    assert ours.model.backbone.blocks[0].attn.num_heads == 12
 
 
 def test_a_folder_without_its_preprocessing_is_an_error(tmp_path: Path) -> None:
@@ -153,9 +182,10 @@ def test_names_are_paths_addresses_or_repositories(
     (tmp_path / 'owner' / 'there').mkdir(parents=True)
     assert model_address('owner/there') == 'owner/there'
     assert model_address('owner/name') == 'hf://owner/name'
-    assert model_address('owner/name@v1.0') == 'hf://owner/name@v1.0'
+    for revision in ('v1.0', 'refs/pr/1', 'refs/convert/parquet', 'feature%2Fx'):
+        assert model_address(f'owner/name@{revision}') == f'hf://owner/name@{revision}'
     assert model_address('hf://owner/name') == 'hf://owner/name'
-    for wrong in ('nothing', './owner/name', '../x', 'a/b/c'):
+    for wrong in ('nothing', './owner/name', '../x', 'a/b/c', 'owner/name@v1/file'):
         with pytest.raises(FileNotFoundError, match='not owner/name'):
             model_address(wrong)
 
@@ -375,6 +405,27 @@ def test_saving_over_the_checkpoint_or_beside_contradicting_files_is_refused(
         ours.save_pretrained(tmp_path / 'other')
     with pytest.raises(ValueError, match='scores of a model card need their source'):
         ours.save_pretrained(tmp_path / 'new', scores={'top-1 accuracy': 77.9})
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'scores': '94'}, "scores='94' of a model card is not a dict of metric"),
+        ({'scores': [94.0]}, 'scores=a list of a model card is not a dict'),
+        ({'scores': {1: 94.0}}, 'scores=a dict of a model card is not a dict of metric'),
+        ({'data_set': ['ucf101']}, 'data_set=a list of a model card is not a text'),
+        ({'licence': 4}, 'licence=4 of a model card is not a text'),
+    ],
+)
+def test_an_argument_of_another_type_for_the_model_card_is_one_sentence(
+    arguments: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    save_hub_folder(tmp_path / 'folder')
+    ours = load(tmp_path / 'folder')
+    with pytest.raises(TypeError, match=message):
+        ours.save_pretrained(tmp_path / 'new', scores_source='a test', **arguments)
+    with pytest.raises(TypeError, match=message):
+        ours.push_to_hub('me/mine', dry_run=True, scores_source='a test', **arguments)
 
 
 def test_a_block_of_your_own_is_not_saved_for_transformers(tmp_path: Path) -> None:
@@ -613,6 +664,76 @@ def test_the_comparison_names_frames_crops_and_logits_of_each_system(
     best = build('video-classification', model=str(tmp_path / 'folder'), device='cpu')(str(video))
     assert best[0]['label'] == CLASSES[int(np.argmax(pipeline.logits))]
     assert theirs.config.num_frames == 4
+
+
+def compared(video: Path, folder: Path) -> Comparison:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        return compare_systems(video, folder, 'cpu')
+
+
+@pytest.mark.parametrize(
+    ('values', 'mean', 'std'),
+    [
+        (
+            {'do_rescale': False},
+            [0.45 / 255, 0.4 / 255, 0.5 / 255],
+            [0.225 / 255, 0.2 / 255, 0.3 / 255],
+        ),
+        ({'rescale_factor': 2 / 255}, [0.225, 0.2, 0.25], [0.1125, 0.1, 0.15]),
+        ({'do_normalize': False}, [0.0] * 3, [1.0] * 3),
+        ({'do_normalize': False, 'rescale_factor': 1 / 51}, [0.0] * 3, [0.2] * 3),
+    ],
+)
+def test_mean_and_std_are_compared_as_the_processor_applies_them(
+    values: dict[str, Any], mean: list[float], std: list[float], video: Path, tmp_path: Path
+) -> None:
+    save_hub_folder(tmp_path / 'folder')
+    edit(tmp_path / 'folder', 'preprocessor_config.json', **values)
+    found = compared(video, tmp_path / 'folder')
+    for system in found.systems[:2]:
+        assert system.mean == pytest.approx(mean, abs=1e-6), system.name
+        assert system.std == pytest.approx(std, abs=1e-6), system.name
+    assert found.systems[1].frames == [0, 1, 2, 3]  # found by their pixels
+    assert not [
+        x for x in found.differences if re.match('transformers.*(mean|std|resize|crop):', x)
+    ]
+
+
+def test_a_resize_that_is_off_is_no_difference(tmp_path: Path) -> None:
+    video = write_video(tmp_path / 'v.mp4', 20, 48, 48)
+    save_hub_folder(tmp_path / 'folder')
+    edit(tmp_path / 'folder', 'preprocessor_config.json', do_resize=False)
+    found = compared(video, tmp_path / 'folder')
+    assert [one.resize for one in found.systems[:2]] == ['none', 'none']
+
+
+def test_on_a_video_shorter_than_the_clip_the_third_column_has_the_reason(tmp_path: Path) -> None:
+    video = write_video(tmp_path / 'short.mp4', 3, 64, 64)
+    save_hub_folder(tmp_path / 'folder')
+    found = compared(video, tmp_path / 'folder')
+    ours, theirs, official = found.systems
+    assert len(ours.logits) == len(official.logits) == 3
+    assert theirs.logits == []
+    assert theirs.error is not None
+    note = 'its clip has 3 of 4 frames, since the video is shorter than a clip'
+    assert theirs.error.startswith(f'fails ({note}; RuntimeError: ')
+    rows = {row[0]: row[1:] for row in found.rows()}
+    assert rows['frames'][1] == theirs.error
+    assert rows['crop'] == ['centre 32 x 32', '–', official.crop]
+    assert rows['best class'][1] == '–'
+    assert rows['best class'][0] in CLASSES
+    assert f"transformers' pipeline: {theirs.error}" in found.differences
+
+
+def test_a_short_clip_that_transformers_classifies_is_noted(tmp_path: Path) -> None:
+    video = write_video(tmp_path / 'short.mp4', 3, 64, 64)
+    save_hub_folder(tmp_path / 'folder', 'joint_space_time')
+    found = compared(video, tmp_path / 'folder')
+    theirs = found.systems[1]
+    assert theirs.frames == [0, 1, 2]
+    assert len(theirs.logits) == 3
+    assert theirs.notes == ['its clip has 3 of 4 frames, since the video is shorter than a clip']
 
 
 def test_weights_of_half_precision_are_compared_too(video: Path, tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import time
 
 from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import ToolParser, add_model, parse
-from mmtimesformer.non_finite import NonFiniteError, about_scores
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,6 +40,7 @@ def compare(args: argparse.Namespace) -> None:
     from rich.table import Table
 
     from mmtimesformer.inference import Predictions, VideoClassifier
+    from mmtimesformer.non_finite import NonFiniteError, about_scores
 
     scores, seconds, broken = {}, {}, {}
     for precision in dict.fromkeys(['fp32', *args.precisions]):

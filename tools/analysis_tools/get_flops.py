@@ -11,10 +11,8 @@ Examples:
 import argparse
 import sys
 
-from mmtimesformer.analysis.complexity import in_billions, in_millions, measure_complexity
 from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import ConfigOptions, ToolParser, parse, whole_number
-from mmtimesformer.config.find import find_config, read_config, shipped_configs
 from mmtimesformer.terminal import echo
 
 
@@ -45,6 +43,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def show(args: argparse.Namespace) -> None:
     """Print a line for each config."""
     require_mmaction()
+    from mmtimesformer.analysis.complexity import in_billions, in_millions, measure_complexity
+    from mmtimesformer.config.find import find_config, read_config, shipped_configs
 
     names = args.config or sorted(shipped_configs())
     paths = [find_config(name) for name in names]

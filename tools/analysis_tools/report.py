@@ -15,7 +15,6 @@ from pathlib import Path
 
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import ToolParser, check_output, parse, whole_number
-from mmtimesformer.non_finite import NonFiniteError, about_scores
 from mmtimesformer.terminal import echo
 
 
@@ -68,6 +67,7 @@ def write(args: argparse.Namespace) -> None:
             are.
     """
     from mmtimesformer.analysis.test_results import read_test_results
+    from mmtimesformer.non_finite import NonFiniteError, about_scores
     from mmtimesformer.visualization.report import write_report
 
     (work_dir,) = args.work_dirs

@@ -23,10 +23,6 @@ from mmtimesformer.config.command_line import (
     positive_number,
     whole_number,
 )
-from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
-from mmtimesformer.datasets.preparation.checking import check_videos, list_videos, name_in
-from mmtimesformer.datasets.preparation.finding import SkippedFiles
-from mmtimesformer.datasets.preparation.reading import read_lines
 from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import echo, track
 
@@ -68,6 +64,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> int:
     """Decode all, print and write what is bad."""
+    from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
+    from mmtimesformer.datasets.preparation.checking import check_videos, list_videos, name_in
+    from mmtimesformer.datasets.preparation.finding import SkippedFiles
+    from mmtimesformer.datasets.preparation.reading import read_lines
+
     taken = {args.source.resolve(): 'SOURCE'}
     for option, path in (('--out', args.out), ('--good', args.good)):
         if path is None:

@@ -10,53 +10,40 @@ Examples:
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import ToolParser, parse, whole_number
-from mmtimesformer.datasets.preparation.annotations import prepare
-from mmtimesformer.datasets.preparation.howto100m import make_split, read_split_lists
-from mmtimesformer.datasets.preparation.listing import DataSet
-from mmtimesformer.datasets.preparation.own_data import read_own_data
-from mmtimesformer.datasets.preparation.publishers import (
-    KINETICS,
-    read_diving48,
-    read_hmdb51,
-    read_kinetics,
-    read_ssv2,
-    read_ucf101,
-)
-from mmtimesformer.datasets.preparation.reading import folder_of_lists
+
+if TYPE_CHECKING:
+    from mmtimesformer.datasets.preparation.listing import DataSet
 
 SPLITS = ('train', 'val', 'test')
+KINETICS = ('400', '600', '700')
 
-#: Data sets whose lists have one reader and whose videos are in one folder: reader, default root,
-#: title, and what ROOT/annotations and ROOT/videos hold.
-PLAIN: dict[str, tuple[Callable[[Path, Path], DataSet], str, str, str]] = {
+#: Data sets whose lists have one reader (read_NAME of ``publishers``) and whose videos are in one
+#: folder: default root, title, and what ROOT/annotations and ROOT/videos hold.
+PLAIN: dict[str, tuple[str, str, str]] = {
     'ucf101': (
-        read_ucf101,
         'data/ucf101',
         'UCF101, all three splits',
         'ROOT/annotations holds classInd.txt, trainlist01.txt, testlist01.txt and so on, '
         'ROOT/videos the class folders of .avi files.',
     ),
     'hmdb51': (
-        read_hmdb51,
         'data/hmdb51',
         'HMDB51, all three splits',
         'ROOT/annotations holds <class>_test_split1.txt and so on, '
         'ROOT/videos the class folders of .avi files.',
     ),
     'ssv2': (
-        read_ssv2,
         'data/sthv2',
         'Something-Something V2',
         'ROOT/annotations holds labels.json, train.json, validation.json and test.json (also as '
         'something-something-v2-labels.json and so on), ROOT/videos the files <id>.webm.',
     ),
     'diving48': (
-        read_diving48,
         'data/diving48',
         'Diving-48 (V2)',
         'ROOT/annotations holds Diving48_V2_train.json, Diving48_V2_test.json and '
@@ -70,7 +57,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     words = sys.argv[1:] if argv is None else argv
     parser = ToolParser(__doc__, {3: 'done, but some videos are missing (listed in missing.txt)'})
     commands = parser.add_subparsers(metavar='DATASET', required=True)
-    for name, (_, root, title, layout) in PLAIN.items():
+    for name, (root, title, layout) in PLAIN.items():
         command = commands.add_parser(name, help=title, description=f'{title}. {layout}')
         _add_root(command, root)
         _add_annotations(command)
@@ -121,9 +108,13 @@ def _add_classes(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _read_plain(args: argparse.Namespace) -> DataSet:
+def _read_plain(args: argparse.Namespace) -> 'DataSet':
+    from mmtimesformer.datasets.preparation import publishers
+    from mmtimesformer.datasets.preparation.reading import folder_of_lists
+
     lists = folder_of_lists(args.root, args.annotations)
-    return PLAIN[args.dataset][0](lists, args.videos or args.root / 'videos')
+    read = getattr(publishers, f'read_{args.dataset}')
+    return read(lists, args.videos or args.root / 'videos')
 
 
 def _add_kinetics(command: argparse.ArgumentParser) -> None:
@@ -132,7 +123,7 @@ def _add_kinetics(command: argparse.ArgumentParser) -> None:
         'and, optionally, test.csv as published; ROOT/videos_train, videos_val and videos_test '
         'hold the files <id>_<start>_<end>.mp4 or <id>.mp4, in one folder or in subfolders.'
     )
-    command.add_argument('version', choices=sorted(KINETICS), help='which Kinetics')
+    command.add_argument('version', choices=KINETICS, help='which Kinetics')
     _add_root(command, 'data/kinetics{version}')
     _add_annotations(command)
     for split in SPLITS:
@@ -143,7 +134,10 @@ def _add_kinetics(command: argparse.ArgumentParser) -> None:
     command.set_defaults(read=_read_kinetics)
 
 
-def _read_kinetics(args: argparse.Namespace) -> DataSet:
+def _read_kinetics(args: argparse.Namespace) -> 'DataSet':
+    from mmtimesformer.datasets.preparation.publishers import read_kinetics
+    from mmtimesformer.datasets.preparation.reading import folder_of_lists
+
     lists = folder_of_lists(args.root, args.annotations)
     folders = {
         split: getattr(args, f'videos_{split}') or args.root / f'videos_{split}' for split in SPLITS
@@ -179,7 +173,9 @@ def _add_howto100m(command: argparse.ArgumentParser) -> None:
     command.set_defaults(read=_read_howto100m)
 
 
-def _read_howto100m(args: argparse.Namespace) -> DataSet:
+def _read_howto100m(args: argparse.Namespace) -> 'DataSet':
+    from mmtimesformer.datasets.preparation.howto100m import make_split, read_split_lists
+
     videos = args.videos or args.root / 'videos'
     if args.videos_csv:
         return make_split(args.videos_csv, videos, args.task_names, args.min_videos, args.seed)
@@ -213,7 +209,9 @@ def _add_folder(command: argparse.ArgumentParser) -> None:
     command.set_defaults(read=_read_folder)
 
 
-def _read_folder(args: argparse.Namespace) -> DataSet:
+def _read_folder(args: argparse.Namespace) -> 'DataSet':
+    from mmtimesformer.datasets.preparation.own_data import read_own_data
+
     parts = {'val': args.val, 'test': args.test}
     return read_own_data(args.videos, args.csv, parts, args.seed, args.classes, args.multi_label)
 
@@ -233,6 +231,8 @@ def _check(command: argparse.ArgumentParser, args: argparse.Namespace) -> argpar
 def main(argv: list[str] | None = None) -> int:
     """Read the lists, find the videos, write the annotation files; return the exit code."""
     args = parse_args(argv)
+    from mmtimesformer.datasets.preparation.annotations import prepare
+
     codes: list[int] = []
 
     def job() -> None:

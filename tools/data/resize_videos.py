@@ -24,10 +24,6 @@ from mmtimesformer.config.command_line import (
     positive_number,
     whole_number,
 )
-from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
-from mmtimesformer.datasets.preparation.finding import SkippedFiles, list_line
-from mmtimesformer.datasets.preparation.isolation import write_isolated
-from mmtimesformer.datasets.preparation.resizing import plan_resizes, resize_video
 from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import echo, track
 
@@ -68,6 +64,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def resize(args: argparse.Namespace) -> int:
     """Resize what is not done yet, print and write what could not be."""
+    from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
+    from mmtimesformer.datasets.preparation.finding import SkippedFiles, list_line
+    from mmtimesformer.datasets.preparation.isolation import write_isolated
+    from mmtimesformer.datasets.preparation.resizing import plan_resizes, resize_video
+
     ffmpeg = None if args.program == 'pyav' else shutil.which('ffmpeg')
     if args.program == 'ffmpeg' and ffmpeg is None:
         raise FileNotFoundError('there is no program ffmpeg on the PATH; leave --with out for PyAV')

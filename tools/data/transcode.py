@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import (
@@ -28,19 +29,14 @@ from mmtimesformer.config.command_line import (
     positive_number,
     whole_number,
 )
-from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
-from mmtimesformer.datasets.preparation.finding import SkippedFiles, list_line
-from mmtimesformer.datasets.preparation.isolation import write_isolated
-from mmtimesformer.datasets.preparation.transcoding import (
-    PRESETS,
-    Written,
-    list_sources,
-    plan_transcodes,
-    rewrite_annotation,
-    transcode_video,
-)
 from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import echo, track
+
+if TYPE_CHECKING:
+    from mmtimesformer.datasets.preparation.transcoding import Written
+
+#: Names in ``transcoding.PRESETS``: short side in pixels, frames from keyframe to keyframe.
+PRESETS = {'storage': (320, 16), 'balanced': (320, 8), 'speed': (256, 4)}
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -61,8 +57,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         choices=PRESETS,
         default='balanced',
         help='; '.join(
-            f'{name}: short side {preset.short_side}, a keyframe every {preset.gop} frames'
-            for name, preset in PRESETS.items()
+            f'{name}: short side {side}, a keyframe every {gop} frames'
+            for name, (side, gop) in PRESETS.items()
         ),
     )
     parser.add_argument(
@@ -98,14 +94,20 @@ def annotation_file(text: str) -> Path:
 
 def transcode(args: argparse.Namespace) -> int:
     """Write what is not done yet; print what it took and gives, and list what could not be."""
+    from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE, transcoding
+    from mmtimesformer.datasets.preparation.finding import SkippedFiles, list_line
+    from mmtimesformer.datasets.preparation.isolation import write_isolated
+
     changes = {name: getattr(args, name) for name in ('short_side', 'gop', 'crf')}
     preset = dataclasses.replace(
-        PRESETS[args.preset],
+        transcoding.PRESETS[args.preset],
         **{name: value for name, value in changes.items() if value is not None},
     )
     skipped = SkippedFiles()
-    names = list_sources(args.src, args.annotations, skipped)
-    todo, done, refused = plan_transcodes(args.src, args.dst, names, preset, args.timeout)
+    names = transcoding.list_sources(args.src, args.annotations, skipped)
+    todo, done, refused = transcoding.plan_transcodes(
+        args.src, args.dst, names, preset, args.timeout
+    )
     if todo:
         check_output(args.dst, 'DST', folder=True)
     written = []
@@ -113,7 +115,7 @@ def transcode(args: argparse.Namespace) -> int:
         f'{list_line(args.src.absolute() / name)}\t{list_line(why)}'
         for name, why in [*skipped.faults, *refused]
     ]
-    results = write_isolated(transcode_video, todo, args.num_workers, args.timeout)
+    results = write_isolated(transcoding.transcode_video, todo, args.num_workers, args.timeout)
     with closing(results):  # which ends the processes, whatever happens
         for job, what, wrong in track(results, str(args.dst), total=len(todo)):
             if what:
@@ -130,7 +132,8 @@ def transcode(args: argparse.Namespace) -> int:
     else:
         (args.dst / 'failed.txt').unlink(missing_ok=True)
     for path in args.annotations:
-        lines, missing = rewrite_annotation(path, args.dst, {name for name, _ in refused})
+        refused_names = {name for name, _ in refused}
+        lines, missing = transcoding.rewrite_annotation(path, args.dst, refused_names)
         write_lines_atomically(args.dst / path.name, lines)
         without = f', {missing:,} left out' if missing else ''
         echo(f'{args.dst / path.name}: {len(lines):,} videos{without}')
@@ -138,7 +141,7 @@ def transcode(args: argparse.Namespace) -> int:
     return INCOMPLETE if failed else COMPLETE
 
 
-def report(written: Sequence[Written], done: Sequence[tuple[int, int]]) -> None:
+def report(written: 'Sequence[Written]', done: Sequence[tuple[int, int]]) -> None:
     """Print how many there are, how large, how good, and how fast to read."""
     echo(f'{len(written):,} written, {len(done):,} there already')
     sizes = [*done, *((what.before, what.after) for what in written)]

@@ -22,15 +22,6 @@ from mmtimesformer.config.command_line import (
     positive_number,
     whole_number,
 )
-from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
-from mmtimesformer.datasets.preparation.finding import list_line
-from mmtimesformer.datasets.preparation.packing import (
-    list_entries,
-    list_labelled,
-    plan_tar_shards,
-    write_tar_shards,
-)
-from mmtimesformer.datasets.tar_shards.index import INDEX, format_index
 from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import echo, track
 
@@ -62,6 +53,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def pack(args: argparse.Namespace) -> int:
     """Write the tar shards that are not there, then the index, and list what was left out."""
+    from mmtimesformer.datasets.preparation import COMPLETE, INCOMPLETE
+    from mmtimesformer.datasets.preparation.finding import list_line
+    from mmtimesformer.datasets.preparation.packing import (
+        list_entries,
+        list_labelled,
+        plan_tar_shards,
+        write_tar_shards,
+    )
+    from mmtimesformer.datasets.tar_shards.index import INDEX, format_index
+
     videos = list_labelled(args.list)
     check_output(args.out, 'OUT', folder=True)
     size = int(args.shard_size * 1e6)
