@@ -14,7 +14,7 @@ from tests.page_requirements import require
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test of a page, or fail it in CI, where a program or package that it needs is missing."""
+    """Skip a test of a page, or fail it in CI, where something that it needs is missing."""
     for mark in item.iter_markers('needs'):
         require(*mark.args)
 

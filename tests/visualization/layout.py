@@ -22,13 +22,14 @@ const scrolls = value => value === 'auto' || value === 'scroll';
 const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
 while (texts.nextNode()) {
   const node = texts.currentNode;
-  if (!node.data.trim() || node.parentElement.closest('script, style, noscript, option, .skip')) continue;
-  if (!node.parentElement.checkVisibility({ visibilityProperty: true })) continue;
+  const parent = node.parentElement;
+  if (!node.data.trim() || parent.closest('script, style, noscript, option, .skip')) continue;
+  if (!parent.checkVisibility({ visibilityProperty: true })) continue;
   const range = document.createRange();
   range.selectNodeContents(node);
   const { left, right, top, bottom } = range.getBoundingClientRect();
   const around = [];
-  for (let e = node.parentElement; e && e !== page; e = e.parentElement) around.push([e, getComputedStyle(e)]);
+  for (let e = parent; e && e !== page; e = e.parentElement) around.push([e, getComputedStyle(e)]);
   if (around.some(([, style]) => style.clipPath === 'inset(50%)')) continue;
   let boxed = false, sideways = false, upright = false;
   for (const [e, style] of around) {
@@ -38,12 +39,14 @@ while (texts.nextNode()) {
     const above = [box.top - top, bottom - box.bottom].some(gap => gap > 1);
     if (!sideways && out && clips(style.overflowX)) report('clipped at the side', node.data);
     if (!upright && above && clips(style.overflowY)) report('clipped in height', node.data);
-    if (!boxed && out && style.overflowX === 'visible') report('outside of ' + e.localName, node.data);
+    if (!boxed && out && style.overflowX === 'visible')
+      report('outside of ' + e.localName, node.data);
     boxed = true;
     sideways ||= scrolls(style.overflowX);
     upright ||= scrolls(style.overflowY);
   }
-  if (!sideways && (left < -1 || right > page.clientWidth + 1)) report('outside of the page', node.data);
+  if (!sideways && (left < -1 || right > page.clientWidth + 1))
+    report('outside of the page', node.data);
 }
 return [...faults];
 """
