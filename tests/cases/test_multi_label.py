@@ -22,6 +22,7 @@ from mmtimesformer.analysis.predictions import read_predictions
 from mmtimesformer.checkpoints import load_torch
 from mmtimesformer.compat.data_samples import label_of, labels_of
 from mmtimesformer.inference import VideoClassifier
+from tests.page_markup import shown_part
 from tests.tools.conftest import TEXT
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
@@ -123,10 +124,10 @@ def test_the_score_of_the_test_is_the_mean_over_classes(run: Path) -> None:
 def test_the_page_has_average_precision_and_no_top_1(run: Path) -> None:
     code, output = tool('analysis_tools/report', run / 'work')
     assert code == 0, output
-    page = (run / 'work/report.html').read_text()
+    page = shown_part((run / 'work/report.html').read_text())
     about = json.loads((run / 'work/result.meta.json').read_text())
     shown = f'{100 * about["scores"]["acc/mean_average_precision"]:.2f}\u00a0%'
-    assert f'<b>{shown}</b>mean average precision' in page
+    assert f'<dt>mean average precision</dt><dd><b>{shown}</b></dd>' in page
     assert 'top-1' not in page and 'Confusion matrix' not in page
     assert 'F1 at 50\u00a0%, micro' in page and '>nan' not in page
     text = re.sub('<[^>]+>', '', page)

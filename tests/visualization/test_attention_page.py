@@ -19,8 +19,9 @@ from mmtimesformer.inference import Prediction
 from mmtimesformer.visualization import attention_page
 from mmtimesformer.visualization.attention import AttentionView
 from mmtimesformer.visualization.attention_page import decode, encode, write_page
+from tests.page_requirements import in_a_browser
 
-from .browser import Browser, in_a_browser
+from .browser import Browser
 
 T, H, W = 3, 2, 5
 P = H * W

@@ -18,8 +18,9 @@ from mmtimesformer.config.find import find_config
 from mmtimesformer.inference import VideoClassifier
 from mmtimesformer.visualization import demo_page as answers_module
 from mmtimesformer.visualization.demo_page import DemoPage
+from tests.page_requirements import in_a_browser, require
 
-from .browser import Browser, free_port, in_a_browser, wait_for
+from .browser import Browser, free_port, wait_for
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'demo_app.py'
 # The thumbnails of three examples are there, so nothing will change its place any more.
@@ -186,8 +187,7 @@ def environment(home: Path) -> dict[str, str]:
 @pytest.fixture(scope='module')
 def address(home: Path) -> Iterator[str]:
     """The page, served as a user serves it."""
-    if importlib.util.find_spec('gradio') is None:
-        pytest.skip('needs Gradio: pip install -r requirements/demo.txt')
+    require('Gradio')
     port = free_port()
     command = [sys.executable, str(TOOL), '--port', str(port), '--device', 'cpu']
     with (home / 'output.txt').open('w') as output:

@@ -4,7 +4,6 @@ import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +12,13 @@ from mmtimesformer.analysis.metrics import TestResults
 from mmtimesformer.finetuning.video_list import read_video_list
 from mmtimesformer.visualization.comparison_page import write_comparison
 from mmtimesformer.visualization.report import write_report
+from tests.page_requirements import in_a_browser, with_axe
 
-from .accessibility import serious_issues, with_axe
-from .browser import Browser, in_a_browser
+from .accessibility import serious_issues
+from .browser import Browser
+from .layout import at_every_size, layout_faults
 
 pytestmark = in_a_browser
-WIDTHS = (390, 1280)
 LONG = 'a_name_without_a_space_' * 8
 NAMES = [
     'a.mp4',
@@ -71,15 +71,10 @@ def page(browser: Browser, tmp_path: Path) -> Iterator[Browser]:
     assert browser.complaints() == []
 
 
-def command(browser: Browser, name: str, **options: Any) -> Any:
-    return browser.ask('/goog/cdp/execute', {'cmd': name, 'params': options})
-
-
 def allow_downloads(browser: Browser, folder: Path) -> None:
     downloads = folder / 'downloads'
     downloads.mkdir()
-    options = {'behavior': 'allow', 'downloadPath': str(downloads)}
-    command(browser, 'Browser.setDownloadBehavior', **options)
+    browser.devtools('Browser.setDownloadBehavior', behavior='allow', downloadPath=str(downloads))
 
 
 def names(browser: Browser) -> list[str]:
@@ -200,13 +195,7 @@ def test_marks_of_another_test_are_not_taken(page: Browser, tmp_path: Path) -> N
 
 
 def test_labels_of_a_multi_label_test_are_corrected(browser: Browser, tmp_path: Path) -> None:
-    command(
-        browser,
-        'Browser.setDownloadBehavior',
-        behavior='allow',
-        downloadPath=str(tmp_path / 'downloads'),
-    )
-    (tmp_path / 'downloads').mkdir()
+    allow_downloads(browser, tmp_path)
     browser.open(write_report(multi_label(), tmp_path / 'report.html'))
     assert names(browser)[0] == 'z.mp4' or len(names(browser)) == 3
     browser.run('document.querySelector("#confusions a").click()')
@@ -222,13 +211,7 @@ def test_labels_of_a_multi_label_test_are_corrected(browser: Browser, tmp_path: 
 
 
 def test_numbers_of_a_regression_are_corrected(browser: Browser, tmp_path: Path) -> None:
-    (tmp_path / 'downloads').mkdir()
-    command(
-        browser,
-        'Browser.setDownloadBehavior',
-        behavior='allow',
-        downloadPath=str(tmp_path / 'downloads'),
-    )
+    allow_downloads(browser, tmp_path)
     run = regression()
     browser.open(write_report(run, tmp_path / 'report.html'))
     choose(browser, '#sort', 'True speed, largest first')
@@ -266,20 +249,12 @@ def write_page(kind: str, folder: Path) -> Path:
 
 def shown(browser: Browser, page: Path) -> Iterator[str]:
     """Open a page at both widths in light and dark, with all of it visible."""
-    for scheme in ('light', 'dark'):
-        media = [{'name': 'prefers-color-scheme', 'value': scheme}]
-        command(browser, 'Emulation.setEmulatedMedia', features=media)
-        for width in WIDTHS:
-            size = {'width': width, 'height': 900, 'deviceScaleFactor': 1, 'mobile': False}
-            command(browser, 'Emulation.setDeviceMetricsOverride', **size)
-            browser.open(page, 'document.readyState === "complete"')
-            browser.run(
-                'document.querySelectorAll("details").forEach(one => one.open = true);'
-                'document.querySelector("button[data-mark=wrong]")?.click()'
-            )
-            yield f'{width} pixels, {scheme}'
-    command(browser, 'Emulation.clearDeviceMetricsOverride')
-    command(browser, 'Emulation.setEmulatedMedia', features=[])
+    for form in at_every_size(browser, page):
+        browser.run(
+            'document.querySelectorAll("details").forEach(one => one.open = true);'
+            'document.querySelector("button[data-mark=wrong]")?.click()'
+        )
+        yield form
 
 
 every_kind = pytest.mark.parametrize('kind', ['single', 'multi', 'regression', 'comparison'])
@@ -294,8 +269,7 @@ def test_pages_fit_both_widths_and_ask_for_nothing(
     for where in shown(browser, page):
         asked = [address for address in browser.requests() if not address.startswith('data:')]
         assert asked == [page.as_uri()], where
-        wide = 'document.documentElement.scrollWidth - document.documentElement.clientWidth'
-        assert browser.run(f'return {wide}') == 0, where
+        assert layout_faults(browser) == [], where
     assert browser.complaints() == []
 
 
