@@ -5,12 +5,15 @@ is also written to docs/images, for docs/notebooks.md. It needs requirements/not
 """
 
 import base64
+import io
 import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import ToolParser, parse
@@ -20,6 +23,7 @@ from mmtimesformer.terminal import echo
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / 'notebooks').glob('*.ipynb'))
 NEEDED = 'pip install --no-deps -r requirements/notebooks.txt'
+LARGEST_PICTURE = 60 * 1024  # bytes
 SECONDS = 1800  # of a cell; a training in one takes about a minute on a quiet machine
 
 
@@ -59,6 +63,29 @@ def execute(notebook: Path) -> Any:
     return content
 
 
+def reduce_pictures(content: Any) -> None:
+    """Store smaller copies of pictures that are larger than :data:`LARGEST_PICTURE`."""
+    for cell in content['cells']:
+        for output in cell.get('outputs', ()):
+            if picture := output.get('data', {}).get('image/png'):
+                small = scaled_down(base64.b64decode(picture))
+                output['data']['image/png'] = base64.b64encode(small).decode()
+
+
+def scaled_down(picture: bytes) -> bytes:
+    """Return a PNG of at most :data:`LARGEST_PICTURE` bytes, with fewer pixels where needed."""
+    image = Image.open(io.BytesIO(picture)).convert('RGB')
+    width, height = image.size
+    for percent in range(95, 20, -5):
+        if len(picture) <= LARGEST_PICTURE:
+            break
+        size = width * percent // 100, height * percent // 100
+        file = io.BytesIO()
+        image.resize(size, Image.Resampling.LANCZOS).save(file, 'PNG', optimize=True)
+        picture = file.getvalue()
+    return picture
+
+
 def pictures_of(content: Any) -> list[bytes]:
     """Return the PNG pictures among the outputs of a notebook."""
     outputs = (output for cell in content['cells'] for output in cell.get('outputs', ()))
@@ -75,6 +102,7 @@ def update(notebook: Path) -> None:
     """Execute a notebook, and write it and its last picture."""
     start = time.time()
     content = execute(notebook)
+    reduce_pictures(content)
     import nbformat
 
     with write_atomically(notebook) as partial:
