@@ -12,7 +12,14 @@ PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 PARTS = cases engine tools stacks rest  # of `make test-all`
-.PHONY: help env demo demo-attention app docs browser test test-all $(PARTS:%=test-all-%) bench lint format release-check clean
+<<<<<<< HEAD
+=======
+# $(call add,docs): add the packages of requirements/docs.txt to the environment, unless they are there
+add = @cmp -s requirements/$(1).txt "$(VENV)/$(1).txt" || { \
+	  $(PY) -m pip install -qq --no-deps -r requirements/$(1).txt && cp requirements/$(1).txt "$(VENV)/$(1).txt"; }
+
+.PHONY: help env demo demo-attention app docs browser notebooks test test-all $(PARTS:%=test-all-%) bench lint format release-check clean
+>>>>>>> part-KN
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -34,12 +41,17 @@ app: env  ## a page in the browser to try the model of make demo
 	$(PY) tools/demo_app.py $(ARGS)
 
 docs: env  ## the documentation site, in build/site/html; a warning is an error
-	@cmp -s requirements/docs.txt "$(VENV)/docs.txt" || { \
-	  $(PY) -m pip install -qq --no-deps -r requirements/docs.txt && cp requirements/docs.txt "$(VENV)/docs.txt"; }
+	$(call add,docs)
 	$(PY) docs/site/build.py $(ARGS)
 
+<<<<<<< HEAD
 browser: env  ## Chromium, Gradio and axe-core, without which tests of pages are skipped
 	$(PY) requirements/make_browser.py
+=======
+notebooks: env  ## execute the notebooks and write their outputs (minutes)
+	$(call add,notebooks)
+	$(PY) tools/dev/run_notebooks.py $(ARGS)
+>>>>>>> part-KN
 
 test: env  ## what every change must pass (minutes)
 	$(PYTEST) -m "not slow" $(ARGS)
@@ -62,7 +74,8 @@ test-all-engine: env  ## training: resume, signals, disks, several processes
 test-all-tools: env  ## the tools as a user starts them
 	$(call timed,tests/tools)
 
-test-all-stacks: env  ## wheels, and other versions of MMEngine and MMAction2
+test-all-stacks: env  ## wheels, other versions of MMEngine and MMAction2, notebooks
+	$(call add,notebooks)
 	$(call timed,tests/packaging)
 
 test-all-rest: env  ## all other folders: models at full size, checkpoints, data, pages

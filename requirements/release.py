@@ -237,8 +237,9 @@ def check_sdist(sdist, tree):
     """Require in the sdist what builds, documents and tests the package."""
     with tarfile.open(sdist) as archive:
         names = {name.partition('/')[2] for name in archive.getnames()}
-    docs = {file.relative_to(tree).as_posix() for file in (tree / 'docs').rglob('*.*')}
-    missing = sorted({*IN_THE_SDIST, *docs} - names)
+    docs = [*(tree / 'docs').rglob('*.*'), *(tree / 'notebooks').glob('*.*')]
+    wanted = {*IN_THE_SDIST, *(file.relative_to(tree).as_posix() for file in docs)}
+    missing = sorted(wanted - names)
     if missing:
         raise ValueError(f'{sdist.name} lacks {", ".join(missing)}; see MANIFEST.in')
 

@@ -19,6 +19,7 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(ROOT / 'Makefile', tmp_path)
     (tmp_path / 'requirements').mkdir()
     (tmp_path / 'requirements/make_env.py').touch()
+    (tmp_path / 'requirements/notebooks.txt').touch()
     python = tmp_path / '.venv/bin/python'
     python.parent.mkdir(parents=True)
     python.write_text(

@@ -123,6 +123,7 @@ def _copy(checkout: Path) -> Path:
         'configs',
         'docs',
         'mmtimesformer',
+        'notebooks',
         'requirements',
         'tests',
         'tools',
