@@ -16,7 +16,7 @@ Everything is drawn from a seed by NumPy and OpenCV; nothing was filmed.
 """
 
 from mmtimesformer.datasets.preparation.moving_figures.actions import CLASSES
-from mmtimesformer.datasets.preparation.moving_figures.clips import draw_clip
+from mmtimesformer.datasets.preparation.moving_figures.clips import draw_clip, draw_video
 from mmtimesformer.datasets.preparation.moving_figures.data_set import (
     PAIRS,
     Settings,
@@ -24,4 +24,12 @@ from mmtimesformer.datasets.preparation.moving_figures.data_set import (
     make_moving_figures,
 )
 
-__all__ = ['CLASSES', 'PAIRS', 'Settings', 'draw_clip', 'draw_pair', 'make_moving_figures']
+__all__ = [
+    'CLASSES',
+    'PAIRS',
+    'Settings',
+    'draw_clip',
+    'draw_pair',
+    'draw_video',
+    'make_moving_figures',
+]

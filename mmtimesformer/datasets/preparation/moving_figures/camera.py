@@ -65,15 +65,9 @@ class Camera:
         columns = [first, second, origin - place]
         return self.intrinsics @ self.rotation @ np.stack(columns, axis=1)
 
-    def rays(self) -> np.ndarray:
-        """Return the direction of each pixel in the world, ``(height, width, 3)``."""
-        v, u = np.mgrid[: self.height, : self.width].astype(np.float32)
-        inside = np.stack(
-            [
-                (u - self.width / 2) / self.focal,
-                (v - self.height / 2) / self.focal,
-                np.ones_like(u),
-            ],
-            axis=-1,
-        )
-        return inside @ self.rotation.astype(np.float32)
+    def rays(self, rows: int, columns: int) -> np.ndarray:
+        """Return directions in the world, ``(rows, columns, 3)``, evenly over the picture."""
+        v = ((np.arange(rows) + 0.5) / rows - 0.5) / self.zoom
+        u = ((np.arange(columns) + 0.5) / columns - 0.5) * self.width / self.height / self.zoom
+        right, down, ahead = self.rotation
+        return u[:, None] * right + v[:, None, None] * down + ahead

@@ -1,7 +1,8 @@
 """Draw clips: a figure that does something in a place, seen by a moving camera."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -40,7 +41,7 @@ from mmtimesformer.datasets.preparation.moving_figures.skeleton import Pose, joi
 
 WIDTH, HEIGHT = 128, 96  # pixels
 NUM_FRAMES, FPS = 24, 10
-FINER = 2  # a picture is drawn this much larger, and reduced
+FINER = 2  # figures are drawn this much larger, and reduced
 DISTANCE = 4.6  # metres from the camera to the figure
 BLEND = 0.4  # seconds between two actions of a longer video
 
@@ -162,11 +163,64 @@ def play(
     action, direction = ACTIONS[label]
     style = draw_style(np.random.default_rng([scene.seed, 1]), num_frames / fps)
     moments = [Moment(action, number / fps, style) for number in range(num_frames)]
+    return _draw_frames(scene, moments, fps, width, height)[::direction]
+
+
+def draw_video(
+    labels: Sequence[str],
+    seed: int | Sequence[int] = 0,
+    num_frames: int = NUM_FRAMES,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    fps: float = FPS,
+) -> np.ndarray:
+    """Return a long video of one figure that does several actions, one after the other.
+
+    Args:
+        labels: Names of :data:`CLASSES`, in order.
+        seed: The same seed draws the same frames.
+        num_frames: Length of each action.
+        width: In pixels.
+        height: In pixels.
+        fps: Frames per second.
+
+    Returns:
+        RGB frames, ``(len(labels) * num_frames, height, width, 3)`` of uint8.
+
+    Raises:
+        ValueError: There is no such label, no label at all, or a number is not positive.
+    """
+    check_clip(labels, num_frames, width, height, fps)
+    if not labels:
+        raise ValueError('labels is empty; name at least one action')
+    scene, seconds = draw_scene(seed), num_frames / fps
+    style = draw_style(np.random.default_rng([scene.seed, 1]), seconds)
+    moments: list[Moment] = []
+    last = None
+    for label in labels:
+        moments += [_next_moment(label, n / fps, style, last) for n in range(num_frames)]
+        last = _next_moment(label, seconds, style, last)
+    return _draw_frames(scene, moments, fps, width, height)
+
+
+def _next_moment(label: str, time: float, style: Style, last: 'Moment | None') -> 'Moment':
+    """Return a moment of an action that follows on another one, of which ``last`` is the end."""
+    action, direction = ACTIONS[label]
+    begin = 0.0 if direction > 0 else style.seconds
+    here = last.pose.ahead - action(begin, style).ahead if last else 0.0
+    return Moment(action, begin + direction * time, style, here, last, ease(time, 0, BLEND))
+
+
+def _draw_frames(
+    scene: Scene, moments: Sequence['Moment'], fps: float, width: int, height: int
+) -> np.ndarray:
+    """Draw a frame for each moment, while the camera moves from its first place to its last."""
+    last = max(len(moments) - 1, 1)
     frames = [
-        draw_frame(scene, moment, number / max(num_frames - 1, 1), width, height)
+        draw_frame(scene, moment, number / last, number / fps, width, height)
         for number, moment in enumerate(moments)
     ]
-    return np.stack(frames)[::direction]
+    return np.stack(frames)
 
 
 def check_clip(labels: Sequence[str], num_frames: int, width: int, height: int, fps: float) -> None:
@@ -182,16 +236,30 @@ def check_clip(labels: Sequence[str], num_frames: int, width: int, height: int, 
 
 @dataclass(frozen=True)
 class Moment:
-    """What the figure does at an instant."""
+    """What the figure does at an instant.
+
+    Attributes:
+        action: The action.
+        time: Seconds from its beginning.
+        style: How it is done.
+        offset: How far ahead in metres the figure was when it began.
+        before: The end of the action before, in a video of several.
+        weight: 0 where the figure is still in the pose of ``before``, 1 later.
+    """
 
     action: Action
     time: float
     style: Style
+    offset: float = 0.0
+    before: 'Moment | None' = None
+    weight: float = 1.0
 
-    @property
+    @cached_property
     def pose(self) -> Pose:
         """The pose of the figure."""
-        return self.action(self.time, self.style)
+        pose = self.action(self.time, self.style)
+        pose = replace(pose, ahead=pose.ahead + self.offset)
+        return self.before.pose.blend(pose, self.weight) if self.before else pose
 
 
 def camera_at(
@@ -219,22 +287,35 @@ def camera_at(
     )
 
 
-def draw_frame(scene: Scene, moment: Moment, part: float, width: int, height: int) -> np.ndarray:
-    """Return one frame of a clip, ``(height, width, 3)`` of uint8."""
+def draw_frame(
+    scene: Scene, moment: Moment, part: float, clock: float, width: int, height: int
+) -> np.ndarray:
+    """Return one frame, ``(height, width, 3)`` of uint8.
+
+    Args:
+        scene: The scene.
+        moment: What the figure does.
+        part: How much of the video is over, 0 to 1.
+        clock: Seconds from the beginning of the video.
+        width: In pixels.
+        height: In pixels.
+    """
     pose = moment.pose
-    camera = camera_at(scene, part, moment.time, pose.ahead, width * FINER, height * FINER)
-    picture = draw_background(scene.scenery, camera)
-    _draw_actors(scene, moment, pose, camera, picture)
+    camera = camera_at(scene, part, clock, pose.ahead, width, height)
+    background = draw_background(scene.scenery, camera)
+    finer = replace(camera, width=width * FINER, height=height * FINER)
+    picture = cv2.resize(background, (finer.width, finer.height), interpolation=cv2.INTER_LINEAR)
+    _draw_actors(scene, moment, clock, finer, picture)
     small = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-    return _develop(scene, moment.time, small)
+    return _develop(scene, clock, small)
 
 
 def _draw_actors(
-    scene: Scene, moment: Moment, pose: Pose, camera: Camera, picture: np.ndarray
+    scene: Scene, moment: Moment, clock: float, camera: Camera, picture: np.ndarray
 ) -> None:
     """Draw the figures, what they use, and their shadows."""
-    joints = place_joints(joints_of(pose), scene.at, scene.facing, scene.look.size)
-    idle = joints_of(stand(moment.time, moment.style))
+    joints = place_joints(joints_of(moment.pose), scene.at, scene.facing, scene.look.size)
+    idle = joints_of(stand(clock, moment.style))
     behind = place_joints(idle, scene.bystander_at, scene.bystander_facing, scene.bystander.size)
     stool = _stool_of(scene, moment)
     ball = _ball_of(scene, moment, joints)
@@ -243,8 +324,8 @@ def _draw_actors(
     limbs += [(ball, ball, BALL, BALL)] if ball is not None else []
     if stool is not None:
         limbs.append((stool + np.array([0, 0, 0.1]), stool + np.array([0, 0, STOOL]), 0.26, 0.26))
-    dark = scene.scenery.shade * shadow_mask(picture.shape[:2], limbs, camera, scene.scenery.sun)
-    picture[:] = picture * (1 - dark[..., None])
+    dark = shadow_mask(picture.shape[:2], limbs, camera, scene.scenery.sun)
+    picture[:] = picture * (1 - np.float32(scene.scenery.shade) * dark[..., None])
     draw_figure(picture, behind, scene.bystander, camera, light)
     parts = [(joints['hips'][1], lambda: draw_figure(picture, joints, scene.look, camera, light))]
     if stool is not None:
@@ -270,7 +351,7 @@ def _world(scene: Scene, forward: float, left: float, up: float) -> np.ndarray:
 def _stool_of(scene: Scene, moment: Moment) -> np.ndarray | None:
     """Return where the stool is: behind who sits down, else to the side, if there is one."""
     if moment.action is sit_down:
-        return _world(scene, -0.5, 0.0, 0.0)
+        return _world(scene, moment.offset - 0.5, 0.0, 0.0)
     return scene.prop_at if scene.has_stool else None
 
 
@@ -281,7 +362,8 @@ def _ball_of(scene: Scene, moment: Moment, joints: dict[str, np.ndarray]) -> np.
     place = BALLS[moment.action](moment.time, moment.style)
     if place is None:
         return (joints['left hand'] + joints['right hand']) / 2
-    return _world(scene, *place)
+    forward, left, up = place
+    return _world(scene, moment.offset + forward, left, up)
 
 
 def _develop(scene: Scene, time: float, picture: np.ndarray) -> np.ndarray:

@@ -43,8 +43,8 @@ class Settings:
         num_frames: Length of a clip.
     """
 
-    num_train: int = 1000
-    num_val: int = 200
+    num_train: int = 400
+    num_val: int = 100
     seed: int = 0
     width: int = WIDTH
     height: int = HEIGHT

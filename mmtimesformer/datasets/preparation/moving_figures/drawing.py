@@ -8,6 +8,7 @@ import numpy as np
 from mmtimesformer.datasets.preparation.moving_figures.camera import Camera
 from mmtimesformer.datasets.preparation.moving_figures.skeleton import SIDES
 
+HALF = np.linspace(-np.pi / 2, np.pi / 2, 7)  # of a circle, for the ends of a limb
 FRACTION = 4  # bits of a pixel's coordinate behind the point
 BALL = 0.115  # radius in metres
 STOOL = 0.40  # height in metres
@@ -100,22 +101,17 @@ def capsule(
 ) -> None:
     """Fill a rounded limb between two points in pixels."""
     one, other = ends
-    along = other - one
-    length = float(np.hypot(*along))
-    if length > 0.2:
-        across = np.array([-along[1], along[0]]) / length
-        fill(
-            picture,
-            np.stack([one + across * radii[0], other + across * radii[1],
-                      other - across * radii[1], one - across * radii[0]]),
-            colour,
-        )  # fmt: skip
-    disc(picture, one, radii[0], colour)
-    disc(picture, other, radii[1], colour)
+    turn = np.arctan2(other[1] - one[1], other[0] - one[0])
+    around = np.array([np.cos(HALF + turn), np.sin(HALF + turn)]).T
+    outline = np.concatenate([other + radii[1] * around, one - radii[0] * around])
+    paint = tuple(float(value) for value in np.atleast_1d(colour))
+    cv2.fillConvexPoly(picture, _fixed(outline), paint, cv2.LINE_AA, FRACTION)
 
 
 #: Layers of a rounded body in the light: brightness, part of its radius, shift to the light.
 SHADES = ((0.62, 1.0, 0.0), (0.84, 0.84, 0.14), (1.0, 0.62, 0.3), (1.1, 0.3, 0.46))
+FLAT = ((0.72, 1.0, 0.0), (1.0, 0.7, 0.25))  # the same for what is narrower than
+FEW_PIXELS = 4.5
 
 
 def shaded_capsule(
@@ -126,7 +122,7 @@ def shaded_capsule(
     light: np.ndarray,
 ) -> None:
     """Fill a limb that is brighter on the side of the light, ``light`` in pixels of length 1."""
-    for brightness, part, shift in SHADES:
+    for brightness, part, shift in SHADES if min(radii) > FEW_PIXELS else FLAT:
         offset = light * shift * min(radii)
         moved = ends[0] + offset, ends[1] + offset
         smaller = radii[0] * part, radii[1] * part
@@ -225,11 +221,9 @@ def _draw_head(
     across = np.array([-up[1], up[0]])
     front = 1 - min(1.0, float(np.hypot(*face)) / (0.115 * scale))
     for eye in (-1, 1):
-        place = (
-            head + face * 0.72 + across * eye * 0.042 * scale * (0.25 + front) + up * 0.03 * scale
-        )
-        disc(picture, place, 0.013 * scale, np.array([30.0, 24, 22]))
-    fringe = crown + up * 0.045 * scale - face * 0.12
+        aside = across * eye * 0.042 * scale * (0.25 + front)
+        disc(picture, head + face * 0.72 + aside, 0.012 * scale, np.array([30.0, 24, 22]))
+    fringe = crown + up * 0.055 * scale - face * 0.16
     capsule(picture, (fringe - across * 0.05 * scale, fringe + across * 0.05 * scale),
             (0.058 * scale, 0.058 * scale), look.hair)  # fmt: skip
 

@@ -12,6 +12,7 @@ from mmtimesformer.datasets.preparation.moving_figures.drawing import capsule, d
 GROUND_PIXELS, GROUND_METRES = 512, 16.0  # the ground repeats, mirrored
 SKY_SIZE = (160, 640)  # rows of elevation from 0 to 45 degrees, columns of 180 degrees around
 PIXELS = 160  # height of a board's picture
+RAYS = 32  # sky and haze are computed for as many pixels along each side, and enlarged
 
 
 @dataclass(frozen=True)
@@ -503,12 +504,17 @@ def draw_scenery(rng: np.random.Generator, kind: str) -> Scenery:
 
 def draw_background(scenery: Scenery, camera: Camera) -> np.ndarray:
     """Return ground, sky and boards as the camera sees them, ``(height, width, 3)`` of uint8."""
-    rays = camera.rays()
+    rays = camera.rays(RAYS, RAYS).astype(np.float32)
     picture = _draw_ground(scenery, camera, rays)
-    _draw_sky(scenery, rays, picture)
+    _draw_sky(scenery, camera, rays, picture)
     for board in scenery.boards:
         _draw_board(board, scenery, camera, picture)
     return picture
+
+
+def _enlarged(values: np.ndarray, camera: Camera) -> np.ndarray:
+    """Return what was computed for few pixels for all of them."""
+    return cv2.resize(values, (camera.width, camera.height), interpolation=cv2.INTER_LINEAR)
 
 
 def _draw_ground(scenery: Scenery, camera: Camera, rays: np.ndarray) -> np.ndarray:
@@ -519,24 +525,24 @@ def _draw_ground(scenery: Scenery, camera: Camera, rays: np.ndarray) -> np.ndarr
         scenery.ground, plane, (camera.width, camera.height),
         flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT,
     )  # fmt: skip
-    down = np.maximum(-rays[..., 2], 1e-4)
-    distance = camera.z * np.linalg.norm(rays, axis=-1) / down
-    fog = 1 - np.exp(-np.maximum(distance - 8, 0) / 40)
-    return np.clip(mix(picture.astype(np.float32), scenery.haze, fog), 0, 255).astype(np.uint8)
+    distance = camera.z / np.maximum(-rays[..., 2], 1e-3)
+    clear = _enlarged(np.exp(-np.maximum(distance - 8, 0) / 40), camera)[..., None]
+    return (picture * clear + scenery.haze * (1 - clear)).astype(np.uint8)
 
 
-def _draw_sky(scenery: Scenery, rays: np.ndarray, picture: np.ndarray) -> None:
+def _draw_sky(scenery: Scenery, camera: Camera, rays: np.ndarray, picture: np.ndarray) -> None:
     rows, columns = SKY_SIZE
     around = np.arctan2(rays[..., 0], rays[..., 1])
     up = np.arctan2(rays[..., 2], np.hypot(rays[..., 0], rays[..., 1]))
-    u = (around / np.pi + 0.5) * columns
-    v = up / (np.pi / 4) * rows
-    sky = cv2.remap(
-        scenery.sky, u.astype(np.float32), v.astype(np.float32), cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REFLECT,
-    )  # fmt: skip
-    above = rays[..., 2] > 0
-    picture[above] = sky[above]
+    u = _enlarged((around / np.pi + 0.5) * columns, camera)
+    v = _enlarged(up / (np.pi / 4) * rows, camera)
+    above = v > 0
+    end = int(np.flatnonzero(above.any(axis=1)).max(initial=-1)) + 1
+    if end:
+        sky = cv2.remap(
+            scenery.sky, u[:end], v[:end], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        )
+        cv2.copyTo(sky, above[:end].astype(np.uint8), picture[:end])
 
 
 def _draw_board(board: Board, scenery: Scenery, camera: Camera, picture: np.ndarray) -> None:
@@ -559,10 +565,10 @@ def _draw_board(board: Board, scenery: Scenery, camera: Camera, picture: np.ndar
         board.picture, moved, (end - left, bottom - top), flags=cv2.INTER_LINEAR
     )
     haze = 1 - np.exp(-max(board.y - 8, 0) / 40)
-    alpha = shown[..., 3:].astype(np.float32) / 255
-    colour = shown[..., :3] * (1 - haze) + scenery.haze * haze * alpha
+    alpha = shown[..., 3:] * np.float32(1 / 255)
     part = picture[top:bottom, left:end]
-    part[:] = np.clip(part * (1 - alpha) + colour * np.where(alpha > 0, 1, 0), 0, 255)
+    colour = shown[..., :3] * np.float32(1 - haze) + (scenery.haze * np.float32(haze)) * alpha
+    part[:] = np.clip(part * (1 - alpha) + colour, 0, 255)
 
 
 def _draw_contact(board: Board, scenery: Scenery, camera: Camera, picture: np.ndarray) -> None:
