@@ -126,7 +126,8 @@ def run(time: float, style: Style) -> Pose:
 def wave(time: float, style: Style) -> Pose:
     """Wave one hand above the shoulder."""
     swing = np.sin(2 * np.pi * (1.5 * style.rate * time + style.phase))
-    arm = angles(8, 105, 5, 160 + 32 * style.reach * swing)
+    # forward and outward, so that it is seen from the front and from the side
+    arm = angles(82, 46, 148 - 28 * style.reach * swing, 18 + 28 * style.reach * swing)
     pose = stand(time, style)
     return Pose(
         lean=pose.lean,
