@@ -15,8 +15,7 @@ train_pipeline = [
     dict(type='mmtimesformer.VideoInit', reader='pyav'),
     dict(type='mmaction.SampleFrames', clip_len=8, frame_interval=3, num_clips=1),
     dict(type='mmtimesformer.VideoDecode'),
-    dict(type='mmaction.RandomResizedCrop', area_range=(0.55, 0.75)),  # a square has 0.75 at most
-    dict(type='mmaction.Resize', scale=(96, 96), keep_ratio=False),
+    dict(type='mmaction.RandomCrop', size=96),
     dict(type='mmaction.Flip', flip_ratio=0.5),
     dict(type='mmaction.FormatShape', input_format='NCTHW'),
     dict(type='mmaction.PackActionInputs'),
@@ -41,7 +40,7 @@ test_pipeline = [
 ]
 
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=8,
     num_workers=2,
     persistent_workers=True,
     sampler=dict(type='mmtimesformer.PairedSampler', shuffle=True),

@@ -150,9 +150,7 @@ def test_the_camera_projects_points_and_planes_to_the_same_pixels() -> None:
     assert (u / w, v / w) == pytest.approx(expected)
 
 
-def test_a_camera_that_pans_right_moves_the_picture_left_and_one_that_looks_up_moves_it_down() -> (
-    None
-):
+def test_a_camera_pans_to_the_right_and_looks_up() -> None:
     point = np.array([0.0, 5.0, 1.5])
     u, v, _ = Camera(100, 80).project(point)
     assert (u, v) == pytest.approx((50, 40))

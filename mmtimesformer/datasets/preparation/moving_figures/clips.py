@@ -22,10 +22,10 @@ from mmtimesformer.datasets.preparation.moving_figures.camera import Camera
 from mmtimesformer.datasets.preparation.moving_figures.drawing import (
     BALL,
     STOOL,
-    Look,
+    Appearance,
+    draw_appearance,
     draw_ball,
     draw_figure,
-    draw_look,
     draw_stool,
     limbs_of,
     place_joints,
@@ -73,11 +73,11 @@ class Scene:
 
     scenery: Scenery
     shot: Shot
-    look: Look
+    look: Appearance
     facing: float
     at: np.ndarray
     colour: np.ndarray
-    bystander: Look
+    bystander: Appearance
     bystander_at: np.ndarray
     bystander_facing: float
     prop_at: np.ndarray
@@ -110,11 +110,11 @@ def draw_scene(seed: int | Sequence[int]) -> Scene:
     return Scene(
         scenery=draw_scenery(rng, kind),
         shot=draw_shot(rng),
-        look=draw_look(rng),
+        look=draw_appearance(rng),
         facing=float(side * np.radians(rng.uniform(48, 84))),
         at=np.array([rng.uniform(-0.25, 0.25), DISTANCE, 0.0]),
         colour=rng.uniform(80, 250, 3),
-        bystander=draw_look(rng),
+        bystander=draw_appearance(rng),
         bystander_at=np.array([rng.choice([-1, 1]) * rng.uniform(1.5, 3.2), 7.2, 0.0]),
         bystander_facing=float(rng.uniform(-1.5, 1.5)),
         prop_at=np.array([-side * rng.uniform(1.0, 1.6), rng.uniform(5.4, 6.4), 0.0]),

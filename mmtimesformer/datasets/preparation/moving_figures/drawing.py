@@ -13,7 +13,7 @@ FRACTION = 4  # bits of a pixel's coordinate behind the point
 BALL = 0.115  # radius in metres
 STOOL = 0.40  # height in metres
 
-#: Limb: the joints of its ends, their radii in metres, and a colour of :class:`Look`.
+#: Limb: the joints of its ends, their radii in metres, and a colour of :class:`Appearance`.
 LIMBS = {
     'thigh': ('hip', 'knee', 0.085, 0.062, 'trousers'),
     'shin': ('knee', 'ankle', 0.06, 0.042, 'shins'),
@@ -32,7 +32,7 @@ TROUSERS = ((44, 56, 92), (50, 50, 54), (120, 104, 82), (90, 94, 100), (70, 44, 
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """Colours of a figure as RGB, 0..255, and its height and width relative to the usual."""
 
     skin: np.ndarray
@@ -47,12 +47,12 @@ class Look:
     long_hair: bool = False
 
 
-def draw_look(rng: np.random.Generator) -> Look:
+def draw_appearance(rng: np.random.Generator) -> Appearance:
     """Draw clothes, skin, hair and size."""
     skin = np.array(SKINS[rng.integers(len(SKINS))], float)
     shirt = np.array(CLOTHES[rng.integers(len(CLOTHES))], float)
     trousers = np.array(TROUSERS[rng.integers(len(TROUSERS))], float)
-    return Look(
+    return Appearance(
         skin=skin,
         hair=np.array(HAIR[rng.integers(len(HAIR))], float),
         shirt=shirt,
@@ -132,7 +132,7 @@ def shaded_capsule(
 def draw_figure(
     picture: np.ndarray,
     joints: dict[str, np.ndarray],
-    look: Look,
+    look: Appearance,
     camera: Camera,
     light: np.ndarray,
 ) -> None:
@@ -171,7 +171,7 @@ def _behind(joints: dict[str, np.ndarray], side: str) -> bool:
 def _draw_torso(
     picture: np.ndarray,
     points: dict[str, np.ndarray],
-    look: Look,
+    look: Appearance,
     scale: float,
     light: np.ndarray,
 ) -> None:
@@ -196,7 +196,7 @@ def _draw_head(
     picture: np.ndarray,
     joints: dict[str, np.ndarray],
     points: dict[str, np.ndarray],
-    look: Look,
+    look: Appearance,
     scale: float,
     light: np.ndarray,
 ) -> None:
@@ -283,7 +283,7 @@ def shadow_mask(
 
 
 def limbs_of(
-    joints: dict[str, np.ndarray], look: Look
+    joints: dict[str, np.ndarray], look: Appearance
 ) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
     """Return the limbs of a figure for :func:`shadow_mask`."""
     width = look.size * look.build
