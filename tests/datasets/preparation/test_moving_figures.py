@@ -186,6 +186,12 @@ def test_a_file_shows_what_was_drawn_and_pairs_stay_reversed_in_the_files(small:
     assert np.array_equal(one, other[::-1])
 
 
+def test_each_scene_of_the_data_set_is_shown_with_all_classes() -> None:
+    waving, bowing = (draw_pair(SMALL, 'train', n)[PAIRS[n][0]][0, :2] for n in (1, 2))
+    assert np.array_equal(waving, bowing)  # the top of the picture, without the figure
+    assert not np.array_equal(waving, draw_pair(SMALL, 'train', 6)['waving'][0, :2])
+
+
 def test_what_is_there_is_not_made_again(small: Path) -> None:
     video = small / 'videos_train' / '00000_walking.mp4'
     written = video.stat().st_mtime_ns

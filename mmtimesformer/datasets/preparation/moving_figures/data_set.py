@@ -26,7 +26,7 @@ from mmtimesformer.datasets.preparation.moving_shapes import (
 from mmtimesformer.terminal import track
 
 VERSION = 1  # of the drawing; another number makes every data set again
-#: Classes that share their scenes: neighbours in the annotation files.
+#: Neighbours in the annotation files, always of one scene.
 PAIRS = tuple(zip(CLASSES[::2], CLASSES[1::2], strict=True))
 
 
@@ -37,7 +37,7 @@ class Settings:
     Attributes:
         num_train: Videos to train on; a multiple of 10, so that every class has equally many.
         num_val: Videos to validate and test on; likewise.
-        seed: Each pair of clips has a scene of its own, of this seed, the split and its number.
+        seed: Each ten clips have a scene of their own, of this seed, the split and its number.
         width: Of the videos, in pixels; even.
         height: Likewise.
         num_frames: Length of a clip.
@@ -150,11 +150,14 @@ def _write_pair(folder: Path, settings: Settings, job: tuple[str, int]) -> list[
 def draw_pair(settings: Settings, split: str, number: int) -> dict[str, np.ndarray]:
     """Return the clips of two classes in one scene, see :func:`.clips.draw_clip`.
 
+    Each scene shows all classes, in consecutive pairs, so that no scene can be learned by heart as
+    a sign of its class.
+
     Args:
         settings: Of the data set.
         split: ``'train'`` or ``'val'``.
         number: Of the pair within its split; consecutive pairs take turns at :data:`PAIRS`.
     """
-    scene = draw_scene([settings.seed, SPLITS.index(split), number])
+    scene = draw_scene([settings.seed, SPLITS.index(split), number // len(PAIRS)])
     size = settings.num_frames, settings.width, settings.height
     return {label: play(scene, label, *size) for label in PAIRS[number % len(PAIRS)]}
