@@ -46,6 +46,7 @@ TOOLS = (
     Tool('transcode', 'Data', 'data/transcode.py'),
     Tool('write_shards', 'Data', 'data/write_shards.py'),
     Tool('moving_shapes', 'Data', 'data/moving_shapes.py'),
+    Tool('moving_figures', 'Data', 'data/moving_figures.py'),
     Tool('convert_checkpoint', 'Checkpoints', 'convert_checkpoint.py'),
     Tool('export', 'Checkpoints', 'export.py'),
     Tool('calibrate', 'Checkpoints', 'calibrate.py'),

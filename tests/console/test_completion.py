@@ -56,7 +56,7 @@ def complete(scripts: dict[str, Path], folder: Path, *words: str) -> list[str]:
         (['predict', 'clip.mp4', '--precision', '=', 'b'], ['bf16']),  # as bash splits =
         (['predict', 'clip.mp4', '--precision', '='], ['fp32', 'bf16', 'int8']),
         (['predict', '--topk', 'c'], []),
-        (['predict', 'clip.mp4', 'timesformer_divST-t'], [TINY]),
+        (['predict', 'clip.mp4', 'timesformer_divST-tiny_moving-s'], [TINY]),
         (['predict', 'c'], ['clip one.mp4', 'clip$two.mp4']),
         (['predict', '--topk', '3', 'clip o'], ['clip one.mp4']),
         (['predict', 'x', '--out', 'clip o'], ['clip one.mp4']),

@@ -18,7 +18,7 @@ that ignores the order of frames is right on one of them at most: its top-1 accu
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -260,7 +260,7 @@ def write_video(path: Path, frames: np.ndarray) -> None:
         import av
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            'Moving Shapes is written with PyAV, which is not installed; run: pip install av'
+            'generated videos are written with PyAV, which is not installed; run: pip install av'
         ) from error
     with av.open(str(path), 'w') as container:
         stream = container.add_stream('libx264', rate=FPS, options=ENCODER)
@@ -301,23 +301,48 @@ def make_moving_shapes(
     Raises:
         FileExistsError: ``out`` holds something else, which is left alone.
     """
-    out, settings = Path(out), settings or Settings()
-    if is_made(out, settings):
+    settings = settings or Settings()
+
+    def write(folder: Path) -> None:
+        _write(folder, settings, num_workers)
+
+    return make_once(Path(out), settings.recipe(), 'Moving Shapes', write)
+
+
+def make_once(
+    out: Path, recipe: Mapping[str, Any], name: str, write: Callable[[Path], None]
+) -> bool:
+    """Write a generated data set and its ``manifest.json``, unless it is there already.
+
+    Args:
+        out: Folder of the data set.
+        recipe: All that decides its content.
+        name: Name of the data set, for messages.
+        write: Writes all but the manifest into an empty folder.
+
+    Returns:
+        Whether it was written; False when it was there.
+
+    Raises:
+        FileExistsError: ``out`` holds something else, which is left alone.
+    """
+    if holds(out, recipe):
         return False
     out.parent.mkdir(parents=True, exist_ok=True)
     with _taking_turns(out.parent):
-        if is_made(out, settings):  # by the one we waited for
+        if holds(out, recipe):  # by the one we waited for
             return False
         if out.exists() and not (out / 'manifest.json').is_file() and any(out.iterdir()):
             raise FileExistsError(
-                f'{out} is not empty and has no manifest.json of Moving Shapes, so it is left '
+                f'{out} is not empty and has no manifest.json of {name}, so it is left '
                 'alone; name another folder, or remove it'
             )
         partial, outdated = (out.with_name(f'.{out.name}.{end}') for end in ('partial', 'outdated'))
         for leftover in (partial, outdated):
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir()
-        _write(partial, settings, num_workers)
+        write(partial)
+        (partial / 'manifest.json').write_text(json.dumps(recipe, indent=2) + '\n')
         if out.exists():
             out.rename(outdated)
         partial.rename(out)
@@ -327,9 +352,13 @@ def make_moving_shapes(
 
 def is_made(out: str | Path, settings: Settings) -> bool:
     """Whether ``out`` holds the data set of these settings, with every video."""
-    out = Path(out)
+    return holds(Path(out), settings.recipe())
+
+
+def holds(out: Path, recipe: Mapping[str, Any]) -> bool:
+    """Whether ``out`` has a manifest that equals a recipe, and every listed video."""
     try:
-        if json.loads((out / 'manifest.json').read_text()) != settings.recipe():
+        if json.loads((out / 'manifest.json').read_text()) != recipe:
             return False
         return all(
             (out / f'videos_{split}' / line.split()[0]).is_file()
@@ -367,7 +396,6 @@ def _write(folder: Path, settings: Settings, num_workers: int) -> None:
     for split in SPLITS:
         (folder / f'{split}.txt').write_text(''.join(lines[split]))
     (folder / 'classes.txt').write_text('\n'.join(CLASSES) + '\n')
-    (folder / 'manifest.json').write_text(json.dumps(settings.recipe(), indent=2) + '\n')
 
 
 @contextmanager
