@@ -121,8 +121,7 @@ def serve(args: argparse.Namespace) -> None:
         )  # fmt: skip
         readable = [str(written), *map(str, examples.values())]
         guard.app = build_app(gradio, page, readable, limits)
-        if not all(map(is_loopback, bound)):
-            echo(OPEN.format(', '.join(dict.fromkeys(bound))), file=sys.stderr)
+        state_who_can_reach(bound)
         address = address_of(args.host, sockets[0].getsockname()[1])
         run_server(guard, sockets, address, args.open, args.debug)
 
@@ -130,6 +129,13 @@ def serve(args: argparse.Namespace) -> None:
 def is_loopback(address: str) -> bool:
     """Return whether only programs of this machine can reach an address."""
     return ipaddress.ip_address(address.partition('%')[0]).is_loopback
+
+
+def state_who_can_reach(bound: list[str]) -> None:
+    """Print a sentence if other machines can reach one of the addresses."""
+    reached = [one for one in dict.fromkeys(bound) if not is_loopback(one)]
+    if reached:
+        echo(OPEN.format(', '.join(reached)), file=sys.stderr)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

@@ -172,9 +172,12 @@ def check_length(path: Path, longest: float) -> None:
     """Refuse a video of more than ``longest`` seconds.
 
     Raises:
-        ValueError: It is longer, or it cannot be read.
+        ValueError: It is longer. (A file that cannot be read is left to the model.)
     """
-    video = Video(path)
+    try:
+        video = Video(path)
+    except ValueError:
+        return
     if len(video) > longest * video.fps:
         raise ValueError(
             f'{path.name} has {len(video) / video.fps:.0f} seconds; '
