@@ -12,7 +12,7 @@ PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 PARTS = cases engine tools stacks rest  # of `make test-all`
-.PHONY: help env demo demo-attention app docs test test-all $(PARTS:%=test-all-%) bench lint format release-check clean
+.PHONY: help env demo demo-attention app docs browser test test-all $(PARTS:%=test-all-%) bench lint format release-check clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ docs: env  ## the documentation site, in build/site/html; a warning is an error
 	@cmp -s requirements/docs.txt "$(VENV)/docs.txt" || { \
 	  $(PY) -m pip install -qq --no-deps -r requirements/docs.txt && cp requirements/docs.txt "$(VENV)/docs.txt"; }
 	$(PY) docs/site/build.py $(ARGS)
+
+browser: env  ## Chromium, Gradio and axe-core, without which tests of pages are skipped
+	$(PY) requirements/make_browser.py
 
 test: env  ## what every change must pass (minutes)
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -10,6 +10,14 @@ import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
+from tests.page_requirements import require
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test of a page, or fail it in CI, where a program or package that it needs is missing."""
+    for mark in item.iter_markers('needs'):
+        require(*mark.args)
+
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:

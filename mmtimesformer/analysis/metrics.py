@@ -32,6 +32,9 @@ class TestResults:
             are NaN or infinite. They count as wrong.
         is_regression: Whether scores and labels are numbers, ``videos targets``; ``classes`` are
             the names of the targets.
+        lines: The line of each video in the annotation file, in the order of the scores; empty if
+            not known.
+        delimiter: Between the columns of a line.
     """
 
     __test__ = False  # for pytest, which collects classes of this name
@@ -45,6 +48,8 @@ class TestResults:
     view_scores: np.ndarray | None = None
     failed: dict[int, tuple[str, str]] = field(default_factory=dict)
     is_regression: bool = False
+    lines: Sequence[str] = ()
+    delimiter: str = ' '
 
     @property
     def is_multi_label(self) -> bool:
@@ -57,12 +62,17 @@ class TestResults:
         return self.scores.argmax(axis=1)
 
     @property
-    def confidence(self) -> np.ndarray:
-        """The probability of the best class; sums of logits go through a softmax first."""
+    def probabilities(self) -> np.ndarray:
+        """The scores of one-label videos; sums of logits go through a softmax first."""
         rows = self.scores
         if not np.allclose(rows.sum(axis=1), 1, atol=1e-3) or rows.min() < 0:
             rows = softmax(rows)
-        return rows.max(axis=1)
+        return rows
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability of the best class."""
+        return np.asarray(self.probabilities.max(axis=1))
 
     @property
     def non_finite(self) -> list[str]:
@@ -83,6 +93,7 @@ class TestResults:
             scores=self.scores[kept],
             labels=self.labels[kept],
             videos=[self.videos[i] for i in kept] if len(self.videos) else (),
+            lines=[self.lines[i] for i in kept] if len(self.lines) else (),
             view_scores=None if self.view_scores is None else self.view_scores[kept],
             failed={},
         )

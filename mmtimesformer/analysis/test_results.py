@@ -43,17 +43,19 @@ def read_test_results(
         raise ValueError(
             f'{len(names)} class names are too few for {scores.shape[1]} classes; set --classes'
         )
-    videos = _videos(dataset)
+    lines = _listed(dataset, len(labels))
     return TestResults(
         scores,
         labels,
         names[: scores.shape[1]],
-        videos if len(videos) == len(labels) else [],
+        [_video(line, dataset) for line in lines],
         about,
         work_dir,
         view_scores,
         read_failures(predictions),
         labels.dtype.kind == 'f',
+        lines,
+        dataset.get('delimiter', ' '),
     )
 
 
@@ -176,9 +178,12 @@ def _lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def _videos(dataset: dict[str, Any]) -> list[Path]:
+def _listed(dataset: dict[str, Any], number: int) -> list[str]:
+    """Return the lines of the annotation file, if their number is that of the results."""
     ann_file = Path(dataset.get('ann_file') or '')
-    if not _is_file(ann_file):
-        return []
-    folder = Path(dataset['video'])
-    return [folder / line.split(dataset['delimiter'])[0] for line in _lines(ann_file)]
+    lines = _lines(ann_file) if _is_file(ann_file) else []
+    return lines if len(lines) == number else []
+
+
+def _video(line: str, dataset: dict[str, Any]) -> Path:
+    return Path(dataset['video']) / line.split(dataset['delimiter'])[0]

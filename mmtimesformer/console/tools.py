@@ -43,6 +43,7 @@ TOOLS = (
     Tool('visualize_attention', 'Predict', 'visualize_attention.py'),
     Tool('demo_app', 'Predict', 'demo_app.py'),
     Tool('prepare', 'Data', 'data/prepare.py'),
+    Tool('labels', 'Data', 'data/labels.py'),
     Tool('check_videos', 'Data', 'data/check_videos.py'),
     Tool('resize_videos', 'Data', 'data/resize_videos.py'),
     Tool('transcode', 'Data', 'data/transcode.py'),

@@ -1,5 +1,6 @@
 """Draw results: reports, attention, confusion matrices, curves; with the matplotlib of MMEngine."""
 
+from mmtimesformer.visualization.comparison_page import write_comparison
 from mmtimesformer.visualization.confusion import draw_confusion
 from mmtimesformer.visualization.film_strips import draw_clips
 from mmtimesformer.visualization.report import write_report
@@ -13,5 +14,6 @@ __all__ = [
     'draw_scheme_comparison',
     'draw_training',
     'read_training',
+    'write_comparison',
     'write_report',
 ]

@@ -48,3 +48,18 @@ def draw_confusion(
             image, ax=axes, fraction=0.046, pad=0.03, label='fraction of the label'
         )
         bar.outline.set_visible(False)
+
+
+def draw_heat_map(counts: np.ndarray, path: str | Path) -> None:
+    """Draw a confusion matrix of many classes as a PNG, without names: color is the fraction.
+
+    Args:
+        counts: As for :func:`draw_confusion`.
+        path: The picture.
+    """
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    with picture(path, 6.4, 5.6) as (figure, axes):
+        image = axes.imshow(fractions, cmap='Blues', vmin=0, vmax=1, interpolation='nearest')
+        axes.set_xlabel('predicted class')
+        axes.set_ylabel('label')
+        figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label='fraction of the label')

@@ -27,6 +27,7 @@ from mmtimesformer.visualization.report_parts import (
     video_figure,
     view_bars,
 )
+from mmtimesformer.visualization.report_videos import video_data
 from mmtimesformer.visualization.templates import percent
 
 MOST_ROWS = 60  # of the table of classes
@@ -34,7 +35,7 @@ MOST_NAMES = 8  # of the labels of a video
 AT = f'{100 * THRESHOLD:g}\u00a0%'
 
 
-def sections(results: TestResults, mistakes: int) -> dict[str, Any]:
+def sections(results: TestResults, mistakes: int, frames: int) -> dict[str, Any]:
     """Return what the page of a multi-label test shows."""
     results = replace(results, labels=results.labels.astype(bool))
     scored = results.without_failed()
@@ -50,7 +51,7 @@ def sections(results: TestResults, mistakes: int) -> dict[str, Any]:
         'precisions': _precisions(results, precision),
         'without_videos': int(np.isnan(precision).sum()),
         'confused': [
-            (results.classes[i], results.classes[j], count)
+            (results.classes[i], results.classes[j], count, i, j)
             for i, j, count in confused_pairs(scored.labels, _predicted(scored))[:10]
         ],
         'rows': _rows(results, precision),
@@ -60,7 +61,14 @@ def sections(results: TestResults, mistakes: int) -> dict[str, Any]:
         'wrong': _wrong(scored, mistakes),
         'missed': _missed(scored, mistakes),
         'views': views,
+        'data': _data(results, frames),
     }
+
+
+def _data(results: TestResults, frames: int) -> dict[str, Any]:
+    probabilities = _probabilities(results)
+    errors = np.abs(probabilities - results.labels).max(axis=1)
+    return video_data(results, probabilities, _predicted(results), errors, frames)
 
 
 def _probabilities(results: TestResults) -> np.ndarray:
@@ -93,11 +101,11 @@ def _tiles(
     return tiles
 
 
-def _precisions(results: TestResults, precision: np.ndarray) -> list[tuple[str, float, str]]:
+def _precisions(results: TestResults, precision: np.ndarray) -> list[tuple[str, float, str, int]]:
     """Return the average precision of each class that has videos, the worst first."""
     positives = results.labels.sum(axis=0)
     order = [int(i) for i in np.argsort(precision, kind='stable') if np.isfinite(precision[i])]
-    return [(results.classes[i], float(precision[i]), f'of {positives[i]:,}') for i in order]
+    return [(results.classes[i], float(precision[i]), f'of {positives[i]:,}', i) for i in order]
 
 
 def _rows(results: TestResults, precision: np.ndarray) -> list[tuple[str, ...]]:

@@ -9,11 +9,12 @@ import numpy as np
 from mmtimesformer.analysis.metrics import TestResults, target_errors
 from mmtimesformer.visualization.figures import BLUE, GREY, picture
 from mmtimesformer.visualization.report_parts import drawn, failed_tiles, video_figure
+from mmtimesformer.visualization.report_videos import video_data
 
 MOST_DRAWN = 16  # targets with a scatter plot
 
 
-def sections(results: TestResults, mistakes: int) -> dict[str, Any]:
+def sections(results: TestResults, mistakes: int, frames: int) -> dict[str, Any]:
     """Return what the page of a regression test shows."""
     scored = results.without_failed()
     mae, r2 = target_errors(scored)
@@ -26,6 +27,9 @@ def sections(results: TestResults, mistakes: int) -> dict[str, Any]:
         ],
         'mistakes': _mistakes(scored, mistakes),
         'failed_note': 'They are left out of the errors and of the plots.',
+        'data': video_data(
+            results, results.scores, results.scores, relative_errors(results).max(axis=1), frames
+        ),
     }
 
 
@@ -46,8 +50,7 @@ def _rows(results: TestResults, mae: np.ndarray, r2: np.ndarray) -> list[tuple[s
 
 def _mistakes(results: TestResults, count: int) -> list[dict[str, object]]:
     """Return the videos with the largest errors, each error in deviations of its target."""
-    spread = results.labels.std(axis=0)
-    errors = np.abs(results.scores - results.labels) / np.where(spread > 0, spread, 1)
+    errors = relative_errors(results)
     order = np.argsort(-errors.max(axis=1), kind='stable')[: max(0, count)]
     return [
         video_figure(
@@ -60,6 +63,16 @@ def _mistakes(results: TestResults, count: int) -> list[dict[str, object]]:
         )
         for i in order
     ]
+
+
+def relative_errors(results: TestResults) -> np.ndarray:
+    """Return the absolute errors, each in standard deviations of the true numbers of its target.
+
+    Shape:
+        - errors: ``videos targets``
+    """
+    spread = results.labels.std(axis=0)
+    return np.asarray(np.abs(results.scores - results.labels) / np.where(spread > 0, spread, 1))
 
 
 def number(value: float) -> str:

@@ -86,10 +86,10 @@ def video_figure(results: TestResults, i: int, **caption: object) -> dict[str, o
     if not len(results.videos):
         return {'name': f'video {i}', **caption}
     video = results.videos[i]
-    return {'name': Path(video).name, 'frames': _frames(video) or 'none', **caption}
+    return {'name': Path(video).name, 'frames': frames_of(video) or 'none', **caption}
 
 
-def _frames(video: Path, count: int = 5, height: int = 96) -> str:
+def frames_of(video: Path, count: int = 5, height: int = 96) -> str:
     """Return frames of a video side by side, as an image; empty if it cannot be read."""
     try:
         opened = Video(video)

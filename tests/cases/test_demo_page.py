@@ -28,6 +28,7 @@ from mmengine.registry import DefaultScope
 
 from mmtimesformer.config.find import find_config
 from tests.conftest import write_video
+from tests.page_requirements import require, with_gradio
 from tests.visualization.browser import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,10 +40,6 @@ CLASSES = [
     '{{title}}', '</script><script>alert(9)</script>',
 ]  # fmt: skip
 PLAYLIST = '#EXTM3U\n{}#EXT-X-TARGETDURATION:9\n#EXTINF:2,\n{}\n#EXT-X-ENDLIST\n'
-with_gradio = pytest.mark.skipif(
-    importlib.util.find_spec('gradio') is None,
-    reason='needs Gradio: pip install -r requirements/demo.txt',
-)
 
 
 class Recorder:
@@ -205,8 +202,7 @@ def served(home: Path, proxy: Recorder, host: str = '127.0.0.1') -> Iterator[Pag
 
 @pytest.fixture(scope='module')
 def page(home: Path, proxy: Recorder) -> Iterator[Page]:
-    if importlib.util.find_spec('gradio') is None:
-        pytest.skip('needs Gradio: pip install -r requirements/demo.txt')
+    require('Gradio')
     with served(home, proxy) as page:
         yield page
 

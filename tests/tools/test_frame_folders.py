@@ -23,7 +23,7 @@ from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.datasets.video_dataset import VideoDataset
 from mmtimesformer.finetuning import workflow
 from mmtimesformer.finetuning.workflow import Options, finetune
-from mmtimesformer.visualization.report_parts import _frames
+from mmtimesformer.visualization.report_parts import frames_of
 from tests.conftest import write_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -218,7 +218,7 @@ def test_features_attention_and_checks(
     )
     assert run('data/check_videos', frames / '2', '--num-workers', 1) == 0
     assert '1 videos: 1 good, 0 bad' in capfd.readouterr().out
-    assert _frames(frames / '2').startswith('data:image/jpeg'), "a report's picture"
+    assert frames_of(frames / '2').startswith('data:image/jpeg'), "a report's picture"
 
 
 def test_features_of_folders_are_of_the_frame_rate_that_is_given(

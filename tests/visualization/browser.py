@@ -4,7 +4,6 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import time
@@ -14,15 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
+from requirements.make_browser import find_browser
+from tests.page_requirements import in_ci
 
-BROWSER = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chrome'))), None)
-in_a_browser = pytest.mark.skipif(
-    not (BROWSER and shutil.which('chromedriver')),
-    reason='needs chromium and chromedriver (Debian: apt-get install chromium chromium-driver)',
-)
 FLAGS = (
     '--headless --disable-gpu --disable-quic --no-first-run --disable-background-networking '
+    '--disable-dev-shm-usage '  # of which a container may have 64 MB
     '--disable-component-update --disable-sync --window-size=1200,1500'
 )
 
@@ -33,11 +29,12 @@ class Browser:
     def __init__(self, port: int, profile: Path) -> None:
         self.address = f'http://127.0.0.1:{port}'
         flags = [*FLAGS.split(), f'--user-data-dir={profile}']
-        if hasattr(os, 'geteuid') and os.geteuid() == 0:
-            flags.append('--no-sandbox')  # Chromium's own sandbox does not run as root
+        if os.geteuid() == 0 or in_ci():
+            # Chromium's own sandbox runs neither as root nor where AppArmor allows no namespaces
+            flags.append('--no-sandbox')
         wanted = {
             'browserName': 'chrome',
-            'goog:chromeOptions': {'args': flags, 'binary': BROWSER},
+            'goog:chromeOptions': {'args': flags, 'binary': find_browser()},
             'goog:loggingPrefs': {'browser': 'ALL', 'performance': 'ALL'},
         }
         self.session = ''
@@ -56,6 +53,10 @@ class Browser:
                 return json.load(answer)['value']
         except urllib.error.HTTPError as error:
             raise AssertionError(json.load(error)['value']['message']) from error
+
+    def devtools(self, name: str, **options: Any) -> Any:
+        """Send a command of the Chrome DevTools protocol."""
+        return self.ask('/goog/cdp/execute', {'cmd': name, 'params': options})
 
     def run(self, script: str) -> Any:
         return self.ask('/execute/sync', {'script': script, 'args': []})

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import av
 import pytest
@@ -21,9 +20,11 @@ from mmtimesformer.inference import VideoClassifier
 from mmtimesformer.visualization import demo_page as answers_module
 from mmtimesformer.visualization.demo_page import DemoPage, sentence
 from tests.conftest import write_video
+from tests.page_requirements import in_a_browser, require, with_axe
 
-from .accessibility import serious_issues, with_axe
-from .browser import Browser, free_port, in_a_browser, wait_for
+from .accessibility import serious_issues
+from .browser import Browser, free_port, wait_for
+from .layout import at_every_size, layout_faults
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'demo_app.py'
 # The pictures of three examples are there, so nothing will change its place any more.
@@ -209,8 +210,7 @@ def environment(home: Path) -> dict[str, str]:
 @pytest.fixture(scope='module')
 def address(home: Path) -> Iterator[str]:
     """The page, served as a user serves it."""
-    if importlib.util.find_spec('gradio') is None:
-        pytest.skip('needs Gradio: pip install -r requirements/demo.txt')
+    require('Gradio')
     port = free_port()
     command = [sys.executable, '-c', SLOW_ON_REQUEST, str(TOOL), '--port', str(port)]
     command += ['--device', 'cpu', '--max-megabytes', '1', '--max-seconds', '5']
@@ -243,24 +243,6 @@ runpy.run_path(sys.argv[0], run_name='__main__')
 
 def there(element: str) -> str:
     return f'return document.querySelector({element!r}) !== null'
-
-
-def command(browser: Browser, name: str, **options: Any) -> Any:
-    return browser.ask('/goog/cdp/execute', {'cmd': name, 'params': options})
-
-
-def shown(browser: Browser, page: str, ready: str) -> Iterator[str]:
-    """Open a page at both widths in light and dark."""
-    for scheme in ('light', 'dark'):
-        media = [{'name': 'prefers-color-scheme', 'value': scheme}]
-        command(browser, 'Emulation.setEmulatedMedia', features=media)
-        for width in (390, 1280):
-            size = {'width': width, 'height': 900, 'deviceScaleFactor': 1, 'mobile': False}
-            command(browser, 'Emulation.setDeviceMetricsOverride', **size)
-            browser.open(page, ready)
-            yield f'{width} pixels, {scheme}'
-    command(browser, 'Emulation.clearDeviceMetricsOverride')
-    command(browser, 'Emulation.setEmulatedMedia', features=[])
 
 
 def text_of(browser: Browser, element: str) -> str:
@@ -420,7 +402,7 @@ def test_a_camera_is_offered_where_there_is_one_and_what_it_records_is_classifie
         'return navigator.mediaDevices.enumerateDevices()'
         '.then(all => all.some(one => one.kind === "videoinput"))'
     )
-    added = command(browser, 'Page.addScriptToEvaluateOnNewDocument', source=CAMERA)
+    added = browser.devtools('Page.addScriptToEvaluateOnNewDocument', source=CAMERA)
     try:
         browser.open(address, IS_LAID_OUT)
         browser.wait(visible)
@@ -434,7 +416,7 @@ def test_a_camera_is_offered_where_there_is_one_and_what_it_records_is_classifie
         browser.wait('return document.querySelector("#words .labels, #words .error")', seconds=60)
         assert browser.run('return document.querySelectorAll("#words li").length') == 5
     finally:
-        command(browser, 'Page.removeScriptToEvaluateOnNewDocument', **added)
+        browser.devtools('Page.removeScriptToEvaluateOnNewDocument', **added)
 
 
 @with_axe
@@ -442,15 +424,14 @@ def test_a_camera_is_offered_where_there_is_one_and_what_it_records_is_classifie
 def test_the_page_fits_both_widths_and_axe_finds_no_serious_issue(
     address: str, browser: Browser
 ) -> None:
-    wide = 'return document.documentElement.scrollWidth - document.documentElement.clientWidth'
-    for where in shown(browser, address, IS_LAID_OUT):
+    for where in at_every_size(browser, address, IS_LAID_OUT):
         assert serious_issues(browser) == [], where
         press_example(browser, 'left')
         browser.wait(there('#grid img'), seconds=60)
         for tab in ('Frames', 'Video', 'Layers and heads'):
             open_tab(browser, tab)
             assert serious_issues(browser) == [], f'{where}, {tab}'
-            assert browser.run(wide) == 0, f'{where}, {tab}'
+            assert layout_faults(browser) == [], f'{where}, {tab}'
     headings = browser.run('return [...document.querySelectorAll("h2")].map(h => h.innerText)')
     assert headings == ['Input video', 'Example videos', 'Predicted classes', 'Attention maps']
 

@@ -83,25 +83,27 @@ def test_unreadable_videos_count_as_wrong_and_are_not_among_the_mistakes(
     assert run.failed == {3: ('data/d.mp4', 'it is <empty>')}
     assert top_k(run, 1) == 0.5
     page = write_report(run, tmp_path / 'report.html').read_text()
-    assert '<b>1</b>could not be read' in page
+    assert '<dt>could not be read</dt><dd><b>1</b></dd>' in page
     assert 'Videos that could not be read' in page
     assert 'it is &lt;empty&gt;' in page
     assert 'with 90\u00a0%' not in page, 'an unreadable video is among the mistakes'
     assert 'with 50\u00a0%' in page
     assert calibration(run.without_failed())[2].sum() == 3
-    assert 'could not be read' not in write_report(run_of(), tmp_path / 'report.html').read_text()
+    page = write_report(run_of(), tmp_path / 'report.html').read_text()
+    assert '<dt>could not be read' not in page
 
 
 def test_the_page_holds_all_that_it_shows(tmp_path: Path, tiny_videos: Path) -> None:
     videos = [tiny_videos / f'{i}.mp4' for i in range(4)]
     page = write_report(run_of(videos=videos), tmp_path / 'new' / 'report.html').read_text()
     assert '50.00\u00a0%' in page
-    assert page.count('data:image/jpeg;base64,') == 2, 'a strip of frames for each mistake'
+    assert page.count('<img alt="5 frames') == 2, 'a strip of frames for each mistake'
+    assert page.count('"frames":"data:image/jpeg;base64,') == 4, 'and for each video of the list'
     assert re.search(r'<b>c</b> with 90\u00a0%, label <b>a</b> <span>3\.mp4', page)
     assert page.index('with 90\u00a0%') < page.index('with 50\u00a0%'), (
         'the most confident comes first'
     )
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert not re.search(r'(src|href)="(?!data:|#)', page)
     assert list((tmp_path / 'new').iterdir()) == [tmp_path / 'new' / 'report.html']
 
 
@@ -171,7 +173,7 @@ def test_views_of_unequal_number_are_left_out(tmp_path: Path) -> None:
 
 def test_names_of_classes_are_text_and_not_markup(tmp_path: Path) -> None:
     run = run_of(classes=['<script>alert(1)</script>', 'b', 'c'])
-    assert '<script>' not in write_report(run, tmp_path / 'report.html').read_text()
+    assert '<script>alert' not in write_report(run, tmp_path / 'report.html').read_text()
 
 
 def test_a_missing_video_has_a_note(tmp_path: Path) -> None:
@@ -179,13 +181,13 @@ def test_a_missing_video_has_a_note(tmp_path: Path) -> None:
     assert 'cannot be read any more' in write_report(run, tmp_path / 'report.html').read_text()
 
 
-def test_many_classes_get_a_list_instead_of_a_matrix(tmp_path: Path) -> None:
+def test_many_classes_get_a_picture_of_the_matrix_and_a_list(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     run = TestResults(
         rng.random((300, 90)), rng.integers(0, 90, 300), [f'class {i}' for i in range(90)]
     )
     page = write_report(run, tmp_path / 'report.html').read_text()
-    assert 'alt="Confusion matrix"' not in page
+    assert 'alt="Confusion matrix"' in page and '<table class="matrix">' not in page
     assert '<h3>Best</h3>' in page and 'Most frequent confusions' in page
 
 
@@ -278,7 +280,7 @@ def test_the_page_shows_calibration_before_and_after_and_label_sets(tmp_path: Pa
     write_report(TestResults(softmax(4 * logits), labels, list('abc'), about=about), page)
     text = page.read_text()
     assert 'with a temperature fitted on one half' in text
-    assert all(f'<td>{level}\u00a0%</td>' in text for level in (80, 90, 95))
+    assert all(f'<th scope="row">{level}\u00a0%</th>' in text for level in (80, 90, 95))
     calibrated = TestResults(
         softmax(logits), labels, list('abc'), about={**about, 'temperature': 2}
     )
