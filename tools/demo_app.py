@@ -12,58 +12,30 @@ Examples:
 import argparse
 import contextlib
 import errno
-import html
+import ipaddress
 import os
 import signal
 import socket
 import sys
 import threading
 import webbrowser
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import ToolParser, parse, whole_number
-from mmtimesformer.terminal import echo, safe_text
+from mmtimesformer.terminal import echo
 
 DEMO = Path('work_dirs/demo/divST')
 EXAMPLES = Path('data/moving_shapes/videos_val')
 MOST_EXAMPLES = 8
+OPEN = (
+    'The page listens at {}: every machine that can reach this one can use it, without a password '
+    'and without encryption. Browsers of other machines offer no camera. --host 127.0.0.1 keeps '
+    'the page to this machine.'
+)
 INSTALL = 'pip install "mmtimesformer[demo]" (in a checkout: pip install -r requirements/demo.txt)'
-LARGEST_UPLOAD = 2**30  # bytes
-MOST_WAITING = 8  # requests; more are refused at once
 STOPS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
-CSS = """
-.gradio-container { max-width: 84rem !important; margin: 0 auto; }
-.head h1 { font-size: 1.7rem; margin: .6rem 0 .1rem; }
-.head p, .made, .hint { color: #7b8794; margin: 0 0 .4rem; }
-ol.labels { list-style: none; margin: .2rem 0 .8rem; padding: 0; }
-ol.labels li { display: grid; grid-template-columns: 1fr auto; gap: .1rem 1rem; margin: 0 0 .9rem; }
-ol.labels b { font-weight: 600; overflow-wrap: anywhere; }
-ol.labels span { font-variant-numeric: tabular-nums; }
-ol.labels .bar { grid-column: 1 / 3; height: .7rem; border-radius: 4px; overflow: hidden;
-                 background: rgba(123, 135, 148, .18); }
-ol.labels .bar:empty { display: none; }
-ol.labels i { display: block; height: 100%; border-radius: 4px; background: #3366aa; }
-ol.labels li:first-child b { font-size: 1.35rem; }
-ol.labels li:first-child i { background: #e08214; }
-.error { border-left: 4px solid #c0392b; background: rgba(192, 57, 43, .08); padding: .7rem 1rem;
-          border-radius: 4px; overflow-wrap: anywhere; }
-#video button[aria-label^="Trim"], #video button[aria-label^="Reset"] { display: none; }
-#video.unplayable::after { content: "This browser cannot play the file, but the model can read it.";
-  position: absolute; inset: auto 1rem 45%; text-align: center; color: #7b8794; }
-iframe { width: 100%; height: min(92vh, 78rem); border: 0; border-radius: 8px; background: white; }
-"""
-# A browser plays fewer formats than the model reads; Gradio would show an error for these.
-SCRIPT = """
-for (const kind of ['error', 'loadeddata', 'emptied']) addEventListener(kind, event => {
-  if (!(event.target instanceof HTMLVideoElement)) return;
-  event.target.closest('#video')?.classList.toggle('unplayable', kind === 'error');
-  if (kind === 'error') event.stopImmediatePropagation();
-}, true);
-"""
-HINT = '<p class="hint">The labels appear here.</p>'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -95,6 +67,20 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='further host names of the page, such as that of a proxy',
     )
     parser.add_argument('--port', type=whole_number(0, 65535), default=7860)
+    parser.add_argument(
+        '--max-megabytes',
+        type=whole_number(1, 100_000),
+        default=1000,
+        metavar='N',
+        help='largest file that may be uploaded (1000)',
+    )
+    parser.add_argument(
+        '--max-seconds',
+        type=whole_number(1, 1_000_000),
+        default=600,
+        metavar='N',
+        help='longest video that is classified (600)',
+    )
     parser.add_argument('--open', action='store_true', help='open the page in a browser')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parse(parser, argv)
@@ -115,6 +101,7 @@ def serve(args: argparse.Namespace) -> None:
         gradio = import_gradio(uploads)
         require_mmaction()
         from mmtimesformer.inference import VideoClassifier
+        from mmtimesformer.visualization.demo_layout import Limits, lay_out
         from mmtimesformer.visualization.demo_page import DemoPage
         from mmtimesformer.visualization.page_guard import PageGuard, host_check
 
@@ -125,14 +112,30 @@ def serve(args: argparse.Namespace) -> None:
         classifier = VideoClassifier(args.config, checkpoint, args.device, args.classes)
         names = [args.host.strip('[]'), socket.gethostname(), *args.allow_host]
         bound = [one.getsockname()[0] for one in sockets]
-        guard = PageGuard(folder, host_check(bound, names), LARGEST_UPLOAD, args.debug)
+        limits = Limits(args.max_megabytes, args.max_seconds)
+        guard = PageGuard(folder, host_check(bound, names), limits.bytes, args.debug)
+        examples = find_examples(args.examples)
         page = lay_out(
-            gradio, DemoPage(classifier, written), find_examples(args.examples),
-            Path(classifier.checkpoint).name, guard.waiting.waits,
+            gradio, DemoPage(classifier, written, limits.seconds), examples,
+            Path(classifier.checkpoint).name, guard.waiting.waits, limits,
         )  # fmt: skip
-        guard.app = build_app(gradio, page, written)
+        readable = [str(written), *map(str, examples.values())]
+        guard.app = build_app(gradio, page, readable, limits)
+        state_who_can_reach(bound)
         address = address_of(args.host, sockets[0].getsockname()[1])
         run_server(guard, sockets, address, args.open, args.debug)
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only programs of this machine can reach an address."""
+    return ipaddress.ip_address(address.partition('%')[0]).is_loopback
+
+
+def state_who_can_reach(bound: list[str]) -> None:
+    """Print a sentence if other machines can reach one of the addresses."""
+    reached = [one for one in dict.fromkeys(bound) if not is_loopback(one)]
+    if reached:
+        echo(OPEN.format(', '.join(reached)), file=sys.stderr)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -204,27 +207,32 @@ def ending_by_signals():
             signal.signal(number, handler)
 
 
-def build_app(gradio, page, written: Path):
+def build_app(gradio, page, readable: list[str], limits):
     """Make a web application of the page, without its own server.
+
+    Args:
+        gradio: The module.
+        page: Its ``Blocks``.
+        readable: Files and folders that the page may show, besides uploads.
+        limits: See ``Limits``.
 
     NOTE: Gradio's ``launch`` checks its own server over HTTP, through a proxy if the environment
     sets one, accepts no IPv6 address, and logs to the terminal.
     """
     import fastapi
 
-    page.queue(max_size=MOST_WAITING, api_open=False)
+    from mmtimesformer.visualization.demo_layout import script, style, theme
+
+    page.queue(max_size=limits.waiting, api_open=False)
     page.has_launched = True  # else Gradio accepts any path of this machine as an upload
     silent = {'docs_url': None, 'redoc_url': None, 'openapi_url': None}
-    look = gradio.themes.Soft(
-        primary_hue='blue', font=['system-ui', 'sans-serif'], font_mono=['monospace']
-    )
     return gradio.mount_gradio_app(
         fastapi.FastAPI(**silent),
         page,
         path='/',
         app_kwargs=silent,
-        allowed_paths=[str(written)],
-        max_file_size=LARGEST_UPLOAD,
+        allowed_paths=readable,
+        max_file_size=limits.bytes,
         ssr_mode=False,
         mcp_server=False,
         enable_monitoring=False,
@@ -232,9 +240,9 @@ def build_app(gradio, page, written: Path):
         run_history=False,
         show_error=False,
         footer_links=[],
-        theme=look,
-        css=CSS,
-        head=f'<script>{SCRIPT}</script>',
+        theme=theme(gradio),
+        css=style(),
+        head=script(limits),
     )
 
 
@@ -314,8 +322,10 @@ def demo_checkpoint() -> str:
     return newest
 
 
-def find_examples(folder: Path | None) -> list[str]:
+def find_examples(folder: Path | None) -> dict[str, Path]:
     """Choose example videos: the first of those whose names differ only by a number.
+
+    Returns them by their names without that number.
 
     Files that our reader refuses are left out: Gradio passes examples to ffmpeg, which would open
     the files that a playlist names.
@@ -324,71 +334,19 @@ def find_examples(folder: Path | None) -> list[str]:
     from mmtimesformer.datasets.transforms.decoding import Video
 
     if folder is None and not EXAMPLES.is_dir():
-        return []
-    folder = folder or EXAMPLES
-    kinds: dict[str, str] = {}
+        return {}
+    folder = (folder or EXAMPLES).absolute()
+    kinds: dict[str, Path] = {}
     for name, _ in walk_videos(folder, frames=False):
         kind = Path(name).stem.strip('0123456789_-. ') or name
         if kind in kinds:
             continue
         with contextlib.suppress(OSError, ValueError):
             Video(folder / name)
-            kinds[kind] = str(folder / name)
+            kinds[kind] = folder / name
         if len(kinds) == MOST_EXAMPLES:
             break
-    return list(kinds.values())
-
-
-def lay_out(gradio, answers, examples: list[str], name: str, waits):
-    """Build the page; ``waits`` returns whether a session still waits for an answer."""
-
-    def answer(video, method, request: gradio.Request):
-        event = LocalContext.event_id.get(None)
-        still = partial(waits, request.session_hash, event)
-        found = answers(video, answers.methods()[method], still)
-        shown = (found.words or HINT, *(path and str(path) for path in (found.grid, found.overlay)))
-        return *shown, found.walk
-
-    from gradio.context import LocalContext
-
-    methods = list(answers.methods())
-    model = f'{html.escape(safe_text(name, 100))}, {answers.classifier.num_classes} classes'
-    with gradio.Blocks(
-        title='mmtimesformer', analytics_enabled=False, delete_cache=(3600, 86400)
-    ) as page:
-        gradio.HTML(
-            f'<div class="head"><h1>Video classification and attention</h1><p>{model}</p></div>'
-        )
-        with gradio.Row():
-            with gradio.Column(scale=5):
-                video = gradio.Video(
-                    label='Video', sources=['upload'], height=340, buttons=[], elem_id='video'
-                )
-                if examples:
-                    gradio.Examples(
-                        examples, video, label='or choose an example', cache_examples=False
-                    )
-            with gradio.Column(scale=4):
-                words = gradio.HTML(HINT, elem_id='words')
-        method = gradio.Radio(methods, value=methods[0], label='Attention')
-        with gradio.Tab('Frames'):
-            grid = gradio.Image(
-                show_label=False, elem_id='grid', interactive=False,
-                buttons=['download', 'fullscreen'],
-            )  # fmt: skip
-        with gradio.Tab('Video'):
-            overlay = gradio.Video(
-                show_label=False, elem_id='overlay', autoplay=True, loop=True, height=420,
-                buttons=['download'],
-            )  # fmt: skip
-        with gradio.Tab('Every layer, head and patch'):
-            walk = gradio.HTML(elem_id='walk')
-        parts = [words, grid, overlay, walk]
-        for changed in (video, method):
-            changed.change(
-                answer, [video, method], parts, concurrency_id='model', concurrency_limit=1
-            )
-    return page
+    return kinds
 
 
 def main(argv: list[str] | None = None) -> int:

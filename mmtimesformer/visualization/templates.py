@@ -29,6 +29,12 @@ def _environment() -> Environment:
     return environment
 
 
+def render_part(template: str, part: str, *values: object) -> str:
+    """Return the HTML of one macro of a template."""
+    macro = getattr(_environment().get_template(template).module, part)
+    return str(macro(*values)).strip()
+
+
 def percent(fraction: float, digits: int = 1) -> str:
     """Write a fraction as percent; ``n/a`` for NaN."""
     return f'{100 * fraction:.{digits}f}\u00a0%' if math.isfinite(fraction) else 'n/a'

@@ -100,6 +100,6 @@ def test_every_option_of_the_demo_page_is_one() -> None:
     (section,) = re.findall(r'^## Demo page$(.*?)^## ', TEXT, re.DOTALL | re.MULTILINE)
     tool = (ROOT / 'tools' / 'demo_app.py').read_text()
     options = set(re.findall(r'`(--[a-z-]+)', section))
-    assert len(options) == 10
+    assert len(options) == 12
     for option in options:
         assert f"'{option}'" in tool, option

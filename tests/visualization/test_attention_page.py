@@ -19,9 +19,11 @@ from mmtimesformer.inference import Prediction
 from mmtimesformer.visualization import attention_page
 from mmtimesformer.visualization.attention import AttentionView
 from mmtimesformer.visualization.attention_page import decode, encode, write_page
-from tests.page_requirements import in_a_browser
+from tests.page_requirements import in_a_browser, with_axe
 
+from .accessibility import serious_issues
 from .browser import Browser
+from .layout import at_every_size, layout_faults
 
 T, H, W = 3, 2, 5
 P = H * W
@@ -249,6 +251,50 @@ def test_a_page_of_means_and_of_unkept_layers_works_in_a_browser(
         'return document.getElementById("layers-note").textContent'
     )
     assert browser.run('return document.querySelectorAll("#heads button").length') == 1
+    browser.run('document.querySelector("#stage").focus()')
     browser.press('+')  # there is no other head
     reads(browser, 'Layer 1, the mean of heads')
     assert browser.complaints() == []
+
+
+READY = 'document.body.dataset.ready === "yes"'
+
+
+@with_axe
+@in_a_browser
+@every_scheme
+def test_a_page_fits_both_widths_asks_for_nothing_and_axe_finds_no_serious_issue(
+    browser: Browser, attention_type: str, tiny_backbone_cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    long = 'a_name_without_a_space_' * 5
+    attention = attention_of(tiny_backbone_cfg, long, attention_type=attention_type)
+    page = write_page(attention, tmp_path / 'page.html').path
+    browser.requests()
+    for where in at_every_size(browser, page, READY):
+        asked = [one for one in browser.requests() if not one.startswith(('data:', 'blob:'))]
+        assert asked == [page.as_uri()], where
+        assert serious_issues(browser) == [], where
+        assert layout_faults(browser) == [], where
+
+
+@in_a_browser
+def test_keys_work_in_their_part_alone_and_every_control_has_a_name(
+    browser: Browser, tiny_backbone_cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    browser.open(write_page(attention_of(tiny_backbone_cfg), tmp_path / 'page.html').path)
+    before = browser.run('return document.querySelector("#sentence").textContent')
+    browser.press('c')  # the focus is elsewhere
+    assert browser.run('return document.querySelector("#sentence").textContent') == before
+    names = []
+    for _ in range(60):
+        browser.press('\ue004')
+        name = 'const e = document.activeElement; return (e.ariaLabel || e.textContent).trim()'
+        names.append(browser.run(name))
+        if names[-1] == 'head 2':
+            browser.press('\ue007')
+            break
+    assert all(names)
+    assert {'attention rollout', 'the class token', 'layer 0', 'mean of heads'} <= set(names)
+    reads(browser, 'head 2')
+    browser.press('c')
+    reads(browser, 'The class token')
