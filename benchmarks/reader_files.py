@@ -88,6 +88,10 @@ KINDS: dict[str, tuple[str, Maker]] = {
         'H.264, interlaced, MP4',
         lambda path: write(path, options={**X264, 'flags': '+ilme+ildct', 'x264-params': 'tff=1'}),
     ),
+    'intra_refresh.mp4': (
+        'H.264, intra refresh, MP4',
+        lambda path: write(path, options={'x264-params': 'intra-refresh=1:keyint=15:bframes=2'}),
+    ),
     'fragments.mp4': (
         'H.264, fragmented MP4',
         lambda path: write(path, container={'movflags': 'frag_keyframe+empty_moov'}),

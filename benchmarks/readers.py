@@ -42,6 +42,7 @@ from reader_files import KINDS, make
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 120  # seconds for one answer
 CLIP, INTERVAL = 8, 32
+ANSWERS = 'right', 'wrong', 'refused', 'crashed'
 CAPABILITIES = ('avx2', 'avx512f', 'avx512_bf16', 'avx512_vnni', 'amx_bf16')
 
 
@@ -220,7 +221,9 @@ def check_all(processes: list[Process], paths: list[Path]) -> list[dict[str, Any
                 'file': path.name, 'what': KINDS[path.name][0],
                 'reader': process.candidate.title, **vars(verdict), 'cell': verdict.in_words(),
             })  # fmt: skip
-        print(f'{path.name}: {", ".join(row["cell"] for row in rows[-len(processes):])}', flush=True)
+        print(
+            f'{path.name}: {", ".join(row["cell"] for row in rows[-len(processes) :])}', flush=True
+        )
     return rows
 
 
@@ -277,9 +280,7 @@ def exactness_table(rows: list[dict[str, Any]]) -> list[str]:
     sums = []
     for title in titles:
         kinds = [row['kind'] for row in rows if row['reader'] == title]
-        counted = [f'{kinds.count(kind)} {kind}' for kind in ('right', 'wrong', 'refused', 'crashed')
-                   if kind in kinds]  # fmt: skip
-        sums.append(', '.join(counted))
+        sums.append(', '.join(f'{kinds.count(kind)} {kind}' for kind in ANSWERS if kind in kinds))
     return [*lines, f'| **all {len(rows) // len(titles)}** | {" | ".join(sums)} |']
 
 
@@ -298,6 +299,7 @@ def speed_table(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def as_ratio(row: dict[str, Any]) -> str:
+    """Write a ratio with its quartiles."""
     low, median, high = row['ratio']
     return f'**{median:.2f}** ({low:.2f} to {high:.2f})'
 
@@ -333,7 +335,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--install', action='store_true', help='install the packages of all readers')
+    parser.add_argument('--install', action='store_true', help='install their packages')
     parser.add_argument('--envs', type=Path, default=ROOT / 'build/readers', help='their folder')
     parser.add_argument('--files', type=Path, help='folder in which the videos are kept')
     parser.add_argument('--rounds', type=int, default=11, help='of speed; 0 measures none')
