@@ -196,8 +196,8 @@ class Process:
         """End the process."""
         if self.running is not None:
             self.running.kill()
-            self.running.wait()
-            self.running = None
+            with self.running:  # which closes its pipes
+                self.running = None
 
 
 def install(folder: Path) -> None:
