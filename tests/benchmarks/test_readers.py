@@ -99,7 +99,9 @@ class Recorded:
         return [self.shown[i - 3 if i == self.mistake else i] for i in indices]
 
 
-@pytest.mark.parametrize(('mistake', 'cell'), [(-1, 'right'), (9, '**wrong**: 1 of 20, up to 3 off')])
+@pytest.mark.parametrize(
+    ('mistake', 'cell'), [(-1, 'right'), (9, '**wrong**: 1 of 20, up to 3 off')]
+)
 def test_a_reader_that_returns_another_frame_is_found_out(
     scripts: dict[str, ModuleType], tmp_path: Path, mistake: int, cell: str
 ) -> None:

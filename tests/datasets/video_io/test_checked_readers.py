@@ -105,9 +105,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> type[Pretended]:
     return fresh
 
 
-def test_frames_of_torchcodec_are_those_that_were_asked_for(
-    pretended: Any, tmp_path: Path
-) -> None:
+def test_frames_of_torchcodec_are_those_that_were_asked_for(pretended: Any, tmp_path: Path) -> None:
     path = write(tmp_path / 'video.mp4', **OPEN_GOP)
     results = VideoInit(reader='torchcodec', num_threads=2)({'filename': str(path)})
     assert results['total_frames'] == FRAMES
