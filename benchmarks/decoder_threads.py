@@ -5,10 +5,9 @@ of one process. Both read the same clips by our training pipeline (data.py), in 
 
     python benchmarks/decoder_threads.py --out benchmarks/results
 
-Each round gives clips per second of wall time and CPU time for each clip, of all processes. A second
-row of each has a main process that runs Python all the time, as one that drives a GPU does for a
-part of each step: threads share its GIL, workers do not. Memory is what all processes hold together,
-pages they share counted once (PSS).
+Each round gives clips per second of wall time. A second row of each has a main process that runs
+Python between clips, as one that drives a GPU does for a part of each step: threads share its GIL,
+workers do not. Memory is what all processes hold, shared pages counted once (PSS).
 """
 
 import argparse
@@ -47,7 +46,7 @@ class Clips(Dataset):
 
 
 def by_workers(clips: Clips, workers: int) -> Iterator[Any]:
-    """Read clips by processes; they start before the first clip and are counted out."""
+    """Read clips by processes."""
     loader = DataLoader(
         clips, batch_size=1, num_workers=workers, prefetch_factor=2, collate_fn=lambda batch: batch
     )
@@ -61,7 +60,7 @@ def by_threads(clips: Clips, threads: int) -> Iterator[Any]:
 
 
 def busy_until(arrival: Iterator[Any], busy: bool) -> Iterator[tuple[float, float]]:
-    """Yield wall time and the children's and own CPU time after each clip."""
+    """Yield wall time and memory after each clip."""
     for _ in arrival:
         if busy:  # 20 ms of Python, as long as a step of a small model takes on a GPU
             end = time.thread_time() + 0.02
@@ -125,9 +124,9 @@ def as_table(rows: list[dict[str, Any]], about: dict[str, Any]) -> str:
         '# Threads against processes for reading clips', '',
         ', '.join(f'{key} {value}' for key, value in about.items()) + '.', '',
         '10 s of H.264, 340 x 256, a keyframe every 250 frames; 8 frames, 32 apart, our training',
-        'pipeline. Clips per second of wall time (median), relative to as many DataLoader workers in',
-        'the same round (quartiles), and memory of all processes together. "Busy": the main process',
-        'runs 20 ms of Python after each clip.', '',
+        'pipeline. Clips per second of wall time (median), relative to as many DataLoader workers',
+        'in the same round (quartiles), and memory of all processes together. "Busy": the main',
+        'process runs 20 ms of Python after each clip.', '',
         '| | main process | clips/s | relative to workers | MiB |', '|---|---|---|---|---|',
     ]  # fmt: skip
     for row in rows:
