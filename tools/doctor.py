@@ -65,7 +65,7 @@ PACKAGES = {
     'importlib-metadata': 'MMAction2 1.2.0 needs it',
     'moviepy': "MMAction2's visualizer writes videos with it",
     'openmim': 'the mim command',
-    'torchcodec': 'not used',
+    'torchcodec': 'optional: reads videos',
     'imgaug': "MMAction2's ImgAug",
     'pytorchvideo': "MMAction2's PytorchVideoWrapper",
     'seaborn': "MMAction2's analyze_logs.py",
@@ -315,7 +315,7 @@ def find_lists_in_metafiles(machine: Machine) -> str:
 def find_torchcodec_for_cuda(machine: Machine) -> str:
     """Wheels of torchcodec from 0.14 on need libraries of CUDA."""
     cpu = '+cpu' in machine.versions.get('torch', '')
-    new = machine.has('torchcodec') and not machine.below('torchcodec', '0.13')
+    new = machine.has('torchcodec') and not machine.below('torchcodec', '0.14')
     return installed(machine, ('torch', 'torchcodec')) if cpu and new else ''
 
 
@@ -572,7 +572,8 @@ TRAPS = (
     Trap(
         'torchcodec for CUDA next to a torch for CPUs',
         find_torchcodec_for_cuda,
-        '`import torchcodec` fails: libnvrtc.so.13 cannot be found. Nothing here needs torchcodec.',
+        '`import torchcodec` fails: libnvrtc.so.13 cannot be found. '
+        "Only reader='torchcodec' needs it.",
         'pip uninstall -y torchcodec',
         breaks=False,
         safe=True,

@@ -15,7 +15,7 @@ PACKAGE = ROOT / 'mmtimesformer'
 # Third-party packages that each part may import, at the top of a file or inside a function.
 # (MMEngine brings matplotlib, with Pillow, PyYAML and rich along; torch brings filelock, Jinja2.)
 CORE = {'einops', 'mmengine', 'numpy', 'torch'}
-VIDEO = {'av', 'cv2', 'decord', 'mmaction', 'mmcv'}
+VIDEO = {'av', 'cv2', 'decord', 'mmaction', 'mmcv', 'torchcodec'}
 MAY_IMPORT = {
     'version': set(),
     'resize': {'einops', 'torch'},
@@ -192,7 +192,7 @@ def _python(code: str) -> str:
 
 def test_importing_the_package_imports_no_video_library() -> None:
     """OpenCV is MMEngine's own: its Runner draws with it."""
-    names = ['mmaction', 'mmcv', 'decord', 'av', 'matplotlib.pyplot']
+    names = ['mmaction', 'mmcv', 'decord', 'av', 'torchcodec', 'matplotlib.pyplot']
     assert (
         _python(f'import sys, mmtimesformer; print([n for n in {names} if n in sys.modules])')
         == '[]'

@@ -304,7 +304,7 @@ def test_mmaction2_1_2_0_from_git_has_no_trap(healthy: Machine) -> None:
 
 def test_a_version_next_to_a_trap_is_no_trap(healthy: Machine) -> None:
     healthy.versions |= {'torchvision': '0.28.0+cpu', 'moviepy': '1.0.3', 'torch': '2.10.0+cpu'}
-    healthy.versions |= {'openmim': '0.3.9', 'setuptools': '80.9.0', 'torchcodec': '0.12.0'}
+    healthy.versions |= {'openmim': '0.3.9', 'setuptools': '80.9.0', 'torchcodec': '0.13.0'}
     healthy.modules['pkg_resources'] = Path('pkg_resources')
     assert _traps_of(healthy) == set()
 

@@ -4,9 +4,10 @@ A path may be that of a folder of JPG or PNG frames (:mod:`.frame_folder`): what
 opens it here, so a folder is accepted wherever a file is.
 
 PyAV decodes, and no more than the frames need (:mod:`.pyav_reader`); decord stands by for files
-that PyAV cannot decode, if it numbers their frames alike. Both are FFmpeg underneath and give the
-same pixels to within the rounding of colours, 3 of 255; which of them reads a file is decided by
-the file alone. A file has one numbering: frame ``k`` is the ``k``-th of decoding everything.
+that PyAV cannot decode, if it numbers their frames alike (:mod:`.checked_readers`). Both are FFmpeg
+underneath and give the same pixels to within the rounding of colours, 3 of 255; which of them reads
+a file is decided by the file alone. A file has one numbering: frame ``k`` is the ``k``-th of
+decoding everything.
 
 NOTE: files are opened by path. MMAction2 reads them into memory first, and decord then crashes the
 process on about one in ten truncated files instead of raising an error.
@@ -15,94 +16,67 @@ process on about one in ten truncated files instead of raising an error.
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
+from multiprocessing import get_start_method
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
+from torch.utils.data import get_worker_info
 
 from mmtimesformer.datasets.transforms.transform import Transform
+from mmtimesformer.datasets.video_io.checked_readers import (
+    DecordReader,
+    TorchCodecReader,
+    torchcodec_decoder,
+)
 from mmtimesformer.datasets.video_io.errors import UnreadableVideo
 from mmtimesformer.datasets.video_io.frame_folder import (
     FrameFolderReader,
     FrameNames,
     is_frame_archive,
 )
-from mmtimesformer.datasets.video_io.pyav_reader import (
-    SparsePyAVReader,
-    count_frames,
-    index_packets,
-)
-from mmtimesformer.datasets.video_io.safe_open import (
-    KEPT_PIXELS,
-    check_file,
-    check_for_decord,
-    is_folder,
-    open_container,
-    unreadable,
-)
+from mmtimesformer.datasets.video_io.pyav_reader import SparsePyAVReader
+from mmtimesformer.datasets.video_io.safe_open import check_file, is_folder, unreadable
 from mmtimesformer.registry import TRANSFORMS
 
 T = TypeVar('T')
 
 
-class DecordReader:
-    """A video through decord, if PyAV finds no fault with it and both number its frames alike.
+READERS: dict[str, Callable[..., Any]] = {
+    'decord': DecordReader,
+    'pyav': SparsePyAVReader,
+    'torchcodec': TorchCodecReader,
+}
 
-    Args:
-        path: The file.
-        num_threads: Threads that decode.
-        stands_in: Whether decord takes the place of PyAV. Then the numbers must be certain before
-            anything is decoded.
+
+def check_reader(reader: str, device: str) -> None:
+    """Refuse a reader or device that cannot be used here.
 
     Raises:
-        ValueError: decord would not give the frames that PyAV gives under these numbers.
+        ValueError: There is no such reader, or it does not decode on that device.
+        ModuleNotFoundError: torchcodec cannot be imported.
     """
-
-    def __init__(self, path: Path, num_threads: int, stands_in: bool = False) -> None:
-        import decord
-
-        check_for_decord(path)
-        with open_container(path) as container:
-            stream = container.streams.video[0]
-            decoder = stream.codec_context
-            if decoder.width * decoder.height > KEPT_PIXELS:  # it takes 30 bytes for each
-                raise ValueError(
-                    f'frames of {decoder.width} x {decoder.height} pixels are too large for decord'
-                )
-            if stream.frames > path.stat().st_size:
-                raise ValueError(f'its header states {stream.frames:,} frames; that is too many')
-            index = index_packets(container)
-            times = [index.times[i] * stream.time_base for i in index.shown if index.indexed]
-        if stands_in and not index.indexed:
-            raise ValueError('decord may number its frames in another way than PyAV')
-        certain = index.indexed or index.countable
-        expected = len(index.shown) if certain else count_frames(path)
-        # An absolute path, see open_demuxer
-        self.container = decord.VideoReader(str(path.absolute()), num_threads=num_threads)
-        if len(self.container) != expected or not self._agrees(times):
-            raise ValueError(
-                f'decord numbers its frames in another way (it finds {len(self.container)}, PyAV '
-                f'{expected}); set reader to pyav or auto'
-            )
-        self.fps = float(self.container.get_avg_fps())
-
-    def _agrees(self, times: Sequence[Any]) -> bool:
-        """Whether frames are shown at these times, in seconds, from the first on."""
-        if not times:
-            return True
-        theirs = self.container.get_frame_timestamp(range(len(times)))[:, 0]
-        ours = np.array([float(time - times[0]) for time in times])
-        # They are of single precision.
-        return bool(np.allclose(theirs - theirs[0], ours, rtol=1e-5, atol=2e-3))
-
-    def __len__(self) -> int:
-        return len(self.container)
-
-    def frames(self, indices: Sequence[int]) -> list[np.ndarray]:
-        return list(self.container.get_batch(list(indices)).asnumpy())
-
-
-READERS: dict[str, Callable[..., Any]] = {'decord': DecordReader, 'pyav': SparsePyAVReader}
+    if reader != 'auto' and reader not in READERS:
+        raise ValueError(
+            f'reader={reader!r} is not known; set it to auto, decord, pyav or torchcodec'
+        )
+    if reader == 'torchcodec':
+        torchcodec_decoder()
+    if device == 'cpu':
+        return
+    if reader != 'torchcodec' or device.partition(':')[0] != 'cuda':
+        raise ValueError(
+            f"device={device!r} is not possible with reader={reader!r}; set device to 'cpu', or "
+            "to 'cuda' with reader='torchcodec'"
+        )
+    if get_worker_info() is not None and get_start_method() == 'fork':
+        raise ValueError(
+            f'device={device!r} is not possible in DataLoader workers that are forked; set '
+            "multiprocessing_context='spawn' in the dataloader, or num_workers=0"
+        )
+    if not torch.cuda.is_available():
+        raise ValueError(f"device={device!r} needs a GPU, and torch finds none; set it to 'cpu'")
 
 
 class Video:
@@ -110,14 +84,16 @@ class Video:
 
     Args:
         path: The file, or the folder (:mod:`..video_io.frame_folder`).
-        reader: ``'decord'``, ``'pyav'``, or ``'auto'``: PyAV, and for what it cannot decode decord,
-            where that is installed and numbers the frames alike. (decord fails on some narrow
-            frames, AV1 and GIF, and takes 1.1 to 3 times as long.)
+        reader: ``'pyav'``; ``'decord'`` or ``'torchcodec'``, which refuse a file whose frames they
+            may number in another way; or ``'auto'``: PyAV, and for what it cannot decode decord,
+            where that is installed. (decord fails on some narrow frames, AV1 and GIF, and takes
+            1.1 to 3 times as long.)
         num_threads: Threads that decode; 1 is best where DataLoader workers use all cores.
         name: What the video is called in errors, if that is not its path.
         fps: Frames per second of a folder, which has no rate of its own; ``None`` for
             ``ASSUMED_FPS``.
         frames: How the frames of a folder are named, or their names in order.
+        device: Where torchcodec decodes: ``'cpu'``, or ``'cuda'`` (not measured by us).
 
     Attributes:
         fps: Frames per second.
@@ -137,17 +113,17 @@ class Video:
         name: str = '',
         fps: float | None = None,
         frames: FrameNames | Sequence[str] | None = None,
+        device: str = 'cpu',
     ) -> None:
         self.path = Path(path)
         self.name = name
         self.num_threads = num_threads
-        if reader != 'auto' and reader not in READERS:
-            raise ValueError(f'reader={reader!r} is not known; set it to auto, decord or pyav')
+        self.device = device
+        check_reader(reader, device)
         if reader == 'auto':
             self._readers = ['pyav', 'decord'] if _is_installed('decord') else ['pyav']
         else:
             self._readers = [reader]
-        self._stands_in = False
         self._given = frames, fps
         named = frames is not None and not isinstance(frames, FrameNames)
         self.is_folder = named or is_folder(self.path)
@@ -191,7 +167,6 @@ class Video:
         if len(self._readers) > 1 and not isinstance(refused.__cause__, TimeoutError):
             self._reader = None
             first = self._readers.pop(0)
-            self._stands_in = True
             try:
                 return self._ask(question)
             except UnreadableVideo:
@@ -201,10 +176,8 @@ class Video:
     def _open(self) -> Any:
         if self.is_folder:
             return FrameFolderReader(self.path, *self._given)
-        open_reader = READERS[self._readers[0]]
-        if self._stands_in:
-            return open_reader(self.path, self.num_threads, stands_in=True)
-        return open_reader(self.path, self.num_threads)
+        options = {} if self.device == 'cpu' else {'device': self.device}
+        return READERS[self._readers[0]](self.path, self.num_threads, **options)
 
 
 @cache  # or it would take a millisecond for each video
@@ -227,19 +200,23 @@ class VideoInit(Transform):
     (frames per second).
 
     Args:
-        reader: ``'decord'``, ``'pyav'``, or ``'auto'``, see :class:`Video`.
+        reader: ``'pyav'``, ``'decord'``, ``'torchcodec'`` or ``'auto'``, see :class:`Video`.
         num_threads: Threads that decode one video.
+        device: Where torchcodec decodes: ``'cpu'``, or ``'cuda'`` (not measured by us), which in
+            DataLoader workers needs ``multiprocessing_context='spawn'``.
     """
 
-    def __init__(self, reader: str = 'auto', num_threads: int = 1) -> None:
+    def __init__(self, reader: str = 'auto', num_threads: int = 1, device: str = 'cpu') -> None:
+        check_reader(reader, device)
         self.reader = reader
         self.num_threads = num_threads
+        self.device = device
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         name = str(results['filename'])
         path = results.get('local_path', name)
         frames, fps = results.get('frames'), results.get('fps')
-        video = Video(path, self.reader, self.num_threads, name, fps, frames)
+        video = Video(path, self.reader, self.num_threads, name, fps, frames, self.device)
         results['video_reader'] = video
         results['total_frames'] = len(video)
         results['avg_fps'] = video.fps

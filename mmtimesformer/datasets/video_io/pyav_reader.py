@@ -49,6 +49,7 @@ class PacketIndex:
             container has no time.
         keys: Positions of the keyframes at which decoding may begin.
         first_key: Position of the first packet that is marked as a keyframe.
+        marked: How many packets are marked as keyframes; at some of them decoding may not begin.
         shown: Positions of the packets that an edit list does not hide, in the order in which they
             are shown if ``indexed``, else as they are stored.
         indexed: Whether each packet is one frame whose number follows from its time. It is not if a
@@ -61,6 +62,7 @@ class PacketIndex:
     times: list[Any]
     keys: list[int]
     first_key: int
+    marked: int
     shown: list[int]
     indexed: bool
     countable: bool
@@ -76,14 +78,14 @@ def index_packets(container: Any) -> PacketIndex:
     packets: list[Any] | None = []
     times: list[Any] = []
     keys: list[int] = []
-    first_key = sys.maxsize
+    first_key, marked = sys.maxsize, 0
     shown: list[int] = []  # not hidden by an edit list
     size = 0
     countable = True
     for i, packet in enumerate(in_time(stored_packets(container), 'to open')):
         times.append(packet.pts)
         if packet.is_keyframe:
-            first_key = min(first_key, i)
+            first_key, marked = min(first_key, i), marked + 1
             if is_keyframe(memoryview(packet), extradata):
                 keys.append(i)
         if not packet.is_discard:
@@ -107,7 +109,7 @@ def index_packets(container: Any) -> PacketIndex:
     if indexed:
         shown.sort(key=times.__getitem__)
     countable = countable and first_key == 0
-    return PacketIndex(times, keys, first_key, shown, indexed, countable, packets)
+    return PacketIndex(times, keys, first_key, marked, shown, indexed, countable, packets)
 
 
 def _packet_check(decoder: Any) -> Any:

@@ -257,10 +257,11 @@ def _check_header(container: Any, path: Path) -> None:
         raise ValueError(f'its header states {stream.frames:,} frames, more than it has bytes')
 
 
-def check_for_decord(path: Path) -> None:
-    """Refuse a file that decord's own, older FFmpeg could take for another container.
+def check_for_other_library(path: Path, reader: str) -> None:
+    """Refuse a file that another library's own FFmpeg could take for another container.
 
-    decord has no list of allowed formats. It gets only files whose first bytes leave no doubt.
+    decord and torchcodec have no list of allowed formats. They get only files whose first bytes
+    leave no doubt.
 
     Raises:
         ValueError: They leave doubt.
@@ -275,11 +276,11 @@ def check_for_decord(path: Path) -> None:
     )
     if not certain:
         raise ValueError(
-            'decord is given MP4, MKV, WebM, AVI, FLV, ASF and Ogg alone; set reader to pyav or '
+            f'{reader} is given MP4, MKV, WebM, AVI, FLV, ASF and Ogg alone; set reader to pyav or '
             'auto'
         )
     if re.search(r'%\d*d', path.name):  # a sequence of pictures, by its name alone
-        raise ValueError('decord takes its name for a pattern; set reader to pyav or auto')
+        raise ValueError(f'{reader} takes its name for a pattern; set reader to pyav or auto')
 
 
 def kept_size(width: int, height: int) -> tuple[int, int]:

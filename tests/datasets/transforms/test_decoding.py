@@ -141,5 +141,5 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_reader_is_answered_with_the_known_ones(counted: Path) -> None:
-    with pytest.raises(ValueError, match='ffmpeg.* auto, decord or pyav'):
+    with pytest.raises(ValueError, match='ffmpeg.* auto, decord, pyav or torchcodec'):
         Video(counted, 'ffmpeg')
