@@ -12,14 +12,11 @@ PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
 PARTS = cases engine tools stacks rest  # of `make test-all`
-<<<<<<< HEAD
-=======
 # $(call add,docs): add the packages of requirements/docs.txt to the environment, unless they are there
 add = @cmp -s requirements/$(1).txt "$(VENV)/$(1).txt" || { \
 	  $(PY) -m pip install -qq --no-deps -r requirements/$(1).txt && cp requirements/$(1).txt "$(VENV)/$(1).txt"; }
 
 .PHONY: help env demo demo-attention app docs browser notebooks test test-all $(PARTS:%=test-all-%) bench lint format release-check clean
->>>>>>> part-KN
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -44,14 +41,12 @@ docs: env  ## the documentation site, in build/site/html; a warning is an error
 	$(call add,docs)
 	$(PY) docs/site/build.py $(ARGS)
 
-<<<<<<< HEAD
 browser: env  ## Chromium, Gradio and axe-core, without which tests of pages are skipped
 	$(PY) requirements/make_browser.py
-=======
+
 notebooks: env  ## execute the notebooks and write their outputs (minutes)
 	$(call add,notebooks)
 	$(PY) tools/dev/run_notebooks.py $(ARGS)
->>>>>>> part-KN
 
 test: env  ## what every change must pass (minutes)
 	$(PYTEST) -m "not slow" $(ARGS)
