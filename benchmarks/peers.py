@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import partial
@@ -35,6 +36,7 @@ from torch import Tensor, nn
 
 from mmtimesformer import TimeSformer
 from mmtimesformer.checkpoints import convert_state_dict
+from mmtimesformer.models.cpu_matmul import float32_by_onednn
 
 ROOT = Path(__file__).resolve().parent
 SCHEMES = ('divided_space_time', 'joint_space_time', 'space_only')
@@ -225,7 +227,8 @@ def compare(job: Job, args: argparse.Namespace) -> dict[str, Any]:
     check_equal(models, video[:1], trains)
 
     def once(name: str) -> Tensor:
-        with autocast(job.precision, device):
+        ours = name.startswith('ours') or args.same_matmul  # as our Runner and VideoClassifier do
+        with float32_by_onednn() if ours else nullcontext(), autocast(job.precision, device):
             return step(models[name], video, crops, trains)
 
     warm = {name: warmed_up(partial(once, name), device) for name in models}
@@ -511,6 +514,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--rounds', type=int, default=9)
     parser.add_argument('--quick', action='store_true', help='4 layers, fp32, one thread')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument(
+        '--same-matmul',
+        action='store_true',
+        help='float32 by oneDNN for the peers too, see docs/performance.md',
+    )
     parser.add_argument('--memory', action='store_true', help='levels of with_cp as well')
     parser.add_argument('--compile', action='store_true', help='ours through torch.compile as well')
     parser.add_argument(

@@ -74,6 +74,7 @@ from mmtimesformer.engine.loops.clips_per_video import with_clips_per_video
 from mmtimesformer.engine.loops.resumable_loop import ResumableEpochLoop
 from mmtimesformer.engine.optim.amp import keep_scores_in_float32
 from mmtimesformer.engine.optim.weight_average import note_on_average
+from mmtimesformer.models.cpu_matmul import float32_by_onednn
 from mmtimesformer.terminal import safe_lines
 
 require_attributes(
@@ -223,7 +224,9 @@ class Runner(MMEngineRunner):
 
     def train(self) -> nn.Module:
         """Train, with a lock on the ``work_dir``, until the end or a signal that asks to stop."""
-        with StopSignals() as signals, self._lock_work_dir(signals):
+        with StopSignals() as signals, self._lock_work_dir(signals), float32_by_onednn() as onednn:
+            if onednn:
+                self.logger.info('matrix products of float32 on the CPU: by oneDNN')
             return super().train()
 
     @contextmanager
@@ -279,7 +282,8 @@ class Runner(MMEngineRunner):
         """Test; under mixed precision the class scores stay in float32."""
         if self.cfg.test_cfg.get('fp16'):
             keep_scores_in_float32(self.model)
-        return super().test()
+        with float32_by_onednn():
+            return super().test()
 
     def register_hooks(
         self, default_hooks: Config | None = None, custom_hooks: list[object] | None = None

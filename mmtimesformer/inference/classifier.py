@@ -35,6 +35,7 @@ from mmtimesformer.inference.prediction import THRESHOLD, Prediction, Skipped, b
 from mmtimesformer.inference.publishing import Upload, save_folder, upload
 from mmtimesformer.inference.quantization import arithmetic, prepare
 from mmtimesformer.inference.sliding_window import Moment, Timeline, Windows, run_windows
+from mmtimesformer.models.cpu_matmul import float32_by_onednn
 from mmtimesformer.non_finite import NonFiniteError, about_scores, is_finite
 from mmtimesformer.version import __version__
 
@@ -330,7 +331,7 @@ class VideoClassifier:
         check_positive(batch_size=batch_size, fps=fps)
 
         def run(batch: list[Data]) -> list[np.ndarray]:
-            with torch.inference_mode():
+            with torch.inference_mode(), float32_by_onednn():
                 return extract(self.model.backbone, self._normalised(batch), out, layers)
 
         results = self._each(video, run, fps, batch_size, progress)
@@ -368,7 +369,7 @@ class VideoClassifier:
 
     def _scores(self, batch: list[Data]) -> list[np.ndarray]:
         """Return the scores of each video, as a test does."""
-        with torch.inference_mode(), arithmetic(self.precision, self.device):
+        with torch.inference_mode(), float32_by_onednn(), arithmetic(self.precision, self.device):
             samples = self.model.test_step(collate(batch))
         scores = [scores_of(sample).float() for sample in samples]
         if self.model.cls_head.average_clips is None:  # views are kept apart

@@ -6,10 +6,17 @@ from einops import rearrange
 from mmengine.model import trunc_normal_init
 from torch import Tensor, nn
 
+from mmtimesformer.models.cpu_matmul import has_amx, is_onednn_used
+from mmtimesformer.models.fused_linear import is_exported
 from mmtimesformer.registry import MODELS
 
 SEQUENCES = 65_535  # limit of the second axis of a CUDA grid
 TILE = 128  # queries of one tile of an attention kernel
+SHORT = (
+    24  # tokens up to which a CPU multiplies two matrices faster than it runs an attention kernel
+)
+MEDIUM = 512  # tokens whose attention weights a training step can keep
+SCORES = 4 * 2**20  # numbers of attention scores that stay in the cache of a CPU
 
 
 @MODELS.register_module()
@@ -95,7 +102,7 @@ class SelfAttention(nn.Module):
             - tokens: ``b n d`` -> ``b heads queries n``; each row sums to one
         """
         q, k, _ = self.qkv_heads(tokens)
-        output: Tensor = (q[:, :, queries] @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+        output: Tensor = (q[:, :, queries] * q.shape[-1] ** -0.5 @ k.mT).softmax(-1)
         return output
 
     def forward_first_token(self, tokens: Tensor) -> Tensor:
@@ -131,17 +138,55 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
 
     CUDA kernels work in tiles of ``TILE`` queries, of which a track of 8 frames fills a sixteenth,
     and accept at most ``SEQUENCES`` sequences. So short sequences are packed, and more than that
-    are computed in portions.
+    are computed in portions. On a CPU two matrix products are faster where
+    :func:`is_faster_by_matmul`.
 
     Shape:
         - q, k, v: ``b heads n c`` -> the same
     """
     b, _, n, _ = q.shape
+    if q.device.type == 'cpu' and is_faster_by_matmul(q):
+        return attend_by_matmul(q, k, v, dropout)
     if not q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
     if (group := group_of(b, n)) > 1:
         return attend_packed(q, k, v, group, dropout)
     return attend_in_portions(q, k, v, SEQUENCES, dropout)
+
+
+def is_faster_by_matmul(q: Tensor) -> bool:
+    """Return whether a CPU attends faster by two matrix products than by PyTorch's kernel.
+
+    Measured on an AMD processor with AVX-512 BF16: on tracks of up to 24 frames; on frames where
+    oneDNN computes float32; in bfloat16 on sequences of any length, since without AMX the kernel
+    has no fast matrix product for it. In training, the attention weights of long sequences would
+    take too much memory. What is exported keeps the kernel, which is one node of a graph.
+    """
+    if is_exported():
+        return False
+    n = q.shape[2]
+    if q.dtype == torch.bfloat16 and not has_amx():
+        return n <= MEDIUM or not torch.is_grad_enabled()
+    return n <= (MEDIUM if q.dtype == torch.float32 and is_onednn_used() else SHORT)
+
+
+def attend_by_matmul(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """Form the attention weights of a few queries at a time, so that they stay in the cache.
+
+    Shape:
+        - q, k, v: ``b heads n c`` -> the same
+    """
+    _, heads, n, c = q.shape
+    sequences = max(1, SCORES // (heads * n * min(n, TILE)))
+    results = []
+    for qs, ks, vs in zip(*(x.split(sequences) for x in (q * c**-0.5, k, v)), strict=True):
+        keys, values = ks.contiguous().mT, vs.contiguous()
+        rows = [
+            F.dropout((queries @ keys).softmax(-1), dropout) @ values
+            for queries in qs.split(TILE, 2)
+        ]
+        results.append(torch.cat(rows, 2) if len(rows) > 1 else rows[0])
+    return torch.cat(results) if len(results) > 1 else results[0]
 
 
 def group_of(b: int, n: int) -> int:

@@ -28,8 +28,17 @@ def has_hooks(module: nn.Module) -> bool:
 
 def is_recorded() -> bool:
     """Return whether ``torch.compile``, ``torch.export`` or ``torch.jit.trace`` runs."""
+    return torch.compiler.is_compiling() or _is_traced()
+
+
+def is_exported() -> bool:
+    """Return whether ``torch.export`` or ``torch.jit.trace`` runs."""
+    return torch.compiler.is_exporting() or _is_traced()
+
+
+def _is_traced() -> bool:
     is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]
-    return torch.compiler.is_compiling() or is_tracing()
+    return is_tracing()
 
 
 def is_plain(layer: nn.Module, kind: type[nn.Module] = nn.Linear) -> bool:

@@ -13,7 +13,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from mmtimesformer import TimeSformer
 from mmtimesformer.models import attention, timesformer
 from mmtimesformer.models.activation_checkpointing import LEVELS
-from mmtimesformer.models.attention import attend_in_portions, attend_packed, group_of
+from mmtimesformer.models.attention import (
+    attend,
+    attend_by_matmul,
+    attend_in_portions,
+    attend_packed,
+    group_of,
+    is_faster_by_matmul,
+)
 from mmtimesformer.models.fused_linear import multiply
 
 SCHEMES = ('divided_space_time', 'joint_space_time', 'space_only')
@@ -167,6 +174,49 @@ def test_short_sequences_are_packed_into_one_tile(b: int, n: int, group: int) ->
     torch.testing.assert_close(packed, expected)
     gradients = torch.autograd.grad(packed.square().sum(), (q, k, v))
     torch.testing.assert_close(gradients, torch.autograd.grad(expected.square().sum(), (q, k, v)))
+
+
+@pytest.mark.parametrize('shape', [(5, 3, 7, 4), (2, 3, 131, 4), (1, 2, 300, 8)])
+@pytest.mark.parametrize('scores', [attention.SCORES, 1000])
+def test_matrix_products_equal_the_attention_kernel(
+    shape: tuple[int, ...], scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, 'SCORES', scores)  # one sequence at a time
+    q, k, v = torch.randn(3, *shape, dtype=torch.double).requires_grad_()
+    expected = F.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(attend_by_matmul(q, k, v), expected)
+    (found,) = torch.autograd.grad(attend_by_matmul(q, k, v).square().sum(), k)
+    (right,) = torch.autograd.grad(expected.square().sum(), k)
+    torch.testing.assert_close(found, right)
+
+
+def test_which_sequences_attend_by_matrix_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short ones always; bfloat16 of any length in inference; never what is exported."""
+    monkeypatch.setattr(attention, 'has_amx', lambda: False)
+    monkeypatch.setattr(attention, 'is_onednn_used', lambda: False)
+
+    def chosen(n: int, dtype: torch.dtype) -> bool:
+        return is_faster_by_matmul(torch.empty(1, 1, n, 8, dtype=dtype))
+
+    assert chosen(8, torch.float32) and not chosen(197, torch.float32)
+    assert chosen(197, torch.bfloat16) and not chosen(1569, torch.bfloat16)  # gradients are on
+    with torch.no_grad():
+        assert chosen(1569, torch.bfloat16)
+    monkeypatch.setattr(attention, 'has_amx', lambda: True)
+    assert chosen(8, torch.bfloat16) and not chosen(197, torch.bfloat16)
+    monkeypatch.setattr(attention, 'is_onednn_used', lambda: True)
+    assert chosen(197, torch.float32) and not chosen(1569, torch.float32)
+    monkeypatch.setattr(attention, 'is_exported', lambda: True)
+    assert not chosen(8, torch.float32)
+
+
+def test_dropout_of_attention_by_matrix_products() -> None:
+    """Weights are dropped one by one and scaled up: the mean over many draws stays."""
+    q, k = torch.zeros(2, 1, 1, 8, 4)
+    v = torch.ones(1, 1, 8, 4)
+    torch.manual_seed(0)
+    draws = torch.stack([attend(q, k, v, 0.5)[0, 0, 0, 0] for _ in range(400)])
+    assert draws.std() > 0.2 and abs(draws.mean() - 1) < 0.08
 
 
 def test_any_number_of_sequences_can_attend(monkeypatch: pytest.MonkeyPatch) -> None:
