@@ -22,6 +22,7 @@ from mmtimesformer.visualization.attention_page import decode, encode, write_pag
 from tests.page_requirements import in_a_browser
 
 from .browser import Browser
+from .layout import at_every_size, layout_faults
 
 T, H, W = 3, 2, 5
 P = H * W
@@ -166,6 +167,19 @@ def reads(browser: Browser, words: str) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f'{words!r} is not in {found!r}')
+
+
+@in_a_browser
+@every_scheme
+def test_the_page_fits_a_phone_and_a_laptop(
+    browser: Browser, attention_type: str, tiny_backbone_cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    attention = attention_of(
+        tiny_backbone_cfg, 'a_name_without_a_space_' * 8, attention_type=attention_type
+    )
+    page = write_page(attention, tmp_path / 'page.html').path
+    for form in at_every_size(browser, page, 'document.body.dataset.ready === "yes"'):
+        assert layout_faults(browser) == [], form
 
 
 @in_a_browser
