@@ -67,9 +67,10 @@ class Browser:
         self.ask('/url', {'url': address})
         self.wait(f'return {ready}')
 
-    def wait(self, script: str, seconds: float = 10) -> None:
+    def wait(self, script: str, seconds: float = 30) -> None:
         """Wait until a script returns something true."""
-        for _ in range(round(10 * seconds)):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             if self.run(script):
                 return
             time.sleep(0.1)

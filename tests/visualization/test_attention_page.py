@@ -172,6 +172,19 @@ def reads(browser: Browser, words: str) -> None:
 
 @in_a_browser
 @every_scheme
+def test_the_page_fits_a_phone_and_a_laptop(
+    browser: Browser, attention_type: str, tiny_backbone_cfg: dict[str, Any], tmp_path: Path
+) -> None:
+    attention = attention_of(
+        tiny_backbone_cfg, 'a_name_without_a_space_' * 8, attention_type=attention_type
+    )
+    page = write_page(attention, tmp_path / 'page.html').path
+    for form in at_every_size(browser, page, 'document.body.dataset.ready === "yes"'):
+        assert layout_faults(browser) == [], form
+
+
+@in_a_browser
+@every_scheme
 def test_a_browser_shows_the_chosen_weights(
     browser: Browser, attention_type: str, tiny_backbone_cfg: dict[str, Any], tmp_path: Path
 ) -> None:
