@@ -59,14 +59,11 @@ def by_threads(clips: Clips, threads: int) -> Iterator[Any]:
     return iter(pool.map(clips.__getitem__, range(len(clips))))
 
 
-def busy_until(arrival: Iterator[Any], busy: bool) -> Iterator[tuple[float, float]]:
-    """Yield wall time and memory after each clip."""
-    for _ in arrival:
-        if busy:  # 20 ms of Python, as long as a step of a small model takes on a GPU
-            end = time.thread_time() + 0.02
-            while time.thread_time() < end:
-                pass
-        yield time.perf_counter(), pss_mib()
+def run_python(seconds: float) -> None:
+    """Keep the GIL busy, in CPU time of this thread."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
 
 
 def pss_mib() -> float:
@@ -85,10 +82,16 @@ def pss_mib() -> float:
 def measure(
     read: Callable[[Clips, int], Iterator[Any]], clips: Clips, number: int, busy: bool
 ) -> dict[str, float]:
-    """Read clips; the first of each worker is not counted."""
-    seen = list(busy_until(read(clips, number), busy))[number - 1 :]
-    (start, _), (end, _) = seen[0], seen[-1]
-    return {'clips_per_s': (len(seen) - 1) / (end - start), 'mib': max(mib for _, mib in seen)}
+    """Read clips; the first of each worker is not counted. Memory is read behind the last one."""
+    times: list[float] = []
+    for _ in read(clips, number):
+        if busy:  # as long as a step of a small model takes on a GPU
+            run_python(0.02)
+        times.append(time.perf_counter())
+        if len(times) == len(clips):
+            mib = pss_mib()
+    start, end = times[number - 1], times[-1]
+    return {'clips_per_s': (len(times) - number) / (end - start), 'mib': mib}
 
 
 WAYS = {'workers': by_workers, 'threads': by_threads}

@@ -26,7 +26,7 @@ from mmtimesformer.datasets.video_io.safe_open import (
 )
 
 USE_OURS = 'set reader to pyav or auto'
-TORCHCODEC = 'torchcodec==0.13.0'  # the newest that imports beside torch's CPU build
+TORCHCODEC = 'torchcodec==0.13.0'  # the newest that imports with torch's CPU build
 
 
 class CheckedFile:
@@ -192,7 +192,7 @@ def torchcodec_decoder() -> Any:
     else:
         return VideoDecoder
     raise ModuleNotFoundError(
-        f"reader='torchcodec' needs torchcodec, which {reason}; beside torch's CPU build: pip "
+        f"reader='torchcodec' needs torchcodec, which {reason}; with torch's CPU build: pip "
         f"install --no-deps {TORCHCODEC}, with FFmpeg's libraries on the machine; or set reader "
         'to auto'
     )
