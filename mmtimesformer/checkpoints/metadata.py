@@ -487,7 +487,7 @@ def heads_of(width: int, num_heads: int | None = None) -> int:
 
 def _of_huggingface(config: Values, preprocessor: Values) -> dict[str, object]:
     heads = config.get('num_attention_heads')
-    if config.get('model_type') in DEFAULTS_OF_TRANSFORMERS and not (
+    if str(config.get('model_type')) in DEFAULTS_OF_TRANSFORMERS and not (
         heads is None or _is_count(heads)
     ):
         raise ValueError(

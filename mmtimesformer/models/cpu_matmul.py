@@ -69,7 +69,7 @@ def is_faster_by_onednn() -> bool:
 
 
 def _processor() -> dict[str, Any]:
-    """Return what PyTorch says of this processor; nothing in versions that do not say it."""
+    """Return the features of this processor; none in versions of PyTorch that do not list them."""
     return dict(torch.cpu.get_capabilities()) if hasattr(torch.cpu, 'get_capabilities') else {}
 
 

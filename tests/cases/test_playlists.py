@@ -232,7 +232,7 @@ def opens_videos(path: Path) -> bool:
 
 
 def test_files_are_opened_in_one_place_alone() -> None:
-    """Every other call of PyAV writes; and decord is called in its reader."""
+    """Every other call of PyAV writes; other libraries are called where their files are checked."""
     package = Path(mmtimesformer.__file__).parent
     found = {
         path.relative_to(package.parent).as_posix()
@@ -242,7 +242,7 @@ def test_files_are_opened_in_one_place_alone() -> None:
     }
     assert found == {
         'mmtimesformer/datasets/video_io/safe_open.py',
-        'mmtimesformer/datasets/transforms/decoding.py',
+        'mmtimesformer/datasets/video_io/checked_readers.py',
     }
 
 

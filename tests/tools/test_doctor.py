@@ -559,7 +559,10 @@ def test_doctor_by_name_runs_where_the_package_cannot_be_imported(tmp_path: Path
     (tmp_path / 'mmengine').mkdir()
     (tmp_path / 'mmengine' / '__init__.py').write_text('raise AttributeError("broken")\n')
     environment = os.environ | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{TOOL.parents[1]}'}
-    for words, code, found in ((['doctor', '--json'], 0, '"traps"'), (['predict'], 1, 'broken')):
+    for words, code, found in (
+        (['doctor', '--json'], 0, '"traps"'),
+        (['predict', 'a', 'b'], 1, 'broken'),
+    ):
         run = subprocess.run(
             [sys.executable, '-m', 'mmtimesformer', *words],
             env=environment, cwd=tmp_path, capture_output=True, text=True, check=False,

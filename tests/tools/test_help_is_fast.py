@@ -80,9 +80,10 @@ def of(tool: str) -> dict[str, Any]:
 def test_choices_and_defaults_of_the_tools_are_those_of_the_package() -> None:
     """The tools repeat them, since their own modules import PyTorch."""
     from mmtimesformer.checkpoints.convert import ATTENTION_TYPES, WRITABLE
-    from mmtimesformer.datasets.preparation import publishers
+    from mmtimesformer.datasets.preparation import moving_figures, publishers
     from mmtimesformer.datasets.preparation.moving_shapes import Settings
     from mmtimesformer.datasets.preparation.transcoding import PRESETS
+    from mmtimesformer.finetuning.label_tools import LOCAL_FILES, SEPARATOR
     from mmtimesformer.resize import MODES
 
     convert = of('convert_checkpoint.py')
@@ -94,6 +95,11 @@ def test_choices_and_defaults_of_the_tools_are_those_of_the_package() -> None:
     shapes, demo = of('data/moving_shapes.py'), of('demo.py')
     assert Settings(shapes['NUM_TRAIN'], shapes['NUM_VAL'], shapes['SEED']) == Settings()
     assert Settings(demo['NUM_TRAIN'], demo['NUM_VAL']) == Settings()
+    figures = of('data/moving_figures.py')
+    names = ('NUM_TRAIN', 'NUM_VAL', 'SEED', 'WIDTH', 'HEIGHT', 'NUM_FRAMES')
+    assert moving_figures.Settings(*(figures[name] for name in names)) == moving_figures.Settings()
+    labels = of('data/labels.py')
+    assert (labels['LOCAL_FILES'], labels['SEPARATOR']) == (LOCAL_FILES, SEPARATOR)
     prepare = of('data/prepare.py')
     assert prepare['KINETICS'] == tuple(sorted(publishers.KINETICS))
     assert all(callable(getattr(publishers, f'read_{name}')) for name in prepare['PLAIN'])

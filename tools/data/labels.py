@@ -14,17 +14,9 @@ from pathlib import Path
 
 from mmtimesformer.cli import run_tool
 from mmtimesformer.config.command_line import ToolParser, check_output, parse
-from mmtimesformer.finetuning.label_tools import (
-    LOCAL_FILES,
-    SEPARATOR,
-    export_cvat,
-    export_label_studio,
-    import_labels,
-    read_labels,
-    write_labels,
-)
 from mmtimesformer.terminal import echo
 
+LOCAL_FILES, SEPARATOR = '/data/local-files/?d=', ';'
 SHOWN = 5  # videos without a label
 
 
@@ -62,6 +54,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def export(args: argparse.Namespace) -> None:
     """Write the labels of a CSV file for an annotation tool."""
+    from mmtimesformer.finetuning.label_tools import export_cvat, export_label_studio, read_labels
+
     videos = read_labels(args.file, args.label_separator)
     if args.to == 'cvat':
         config = export_cvat(videos, args.out)
@@ -72,6 +66,8 @@ def export(args: argparse.Namespace) -> None:
 
 def import_(args: argparse.Namespace) -> None:
     """Write the labels of an annotation tool as a CSV file."""
+    from mmtimesformer.finetuning.label_tools import import_labels, write_labels
+
     imported = import_labels(args.file, args.prefix, args.suffix, args.unreviewed)
     write_labels(imported.videos, args.out)
     echo(f'{args.out}: {len(imported.videos):,} videos')
