@@ -261,5 +261,6 @@ ACTIONS: dict[str, tuple[Action, int]] = {
     'sitting down': (sit_down, +1),
     'standing up': (sit_down, -1),
 }
+#: Names of the actions, in the order of their labels.
 CLASSES = tuple(ACTIONS)
 BALLS: dict[Action, Callable[[float, Style], Ball]] = {throw: thrown_ball, kick: kicked_ball}
