@@ -65,7 +65,7 @@ def check_dropout(keep: float, mode: str) -> None:
     Raises:
         ValueError: One is out of its range.
     """
-    if not 0 < keep <= 1:
+    if not isinstance(keep, int | float) or not 0 < keep <= 1:
         raise ValueError(
             f'token_keep={keep!r} is not a share of the tracks; set backbone.token_keep to more '
             'than 0 and at most 1 (all)'
