@@ -123,7 +123,7 @@ class SelfAttention(nn.Module):
         q = torch.einsum('b d, h c d -> b h c', tokens[:, 0], wq) + bq
         scores = torch.einsum('b h c, h c d -> b h d', q * wq.shape[1] ** -0.5, wk) @ tokens.mT
         if key_bias is not None:
-            scores = scores + key_bias[:, None]
+            scores = scores + key_bias[:, None].to(scores.dtype)
         dropout = self.attn_drop_rate if self.training else 0.0
         weights = F.dropout(scores.softmax(-1), dropout)  # b heads n
         total = weights.sum(-1, keepdim=True)  # 1, but for dropout

@@ -26,6 +26,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from mmtimesformer.models.attention import SelfAttention
+from mmtimesformer.models.fused_linear import without_autocast
 from mmtimesformer.models.track_selection import TokenOrder, flat, take
 
 MATCHINGS = ('track', 'frame')
@@ -199,7 +200,7 @@ def match(frames: Tensor, r: int, is_shared: bool) -> tuple[Tensor, Tensor]:
     Shape:
         - frames: ``b t p d`` -> two times ``b f r``, with ``f = 1`` if shared, else ``f = t``
     """
-    with torch.autocast(frames.device.type, enabled=False):
+    with without_autocast(frames.device.type):
         first, second = frames[:, :, ::2].float(), frames[:, :, 1::2].float()
         products = first @ second.mT
     squares = [tokens.square().sum(-1) for tokens in (first, second)]
