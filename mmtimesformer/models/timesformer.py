@@ -262,7 +262,7 @@ class TimeSformer(BaseModule):
         return self.norm(self.unpack_class(tokens, t))
 
     def run_block(self, block: nn.Module, tokens: Tensor, t: int, *key_bias: Tensor) -> Tensor:
-        """Run a block; in training as ``with_cp`` says, the last one only as far as it is read.
+        """Run a block, checkpointed if ``with_cp`` is set, the last one only as far as needed.
 
         Shape:
             - tokens: as :meth:`embed` returns them -> the same, or the class token alone

@@ -74,15 +74,16 @@ def set_merge(
         raise ValueError(
             f'r={r!r} is not a number of tracks; set backbone.merge.r to a whole number, 0 for none'
         )
+    backbone.merging = None
+    if r == 0:
+        return
     is_space_only = backbone.attention_type == 'space_only'
     matching = matching or ('frame' if is_space_only else 'track')
     _check_matching(matching, is_space_only)
     chosen = _check_layers(layers, len(backbone.blocks))
-    if r:
-        for number, block in enumerate(backbone.blocks):
-            if number > chosen[0]:
-                _check_block(number, block)
-    backbone.merging = Merging(r, chosen, matching) if r else None
+    for number, block in enumerate(backbone.blocks[chosen[0] + 1 :], chosen[0] + 1):
+        _check_block(number, block)
+    backbone.merging = Merging(r, chosen, matching)
 
 
 def merge_arguments(merge: dict[str, Any] | None) -> dict[str, Any]:
