@@ -175,14 +175,14 @@ def as_tables(results: dict[str, Any]) -> str:
             '|---|---|---|---|---|---|---|',
         ]
         for row in rows:
-            cpu, wall = row['cpu'], row['wall']
-            layers = (
-                'all but the last' if row['layers'] is None else ', '.join(map(str, row['layers']))
+            layers = ', '.join(map(str, row['layers'] or ['all but the last']))
+            cpu, wall = (
+                f'{middle:.2f} ({low:.2f} to {high:.2f})'
+                for low, middle, high in (row['cpu'], row['wall'])
             )
             lines.append(
-                f'| {row["precision"]} | {row["r"]} | {layers} | {row["matching"]} | '
-                f'**{cpu[1]:.2f}** ({cpu[0]:.2f} to {cpu[2]:.2f}) | {wall[1]:.2f} ({wall[0]:.2f} to {wall[2]:.2f}) '
-                f'| {row["cosine"]:.4f} |'
+                f'| {row["precision"]} | {row["r"]} | {layers} | {row["matching"]} | {cpu} | '
+                f'{wall} | {row["cosine"]:.4f} |'
             )
         lines.append('')
     return '\n'.join(lines)
