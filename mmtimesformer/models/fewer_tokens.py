@@ -20,13 +20,13 @@ def forward_fewer(model: Any, video: Tensor) -> Any:
 
     The arguments and the output are those of :class:`~mmtimesformer.models.TimeSformer`.
     """
-    t, height, width = video.shape[2:]
+    b, _, t, height, width = video.shape  # len() would be a constant to torch.export
     grid = height // model.patch_size, width // model.patch_size
     tokens, kept = model.embed(video), None
     if model.training and model.token_keep < 1:
-        tokens, kept = drop_tracks(model, tokens, len(video), t, grid)
+        tokens, kept = drop_tracks(model, tokens, b, t, grid)
         grid = kept.shape[-1], 1
-    states = _run_blocks(model, tokens, len(video), t)
+    states = _run_blocks(model, tokens, b, t)
 
     if model.out_type == 'hidden_states':
         return tuple(

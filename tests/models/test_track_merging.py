@@ -272,6 +272,15 @@ def test_it_compiles_to_one_graph(scheme: str, matching: str) -> None:
         torch.testing.assert_close(compiled(video()), model(video()), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('scheme', SCHEMES)
+def test_it_is_exported_for_any_number_of_videos(scheme: str) -> None:
+    model = model_of(scheme)
+    set_merge(model, 2)
+    shapes = {'video': {0: torch.export.Dim('b', min=1, max=64)}}
+    program = torch.export.export(model, (video(),), dynamic_shapes=shapes)
+    torch.testing.assert_close(program.module()(video(5)), model(video(5)))
+
+
 def test_other_lengths_and_sizes_work_at_run_time() -> None:
     model = model_of(merge=dict(r=2, layers=[0, -2]), out_type='hidden_states')
     states = model(torch.randn(1, 3, 5, 24, 40))
