@@ -3,7 +3,8 @@
 Read in this order: ``embeddings`` (pixels to tokens), ``attention`` and ``ffn``, ``blocks`` (the
 attention schemes), ``timesformer`` (the whole model). Then ``attention_capture`` and
 ``attention_maps`` (attention of a video), ``fused_linear`` and ``activation_checkpointing`` (speed
-and memory), ``strict_loading`` (refuses foreign weights).
+and memory), ``track_merging``, ``track_dropout``, ``track_selection`` and ``fewer_tokens`` (fewer
+tokens than patches), ``strict_loading`` (refuses foreign weights).
 
 Shape letters, used in every ``Shape:`` section and einops pattern::
 
@@ -26,6 +27,7 @@ from mmtimesformer.models.blocks import (
 )
 from mmtimesformer.models.ffn import FFN
 from mmtimesformer.models.timesformer import TimeSformer
+from mmtimesformer.models.track_merging import set_merge
 
 __all__ = [
     'AttentionMaps',
@@ -35,4 +37,5 @@ __all__ = [
     'SelfAttention',
     'SpaceOnlyBlock',
     'TimeSformer',
+    'set_merge',
 ]

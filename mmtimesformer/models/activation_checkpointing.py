@@ -41,7 +41,7 @@ ATTENTIONS = frozenset(
 
 
 def recompute(
-    step: Callable[[Tensor, int], Tensor], tokens: Tensor, t: int, level: bool | str
+    step: Callable[..., Tensor], tokens: Tensor, t: int, *key_bias: Tensor, level: bool | str
 ) -> Tensor:
     """Run a block, and keep for its backward pass the activations of a level.
 
@@ -52,7 +52,7 @@ def recompute(
     if isinstance(level, str) and level != 'block':
         keep = partial(_policy, level, tokens.shape[-1])
         options['context_fn'] = partial(create_selective_checkpoint_contexts, keep)
-    output: Tensor = checkpoint(step, tokens, t, use_reentrant=False, **options)
+    output: Tensor = checkpoint(step, tokens, t, *key_bias, use_reentrant=False, **options)
     return output
 
 

@@ -1,5 +1,7 @@
 """Multi-head self-attention over the tokens of a sequence, whatever the sequence is."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -62,19 +64,20 @@ class SelfAttention(nn.Module):
         trunc_normal_init(self.qkv, std=0.02)
         trunc_normal_init(self.proj, std=0.02)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        output: Tensor = self.proj_drop(self.proj(self.gather(tokens)))
+    def forward(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
+        output: Tensor = self.proj_drop(self.proj(self.gather(tokens, key_bias)))
         return output
 
-    def gather(self, tokens: Tensor) -> Tensor:
+    def gather(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
         """Return the weighted values of every token, heads side by side, before the projection.
 
         Shape:
             - tokens: ``b n d`` -> ``b n d``
+            - key_bias: ``b n``, added to the scores of each key
         """
         dropout = self.attn_drop_rate if self.training else 0.0
         q, k, v = self.qkv_heads(tokens)
-        return rearrange(attend(q, k, v, dropout), 'b heads n c -> b n (heads c)')
+        return rearrange(attend(q, k, v, dropout, key_bias), 'b heads n c -> b n (heads c)')
 
     def qkv_heads(self, tokens: Tensor) -> Tensor:
         """Return queries, keys and values of every token.
@@ -105,7 +108,7 @@ class SelfAttention(nn.Module):
         output: Tensor = (q[:, :, queries] * q.shape[-1] ** -0.5 @ k.mT).softmax(-1)
         return output
 
-    def forward_first_token(self, tokens: Tensor) -> Tensor:
+    def forward_first_token(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
         """Return what :meth:`forward` returns for the first token of each sequence.
 
         A single query needs neither keys nor values. Its score with a token ``x`` is
@@ -114,6 +117,7 @@ class SelfAttention(nn.Module):
 
         Shape:
             - tokens: ``b n d`` -> ``b 1 d``
+            - key_bias: ``b n``, added to the scores of each key
         """
         wq, wk, wv = rearrange(
             self.qkv.weight, '(qkv heads c) d -> qkv heads c d', qkv=3, heads=self.num_heads
@@ -125,6 +129,8 @@ class SelfAttention(nn.Module):
             )
         q = torch.einsum('b d, h c d -> b h c', tokens[:, 0], wq) + bq
         scores = torch.einsum('b h c, h c d -> b h d', q * wq.shape[1] ** -0.5, wk) @ tokens.mT
+        if key_bias is not None:
+            scores = scores + key_bias[:, None].to(scores.dtype)
         dropout = self.attn_drop_rate if self.training else 0.0
         weights = F.dropout(scores.softmax(-1), dropout)  # b heads n
         total = weights.sum(-1, keepdim=True)  # 1, but for dropout
@@ -133,7 +139,9 @@ class SelfAttention(nn.Module):
         return output
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, key_bias: Tensor | None = None
+) -> Tensor:
     """Return ``softmax(q k^T / sqrt(c)) v``, computed as suits the device and the shape.
 
     CUDA kernels work in tiles of ``TILE`` queries, of which a track of 8 frames fills a sixteenth,
@@ -143,7 +151,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
 
     Shape:
         - q, k, v: ``b heads n c`` -> the same
+        - key_bias: ``b n``, added to the scores of each key
     """
+    if key_bias is not None:
+        bias = key_bias[:, None, None].to(q.dtype)
+        return attend_in_portions(q, k, v, SEQUENCES, dropout, bias)
     b, _, n, _ = q.shape
     if q.device.type == 'cpu' and is_faster_by_matmul(q):
         return attend_by_matmul(q, k, v, dropout)
@@ -220,9 +232,14 @@ def attend_in_portions(
 
     Shape:
         - q, k, v: ``b heads n c`` -> the same
+        - mask: ``n n``, for every sequence, or ``b 1 1 n``
     """
+    qkv = q.split(portion), k.split(portion), v.split(portion)
+    masks: Sequence[Tensor | None] = [mask] * len(qkv[0])
+    if mask is not None and mask.dim() > 2:
+        masks = mask.split(portion)
     results = [
-        F.scaled_dot_product_attention(*qkv, attn_mask=mask, dropout_p=dropout)
-        for qkv in zip(q.split(portion), k.split(portion), v.split(portion), strict=True)
+        F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        for q, k, v, mask in zip(*qkv, masks, strict=True)
     ]
     return results[0] if len(results) == 1 else torch.cat(results)

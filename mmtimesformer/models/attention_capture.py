@@ -90,6 +90,12 @@ def capture_attention(
             'the model is in training mode, where dropout changes the attention; '
             'call model.eval() first'
         )
+    if model.merging is not None:
+        raise ValueError(
+            f'the model merges {model.merging.r} tracks after each of some blocks, so its '
+            'attention has fewer tokens than the video patches; call set_merge(model, 0) of '
+            'mmtimesformer.models first'
+        )
     is_divided = scheme_of(model) == 'divided_space_time'
     chosen = choose_layers(layers, len(model.blocks))
     records = {number: LayerRecords() for number in chosen}

@@ -64,6 +64,9 @@ class EncoderBlock(nn.Module):
 
     Args: those of :class:`~mmtimesformer.models.TimeSformer` with the same names, and
     ``drop_path_rate``, the probability to drop a residual row of this block in training, 0 to 1.
+
+    A model that merges tokens gives ``key_bias`` to its blocks, see
+    :class:`~mmtimesformer.models.track_merging.MergedTokens`.
     """
 
     def __init__(
@@ -102,18 +105,19 @@ class EncoderBlock(nn.Module):
         self.mlp = MODELS.build(ffn_cfg)
         self.drop_path = DropPath(drop_path_rate)
 
-    def forward(self, tokens: Tensor, t: int) -> Tensor:
-        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
+    def forward(self, tokens: Tensor, t: int, *key_bias: Tensor) -> Tensor:
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), *key_bias))
         output: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
         return output
 
-    def forward_cls(self, tokens: Tensor, t: int) -> Tensor:
+    def forward_cls(self, tokens: Tensor, t: int, *key_bias: Tensor) -> Tensor:
         """Return only the class token of :meth:`forward`, all that is read after the last block.
 
         Shape:
             - tokens: ``b n d`` -> ``b 1 d``
         """
-        cls = tokens[:, :1] + self.drop_path(self.attn.forward_first_token(self.norm1(tokens)))
+        update = self.attn.forward_first_token(self.norm1(tokens), *key_bias)
+        cls = tokens[:, :1] + self.drop_path(update)
         output: Tensor = cls + self.drop_path(self.mlp(self.norm2(cls)))
         return output
 
@@ -172,13 +176,13 @@ class DividedSpaceTimeBlock(EncoderBlock):
         init_temporal(self.temporal_fc.weight, temporal_init)
         self._fused = FusedLinear()
 
-    def forward(self, frames: Tensor, t: int) -> Tensor:
+    def forward(self, frames: Tensor, t: int, *key_bias: Tensor) -> Tensor:
         frames = frames + self.attend_time(frames)
-        frames = frames + self.attend_space(frames)
+        frames = frames + self.attend_space(frames, *key_bias)
         frames = frames + self.drop_path(self.mlp(self.norm2(frames)))
         return self.average_cls(frames) if self.training and _is_random(self.mlp) else frames
 
-    def forward_cls(self, frames: Tensor, t: int) -> Tensor:
+    def forward_cls(self, frames: Tensor, t: int, *key_bias: Tensor) -> Tensor:
         """Return only the class token of :meth:`forward`.
 
         Shape:
@@ -186,7 +190,7 @@ class DividedSpaceTimeBlock(EncoderBlock):
         """
         frames = frames + self.attend_time(frames)
         tokens = self.norm1(rearrange(frames, 'b t n d -> (b t) n d'))
-        update = self.drop_path(self.attn.forward_first_token(tokens))
+        update = self.drop_path(self.attn.forward_first_token(tokens, *key_bias))
         cls = frames[:, :1, :1] + reduce(update, '(b t) 1 d -> b 1 1 d', 'mean', t=t)
         output: Tensor = cls + self.drop_path(self.mlp(self.norm2(cls)))
         return output
@@ -215,7 +219,7 @@ class DividedSpaceTimeBlock(EncoderBlock):
         update = rearrange(update, '(b p) t d -> b t p d', b=b)
         return F.pad(update, (0, 0, 1, 0))  # zero for the class token
 
-    def attend_space(self, frames: Tensor) -> Tensor:
+    def attend_space(self, frames: Tensor, *key_bias: Tensor) -> Tensor:
         """Return the update of every token from its own frame; drop path acts per frame.
 
         Shape:
@@ -223,7 +227,7 @@ class DividedSpaceTimeBlock(EncoderBlock):
         """
         t = frames.shape[1]
         tokens = rearrange(frames, 'b t n d -> (b t) n d')
-        update = self.drop_path(self.attn(self.norm1(tokens)))
+        update = self.drop_path(self.attn(self.norm1(tokens), *key_bias))
         return self.average_cls(rearrange(update, '(b t) n d -> b t n d', t=t))
 
     def average_cls(self, frames: Tensor) -> Tensor:

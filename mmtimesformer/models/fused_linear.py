@@ -5,7 +5,7 @@ pass; multiplying the matrices costs as much as 768 tokens of one layer, and is 
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -92,13 +92,14 @@ class FusedLinear:
 
 def multiply(first: nn.Linear, second: nn.Linear) -> tuple[Tensor, Tensor]:
     """Return ``W2 W1`` and ``W2 b1``, in the weights' own precision also under autocast."""
-    device = first.weight.device.type
-    with torch.autocast(device, enabled=False) if _has_autocast(device) else nullcontext():
+    with without_autocast(first.weight.device.type):
         return second.weight @ first.weight, second.weight @ first.bias
 
 
-def _has_autocast(device: str) -> bool:
-    return device != 'meta' and torch.amp.is_autocast_available(device)
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Compute in the precision of the tensors also under autocast."""
+    has_autocast = device != 'meta' and torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if has_autocast else nullcontext()
 
 
 def fingerprint(first: nn.Linear, second: nn.Linear) -> Tensor:

@@ -21,9 +21,12 @@ from mmtimesformer.models.blocks import (
     SpaceOnlyBlock,
 )
 from mmtimesformer.models.embeddings import PatchEmbed, init_temporal
+from mmtimesformer.models.fewer_tokens import forward_fewer, has_fewer_tokens
 from mmtimesformer.models.fused_linear import has_hooks, is_plain, is_recorded
 from mmtimesformer.models.mmaction2_arguments import takes_mmaction2_arguments
 from mmtimesformer.models.strict_loading import refuse_other_weights
+from mmtimesformer.models.track_dropout import check_dropout
+from mmtimesformer.models.track_merging import merge_arguments, set_merge
 from mmtimesformer.registry import MODELS
 from mmtimesformer.resize import resize_positions, resize_times
 
@@ -80,6 +83,13 @@ class TimeSformer(BaseModule):
             and, for a random start, the times are drawn. Large models take 0.02; a small one that
             learns from scratch finds order in time sooner when its embeddings are as large as its
             patches, about 1.
+        merge: Tokens to merge, such as ``dict(r=8)``: the arguments of
+            :func:`~mmtimesformer.models.set_merge`. ``None``: none.
+        token_keep: Share of the tracks that a training step keeps, chosen at random; at most 1,
+            which keeps all. In evaluation all are kept.
+        token_drop_mode: ``'track'``: whole tracks are dropped. ``'tube'`` and ``'frame'``: other
+            places in every two frames, or in every frame, see
+            :mod:`~mmtimesformer.models.track_dropout`.
         block_cfg: Changes to the blocks: other arguments, or another ``type``.
         attn_cfg: Changes to the attention, likewise.
         ffn_cfg: Changes to the MLP, likewise.
@@ -94,6 +104,11 @@ class TimeSformer(BaseModule):
         - ``out_type='tokens'``: the class token ``b d`` and the map ``b t h w d``
         - ``out_type='hidden_states'``: a tuple of ``num_layers + 1`` such pairs, before the final
           norm: the embedded tokens, then the tokens after each block
+
+        A backbone that merges tokens returns maps of all patches, in which those that were merged
+        are equal. Its hidden states are triples, with the number of patches in each token, ``b t h
+        w``. With ``token_keep`` below 1, ``'tokens'`` in training returns the class token ``b d``,
+        the patches that were kept ``b t k d`` and their places ``b t k``, from 0 to ``p - 1``.
 
     Raises:
         ValueError: An argument is out of its range, or the video has a wrong shape.
@@ -126,6 +141,9 @@ class TimeSformer(BaseModule):
         out_type: str = 'cls_token',
         temporal_init: str = 'zero',
         embed_init_std: float = 0.02,
+        merge: dict[str, Any] | None = None,
+        token_keep: float = 1.0,
+        token_drop_mode: str = 'track',
         block_cfg: dict[str, Any] | None = None,
         attn_cfg: dict[str, Any] | None = None,
         ffn_cfg: dict[str, Any] | None = None,
@@ -140,6 +158,7 @@ class TimeSformer(BaseModule):
         _check_range('patch_size', patch_size, 1)
         _check_range('num_layers', num_layers, 1)
         _check_range('frozen_stages', frozen_stages, -1, num_layers)
+        check_dropout(token_keep, token_drop_mode)
         height, width = to_2tuple(img_size)
         _check_patches(height, width, patch_size, 'backbone.img_size')
 
@@ -150,6 +169,7 @@ class TimeSformer(BaseModule):
         self.frozen_stages = frozen_stages
         self.with_cp = with_cp
         self.out_type = out_type
+        self.token_keep, self.token_drop_mode = token_keep, token_drop_mode
 
         self.patch_embed = PatchEmbed(patch_size, in_channels, embed_dims)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dims))
@@ -182,6 +202,7 @@ class TimeSformer(BaseModule):
             for rate in np.linspace(0, drop_path_rate, num_layers).tolist()
         )
         self.norm = nn.LayerNorm(embed_dims, eps=norm_eps)
+        set_merge(self, **merge_arguments(merge))
         self._freeze()
 
     @classmethod
@@ -224,16 +245,12 @@ class TimeSformer(BaseModule):
         t, height, width = video.shape[2:]
         grid = height // self.patch_size, width // self.patch_size
 
+        if has_fewer_tokens(self):
+            return forward_fewer(self, video)
         tokens = self.embed(video)
         states = [tokens] if self.out_type == 'hidden_states' else []
         for block in self.blocks:
-            step: Any = block
-            if self.out_type == 'cls_token' and block is self.blocks[-1] and _is_as_built(block):
-                step = block.forward_cls
-            if self.with_cp and self.training:
-                tokens = recompute(step, tokens, t, level=self.with_cp)
-            else:
-                tokens = step(tokens, t)
+            tokens = self.run_block(block, tokens, t)
             if self.out_type == 'hidden_states':
                 states.append(tokens)
 
@@ -243,6 +260,21 @@ class TimeSformer(BaseModule):
             cls, patches = self.unpack(tokens, t, grid)
             return self.norm(cls), self.norm(patches)
         return self.norm(self.unpack_class(tokens, t))
+
+    def run_block(self, block: nn.Module, tokens: Tensor, t: int, *key_bias: Tensor) -> Tensor:
+        """Run a block, checkpointed if ``with_cp`` is set, the last one only as far as needed.
+
+        Shape:
+            - tokens: as :meth:`embed` returns them -> the same, or the class token alone
+            - key_bias: of merged tokens, see :mod:`~mmtimesformer.models.track_merging`
+        """
+        step: Any = block
+        if self.out_type == 'cls_token' and block is self.blocks[-1] and _is_as_built(block):
+            step = block.forward_cls
+        if self.with_cp and self.training:
+            return recompute(step, tokens, t, *key_bias, level=self.with_cp)
+        output: Tensor = step(tokens, t, *key_bias)
+        return output
 
     def embed(self, video: Tensor) -> Tensor:
         """Turn pixels into tokens with position and, except in space-only, time embeddings.

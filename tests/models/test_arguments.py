@@ -195,6 +195,8 @@ def test_the_start_is_right_from_birth_and_init_weights_leaves_it_so() -> None:
 def test_no_argument_is_without_a_test() -> None:
     tested_elsewhere = {'self', 'attention_type', 'block_cfg', 'ffn_cfg', 'init_cfg'}
     tested_elsewhere.update(NAMES)  # of MMAction2, in test_mmaction2_arguments.py
+    tested_elsewhere.add('merge')  # in test_track_merging.py
+    tested_elsewhere.update({'token_keep', 'token_drop_mode'})  # in test_track_dropout.py
     source = inspect.getsource(inspect.getmodule(test_no_argument_is_without_a_test))
     for name in inspect.signature(TimeSformer.__init__).parameters:
         assert name in tested_elsewhere or f"'{name}'" in source or f'{name}=' in source, name
