@@ -91,5 +91,5 @@ def about_scores(
         subject = f'the {what} of {number}{some_names(videos)}' + ')' * (total > 1)
     remedy = 'give a checkpoint from before the training diverged'
     if speed != 'exact':
-        remedy = f'they were computed in {speed}: compute in exact float32, or else {remedy}'
+        remedy = f'they were computed in {speed}: compute in fp32, or else {remedy}'
     return f'{subject} are NaN or infinite, and must be finite numbers; {remedy}'

@@ -97,7 +97,7 @@ def _speed(text: str) -> str:
 def add_speed(
     parser: argparse.ArgumentParser, option: str = '--speed', several: bool = False
 ) -> None:
-    """Add the switch to a command line; ``several`` values are a list, all but ``exact`` if not given."""
+    """Add the switch to a command line; ``several``: a list, of three values if not given."""
     several_of: dict[str, Any] = {'nargs': '+', 'default': ['compiled', 'bf16', 'int8']}
     parser.add_argument(
         option,

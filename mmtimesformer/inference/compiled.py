@@ -9,9 +9,10 @@ in a folder of the user's cache: the next process finds it there.
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +41,15 @@ def check_compiler() -> None:
 
 
 def cache_folder() -> Path:
-    """Return the folder where compiled code stays: that of the variable, or the user's cache."""
-    given = os.environ.get(FOLDER)
-    if given:
-        return Path(given)
+    """Return the folder where compiled code stays: that of the variable, or the user's cache.
+
+    NOTE: Inductor sets the variable itself, to a folder for temporary files, which is lost at a
+    restart.
+    """
+    given = Path(os.environ.get(FOLDER) or '/')
+    is_inductors = given.name.startswith('torchinductor_')
+    if given.name and not (is_inductors and given.parent == Path(tempfile.gettempdir())):
+        return given
     base = os.environ.get('XDG_CACHE_HOME') or Path('~/.cache').expanduser()
     return Path(base) / 'mmtimesformer' / 'inductor'
 
@@ -68,9 +74,11 @@ class Compiled:
         self._known: set[tuple[Any, ...]] = set()
 
     def __call__(self, video: Tensor) -> Any:
-        portion = self.backbone._videos_at_a_time(video) or len(video)
-        portion = 2 ** (portion.bit_length() - 1)
-        return join([self._run(videos) for videos in video.split(portion)])
+        portion = self.backbone._videos_at_a_time(video)
+        if portion is None:
+            return self._run(video)
+        full = 2 ** (portion.bit_length() - 1)
+        return join([self._run(videos) for videos in video.split(full)])
 
     def _run(self, videos: Tensor) -> Any:
         count = len(videos)
@@ -106,17 +114,11 @@ def join(outputs: list[Any]) -> Any:
     return tuple(join(list(same)) for same in zip(*outputs, strict=True))
 
 
-@contextmanager
-def _settings() -> Iterator[None]:
-    """Set the cache's folder, and allow a compilation for every shape."""
-    folder = os.environ.get(FOLDER)
+def _settings() -> AbstractContextManager[None]:
+    """Set the cache's folder, for this process, and allow a compilation for every shape."""
     os.environ[FOLDER] = str(cache_folder())
-    try:
-        with torch._dynamo.config.patch(recompile_limit=MOST_SHAPES):
-            yield
-    finally:
-        if folder is None:
-            del os.environ[FOLDER]
+    settings: AbstractContextManager[None] = torch._dynamo.config.patch(recompile_limit=MOST_SHAPES)
+    return settings
 
 
 @contextmanager
@@ -136,7 +138,7 @@ def _progress(videos: Tensor) -> Iterator[None]:
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise ValueError(
             f"speed='compiled' failed for {what} ({type(error).__name__}: {reason}); give another "
-            'speed'
+            f'speed, or remove {cache_folder()} if a file in it is damaged'
         ) from error
     seconds = time.perf_counter() - start
     echo(f'compiled in {seconds:.0f} s; its code stays in {cache_folder()}', file=sys.stderr)

@@ -4,12 +4,15 @@ A weight is rounded once, to ``-127 … 127`` times the largest of its output ch
 rounded on every pass, to ``-127 … 127`` times its own largest value. Their product is exact in 32
 bits, and is scaled back: ``y = s_token * s_channel * (codes @ codes) + bias``.
 
-It is computed by ``torch.ops.onednn.qlinear_pointwise``, the kernel that ``torch.compile`` uses.
-NOTE: That kernel is fast on processors with VNNI for unsigned codes only (signed ones take a
-reference loop, 300 times slower), so a token's codes are shifted by 128.
+It is computed by ``torch.ops.onednn.qlinear_pointwise`` on packed weights. torch 2.13 cannot trace
+that, so under ``torch.compile`` it is ``torch._int_mm``, into whose scaling the code is fused.
+
+NOTE: ``qlinear_pointwise`` is fast on processors with VNNI for unsigned codes only (signed ones
+take a reference loop, 300 times slower), so a token's codes are shifted by 128.
 """
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,16 +55,19 @@ class Int8Linear(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         flat = tokens.reshape(-1, self.in_features).float()
         scale = (flat.abs().amax(-1, keepdim=True) / LEVELS).clamp_min(SMALLEST)
-        codes = (flat * scale.reciprocal()).add_(SHIFT + 0.5).to(torch.uint8)
-        output = multiply(codes, self.packed(), self.scales, self.zeros).mul_(scale)
+        rounded = (flat * scale.reciprocal()).add_(SHIFT + 0.5)
+        if torch.compiler.is_compiling():
+            codes = (rounded.floor() - SHIFT).to(torch.int8)
+            output = torch._int_mm(codes, self.codes.t()).float() * scale * self.scales
+        else:
+            output = multiply(rounded.to(torch.uint8), self.packed(), self.scales, self.zeros)
+            output.mul_(scale)
         if self.bias is not None:
             output.add_(self.bias)
         return output.view(*tokens.shape[:-1], self.out_features)
 
     def packed(self) -> Tensor:
-        """Return the codes in the layout of the kernel; under ``torch.compile`` it folds them."""
-        if torch.compiler.is_compiling():
-            return pack(self.codes)
+        """Return the codes in the layout of the kernel."""
         if self._packed is None:
             self._packed = pack(self.codes)
         return self._packed
@@ -84,7 +90,7 @@ def multiply(codes: Tensor, packed: Tensor, scales: Tensor, zeros: Tensor) -> Te
     return product
 
 
-def quantise(backbone: nn.Module) -> None:
+def quantise(backbone: Any) -> None:
     """Replace the linear layers of a backbone's blocks, in place.
 
     The ``qkv`` of the last block's attention stays: there only the class token is a query, which
@@ -94,13 +100,12 @@ def quantise(backbone: nn.Module) -> None:
         ValueError: This processor or PyTorch has no exact int8 products, or no layer is plain.
     """
     check_products()
-    blocks: nn.Module = backbone.blocks
     last = backbone.blocks[-1].attn.qkv
     found = [
         (parent, name, layer)
-        for parent in blocks.modules()
+        for parent in backbone.blocks.modules()
         for name, layer in parent.named_children()
-        if is_plain(layer) and layer is not last
+        if isinstance(layer, nn.Linear) and is_plain(layer) and layer is not last
     ]
     if not found:
         raise ValueError(
@@ -120,17 +125,19 @@ def check_products() -> None:
     Raises:
         ValueError: It differs, or there is no such operation.
     """
-    weight = torch.full((16, 64), -LEVELS, dtype=torch.int8)
-    codes = torch.full((16, 64), SHIFT + LEVELS, dtype=torch.uint8)
+    weight = torch.full((32, 64), -LEVELS, dtype=torch.int8)
+    codes = torch.full((32, 64), SHIFT + LEVELS, dtype=torch.uint8)
     expected = float(-LEVELS * LEVELS * 64)
     try:
-        found = multiply(codes, pack(weight), torch.ones(16), torch.zeros(16, dtype=torch.int64))
+        ones, zeros = torch.ones(32), torch.zeros(32, dtype=torch.int64)
+        found = multiply(codes, pack(weight), ones, zeros)
+        signed = torch._int_mm((codes - SHIFT).to(torch.int8), weight.t())
     except (RuntimeError, AttributeError, NotImplementedError) as error:
         raise ValueError(
             f'PyTorch {torch.__version__} has no int8 products on this processor; give '
             "speed='exact' or 'bf16'"
         ) from error
-    if not bool((found == expected).all()):
+    if not bool((found == expected).all() and (signed == expected).all()):
         raise ValueError(
             "the int8 products of this processor overflow (it has no VNNI); give speed='exact' or "
             "'bf16'"

@@ -49,7 +49,7 @@ def accelerate(backbone: nn.Module, speed: Speed, device: torch.device) -> nn.Mo
             quantise(inner)
         if speed.arithmetic == 'bf16':
             _cast(inner)
-    return FastBackbone(inner, speed)
+    return FastBackbone(inner, speed).eval()
 
 
 class FastBackbone(nn.Module):
@@ -109,7 +109,8 @@ def fold(backbone: TimeSformer) -> None:
     A block in which either is not a plain linear layer stays as it is.
     """
     for block in backbone.blocks:
-        fc, attn = getattr(block, 'temporal_fc', None), getattr(block, 'temporal_attn', None)
+        fc: Any = getattr(block, 'temporal_fc', None)
+        attn: Any = getattr(block, 'temporal_attn', None)
         if fc is None or not (is_plain(fc) and is_plain(attn.proj)):
             continue
         proj = nn.Linear(fc.in_features, fc.out_features, device='meta')

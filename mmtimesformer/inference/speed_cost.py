@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from mmtimesformer.inference.batches import collate
 from mmtimesformer.inference.classifier import VideoClassifier
 from mmtimesformer.inference.inputs import is_many, videos_of
 from mmtimesformer.inference.prediction import Predictions
@@ -86,11 +87,8 @@ def _warm_up(classifier: VideoClassifier, video: Any, fps: float | None) -> None
             data = classifier.views.of(given, fps)
         except Exception:  # each reader has its own; the measured run reports it
             continue
-        classifier.model.backbone(
-            classifier.model.data_preprocessor({'inputs': [data['inputs']]}, False)[
-                'inputs'
-            ].flatten(0, 1)
-        )
+        inputs = classifier.model.data_preprocessor(collate([data]), False)['inputs']
+        classifier.model.backbone(inputs.flatten(0, 1))
         return
 
 

@@ -38,7 +38,8 @@ class EvalProtocolHook(Hook):
 
     The name is the config's top-level ``protocol``; views are counted, not read from the config.
     Next to ``result.pkl`` of a ``--dump``, ``result.meta.json`` has the config, checkpoint,
-    protocol, views, fusion, speed, scores, class names where the data set has them, versions and date.
+    protocol, views, fusion, speed, scores, class names where the data set has them, versions and
+    date.
     ``result.pkl`` itself stays the list that MMAction2's analysis tools read.
     """
 
