@@ -54,7 +54,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         flat = tokens.reshape(-1, self.in_features).float()
-        scale = (flat.abs().amax(-1, keepdim=True) / LEVELS).clamp_min(SMALLEST)
+        highest, lowest = flat.amax(-1, keepdim=True), flat.amin(-1, keepdim=True)
+        scale = (torch.maximum(highest, -lowest) / LEVELS).clamp_min(SMALLEST)
         rounded = (flat * scale.reciprocal()).add_(SHIFT + 0.5)
         if torch.compiler.is_compiling():
             codes = (rounded.floor() - SHIFT).to(torch.int8)
