@@ -8,7 +8,7 @@ It is computed by ``torch.ops.onednn.qlinear_pointwise`` on packed weights. torc
 that, so under ``torch.compile`` it is ``torch._int_mm``, into whose scaling the code is fused.
 
 NOTE: ``qlinear_pointwise`` is fast on processors with VNNI for unsigned codes only (signed ones
-take a reference loop, 300 times slower), so a token's codes are shifted by 128.
+take a reference loop, 1,500 times slower), so a token's codes are shifted by 128.
 """
 
 from functools import cache
