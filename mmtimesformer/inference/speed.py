@@ -3,7 +3,7 @@
 :mod:`mmtimesformer.config.speed` lists the values of the switch. ``tools/analysis_tools/
 compare_precision.py`` measures on your own videos what each gains and how it moves scores.
 
-The exact backbone is not changed: a copy of its modules, which shares their weights, is. In it
+The exact backbone is not changed: a copy of its modules is, which refers to the same weights. In it
 ``temporal_fc`` and the projection before it are one layer, so that their product is what is cast,
 rounded or packed.
 """
