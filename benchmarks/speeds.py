@@ -42,7 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def products() -> str:
-    """Return a table of the rates of the linear layers of TimeSformer-B, in GFLOP/s, by CPU time."""
+    """Return a table of the rates of TimeSformer-B's linear layers, in GFLOP/s of CPU time."""
     lines = ['| layer | fp32 | bf16 | int8 product | int8 layer |', '|---|---|---|---|---|']
     for inputs, outputs in LAYERS:
         layer = nn.Linear(inputs, outputs)
