@@ -71,7 +71,7 @@ def _is_sound(tensor: Tensor) -> bool:
 def about_scores(
     videos: Sequence[str],
     total: int | None = None,
-    precision: str = 'fp32',
+    speed: str = 'exact',
     what: str = 'class scores',
 ) -> str:
     """Return the message for videos whose scores are not finite.
@@ -79,7 +79,7 @@ def about_scores(
     Args:
         videos: Their names.
         total: Of how many videos, if that is known.
-        precision: Of the computation.
+        speed: Of the computation; or its type, such as ``'float16'``.
         what: ``'class scores'`` or ``'features'``.
     """
     if total is None:
@@ -90,6 +90,6 @@ def about_scores(
         number = f'{len(videos):,} of {total:,} videos (' if total > 1 else 'the video '
         subject = f'the {what} of {number}{some_names(videos)}' + ')' * (total > 1)
     remedy = 'give a checkpoint from before the training diverged'
-    if precision != 'fp32':
-        remedy = f'they were computed in {precision}: compute in fp32, or else {remedy}'
+    if speed != 'exact':
+        remedy = f'they were computed in {speed}: compute in fp32, or else {remedy}'
     return f'{subject} are NaN or infinite, and must be finite numbers; {remedy}'

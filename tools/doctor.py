@@ -37,7 +37,7 @@ from pathlib import Path
 REFERENCE = "pip install mmaction2==1.1.0 'mmengine>=0.11.0rc3' mmcv-lite==2.0.1"
 TRAP_KEYS = 'name', 'happens', 'fix', 'breaks', 'safe', 'handled'  # of the JSON report
 DRN_LOSS = 'models/localizers/drn/drn_utils/loss.py'
-MODEL_INDEX, TORCH_AO = '.mim/model-index.yml', 'ao/quantization/__init__.py'
+MODEL_INDEX = '.mim/model-index.yml'
 LIST = re.compile(r'^ +Config: *\n +- ', re.MULTILINE)  # of a metafile
 TORCH_BOUND, MMENGINE_BOUND = '2.14', '0.12'  # as in pyproject.toml
 ONE_MMCV = 'pip uninstall -y mmcv mmcv-lite && pip install mmcv-lite==2.0.1'
@@ -319,12 +319,6 @@ def find_torchcodec_for_cuda(machine: Machine) -> str:
     return installed(machine, ('torch', 'torchcodec')) if cpu and new else ''
 
 
-def find_missing_torch_ao(machine: Machine) -> str:
-    """torch.ao.quantization is announced for removal."""
-    gone = machine.source('torch', '__init__.py') and not machine.source('torch', TORCH_AO)
-    return installed(machine, ['torch']) if gone else ''
-
-
 def find_moved_functional(machine: Machine) -> str:
     """Find pytorchvideo, which imports a module that torchvision 0.17 removed."""
     asks = 'functional_tensor' in machine.source('pytorchvideo', 'transforms/augmentations.py')
@@ -577,13 +571,6 @@ TRAPS = (
         'pip uninstall -y torchcodec',
         breaks=False,
         safe=True,
-    ),
-    Trap(
-        'torch without torch.ao.quantization',
-        find_missing_torch_ao,
-        'Quantization for CPUs fails: No module named torch.ao.quantization.',
-        f"pip install 'torch>=2.10,<{TORCH_BOUND}'",
-        breaks=False,
     ),
     Trap(
         'setuptools before 77',

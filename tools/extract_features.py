@@ -22,6 +22,7 @@ from mmtimesformer.config.command_line import (
     positive_number,
     whole_number,
 )
+from mmtimesformer.config.speed import add_speed
 from mmtimesformer.terminal import echo
 
 DONE, FAILED, INCOMPLETE = 0, 1, 3
@@ -64,6 +65,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='frames per second of folders of JPG or PNG frames, which have no rate (30)',
     )
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
+    add_speed(parser)
     parser.add_argument('--batch-size', type=whole_number(1), default=4, help='videos at a time')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     return parse(parser, argv)
@@ -100,7 +102,7 @@ def extract(args: argparse.Namespace) -> int:
             'rate, so leave --fps out'
         )
     check_output(args.out, '--out', folder=True)
-    classifier = VideoClassifier(args.config, args.checkpoint, args.device)
+    classifier = VideoClassifier(args.config, args.checkpoint, args.device, speed=args.speed)
     classifier.check_features(args.feature, args.layers)
     settings = {
         'config': classifier.given_config,
@@ -143,8 +145,8 @@ def extract(args: argparse.Namespace) -> int:
         echo(f'… and {len(failed) - SHOWN:,} more, in {folder.manifest}')
     echo(f'{len(names):,} videos: {done:,} done, {len(failed):,} failed; see {folder.manifest}')
     if broken:
-        precision = 'float16' if args.half else 'fp32'
-        message = about_scores(broken, len(names), precision, 'features')
+        how = 'float16' if args.half else args.speed
+        message = about_scores(broken, len(names), how, 'features')
         echo(f'\nerror: {message}', file=sys.stderr)
         return FAILED
     return INCOMPLETE if failed else DONE

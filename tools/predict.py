@@ -27,6 +27,7 @@ from mmtimesformer.config.command_line import (
     parse,
     positive_number,
 )
+from mmtimesformer.config.speed import EXACT, add_speed
 from mmtimesformer.fileio.atomic import write_text_atomically
 from mmtimesformer.terminal import echo, echo_lines, safe_text
 
@@ -48,11 +49,11 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='for a multi-label model: the least probability of a label (0.5)',
     )
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
+    add_speed(parser)
     parser.add_argument(
-        '--precision',
-        choices=('fp32', 'bf16', 'int8'),
-        default='fp32',
-        help='bf16 and int8 are faster on some processors and change scores a little',
+        '--speed-cost',
+        action='store_true',
+        help='then run the videos twice more, and print how the speed compares with exact',
     )
     parser.add_argument(
         '--calibrated',
@@ -114,6 +115,8 @@ def check(parser: ToolParser, args: argparse.Namespace) -> None:
 
     if args.window is None and (args.stride or args.timeline):
         parser.error('--stride and --timeline go with --window SECONDS')
+    if args.speed_cost and (args.speed == EXACT or args.window is not None):
+        parser.error('--speed-cost goes with a --speed other than exact, and without --window')
     if args.out and args.out.suffix not in ('.json', '.csv'):
         parser.error(f'--out {args.out} must end in .json or .csv')
     many = is_folder(Path(args.video)) and not is_frame_folder(args.video)
@@ -153,7 +156,7 @@ def predict(args: argparse.Namespace) -> int:
         args.checkpoint,
         args.device,
         args.classes,
-        args.precision,
+        args.speed,
         args.calibrated,
         args.preprocessing,
     )
@@ -178,11 +181,31 @@ def predict(args: argparse.Namespace) -> int:
         )
     if args.save_video:
         save_videos(results, args, lambda result: lambda time: result)
+    if args.speed_cost:
+        show_cost(classifier, args)
     if broken := results.non_finite:
         total = len(results) + len(results.skipped)
-        echo(f'\nerror: {about_scores(broken, total, args.precision)}', file=sys.stderr)
+        echo(f'\nerror: {about_scores(broken, total, args.speed)}', file=sys.stderr)
         return FAILED
     return INCOMPLETE if results.skipped else DONE
+
+
+def show_cost(classifier, args: argparse.Namespace) -> None:
+    """Print what the speed gained in time and cost in scores, on the same videos."""
+    from mmtimesformer.inference import VideoClassifier
+    from mmtimesformer.inference.speed_cost import compare, finite_in_all, measure
+
+    fast = measure(classifier, args.video, args.fps)
+    exact = measure(
+        VideoClassifier(
+            args.config, args.checkpoint, args.device, args.classes,
+            calibrated=args.calibrated, preprocessing=args.preprocessing,
+        ),
+        args.video,
+        args.fps,
+    )  # fmt: skip
+    if videos := finite_in_all((exact, fast)):
+        echo(compare(args.speed, fast, exact, videos), file=sys.stderr)
 
 
 def follow(classifier, args: argparse.Namespace) -> int:

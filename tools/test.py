@@ -14,6 +14,7 @@ import sys
 
 from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import ConfigOptions, ToolParser, parse, whole_number
+from mmtimesformer.config.speed import Speed, add_speed
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -32,6 +33,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         choices=['fp16', 'bf16'],
         help='mixed precision: fp16 (without a value; GPU only) or bf16 (GPU and CPU)',
     )
+    add_speed(parser)
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -61,6 +63,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parse(parser, argv)
+    if args.amp and not Speed.parse(args.speed).is_exact:
+        parser.error(f'--amp {args.amp} and --speed {args.speed} exclude each other; give --speed')
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
@@ -73,8 +77,10 @@ def main(argv: list[str] | None = None) -> int:
     def job() -> None:
         require_mmaction()
         from mmtimesformer.engine.launch.train_and_test import test
+        from mmtimesformer.inference.speed import prepare
 
-        test(args)
+        speed = Speed.parse(args.speed)
+        test(args, None if speed.is_exact else lambda model, device: prepare(model, speed, device))
 
     stop_with_torchrun()
     return run_tool(job, args.debug)

@@ -84,7 +84,9 @@ def _is_text(value: Any) -> bool:
 
 # Keys of result.meta.json that the report reads.
 ABOUT: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(('config', 'checkpoint', 'protocol', 'fusion', 'date'), ('a string', _is_text)),
+    **dict.fromkeys(
+        ('config', 'checkpoint', 'protocol', 'fusion', 'speed', 'date'), ('a string', _is_text)
+    ),
     'classes': (
         'a list of names',
         lambda value: isinstance(value, list) and all(isinstance(name, str) for name in value),

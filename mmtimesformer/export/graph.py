@@ -71,6 +71,7 @@ class ClipScores(nn.Module):
     ) -> None:
         super().__init__()
         assert output in OUTPUTS
+        classifier.need_exact('a model to export')
         _check(classifier)
         if with_preprocessing and classifier.views.form.floats:
             raise ValueError(

@@ -68,7 +68,7 @@ def _run_batch(waiting: list[tuple[Given, Data | Skipped]], run: Run) -> Iterato
 
 
 def skip_non_finite(
-    results: Iterable[Result], precision: str, what: str = 'class scores'
+    results: Iterable[Result], speed: str, what: str = 'class scores'
 ) -> Iterator[Result]:
     """Replace results that are NaN or infinite by a :class:`Skipped`.
 
@@ -86,13 +86,13 @@ def skip_non_finite(
         else:
             broken.append(given.name)
             if not finite and len(broken) >= EARLY:
-                raise NonFiniteError(about_scores(broken, None, precision, what))
+                raise NonFiniteError(about_scores(broken, None, speed, what))
             reason = REASON.replace('scores', what.removeprefix('class '))
             yield given, Skipped(given.name, reason, non_finite=True)
 
 
 def collect_predictions(
-    results: Iterable[Result], label: Callable[[str, np.ndarray], Prediction], precision: str
+    results: Iterable[Result], label: Callable[[str, np.ndarray], Prediction], speed: str
 ) -> Predictions:
     """Label each video by its scores; list those without finite scores as skipped.
 
@@ -101,13 +101,13 @@ def collect_predictions(
         ValueError: No video could be read.
     """
     found = Predictions()
-    for given, result in skip_non_finite(results, precision):
+    for given, result in skip_non_finite(results, speed):
         if isinstance(result, Skipped):
             found.skipped.append(result)
         else:
             found.append(label(given.name, result))
     if found.non_finite and not found:
-        raise NonFiniteError(about_scores(found.non_finite, len(found.non_finite), precision))
+        raise NonFiniteError(about_scores(found.non_finite, len(found.non_finite), speed))
     if found.skipped and not found:
         raise ValueError(
             f'none of {len(found.skipped)} videos could be read; the first, '

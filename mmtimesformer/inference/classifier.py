@@ -14,6 +14,7 @@ from mmtimesformer.checkpoints.download import model_address
 from mmtimesformer.checkpoints.load_report import LoadReport
 from mmtimesformer.checkpoints.model_card import ModelCard
 from mmtimesformer.compat.data_samples import scores_of
+from mmtimesformer.config.speed import EXACT, Speed
 from mmtimesformer.heads import FUSIONS
 from mmtimesformer.inference.batches import (
     Data,
@@ -33,8 +34,8 @@ from mmtimesformer.inference.loading import check_device, class_names, load_reco
 from mmtimesformer.inference.model_source import model_source
 from mmtimesformer.inference.prediction import THRESHOLD, Prediction, Skipped, best_of
 from mmtimesformer.inference.publishing import Upload, save_folder, upload
-from mmtimesformer.inference.quantization import arithmetic, prepare
 from mmtimesformer.inference.sliding_window import Moment, Timeline, Windows, run_windows
+from mmtimesformer.inference.speed import prepare
 from mmtimesformer.models.cpu_matmul import float32_by_onednn
 from mmtimesformer.non_finite import NonFiniteError, about_scores, is_finite
 from mmtimesformer.version import __version__
@@ -58,7 +59,8 @@ class VideoClassifier:
         classes: A list of names, or a file with a name a line; if not given, those of the
             checkpoint, else of the config's data set (shipped ones if their file is not there, see
             :mod:`mmtimesformer.class_names`), else numbers.
-        precision: ``'fp32'``, or ``'bf16'`` or ``'int8'``, which change scores a little.
+        speed: ``'exact'``, or ``'compiled'``, ``'bf16'``, ``'int8'``, ``'merged:r'``, or several
+            joined by ``+``, see :mod:`mmtimesformer.config.speed`.
         calibrated: Divide logits by the temperature in the checkpoint (``tools/calibrate.py``).
         preprocessing: Whose mean, std, sizes and frames are used where those that the checkpoint
             states and the config's differ: ``'checkpoint'`` (with a warning) or ``'config'``.
@@ -69,6 +71,7 @@ class VideoClassifier:
         classes: The names, or ``None``.
         inference_config: What was read from the config, or from the checkpoint.
         metadata: What the checkpoint states besides its weights.
+        speed: The switch, as text.
 
     Raises:
         FileNotFoundError: A file does not exist.
@@ -84,10 +87,12 @@ class VideoClassifier:
         checkpoint: str | os.PathLike[str] | None = None,
         device: str | torch.device | None = None,
         classes: str | os.PathLike[str] | Sequence[str] | None = None,
-        precision: str = 'fp32',
+        speed: str = EXACT,
         calibrated: bool = False,
         preprocessing: str = 'checkpoint',
     ) -> None:
+        how = Speed.parse(speed)
+        self.speed = str(how)
         self.device = check_device(device)
         source = model_source(config, checkpoint)
         config = source.config
@@ -99,8 +104,7 @@ class VideoClassifier:
         self.model, self.views, self.inference_config = loaded.model, loaded.views, loaded.config
         self.load_report, self.metadata = loaded.load_report, loaded.metadata
         self.model.to(self.device).eval()
-        self.precision = precision
-        prepare(self.model, precision, self.device)
+        prepare(self.model, how, self.device)
         self.classes = class_names(classes, loaded.class_sources, self.num_classes)
 
     @classmethod
@@ -112,7 +116,7 @@ class VideoClassifier:
 
         Args:
             name: A folder, ``owner/name``, or ``hf://owner/name@revision``.
-            options: Other arguments of the class: ``device``, ``classes``, ``precision``,
+            options: Other arguments of the class: ``device``, ``classes``, ``speed``,
                 ``calibrated``.
 
         Raises:
@@ -236,7 +240,7 @@ class VideoClassifier:
         check_probability(threshold=threshold)
         results = self._each(video, self._scores, fps, batch_size, progress)
         predictions = collect_predictions(
-            results, lambda name, scores: self._best(name, scores, topk, threshold), self.precision
+            results, lambda name, scores: self._best(name, scores, topk, threshold), self.speed
         )
         return predictions if is_many(video) else predictions[0]
 
@@ -273,7 +277,7 @@ class VideoClassifier:
         shown = watch(windows, len(windows), str(video), progress)
         for one, scores in run_windows(shown, self._scores, self._limited(batch_size)):
             if not is_finite(scores):
-                why = about_scores([str(video)], 1, self.precision)
+                why = about_scores([str(video)], 1, self.speed)
                 raise NonFiniteError(f'from {one.start:.1f} to {one.end:.1f} seconds {why}')
             best = self._best(str(video), scores, topk, threshold)
             timeline.moments.append(Moment(one.start, one.end, best))
@@ -310,7 +314,7 @@ class VideoClassifier:
         found: dict[str, np.ndarray] = {}
         for given, result in self.each_features(video, out, layers, fps, batch_size, progress):
             if isinstance(result, Skipped) and result.non_finite:
-                raise NonFiniteError(about_scores([given.name], 1, self.precision, 'features'))
+                raise NonFiniteError(about_scores([given.name], 1, self.speed, 'features'))
             if isinstance(result, Skipped):
                 warnings.warn(f'{given.name} is skipped: {result.reason}', stacklevel=2)
             else:
@@ -335,17 +339,30 @@ class VideoClassifier:
                 return extract(self.model.backbone, self._normalised(batch), out, layers)
 
         results = self._each(video, run, fps, batch_size, progress)
-        return skip_non_finite(results, self.precision, 'features')
+        return skip_non_finite(results, self.speed, 'features')
 
     def check_features(self, out: str, layers: Sequence[int] | None) -> None:
         """Refuse an unknown ``out`` or layer of :meth:`features`, before any video is read."""
         check_features(out, layers, len(self.model.backbone.blocks))
+
+    def need_exact(self, what: str) -> None:
+        """Refuse what needs the exact model with its own weights.
+
+        Raises:
+            ValueError: The classifier has another speed.
+        """
+        if self.speed != EXACT:
+            raise ValueError(
+                f'{what}: the model of this classifier was changed for speed={self.speed!r}; make '
+                f'one of speed={EXACT!r}'
+            )
 
     def origin(self) -> dict[str, Any]:
         """Return protocol, pipeline and versions, as plain values for a manifest."""
         return {
             'protocol': self.inference_config.protocol,
             'fusion': self.fusion,
+            'speed': self.speed,
             'pipeline': self.inference_config.pipeline,
             'versions': {'mmtimesformer': __version__, 'torch': torch.__version__},
         }
@@ -369,7 +386,7 @@ class VideoClassifier:
 
     def _scores(self, batch: list[Data]) -> list[np.ndarray]:
         """Return the scores of each video, as a test does."""
-        with torch.inference_mode(), float32_by_onednn(), arithmetic(self.precision, self.device):
+        with torch.inference_mode(), float32_by_onednn():
             samples = self.model.test_step(collate(batch))
         scores = [scores_of(sample).float() for sample in samples]
         if self.model.cls_head.average_clips is None:  # views are kept apart

@@ -137,6 +137,7 @@ class FeatureFolder:
                 f'{self.manifest} is damaged, so what {self.folder} holds is not known; give --out '
                 'another folder'
             ) from None
+        known.setdefault('speed', 'exact')  # there was no other before it was recorded
         for key, value in self.settings.items():
             if key not in ('versions', 'checkpoint', 'config') and known.get(key) != value:
                 raise ValueError(

@@ -72,7 +72,7 @@ def check_features(out: str, layers: Sequence[int] | None, depth: int) -> None:
 
 
 def _pool(tokens: tuple[Tensor, Tensor], out: str) -> Tensor:
-    cls, patches = tokens
+    cls, patches = tokens[:2]  # of merged tokens also their sizes
     if out == 'cls':
         return cls
     if out == 'patch_mean':

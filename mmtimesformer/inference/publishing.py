@@ -121,11 +121,7 @@ def upload(
 
 def _check_model(classifier: 'VideoClassifier') -> None:
     """Refuse what transformers' model cannot hold."""
-    if classifier.precision != 'fp32':
-        raise ValueError(
-            f'the weights of this classifier were changed for precision={classifier.precision!r}; '
-            "save from one of precision='fp32'"
-        )
+    classifier.need_exact('a model to save')
     _check_modules(classifier.model.backbone)
     head = classifier.inference_config.model.get('cls_head')
     names = set(classifier.model.cls_head.state_dict())

@@ -110,6 +110,7 @@ def compute_attention(
     """
     if is_many(video):
         raise ValueError(f'{video} is a folder; give one video')
+    classifier.need_exact('attention maps')
     prediction = classifier(video, topk=5, fps=fps)
     number = prediction.indices[0] if label is None else find_class(classifier, label)
     pixels: Tensor = classifier.views.of_file(Path(video), fps)['inputs']  # views c t H W

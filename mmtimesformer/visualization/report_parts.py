@@ -12,6 +12,7 @@ from PIL import Image
 
 from mmtimesformer.analysis.calibration import calibrate
 from mmtimesformer.analysis.metrics import Reliability, TestResults
+from mmtimesformer.config.speed import EXACT
 from mmtimesformer.datasets.transforms.decoding import Video
 from mmtimesformer.non_finite import REASON
 from mmtimesformer.visualization.figures import BLUE, GREY, INK, picture
@@ -44,6 +45,7 @@ def _subtitle(results: TestResults) -> str:
         Path(about['checkpoint']).name if about.get('checkpoint') else '',
         f'{views["clips"]} × {views["crops"]} views (clips × crops)' if views else '',
         about.get('fusion') or '',
+        f'speed {speed}' if (speed := about.get('speed', EXACT)) != EXACT else '',
         str(about.get('date') or '')[:10],
     ]
     return ' · '.join(filter(None, words))

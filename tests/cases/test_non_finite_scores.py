@@ -375,10 +375,10 @@ def test_a_short_precision_that_overflows_says_so(
         return out * math.inf if torch.is_autocast_enabled('cpu') else out
 
     monkeypatch.setattr(TimeSformer, 'forward', overflowing)
-    code, printed = tool('predict', videos / '00.mp4', config, sound, '--precision', 'bf16')
+    code, printed = tool('predict', videos / '00.mp4', config, sound, '--speed', 'bf16')
     assert code == 1 and 'computed in bf16: compute in fp32' in printed
     code, printed = tool(
-        'analysis_tools/compare_precision', videos / '00.mp4', config, sound, '--precisions', 'bf16'
+        'analysis_tools/compare_precision', videos / '00.mp4', config, sound, '--speeds', 'bf16'
     )
     assert code == 1 and 'computed in bf16: compute in fp32' in printed
     code, printed = tool('test', config, sound, '--work-dir', 'out', '--amp', 'bf16')

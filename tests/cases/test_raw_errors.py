@@ -122,7 +122,7 @@ def test_config_options_are_read_as_before() -> None:
         ('visualize_attention a b --page-megabytes nan', "'nan' is not a number above 0"),
         ('analysis_tools/get_flops --shape -16', "--shape: '-16' is not a whole number from 1"),
         ('analysis_tools/report a --mistakes -1', "--mistakes: '-1' is not a whole number from 0"),
-        ('analysis_tools/compare_precision a b --precisions int9', 'invalid choice: .int9.'),
+        ('analysis_tools/compare_precision a b --speeds int9', "'int9' is not known; give 'exact'"),
         ('data/check_videos a --timeout nan', "--timeout: 'nan' is not a number above 0"),
         ('data/resize_videos a b --num-workers 0', "--num-workers: '0' is not a whole number"),
         ('data/resize_videos a b --crf 99', "--crf: '99' is not a whole number from 0 to 51"),

@@ -69,8 +69,8 @@ def parsed(tool: str, *words: str) -> argparse.Namespace:
         (
             'compare_precision',
             ('v.mp4', 'a.pth'),
-            (('--precisions', 'bf16'),),
-            dict(video='v.mp4', checkpoint='a.pth', precisions=['bf16']),
+            (('--speeds', 'bf16', 'int8+compiled'),),
+            dict(video='v.mp4', checkpoint='a.pth', speeds=['bf16', 'compiled+int8']),
         ),
         (
             'convert_checkpoint',
@@ -125,7 +125,14 @@ def test_options_of_prepare_stand_before_the_data_set_too(words: str) -> None:
         ('train', '--resume=c.py d.py', 'c.py is a config, where a checkpoint is expected'),
         ('train', '--resume', 'required: CONFIG'),
         ('get_flops', '--shape c.py', "'c.py' is not a whole number"),
-        ('compare_precision', 'v a --precisions int9', "invalid choice: 'int9'"),
+        (
+            'compare_precision',
+            'v a --speeds int9',
+            "speed='int9': 'int9' is not known; give 'exact'",
+        ),
+        ('predict', 'v a --speed bf16+int8', 'bf16 and int8 exclude each other'),
+        ('predict', 'v a --speed-cost', 'goes with a --speed other than exact'),
+        ('test', 'c a --speed int8 --amp bf16', '--amp bf16 and --speed int8 exclude each other'),
         ('predict', 'v a --window 1 --timeline t.pdf', 'must end in .png or .csv'),
         ('predict', 'v', 'required: CHECKPOINT'),
     ],

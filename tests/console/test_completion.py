@@ -50,11 +50,17 @@ def complete(scripts: dict[str, Path], folder: Path, *words: str) -> list[str]:
     ('words', 'offered'),
     [
         (['pre'], ['predict', 'prepare']),
-        (['predict', '--pre'], ['--precision', '--preprocessing']),
-        (['predict', '--precision', ''], ['fp32', 'bf16', 'int8']),
-        (['predict', 'clip.mp4', '--precision', 'b'], ['bf16']),
-        (['predict', 'clip.mp4', '--precision', '=', 'b'], ['bf16']),  # as bash splits =
-        (['predict', 'clip.mp4', '--precision', '='], ['fp32', 'bf16', 'int8']),
+        (['predict', '--spe'], ['--speed', '--speed-cost']),
+        (
+            ['predict', '--speed', ''],
+            ['exact', 'compiled', 'bf16', 'int8', 'compiled+bf16', 'compiled+int8'],
+        ),
+        (['predict', 'clip.mp4', '--speed', 'b'], ['bf16']),
+        (['predict', 'clip.mp4', '--speed', '=', 'b'], ['bf16']),  # as bash splits =
+        (
+            ['predict', 'clip.mp4', '--speed', '='],
+            ['exact', 'compiled', 'bf16', 'int8', 'compiled+bf16', 'compiled+int8'],
+        ),
         (['predict', '--topk', 'c'], []),
         (['predict', 'clip.mp4', 'timesformer_divST-tiny_moving-s'], [TINY]),
         (['predict', 'c'], ['clip one.mp4', 'clip$two.mp4']),
@@ -99,11 +105,12 @@ def test_bash_reads_the_script_of_bash_and_of_zsh(scripts: dict[str, Path]) -> N
 
 @needs_fish
 def test_fish_completes(scripts: dict[str, Path], tmp_path: Path) -> None:
-    code = f'source {scripts["fish"]}; complete -C "mmtimesformer predict --precision "'
+    code = f'source {scripts["fish"]}; complete -C "mmtimesformer predict --speed "'
     done = subprocess.run(
         ['fish', '--no-config', '-c', code], capture_output=True, text=True, check=True
     )
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ['bf16', 'fp32', 'int8']
+    found = [line.split()[0] for line in done.stdout.splitlines()]
+    assert {'exact', 'compiled', 'bf16', 'int8'} <= {*found}
 
 
 def test_finding_a_parser_leaves_argparse_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,9 +40,8 @@ def healthy(tmp_path: Path) -> Machine:
     (mmaction / 'models' / 'localizers' / '__init__.py').write_text('from .bmn import BMN\n')
     (mmaction / '.mim').mkdir()
     (mmaction / '.mim' / 'model-index.yml').write_text('Import: []\n')
-    (tmp_path / 'torch' / 'ao' / 'quantization').mkdir(parents=True)
-    for file in ('__init__.py', 'ao/quantization/__init__.py'):
-        (tmp_path / 'torch' / file).write_text('# torch\n')
+    (tmp_path / 'torch').mkdir()
+    (tmp_path / 'torch' / '__init__.py').write_text('# torch\n')
     names = ('torch', 'einops', 'numpy', 'mmengine', 'mmcv', 'decord', 'av')
     return Machine(
         python=(3, 11),
@@ -210,11 +209,6 @@ GIVES = [
     (
         'torchcodec for CUDA next to a torch for CPUs',
         _install(torchcodec='0.17.0'),
-        (),
-    ),
-    (
-        'torch without torch.ao.quantization',
-        _remove_file('torch', 'ao/quantization/__init__.py'),
         (),
     ),
     ('setuptools before 77', _install(setuptools='60.2.0'), ()),

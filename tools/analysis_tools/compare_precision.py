@@ -1,18 +1,24 @@
-"""Compare scores in bf16 and int8 with fp32.
+"""Measure on your videos what each speed gains in time and costs in scores.
 
-The model is given as for `mmtimesformer predict`. Prints for each precision the time, the largest
-and the mean difference of a score, and how many videos keep their best class. Writes no file.
+The model is given as for `mmtimesformer predict`. Every speed is compared with `exact`: seconds a
+video (with reading), the largest and the mean difference of a score, the lowest cosine of logits,
+and how many videos get another best class. Writes no file.
 
 Examples:
-    mmtimesformer compare_precision videos/ CHECKPOINT --precisions bf16
+    mmtimesformer compare_precision videos/ CHECKPOINT --speeds bf16 compiled+bf16
 """
 
 import argparse
 import sys
-import time
 
 from mmtimesformer.cli import require_mmaction, run_tool
 from mmtimesformer.config.command_line import ToolParser, add_model, parse
+from mmtimesformer.config.speed import EXACT, add_speed
+
+COLUMNS = (
+    'speed', 'seconds a video', 'times as fast', 'largest difference', 'mean', 'cosine of logits',
+    'other best class',
+)  # fmt: skip
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -20,72 +26,63 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = ToolParser(__doc__)
     parser.add_argument('video', help='a video file, or a folder of them')
     add_model(parser)
-    parser.add_argument(
-        '--precisions', nargs='+', choices=['fp32', 'bf16', 'int8'], default=['bf16', 'int8']
-    )
+    add_speed(parser, '--speeds', several=True)
     parser.add_argument('--device', help='cpu, cuda, cuda:1; the first GPU if there is one')
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     return parse(parser, argv)
 
 
-def compare(args: argparse.Namespace) -> None:
-    """Compute scores in each precision, and print the differences.
+def compare_speeds(args: argparse.Namespace) -> None:
+    """Compute scores at each speed, and print the differences.
 
     Raises:
-        NonFiniteError: Scores of a video are NaN or infinite in one of the precisions.
+        NonFiniteError: Scores of a video are NaN or infinite at one of the speeds.
     """
     require_mmaction()
-    import numpy as np
     from rich.console import Console
     from rich.table import Table
 
-    from mmtimesformer.inference import Predictions, VideoClassifier
+    from mmtimesformer.inference import VideoClassifier
+    from mmtimesformer.inference.speed_cost import compare, finite_in_all, measure
     from mmtimesformer.non_finite import NonFiniteError, about_scores
 
-    scores, seconds, broken = {}, {}, {}
-    for precision in dict.fromkeys(['fp32', *args.precisions]):
-        classifier = VideoClassifier(args.config, args.checkpoint, args.device, precision=precision)
-        start = time.perf_counter()
+    runs, broken = {}, []
+    for speed in dict.fromkeys([EXACT, *args.speeds]):
+        classifier = VideoClassifier(args.config, args.checkpoint, args.device, speed=speed)
         try:
-            found = classifier(args.video)
+            runs[speed] = run = measure(classifier, args.video)
         except NonFiniteError as error:
-            if precision == 'fp32':
+            if speed == EXACT:
                 raise
-            broken[precision] = str(error)
+            broken.append(str(error))
             continue
-        if not isinstance(found, list):
-            found = Predictions([found])
-        seconds[precision] = (time.perf_counter() - start) / (len(found) + len(found.skipped))
-        scores[precision] = {one.video: one.all_scores for one in found}
-        if names := found.non_finite:
-            total = len(found) + len(found.skipped)
-            broken[precision] = about_scores(names, total, precision)
-    # Videos without finite scores in one precision are compared in none.
-    common = [video for video in scores['fp32'] if all(video in found for found in scores.values())]
-    scores = {name: np.stack([found[v] for v in common]) for name, found in scores.items()}
-    reference = scores['fp32']
-    table = Table(title=f'{len(reference)} videos; a score is the {classifier.fusion}')
-    for name in ('precision', 'seconds a video', 'largest difference', 'mean', 'same best class'):
+        if names := run.found.non_finite:
+            total = len(run.found) + len(run.found.skipped)
+            broken.append(about_scores(names, total, speed))
+    videos = finite_in_all(runs.values())
+    table = Table(title=f'{len(videos)} videos; a score is the {classifier.fusion}')
+    for name in COLUMNS:
         table.add_column(name, justify='right')
-    for precision, found in scores.items():
-        difference = np.abs(found - reference)
-        same = int((found.argmax(1) == reference.argmax(1)).sum())
+    for speed, run in runs.items() if videos else ():
+        cost = compare(speed, run, runs[EXACT], videos)
         table.add_row(
-            precision,
-            f'{seconds[precision]:.2f}',
-            f'{difference.max():.2g}',
-            f'{difference.mean():.2g}',
-            f'{same} of {len(found)}',
+            speed,
+            f'{cost.seconds:.2f}',
+            f'{cost.gain:.2f}',
+            f'{cost.largest:.2g}',
+            f'{cost.mean:.2g}',
+            f'{cost.cosine:.6f}',
+            f'{cost.changed} of {cost.videos}',
         )
     Console().print(table)
     if broken:
-        raise NonFiniteError('; '.join(broken.values()))
+        raise NonFiniteError('; '.join(broken))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the tool and return its exit code."""
     args = parse_args(argv)
-    return run_tool(lambda: compare(args), args.debug)
+    return run_tool(lambda: compare_speeds(args), args.debug)
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmtimesformer.config.label_checks import is_regression_head
+from mmtimesformer.config.speed import EXACT
 from mmtimesformer.engine.hooks.non_finite_scores import NonFiniteScoresHook
 from mmtimesformer.fileio.atomic import write_json_atomically
 from mmtimesformer.fileio.json_values import to_json
@@ -28,6 +29,7 @@ class EvalProtocol(TypedDict):
     views: dict[str, int]
     fusion: str | None
     temperature: float | None
+    speed: str
 
 
 @HOOKS.register_module()
@@ -36,7 +38,8 @@ class EvalProtocolHook(Hook):
 
     The name is the config's top-level ``protocol``; views are counted, not read from the config.
     Next to ``result.pkl`` of a ``--dump``, ``result.meta.json`` has the config, checkpoint,
-    protocol, views, fusion, scores, class names where the data set has them, versions and date.
+    protocol, views, fusion, speed, scores, class names where the data set has them, versions and
+    date.
     ``result.pkl`` itself stays the list that MMAction2's analysis tools read.
     """
 
@@ -89,6 +92,7 @@ def protocol_of(cfg: Config, stage: str, views: int) -> EvalProtocol:
         'views': {'clips': clips, 'crops': views // clips},
         'fusion': FUSIONS.get(fusion, fusion),
         'temperature': head.get('temperature'),
+        'speed': (cfg.get('speed') or EXACT) if stage == 'test' else EXACT,
     }
 
 
@@ -98,7 +102,8 @@ def format_protocol(protocol: EvalProtocol) -> str:
     name = protocol['protocol'] or 'not named in the config'
     temperature = protocol['temperature']
     calibrated = '' if temperature is None else f', calibrated: temperature {temperature:g}'
-    return f'Protocol: {name}; {" x ".join(parts)}, {protocol["fusion"]}{calibrated}'
+    speed = '' if protocol['speed'] == EXACT else f', speed {protocol["speed"]}'
+    return f'Protocol: {name}; {" x ".join(parts)}, {protocol["fusion"]}{calibrated}{speed}'
 
 
 def _origin(runner: Runner) -> dict[str, object]:

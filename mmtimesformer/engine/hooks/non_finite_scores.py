@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from torch.utils.hooks import RemovableHandle
 
 from mmtimesformer.compat.data_samples import SCORES, is_regression, mark_as_wrong, tensor_of
+from mmtimesformer.config.speed import EXACT
 from mmtimesformer.engine.distributed.collectives import smallest
 from mmtimesformer.non_finite import EARLY, NonFiniteError, about_scores
 from mmtimesformer.registry import HOOKS
@@ -95,7 +96,7 @@ class NonFiniteScoresHook(Hook):
         self._decided = any(finite for finite, _ in counts)
         if not self._decided and len(videos) >= EARLY:
             self._remove()
-            message = about_scores(videos, None, _precision(runner))
+            message = about_scores(videos, None, _speed(runner))
             raise NonFiniteError(
                 f'{message}. The test ends: none of the first {len(videos)} videos has any'
             )
@@ -159,7 +160,7 @@ class NonFiniteScoresHook(Hook):
         self.finite = sum(finite for finite, _ in counts)
         # A sampler gives some videos twice, so that all ranks have equally many
         self.videos = list(dict.fromkeys(name for _, names in counts for name in names))
-        return about_scores(self.videos, total, _precision(runner)) if self.videos else ''
+        return about_scores(self.videos, total, _speed(runner)) if self.videos else ''
 
     def _remove(self) -> None:
         if self._handle is not None:
@@ -190,7 +191,7 @@ def _name(sample: Any, dataloader: DataLoader, batch_idx: int, i: int) -> str:
     return f'video {number * size + rank} of the list'
 
 
-def _precision(runner: Runner) -> str:
+def _speed(runner: Runner) -> str:
     if not getattr(runner._test_loop, 'fp16', False):
-        return 'fp32'
+        return str(runner.cfg.get('speed') or EXACT)
     return str(torch.get_autocast_dtype(get_device())).removeprefix('torch.')

@@ -21,6 +21,7 @@ from mmtimesformer.config.label_checks import with_temperature
 from mmtimesformer.config.sharded_training import is_sharded
 from mmtimesformer.config.validate import check_config
 from mmtimesformer.engine.distributed.process_group import leave_process_group, lost_connection
+from mmtimesformer.engine.hooks.prepare_model import Prepare, PrepareModelHook
 from mmtimesformer.engine.optim import amp as precision
 from mmtimesformer.engine.runner import EvalRunner, Runner
 from mmtimesformer.fileio.atomic import write_text_atomically
@@ -50,8 +51,11 @@ def train(args: Namespace) -> None:
     _run(cfg, 'train', tuple(args.cfg_options or ()))
 
 
-def test(args: Namespace) -> None:
-    """Test a checkpoint with a config, with the changes of the command line."""
+def test(args: Namespace, prepare: Prepare | None = None) -> None:
+    """Test a checkpoint with a config, with the changes of the command line.
+
+    ``prepare`` makes the model run at ``args.speed``, once its weights are loaded.
+    """
     check_order(args.config, args.checkpoint)
     cfg = _read_config(args)
     cfg.launcher = args.launcher
@@ -80,7 +84,9 @@ def test(args: Namespace) -> None:
             'wait_time': args.wait_time,
         }
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), pictures]
-    _run(cfg, 'test', preprocessing=args.preprocessing)
+    if prepare:
+        cfg.speed = args.speed
+    _run(cfg, 'test', preprocessing=args.preprocessing, prepare=prepare)
 
 
 def _compare_preprocessing(cfg: Config, checkpoint: str, choice: str | None) -> None:
@@ -131,6 +137,7 @@ def _run(
     purpose: str,
     settings_given: tuple[str, ...] = (),
     preprocessing: str | None = None,
+    prepare: Prepare | None = None,
 ) -> None:
     """Check the config, then run; a failure writes its stack trace to the work_dir."""
     import mmtimesformer.heads  # noqa: F401  (registers the head that configs and checks name)
@@ -141,7 +148,7 @@ def _run(
     if purpose == 'test':
         _compare_preprocessing(cfg, cfg.load_from, preprocessing)
     try:
-        _build_and_run(cfg, notes, purpose, settings_given)
+        _build_and_run(cfg, notes, purpose, settings_given, prepare)
     except Exception as error:
         # No trace for a folder in use or for NaN weights: the code is not at fault.
         if not isinstance(error, RunStopped | BlockingIOError | NonFiniteError):
@@ -155,7 +162,11 @@ def _run(
 
 
 def _build_and_run(
-    cfg: Config, notes: list[str], purpose: str, settings_given: tuple[str, ...]
+    cfg: Config,
+    notes: list[str],
+    purpose: str,
+    settings_given: tuple[str, ...],
+    prepare: Prepare | None,
 ) -> None:
     runner = (Runner if purpose == 'train' else EvalRunner).from_cfg(cfg)
     runner.settings_given = settings_given
@@ -164,6 +175,8 @@ def _build_and_run(
     if purpose == 'train':
         runner.train()
     else:
+        if prepare:
+            runner.register_hook(PrepareModelHook(prepare))
         runner.test()
 
 

@@ -81,6 +81,7 @@ def test_a_dump_is_stored_with_its_metadata(tmp_path: Path) -> None:
         'temperature': None,
         'views': {'clips': 2, 'crops': 3},
         'fusion': 'sum of logits',
+        'speed': 'exact',
         'config': __file__,
         'checkpoint': 'weights.pth',
         'videos': 5,
@@ -117,3 +118,13 @@ def test_the_runner_registers_it_once() -> None:
 
 def test_a_config_finds_it_by_name(default_scope: str | None) -> None:
     assert isinstance(HOOKS.build(dict(type='mmtimesformer.EvalProtocolHook')), EvalProtocolHook)
+
+
+def test_a_speed_is_logged_with_the_protocol() -> None:
+    """A validation, which runs the exact model, does not have it."""
+    hook, run = EvalProtocolHook(), a_run(speed='compiled+int8')
+    for after in ('test', 'val'):
+        getattr(hook, f'after_{after}_iter')(run, 0, batch(2 if after == 'test' else 1))
+        getattr(hook, f'after_{after}_epoch')(run, {})
+    assert run.logged[0].endswith('sum of logits, speed compiled+int8')
+    assert run.logged[1].endswith('sum of logits')
