@@ -153,12 +153,12 @@ def attend(
         - q, k, v: ``b heads n c`` -> the same
         - key_bias: ``b n``, added to the scores of each key
     """
-    if key_bias is not None:
-        bias = key_bias[:, None, None].to(q.dtype)
+    bias = None if key_bias is None else key_bias[:, None, None].to(q.dtype)
+    if q.device.type == 'cpu' and is_faster_by_matmul(q):
+        return attend_by_matmul(q, k, v, dropout, bias)
+    if bias is not None:
         return attend_in_portions(q, k, v, SEQUENCES, dropout, bias)
     b, _, n, _ = q.shape
-    if q.device.type == 'cpu' and is_faster_by_matmul(q):
-        return attend_by_matmul(q, k, v, dropout)
     if not q.is_cuda:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
     if (group := group_of(b, n)) > 1:
@@ -182,23 +182,27 @@ def is_faster_by_matmul(q: Tensor) -> bool:
     return n <= (MEDIUM if q.dtype == torch.float32 and is_onednn_used() else SHORT)
 
 
-def attend_by_matmul(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def attend_by_matmul(
+    q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0, bias: Tensor | None = None
+) -> Tensor:
     """Form the attention weights of a few queries at a time, so that they stay in the cache.
 
     Shape:
         - q, k, v: ``b heads n c`` -> the same
+        - bias: ``b 1 1 n``, added to the scores of each key
     """
-    _, heads, n, c = q.shape
-    sequences = max(1, SCORES // (heads * n * min(n, TILE)))
-    results = []
-    for qs, ks, vs in zip(*(x.split(sequences) for x in (q * c**-0.5, k, v)), strict=True):
-        keys, values = ks.contiguous().mT, vs.contiguous()
-        rows = [
-            F.dropout((queries @ keys).softmax(-1), dropout) @ values
-            for queries in qs.split(TILE, 2)
-        ]
-        results.append(torch.cat(rows, 2) if len(rows) > 1 else rows[0])
-    return torch.cat(results) if len(results) > 1 else results[0]
+    b, heads, n, c = q.shape
+    portion = max(1, SCORES // (heads * n * min(n, TILE)))
+    if portion < b:
+        inputs = (q, k, v) if bias is None else (q, k, v, bias)
+        portions = zip(*(x.split(portion) for x in inputs), strict=True)
+        return torch.cat([attend_by_matmul(*qkv[:3], dropout, *qkv[3:]) for qkv in portions])
+    keys, v = k.contiguous().mT, v.contiguous()
+    rows = []
+    for queries in (q * c**-0.5).split(TILE, 2):
+        scores = queries @ keys if bias is None else queries @ keys + bias
+        rows.append(F.dropout(scores.softmax(-1), dropout) @ v)
+    return torch.cat(rows, 2) if len(rows) > 1 else rows[0]
 
 
 def group_of(b: int, n: int) -> int:

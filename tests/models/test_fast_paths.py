@@ -183,6 +183,9 @@ def test_matrix_products_equal_the_attention_kernel(
 ) -> None:
     monkeypatch.setattr(attention, 'SCORES', scores)  # one sequence at a time
     q, k, v = torch.randn(3, *shape, dtype=torch.double).requires_grad_()
+    bias = torch.randn(shape[0], 1, 1, shape[2], dtype=torch.double)
+    biased = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    torch.testing.assert_close(attend_by_matmul(q, k, v, bias=bias), biased)
     expected = F.scaled_dot_product_attention(q, k, v)
     torch.testing.assert_close(attend_by_matmul(q, k, v), expected)
     (found,) = torch.autograd.grad(attend_by_matmul(q, k, v).square().sum(), k)
