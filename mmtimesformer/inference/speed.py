@@ -18,6 +18,7 @@ from mmtimesformer.config.speed import Speed
 from mmtimesformer.engine.optim.amp import check_device
 from mmtimesformer.inference.compiled import Compiled, check_compiler
 from mmtimesformer.inference.int8 import quantise
+from mmtimesformer.inference.packed import pack
 from mmtimesformer.models import TimeSformer
 from mmtimesformer.models.fused_linear import is_plain, multiply
 
@@ -49,6 +50,8 @@ def accelerate(backbone: nn.Module, speed: Speed, device: torch.device) -> nn.Mo
             quantise(inner)
         if speed.arithmetic == 'bf16':
             _cast(inner)
+            if device.type == 'cpu' and not speed.compiled:
+                pack(inner)
     return FastBackbone(inner, speed).eval()
 
 
@@ -74,6 +77,7 @@ class FastBackbone(nn.Module):
         if self.training:
             raise ValueError(f'a backbone of speed={str(self.speed)!r} cannot be trained')
         is_short = self.speed.arithmetic == 'bf16'
+        video = video.bfloat16() if is_short else video
         with (
             torch.inference_mode(),
             torch.autocast(video.device.type, torch.bfloat16, enabled=is_short),
@@ -141,11 +145,13 @@ def _copy(backbone: nn.Module) -> nn.Module:
 
 
 def _cast(backbone: TimeSformer) -> None:
-    """Cast the weights of linear layers to bfloat16 once, which autocast does on every pass."""
+    """Cast a backbone to bfloat16: its tokens, norms and sums are in bfloat16 as well.
+
+    The parameters are new ones, since those of the copy are the exact backbone's.
+    """
     for module in backbone.modules():
-        if is_plain(module) or is_plain(module, nn.Conv2d):
-            for name, tensor in list(module.named_parameters()):
-                setattr(module, name, nn.Parameter(tensor.to(torch.bfloat16)))
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(parameter.to(torch.bfloat16)))
 
 
 def _merge(backbone: TimeSformer, speed: Speed) -> None:

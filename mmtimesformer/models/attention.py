@@ -194,9 +194,11 @@ def attend_by_matmul(
     b, heads, n, c = q.shape
     portion = max(1, SCORES // (heads * n * min(n, TILE)))
     if portion < b:
-        inputs = (q, k, v) if bias is None else (q, k, v, bias)
-        portions = zip(*(x.split(portion) for x in inputs), strict=True)
-        return torch.cat([attend_by_matmul(*qkv[:3], dropout, *qkv[3:]) for qkv in portions])
+        starts = range(0, b, portion)
+        parts = [[x if x is None else x[i : i + portion] for i in starts] for x in (q, k, v, bias)]
+        return torch.cat(
+            [attend_by_matmul(q, k, v, dropout, bias) for q, k, v, bias in zip(*parts, strict=True)]
+        )
     keys, v = k.contiguous().mT, v.contiguous()
     rows = []
     for queries in (q * c**-0.5).split(TILE, 2):

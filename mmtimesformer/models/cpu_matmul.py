@@ -6,7 +6,7 @@ precision is allowed too. Without matrix units for bfloat16 (AMX) oneDNN has no 
 use, so the products stay float32; :func:`is_faster_by_onednn` computes one to make sure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -15,6 +15,9 @@ import torch
 
 BFLOAT16_ALLOWED = 'bf16'  # the value of PyTorch's setting that sends float32 to oneDNN
 NOT_SET = 'none'
+
+Constant = Callable[[Callable[[], bool]], Callable[[], bool]]
+constant: Constant = torch.compiler.assume_constant_result  # what torch.compile does not trace
 
 
 @contextmanager
@@ -46,12 +49,13 @@ def use_onednn_for_float32() -> bool:
     return is_onednn_used()
 
 
+@constant
 def is_onednn_used() -> bool:
     """Return whether float32 matrix products of a CPU go to oneDNN, in full precision."""
     return _setting() == BFLOAT16_ALLOWED and is_faster_by_onednn()
 
 
-@cache
+@constant
 def has_amx() -> bool:
     """Return whether this processor has matrix units for bfloat16 (AMX)."""
     return bool(_processor().get('amx_tile'))

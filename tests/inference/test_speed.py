@@ -20,8 +20,10 @@ from mmtimesformer.config.speed import CHOICES, Speed
 from mmtimesformer.inference import compiled, int8
 from mmtimesformer.inference.compiled import cache_folder, check_compiler, filled_up
 from mmtimesformer.inference.int8 import Int8Linear
+from mmtimesformer.inference.packed import PackedFFN, PackedLinear, pack
 from mmtimesformer.inference.speed import FastBackbone, accelerate, fold, prepare
 from mmtimesformer.inference.speed_cost import lowest_cosine
+from mmtimesformer.models import FFN
 from mmtimesformer.models.attention import SelfAttention
 
 ROOT = Path(__file__).parents[2]
@@ -411,3 +413,37 @@ def test_a_test_records_its_speed(
     assert main_of('test')([*map(str, words), '--speed', 'int8']) == 0
     assert re.search(r'Protocol: .*, speed int8\n', capsys.readouterr().out)
     assert json.loads((tmp_path / 'x.meta.json').read_text())['speed'] == 'int8'
+
+
+def test_packed_layers_compute_what_plain_ones_do() -> None:
+    torch.manual_seed(0)
+    mlp = FFN(48, 96).bfloat16()
+    tokens = torch.randn(2, 5, 48).bfloat16()
+    with torch.inference_mode():
+        torch.testing.assert_close(PackedFFN(mlp)(tokens), mlp(tokens), rtol=0.02, atol=0.01)
+        for layer in (mlp.fc1, nn.Linear(48, 7, bias=False).bfloat16()):
+            torch.testing.assert_close(
+                PackedLinear(layer)(tokens), layer(tokens), rtol=0.02, atol=0.01
+            )
+
+
+def test_what_is_packed() -> None:
+    model = model_of()
+    model.blocks[0].attn.proj.register_forward_hook(lambda *_: None)
+    model.blocks[0].mlp.fc1.register_forward_hook(lambda *_: None)
+    pack(model)
+    first, last = model.blocks
+    assert type(first.attn.proj) is nn.Linear and type(first.attn.qkv) is PackedLinear
+    assert type(first.mlp) is FFN and type(first.mlp.fc2) is PackedLinear
+    assert type(last.mlp) is PackedFFN and type(last.temporal_attn.qkv) is PackedLinear
+    assert type(last.attn.qkv) is nn.Linear  # its weights are used as matrices
+    assert not any(type(x) is PackedLinear for x in faster(model_of(), 'int8').modules())
+    assert any(type(x) is PackedLinear for x in faster(model_of(), 'bf16').modules())
+
+
+def test_the_exact_backbone_stays_in_float32() -> None:
+    model = model_of()
+    before = copy.deepcopy(model.state_dict())
+    faster(model, 'bf16')(video())
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)

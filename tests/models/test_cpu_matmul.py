@@ -28,7 +28,6 @@ def setting() -> Iterator[None]:
 
 def forget() -> None:
     is_faster_by_onednn.cache_clear()
-    cpu_matmul.has_amx.cache_clear()
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, **changes: object) -> None:
