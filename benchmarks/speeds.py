@@ -1,8 +1,9 @@
 """What each value of the switch `speed` gains: python benchmarks/speeds.py.
 
-MMAction2 and Hugging Face in fp32, our exact backbone and our faster ones take turns on one clip,
-with the same random weights. Printed are medians, with the quartiles of the ratios, the cosine of
-logits against the exact ones, and before them the rates of the model's own matrix products.
+MMAction2 and Hugging Face in fp32 and under autocast in bf16, our exact backbone and our faster
+ones take turns on one clip, with the same random weights. Printed are medians, with the quartiles
+of the ratios to the faster peer, the cosine of logits against the exact ones, and before them the
+rates of the model's own matrix products.
 
     python benchmarks/speeds.py --threads 2 --speeds bf16 int8 compiled+bf16 compiled+int8
 """
@@ -13,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from torch import nn
 from mmtimesformer.config.speed import EXACT, Speed, add_speed
 from mmtimesformer.inference.int8 import Int8Linear
 from mmtimesformer.inference.speed import prepare
+from mmtimesformer.models.cpu_matmul import float32_by_onednn
 
 CPU = torch.device('cpu')
 LAYERS = ((768, 2304), (768, 768), (768, 3072), (3072, 768))  # of TimeSformer-B
@@ -38,6 +41,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--layers', type=int, default=12)
     parser.add_argument('--rounds', type=int, default=9)
+    parser.add_argument('--compile-peers', action='store_true', help='in bf16, too')
+    parser.add_argument('--out', type=Path, help='folder of speeds.md')
     return parser.parse_args(argv)
 
 
@@ -76,48 +81,70 @@ def compare(scheme: str, args: argparse.Namespace) -> str:
     """Return a table of one attention scheme."""
     size = Size(num_layers=args.layers)
     peers = [peer for peer in args.peers if not (peer == 'huggingface' and scheme == 'space_only')]
-    models: dict[str, Any] = {peer: build(peer, size, scheme).eval() for peer in peers}
+    models: dict[str, Any] = {}
+    for peer in peers:
+        models[f'{peer} fp32'] = models[f'{peer} bf16'] = model = build(peer, size, scheme).eval()
+        if args.compile_peers:
+            models[f'{peer} bf16, compiled'] = torch.compile(model, options={'freezing': True})
     models[EXACT] = exact = build('ours', size, scheme).eval()
     models |= {speed: faster(exact, speed) for speed in args.speeds if speed != EXACT}
     clip = torch.randn(1, 3, size.num_frames, size.img_size, size.img_size)
-    run: Callable[[str], Any] = lambda name: models[name](clip)  # noqa: E731
+
+    def run(name: str) -> Any:
+        if not name.startswith(tuple(peers)):
+            with float32_by_onednn():
+                return models[name](clip)
+        with torch.autocast('cpu', torch.bfloat16, enabled=' bf16' in name):
+            return models[name](clip)
+
     start, logits = {}, {}
     for name in models:
         begin = time.perf_counter()
         logits[name] = run(name)
         start[name] = time.perf_counter() - begin
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in models}
+    times: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(args.rounds):
         for name in models:
-            times[name].append(timed(lambda name=name: run(name), CPU))
+            times[name].append(timed(lambda name=name: run(name), CPU)[0])
+    kinds = [kind for kind in (' fp32', ' bf16', ', compiled') if any(map(ends(kind), models))]
+    heads = [f'the faster peer{kind} divided by it' for kind in kinds]
     lines = [
-        '| | seconds | CPU seconds | exact divided by it (quartiles) | the same in CPU time | '
-        'cosine of logits | first call |',
-        '|---|---|---|---|---|---|---|',
+        f'| | seconds | {" | ".join(heads)} | cosine of logits | first call |',
+        '|---|' + '---|' * (len(kinds) + 3),
     ]
     for name, found in times.items():
-        ratios = [
-            quartiles([a[i] / b[i] for a, b in zip(times[EXACT], found, strict=True)])
-            for i in (0, 1)
-        ]
-        wall, cpu = (statistics.median(one[i] for one in found) for i in (0, 1))
+        cells = [name, f'{statistics.median(found):.3f}']
+        for kind in kinds:
+            rivals = [times[peer] for peer in filter(ends(kind), models)]
+            best = min(rivals, key=statistics.median)
+            low, median, high = quartiles([a / b for a, b in zip(best, found, strict=True)])
+            cells.append(f'{median:.2f} ({low:.2f} to {high:.2f})')
         cosine = F.cosine_similarity(logits[name].double(), logits[EXACT].double()).item()
-        shown = ' | '.join(f'{r[1]:.2f} ({r[0]:.2f} to {r[2]:.2f})' for r in ratios)
-        lines.append(
-            f'| {name} | {wall:.2f} | {cpu:.2f} | {shown} | {cosine:.6f} | {start[name]:.0f} s |'
-        )
+        cells += [f'{cosine:.6f}', f'{start[name]:.0f} s']
+        lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines)
+
+
+def ends(kind: str) -> Callable[[str], bool]:
+    """Return whether a name is that of a peer of a kind."""
+    return lambda name: name.endswith(kind)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Measure and print."""
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
-    print(machine() | {'instructions': torch.backends.cpu.get_cpu_capability()})
+    about = machine() | {'instructions': torch.backends.cpu.get_cpu_capability()}
+    parts = ['# The switch speed', ', '.join(f'{key} {value}' for key, value in about.items())]
     with torch.inference_mode():
-        print(f'\n{TOKENS} tokens, {args.threads} threads, GFLOP/s\n\n{products()}')
+        with float32_by_onednn():
+            parts.append(f'{TOKENS} tokens, {args.threads} threads, GFLOP/s:\n\n{products()}')
         for scheme in args.schemes:
-            print(f'\n{scheme}, one clip of 8 x 224 x 224\n\n{compare(scheme, args)}')
+            print(parts[-1], flush=True)
+            parts.append(f'{scheme}, one clip of 8 x 224 x 224:\n\n{compare(scheme, args)}')
+    print(parts[-1])
+    if args.out:
+        (args.out / 'speeds.md').write_text('\n\n'.join(parts) + '\n')
     return 0
 
 

@@ -65,6 +65,15 @@ class PackedFFN(nn.Module):
         return output
 
 
+def can_pack(device: torch.device) -> bool:
+    """Return whether a device and this PyTorch have the packed products."""
+    ops = torch.ops.mkldnn
+    if device.type != 'cpu' or not torch.backends.mkldnn.is_available():
+        return False
+    has_all = hasattr(ops, '_reorder_linear_weight') and hasattr(ops, '_linear_pointwise')
+    return has_all and bool(ops._is_mkldnn_bf16_supported())
+
+
 def pack(backbone: Any) -> None:
     """Pack the plain linear layers of a backbone's blocks, in place.
 

@@ -18,7 +18,7 @@ from mmtimesformer.config.speed import Speed
 from mmtimesformer.engine.optim.amp import check_device
 from mmtimesformer.inference.compiled import Compiled, check_compiler
 from mmtimesformer.inference.int8 import quantise
-from mmtimesformer.inference.packed import pack
+from mmtimesformer.inference.packed import can_pack, pack
 from mmtimesformer.models import TimeSformer
 from mmtimesformer.models.fused_linear import is_plain, multiply
 
@@ -50,7 +50,7 @@ def accelerate(backbone: nn.Module, speed: Speed, device: torch.device) -> nn.Mo
             quantise(inner)
         if speed.arithmetic == 'bf16':
             _cast(inner)
-            if device.type == 'cpu' and not speed.compiled:
+            if can_pack(device) and not speed.compiled:
                 pack(inner)
     return FastBackbone(inner, speed).eval()
 

@@ -64,8 +64,8 @@ class SelfAttention(nn.Module):
         trunc_normal_init(self.qkv, std=0.02)
         trunc_normal_init(self.proj, std=0.02)
 
-    def forward(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:
-        output: Tensor = self.proj_drop(self.proj(self.gather(tokens, key_bias)))
+    def forward(self, tokens: Tensor, *key_bias: Tensor) -> Tensor:
+        output: Tensor = self.proj_drop(self.proj(self.gather(tokens, *key_bias)))
         return output
 
     def gather(self, tokens: Tensor, key_bias: Tensor | None = None) -> Tensor:

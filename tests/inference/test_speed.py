@@ -20,7 +20,7 @@ from mmtimesformer.config.speed import CHOICES, Speed
 from mmtimesformer.inference import compiled, int8
 from mmtimesformer.inference.compiled import cache_folder, check_compiler, filled_up
 from mmtimesformer.inference.int8 import Int8Linear
-from mmtimesformer.inference.packed import PackedFFN, PackedLinear, pack
+from mmtimesformer.inference.packed import PackedFFN, PackedLinear, can_pack, pack
 from mmtimesformer.inference.speed import FastBackbone, accelerate, fold, prepare
 from mmtimesformer.inference.speed_cost import lowest_cosine
 from mmtimesformer.models import FFN
@@ -415,6 +415,7 @@ def test_a_test_records_its_speed(
     assert json.loads((tmp_path / 'x.meta.json').read_text())['speed'] == 'int8'
 
 
+@pytest.mark.skipif(not can_pack(CPU), reason='this processor has no packed products in bfloat16')
 def test_packed_layers_compute_what_plain_ones_do() -> None:
     torch.manual_seed(0)
     mlp = FFN(48, 96).bfloat16()
@@ -427,6 +428,7 @@ def test_packed_layers_compute_what_plain_ones_do() -> None:
             )
 
 
+@pytest.mark.skipif(not can_pack(CPU), reason='this processor has no packed products in bfloat16')
 def test_what_is_packed() -> None:
     model = model_of()
     model.blocks[0].attn.proj.register_forward_hook(lambda *_: None)
@@ -438,7 +440,9 @@ def test_what_is_packed() -> None:
     assert type(last.mlp) is PackedFFN and type(last.temporal_attn.qkv) is PackedLinear
     assert type(last.attn.qkv) is nn.Linear  # its weights are used as matrices
     assert not any(type(x) is PackedLinear for x in faster(model_of(), 'int8').modules())
-    assert any(type(x) is PackedLinear for x in faster(model_of(), 'bf16').modules())
+    packed = any(type(x) is PackedLinear for x in faster(model_of(), 'bf16').modules())
+    assert packed == can_pack(CPU)
+    assert not can_pack(torch.device('cuda'))
 
 
 def test_the_exact_backbone_stays_in_float32() -> None:

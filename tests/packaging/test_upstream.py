@@ -331,7 +331,8 @@ def _private_uses() -> Iterator[tuple[str, str]]:
                     yield str(file.relative_to(PACKAGE)), name.value
 
 
-OPERATORS = '_scaled_dot_product_'  # of torch.ops.aten, whose absence is an AttributeError
+# Of torch.ops, whose absence is an AttributeError, or checked before the use.
+OPERATORS = '_scaled_dot_product_', '_reorder_linear_weight', '_linear_pointwise', '_is_mkldnn_bf16'
 OTHERS = {
     '_exit',  # os._exit
     '_schema',  # of an operator that torch dispatches; its absence is an AttributeError

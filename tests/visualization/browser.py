@@ -99,13 +99,17 @@ class Browser:
         self.ask('/actions', {'actions': [{'type': 'key', 'id': 'keys', 'actions': steps}]})
 
     def requests(self) -> list[str]:
-        """Return the addresses that the page has asked for since the last question."""
+        """Return the addresses that the page has asked for since the last question.
+
+        Those of the browser's own first page are left out.
+        """
         events = [json.loads(e['message']) for e in self.ask('/se/log', {'type': 'performance'})]
-        return [
+        asked = [
             event['message']['params']['request']['url']
             for event in events
             if event['message']['method'] == 'Network.requestWillBeSent'
         ]
+        return [address for address in asked if not address.startswith('chrome://')]
 
     def choose_file(self, element: str, path: Path) -> None:
         """Give a file to an ``<input type="file">``."""
