@@ -83,7 +83,10 @@ bench: env  ## us and the peers in turn, into benchmarks/results (an hour or two
 	$(PY) benchmarks/peers.py --threads 1 --rows eval --out benchmarks/results $(ARGS)
 	$(PY) benchmarks/peers.py --threads 2 --rows eval --sizes 16x448 96x224 \
 	  --schemes divided_space_time --out benchmarks/results $(ARGS)
+	$(PY) benchmarks/speeds.py --threads 2 --out benchmarks/results --schemes divided_space_time joint_space_time \
+	  space_only --speeds bf16 int8 merged:8+bf16 merged:8+int8
 	$(PY) benchmarks/data.py --out benchmarks/results
+	$(PY) benchmarks/readers.py --install --out benchmarks/results
 
 lint: env  ## ruff and mypy
 	$(PY) -m ruff check
