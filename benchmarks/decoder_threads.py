@@ -24,11 +24,10 @@ from typing import Any
 
 import cv2
 import torch
+from data import annotation, machine, ours, run, write
 from mmaction.registry import TRANSFORMS
 from mmaction.utils import register_all_modules
 from torch.utils.data import DataLoader, Dataset
-
-from data import annotation, machine, ours, run, write
 
 
 class Clips(Dataset):
