@@ -174,7 +174,7 @@ def make_files(folder: Path, quick: bool) -> list[File]:
 
 
 def transcode(source: File, preset: str) -> File:
-    """Write a video anew as tools/data/transcode.py does."""
+    """Encode a video again as tools/data/transcode.py does."""
     target = source.path.with_name(f'{source.path.stem}_{preset}.mp4')
     job = Transcode(source.path, target, target.with_suffix('.part'), PRESETS[preset], timed=False)
     done = transcode_video(job)

@@ -175,7 +175,7 @@ KINDS: dict[str, tuple[str, Maker]] = {
 
 
 def make(folder: Path) -> list[Path]:
-    """Make the files that are not there, and beside each all its frames, decoded in order."""
+    """Make the files that are not there, and next to each all its frames, decoded in order."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / name for name in KINDS]
     for path in paths:

@@ -120,24 +120,24 @@ def check(open_video: Callable[[str], Any], path: str) -> dict[str, Any]:
     try:
         length = len(open_video(path))
     except Exception as error:
-        return {'error': in_words(error)}
+        return {'error': in_words(error, path)}
     numbers = list(range(len(truth)))
     alone = random.Random(0).sample(numbers, len(numbers))
     clips = [numbers[start::STRIDE][:CLIP] for start in range(0, len(numbers), 13)]
     requests = [(None, [i]) for i in alone], [(open_video, clip) for clip in clips]
-    returned = [ask(open_video(path), numbers[:length], truth)]
+    returned = [ask(open_video(path), numbers[:length], truth, path)]
     video = open_video(path)
     for opener, indices in [*requests[0], *requests[1]]:
-        returned.append(ask(opener(path) if opener else video, indices, truth))
+        returned.append(ask(opener(path) if opener else video, indices, truth, path))
     return {'length': length, 'returned': returned}
 
 
-def ask(video: Any, indices: list[int], truth: np.ndarray) -> list[Any]:
-    """Ask a reader for frames."""
+def ask(video: Any, indices: list[int], truth: np.ndarray, path: str) -> list[Any]:
+    """Ask a reader for frames of a file."""
     try:
         frames = video.frames(indices)
     except Exception as error:
-        return [(i, in_words(error), False) for i in indices]
+        return [(i, in_words(error, path), False) for i in indices]
     return [(i, read_number(frame), is_alike(frame, truth[i]))
             for i, frame in zip(indices, frames, strict=True)]  # fmt: skip
 
@@ -149,9 +149,11 @@ def is_alike(frame: np.ndarray, true: np.ndarray) -> bool:
     return bool(np.abs(frame.astype(int) - true).mean() <= ALIKE)
 
 
-def in_words(error: Exception) -> str:
-    """Return an error in one line."""
-    return (str(error).strip().splitlines() or [''])[0][:200] or type(error).__name__
+def in_words(error: Exception, path: str) -> str:
+    """Return an error in one line, without the folder of the file."""
+    return (str(error).replace(path, Path(path).name).strip().splitlines() or [''])[0][
+        :200
+    ] or type(error).__name__
 
 
 def measure(open_video: Callable[[str], Any], path: str, indices: list[int]) -> float:

@@ -66,7 +66,7 @@ class Candidate:
         return self.requirement.replace('==', '-')
 
 
-TORCHCODEC = 'torchcodec==0.13.0'  # the newest whose wheel works beside torch's CPU build
+TORCHCODEC = 'torchcodec==0.13.0'  # the newest whose wheel works with torch's CPU build
 CANDIDATES = [
     Candidate('ours (PyAV)', 'ours'),
     Candidate('decord', 'decord', 'decord==0.6.0'),

@@ -65,17 +65,23 @@ def read_labels(path: Path, separator: str = SEPARATOR) -> list[Labeled]:
         separator: Between several labels in a cell; ``''`` for cells of one label.
 
     Raises:
-        ValueError: A column is missing, a row is too short, or a video has two rows.
+        ValueError: A column is missing or named twice, a row has more or fewer cells than the
+            heading, or a video has two rows.
     """
     rows, _ = read_csv_rows(path)
     heading = [cell.strip().lower() for cell in rows[0][1]]
     if not {'path', 'label'} <= set(heading):
         raise ValueError(f'{path} needs a first line with the columns path and label')
+    if len(set(heading)) < len(heading):
+        raise ValueError(f'{path} has a column name twice: {", ".join(heading)}; rename one')
     found: dict[str, Labeled] = {}
     for line, row in rows[1:]:
-        if len(row) < len(heading):
-            raise ValueError(f'{path}, line {line} has {len(row)} of {len(heading)} columns')
-        cells = dict(zip(heading, row, strict=False))
+        if len(row) != len(heading):
+            raise ValueError(
+                f'{path}, line {line} has {len(row)} columns, and its heading {len(heading)}; put '
+                'cells that hold the separator into double quotes'
+            )
+        cells = dict(zip(heading, row, strict=True))
         video = cells['path'].strip()
         names = cells['label'].split(separator) if separator else [cells['label']]
         labels = tuple(name.strip() for name in names if name.strip())

@@ -331,7 +331,7 @@ def _columns_of(
     """Return which column is what, and the rows below the heading.
 
     Raises:
-        ValueError: A column is missing, or named twice, or a row has too few columns.
+        ValueError: A column is missing, or named twice, or a row has too few or too many columns.
     """
     heading = [cell.strip().lower() for cell in rows[0][1]]
     named = {
@@ -368,6 +368,11 @@ def _columns_of(
             raise ValueError(
                 f'{path}, line {line} has no {_first_missing(row, found)}; complete it or take it '
                 'out'
+            )
+        if any(map(str.strip, row[len(heading) :])):
+            raise ValueError(
+                f'{path}, line {line} has {len(row)} columns, and the first line {len(heading)}; '
+                'put cells that hold the separator into double quotes'
             )
     return found, body
 

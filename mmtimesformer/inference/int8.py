@@ -133,7 +133,7 @@ def check_products() -> None:
         ones, zeros = torch.ones(32), torch.zeros(32, dtype=torch.int64)
         found = multiply(codes, pack(weight), ones, zeros)
         signed = torch._int_mm((codes - SHIFT).to(torch.int8), weight.t())
-    except (RuntimeError, AttributeError, NotImplementedError) as error:
+    except (RuntimeError, AttributeError) as error:
         raise ValueError(
             f'PyTorch {torch.__version__} has no int8 products on this processor; give '
             "speed='exact' or 'bf16'"

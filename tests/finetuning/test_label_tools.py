@@ -132,6 +132,12 @@ def test_what_cannot_be_exported_is_an_error(tmp_path: Path) -> None:
     (tmp_path / 'list.csv').write_text('path,label\na,x\na,y\n')
     with pytest.raises(ValueError, match='line 3 has a again'):
         read_labels(tmp_path / 'list.csv')
+    (tmp_path / 'list.csv').write_text('path,label\nmy, video.mp4,x\n')
+    with pytest.raises(ValueError, match='line 2 has 3 columns, and its heading 2; put'):
+        read_labels(tmp_path / 'list.csv')
+    (tmp_path / 'list.csv').write_text('path,label,label\na,x,y\n')
+    with pytest.raises(ValueError, match='has a column name twice: path, label, label'):
+        read_labels(tmp_path / 'list.csv')
     (tmp_path / 'list.csv').write_text('a,x\nb,y\n')
     with pytest.raises(ValueError, match='columns path and label'):
         read_labels(tmp_path / 'list.csv')

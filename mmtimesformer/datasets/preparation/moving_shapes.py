@@ -10,29 +10,26 @@ begins small again. The start is uniform over the loop, so only the order of fra
 direction: no single frame does, nor a set of frames.
 
 Clips come in twins: the same pictures forwards and backwards, with opposite labels. Frames are
-encoded each by itself (:data:`ENCODER`), so twins are each other's reverse to the last bit. A model
-that ignores the order of frames is right on one of them at most: its top-1 accuracy is at most 50 %
-(given frames that read the same from both ends, as the test pipeline takes them).
+encoded each by itself (:data:`.generated_videos.ENCODER`), so twins are each other's reverse to the
+last bit. A model that ignores the order of frames is right on one of them at most: its top-1
+accuracy is at most 50 % (given frames that read the same from both ends, as the test pipeline takes
+them).
 """
 
-import json
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmtimesformer.terminal import track
-
-try:
-    import fcntl
-except ModuleNotFoundError:  # Windows: whoever makes the data set there makes it alone
-    fcntl = None  # type: ignore[assignment]
+from mmtimesformer.datasets.preparation.generated_videos import (
+    ENCODER,
+    SPLITS,
+    holds,
+    make_once,
+    write_pairs,
+)
 
 #: Class name → axis of its loop, and the direction in which the loop is walked.
 MOTIONS = {
@@ -47,7 +44,6 @@ MOTIONS = {
 }
 CLASSES = tuple(MOTIONS)
 AXES = tuple(dict.fromkeys(axis for axis, _ in MOTIONS.values()))
-SPLITS = ('train', 'val')
 
 VERSION = 1  # of the drawing; another number makes every data set again
 
@@ -59,10 +55,6 @@ LOOPS = (0.5, 0.9)  # how much of its loop a clip walks
 ORBITS = (14.0, 22.0)  # radius of an orbit in pixels
 NEAR = 4.0  # pixels from the middle of the frame, at most, to what is near it
 DARK, BRIGHT = (20, 110), (140, 255)  # each of the RGB values of a background, of a shape
-
-#: All-intra at a constant quantiser: a frame is encoded from its own picture alone. Nothing before
-#: it can be seen in it (a shape leaves no trail), and it can be decoded without the others.
-ENCODER = {'g': '1', 'qp': '23', 'preset': 'veryfast', 'threads': '1'}
 
 
 def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -254,24 +246,6 @@ def draw_twins(seed: int, split: str, number: int) -> dict[str, np.ndarray]:
     return {motion: draw_clip(scene, motion) for motion in CLASSES if MOTIONS[motion][0] == axis}
 
 
-def write_video(path: Path, frames: np.ndarray) -> None:
-    """Write frames, ``t H W 3`` of uint8, as mp4 of keyframes alone (:data:`ENCODER`)."""
-    try:
-        import av
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            'generated videos are written with PyAV, which is not installed; run: pip install av'
-        ) from error
-    with av.open(str(path), 'w') as container:
-        stream = container.add_stream('libx264', rate=FPS, options=ENCODER)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = 'yuv420p'
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format='rgb24')
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-
-
 def make_moving_shapes(
     out: str | Path, settings: Settings | None = None, num_workers: int = 2
 ) -> bool:
@@ -303,110 +277,17 @@ def make_moving_shapes(
     """
     settings = settings or Settings()
 
+    pairs = {'train': settings.num_train // 2, 'val': settings.num_val // 2}
+
+    def draw(split: str, number: int) -> dict[str, np.ndarray]:
+        return draw_twins(settings.seed, split, number)
+
     def write(folder: Path) -> None:
-        _write(folder, settings, num_workers)
+        write_pairs(folder, 'Moving Shapes', CLASSES, pairs, draw, num_workers)
 
     return make_once(Path(out), settings.recipe(), 'Moving Shapes', write)
-
-
-def make_once(
-    out: Path, recipe: Mapping[str, Any], name: str, write: Callable[[Path], None]
-) -> bool:
-    """Write a generated data set and its ``manifest.json``, unless it is there already.
-
-    Args:
-        out: Folder of the data set.
-        recipe: All that decides its content.
-        name: Name of the data set, for messages.
-        write: Writes all but the manifest into an empty folder.
-
-    Returns:
-        Whether it was written; False when it was there.
-
-    Raises:
-        FileExistsError: ``out`` holds something else, which is left alone.
-    """
-    if holds(out, recipe):
-        return False
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with _taking_turns(out.parent):
-        if holds(out, recipe):  # by the one we waited for
-            return False
-        if out.exists() and not (out / 'manifest.json').is_file() and any(out.iterdir()):
-            raise FileExistsError(
-                f'{out} is not empty and has no manifest.json of {name}, so it is left '
-                'alone; name another folder, or remove it'
-            )
-        partial, outdated = (out.with_name(f'.{out.name}.{end}') for end in ('partial', 'outdated'))
-        for leftover in (partial, outdated):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir()
-        write(partial)
-        (partial / 'manifest.json').write_text(json.dumps(recipe, indent=2) + '\n')
-        if out.exists():
-            out.rename(outdated)
-        partial.rename(out)
-        shutil.rmtree(outdated, ignore_errors=True)
-    return True
 
 
 def is_made(out: str | Path, settings: Settings) -> bool:
     """Whether ``out`` holds the data set of these settings, with every video."""
     return holds(Path(out), settings.recipe())
-
-
-def holds(out: Path, recipe: Mapping[str, Any]) -> bool:
-    """Whether ``out`` has a manifest that equals a recipe, and every listed video."""
-    try:
-        if json.loads((out / 'manifest.json').read_text()) != recipe:
-            return False
-        return all(
-            (out / f'videos_{split}' / line.split()[0]).is_file()
-            for split in SPLITS
-            for line in (out / f'{split}.txt').read_text().splitlines()
-        )
-    except (OSError, ValueError, RecursionError, IndexError):
-        return False
-
-
-def _write(folder: Path, settings: Settings, num_workers: int) -> None:
-    """Write everything into an empty folder."""
-    numbers = {'train': settings.num_train // 2, 'val': settings.num_val // 2}
-    pairs = [(split, number) for split in SPLITS for number in range(numbers[split])]
-    for split in SPLITS:
-        (folder / f'videos_{split}').mkdir()
-
-    def write_twins(pair: tuple[str, int]) -> list[str]:
-        split, number = pair
-        lines = []
-        for motion, frames in draw_twins(settings.seed, split, number).items():
-            name = f'{number:05d}_{motion}.mp4'
-            write_video(folder / f'videos_{split}' / name, frames)
-            lines.append(f'{name} {CLASSES.index(motion)}\n')
-        return lines
-
-    lines: dict[str, list[str]] = {split: [] for split in SPLITS}
-    pool = ThreadPoolExecutor(num_workers)
-    try:
-        written = track(pool.map(write_twins, pairs), 'Moving Shapes', total=len(pairs))
-        for (split, _), twins in zip(pairs, written, strict=True):
-            lines[split] += twins
-    finally:
-        pool.shutdown(cancel_futures=True)
-    for split in SPLITS:
-        (folder / f'{split}.txt').write_text(''.join(lines[split]))
-    (folder / 'classes.txt').write_text('\n'.join(CLASSES) + '\n')
-
-
-@contextmanager
-def _taking_turns(folder: Path) -> Iterator[None]:
-    """Keep other processes out; a killed process leaves no lock behind."""
-    if fcntl is None:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmtimesformer.datasets.preparation.generated_videos import write_video
 from mmtimesformer.datasets.preparation.moving_shapes import (
     CLASSES,
     HEIGHT,
@@ -19,7 +20,6 @@ from mmtimesformer.datasets.preparation.moving_shapes import (
     WIDTH,
     draw_clip,
     draw_scene,
-    write_video,
 )
 from mmtimesformer.fileio.atomic import write_lines_atomically
 from mmtimesformer.terminal import track

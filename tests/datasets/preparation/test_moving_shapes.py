@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 
-from mmtimesformer.datasets.preparation import moving_shapes
+from mmtimesformer.datasets.preparation import generated_videos, moving_shapes
 from mmtimesformer.datasets.preparation.moving_shapes import (
     AXES,
     CLASSES,
@@ -239,7 +239,7 @@ def test_a_failure_leaves_no_data_set(tmp_path, monkeypatch: pytest.MonkeyPatch)
         if len(written) == 5:
             raise OSError('No space left on device')
 
-    monkeypatch.setattr(moving_shapes, 'write_video', fail)
+    monkeypatch.setattr(generated_videos, 'write_video', fail)
     with pytest.raises(OSError, match='No space left'):
         make_moving_shapes(tmp_path / 'data', Settings(num_train=800))
     assert not (tmp_path / 'data').exists()

@@ -1,13 +1,17 @@
 """Write the Moving Figures data set: videos, annotation files and class names."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmtimesformer.datasets.preparation.generated_videos import (
+    ENCODER,
+    SPLITS,
+    make_once,
+    write_pairs,
+)
 from mmtimesformer.datasets.preparation.moving_figures.actions import CLASSES
 from mmtimesformer.datasets.preparation.moving_figures.clips import (
     FPS,
@@ -17,13 +21,6 @@ from mmtimesformer.datasets.preparation.moving_figures.clips import (
     draw_scene,
     play,
 )
-from mmtimesformer.datasets.preparation.moving_shapes import (
-    ENCODER,
-    SPLITS,
-    make_once,
-    write_video,
-)
-from mmtimesformer.terminal import track
 
 VERSION = 1  # of the drawing; another number makes every data set again
 #: Neighbours in the annotation files, always of one scene.
@@ -107,44 +104,15 @@ def make_moving_figures(
     """
     settings = settings or Settings()
 
+    pairs = {'train': settings.num_train // 2, 'val': settings.num_val // 2}
+
+    def draw(split: str, number: int) -> dict[str, np.ndarray]:
+        return draw_pair(settings, split, number)
+
     def write(folder: Path) -> None:
-        _write(folder, settings, num_workers)
+        write_pairs(folder, 'Moving Figures', CLASSES, pairs, draw, num_workers)
 
     return make_once(Path(out), settings.recipe(), 'Moving Figures', write)
-
-
-def _write(folder: Path, settings: Settings, num_workers: int) -> None:
-    """Write everything but the manifest into an empty folder."""
-    jobs = [
-        (split, number)
-        for split, videos in zip(SPLITS, (settings.num_train, settings.num_val), strict=True)
-        for number in range(videos // 2)
-    ]
-    for split in SPLITS:
-        (folder / f'videos_{split}').mkdir()
-    write = partial(_write_pair, folder, settings)
-    lines: dict[str, list[str]] = {split: [] for split in SPLITS}
-    pool = ThreadPoolExecutor(num_workers)
-    try:
-        written = track(pool.map(write, jobs), 'Moving Figures', total=len(jobs))
-        for (split, _), pair in zip(jobs, written, strict=True):
-            lines[split] += pair
-    finally:
-        pool.shutdown(cancel_futures=True)
-    for split in SPLITS:
-        (folder / f'{split}.txt').write_text(''.join(lines[split]))
-    (folder / 'classes.txt').write_text('\n'.join(CLASSES) + '\n')
-
-
-def _write_pair(folder: Path, settings: Settings, job: tuple[str, int]) -> list[str]:
-    """Write two classes in one scene, and return their lines of the annotation file."""
-    split, number = job
-    lines = []
-    for label, frames in draw_pair(settings, split, number).items():
-        name = f'{number:05d}_{label.replace(" ", "_")}.mp4'
-        write_video(folder / f'videos_{split}' / name, frames)
-        lines.append(f'{name} {CLASSES.index(label)}\n')
-    return lines
 
 
 def draw_pair(settings: Settings, split: str, number: int) -> dict[str, np.ndarray]:
