@@ -8,14 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from mmtimesformer.finetuning.label_tools import (
-    Labeled,
-    export_cvat,
-    export_label_studio,
-    import_labels,
-    read_labels,
-    write_labels,
-)
+from mmtimesformer.finetuning.cvat import export_cvat
+from mmtimesformer.finetuning.label_studio import export_label_studio
+from mmtimesformer.finetuning.label_tools import import_labels
+from mmtimesformer.finetuning.labels_csv import Labeled, read_labels, write_labels
 from mmtimesformer.finetuning.video_list import read_video_list
 
 VIDEOS = [

@@ -83,7 +83,8 @@ def test_choices_and_defaults_of_the_tools_are_those_of_the_package() -> None:
     from mmtimesformer.datasets.preparation import moving_figures, publishers
     from mmtimesformer.datasets.preparation.moving_shapes import Settings
     from mmtimesformer.datasets.preparation.transcoding import PRESETS
-    from mmtimesformer.finetuning.label_tools import LOCAL_FILES, SEPARATOR
+    from mmtimesformer.finetuning.label_studio import LOCAL_FILES
+    from mmtimesformer.finetuning.labels_csv import SEPARATOR
     from mmtimesformer.resize import MODES
 
     convert = of('convert_checkpoint.py')

@@ -54,7 +54,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def export(args: argparse.Namespace) -> None:
     """Write the labels of a CSV file for an annotation tool."""
-    from mmtimesformer.finetuning.label_tools import export_cvat, export_label_studio, read_labels
+    from mmtimesformer.finetuning.cvat import export_cvat
+    from mmtimesformer.finetuning.label_studio import export_label_studio
+    from mmtimesformer.finetuning.labels_csv import read_labels
 
     videos = read_labels(args.file, args.label_separator)
     if args.to == 'cvat':
@@ -66,7 +68,8 @@ def export(args: argparse.Namespace) -> None:
 
 def import_(args: argparse.Namespace) -> None:
     """Write the labels of an annotation tool as a CSV file."""
-    from mmtimesformer.finetuning.label_tools import import_labels, write_labels
+    from mmtimesformer.finetuning.label_tools import import_labels
+    from mmtimesformer.finetuning.labels_csv import write_labels
 
     imported = import_labels(args.file, args.prefix, args.suffix, args.unreviewed)
     write_labels(imported.videos, args.out)
