@@ -5,7 +5,7 @@ value          what is done                                   where it is faster
 =============  =============================================  ======================================
 ``exact``      nothing: the reference
 ``compiled``   operations fused by ``torch.compile``          everywhere; the first video waits
-``bf16``       matrix products and attention in bfloat16      GPUs; CPUs with AVX-512 BF16 or AMX
+``bf16``       the whole backbone in bfloat16                 GPUs; CPUs with AVX-512 BF16 or AMX
 ``int8``       linear layers of the blocks in 8 bits          CPUs with VNNI or AMX
 ``merged:r``   ``r`` similar tracks merged after each block   everywhere
 =============  =============================================  ======================================
